@@ -1,0 +1,184 @@
+# Loquat's build. `make help` lists what it can do. A new file needs no edit here: folders are read by
+# wildcard. Which folder may use which is the list in CONTRIBUTING.md; `make lint` proves it.
+#
+#   build/gen      what protoc makes of proto/        build/bin    the programs
+#   build/obj      objects, build/lib the libraries   build/tests  the test programs, build/tests/log their words
+
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
+BUILD := build#             build/asan and build/tsan hold the same tree under a sanitizer
+GEN   := build/gen#         generated sources are the same for all of them
+SAN   :=#                   address,undefined or thread
+
+CC    ?= gcc
+WARN  := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
+ifneq ($(filter true 1,$(CI) $(WERROR)),)
+WARN  += -Werror#           never for users: a newer compiler must not lock them out
+endif
+HARD  := -fstack-protector-strong -D_FORTIFY_SOURCE=2
+OPT   := -O2 -g -fno-omit-frame-pointer
+ifneq ($(SAN),)
+OPT   := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
+HARD  :=
+endif
+CPPFLAGS := -I$(GEN) -I. -I/usr/include/lua5.4 -I/usr/include/mariadb -D_GNU_SOURCE
+CFLAGS   := -std=gnu11 $(OPT) $(HARD)
+LDFLAGS  := -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -L$(BUILD)/lib
+# Lua is linked statically: no jump table between us and the interpreter, and the simulation needs it so.
+SYSLIBS  := -l:liblua5.4.a -levent_core -levent_extra -levent_openssl -levent_pthreads -lprotobuf-c -ljansson \
+	-lmariadb -lwslay -lssl -lcrypto -lm -ldl -lpthread
+# The simulation wants the same addresses in each run of a seed: no PIE (and see tests/sim).
+SIM_LDFLAGS := -no-pie
+
+# ---- what there is
+SERVICES := $(patsubst %/main.c,%,$(wildcard */main.c))
+LIBS     := common rpc $(SERVICES)
+PROTOS   := $(wildcard proto/*.proto)
+GEN_C    := $(PROTOS:%.proto=$(GEN)/%.pb-c.c) $(GEN)/google/protobuf/descriptor.pb-c.c
+NANOPB   := $(patsubst %.proto,$(GEN)/nanopb/%.pb.c,$(wildcard proto/rpc.proto))
+ENVS     := $(wildcard common/env_real*.c common/env_sim*.c)
+SUPPORT  := $(wildcard tests/support/*.c)
+TEST_C    = $(wildcard tests/$(1)/*.c)
+PROGRAMS  = $(patsubst %.c,$(BUILD)/%,$(call TEST_C,$(1)))
+SCRIPTS   = $(shell find tests/$(1) -maxdepth 1 -type f -executable 2>/dev/null | sort)
+
+obj       = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+lib_c     = $(filter-out $(ENVS) $(1)/main.c,$(wildcard $(1)/*.c))
+lib       = $(BUILD)/lib/lib$(1).a
+OUR_LIBS := $(foreach l,$(LIBS) proto,$(call lib,$(l)))
+UNIT     := $(call PROGRAMS,unit)
+SIM      := $(call PROGRAMS,sim)
+SYSTEM   := $(call PROGRAMS,system)
+BENCHES  := $(call PROGRAMS,bench)
+FUZZERS  := $(call PROGRAMS,fuzz)
+BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(if $(wildcard deploy/loquat/*.c),$(BUILD)/bin/loquat)
+SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
+
+.PHONY: all tests run test lint format bench fuzz sanitize soak clean help unit_programs
+.DELETE_ON_ERROR:
+.SECONDARY:
+all: $(BINS) $(OUR_LIBS) build/loquat.desc compile_commands.json  ## the programs (default)
+tests: $(UNIT) $(SIM) $(SYSTEM)  ## the test programs, without running them
+unit_programs: $(UNIT)
+
+# ---- packages: looked at once per change of the list here, and at each `make run` and `make test`
+build/.deps: deploy/install-deps
+	@deploy/install-deps && mkdir -p build && touch $@
+
+# ---- generated
+$(GEN)/%.pb-c.c $(GEN)/%.pb-c.h: %.proto | build/.deps
+	@echo "  PROTO $<"; mkdir -p $(GEN) && protoc-c --c_out=$(GEN) -I. -I/usr/include $<
+# Debian ships no C of protobuf's own descriptor.proto; files with our method options include it.
+$(GEN)/google/protobuf/descriptor.pb-c.c $(GEN)/google/protobuf/descriptor.pb-c.h: | build/.deps
+	@mkdir -p $(GEN) && protoc-c --c_out=$(GEN) -I/usr/include /usr/include/google/protobuf/descriptor.proto
+# nanopb is the reference our hand-written envelope code is tested against.
+$(GEN)/nanopb/%.pb.c $(GEN)/nanopb/%.pb.h: %.proto | build/.deps
+	@echo "  NANOPB $<"; mkdir -p $(GEN)/nanopb && protoc --nanopb_out=$(GEN)/nanopb -I. -I/usr/include $<
+# What protobuf-c's code drops (method kinds, comments) is read from this at run time.
+build/loquat.desc: $(PROTOS) | build/.deps
+	@$(if $(PROTOS),protoc -I. -I/usr/include --include_imports --include_source_info -o $@ $(PROTOS),: > $@)
+compile_commands.json: Makefile $(sort $(dir $(SOURCES)))
+	@{ sep='['; for f in $(SOURCES); do printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$sep" \
+	'$(CURDIR)' "$$f" "cc $(CPPFLAGS) $(CFLAGS) $(WARN) -c $$f"; sep=",\n"; done; \
+	[ "$$sep" != '[' ] || printf '['; echo ']'; } | sed 's/\\n/\n/g' > $@
+
+# ---- one rule for objects, one for libraries, one for programs
+$(BUILD)/obj/%.o: %.c | $(GEN_C) build/.deps
+	@echo "  CC    $<"; mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) $(WARN) -MMD -MP -c -o $@ $<
+$(BUILD)/obj/gen/%.o: $(GEN)/%.c | $(GEN_C) build/.deps
+	@mkdir -p $(@D) && $(CC) $(CPPFLAGS) -I$(GEN)/nanopb $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# (a folder's own time changes when a file comes or goes: then the library is made anew)
+define library
+$(call lib,$(1)): $(2) $(wildcard $(3))
+	@mkdir -p $$(@D) && rm -f $$@ && ar rcsD $$@ $(2)
+endef
+$(foreach l,$(LIBS),$(eval $(call library,$(l),$(call obj,$(call lib_c,$(l))),$(l))))
+$(foreach e,env_real env_sim,$(eval $(call library,$(e),$(call obj,$(wildcard common/$(e)*.c)),common)))
+$(eval $(call library,proto,$(GEN_C:$(GEN)/%.c=$(BUILD)/obj/gen/%.o),proto))
+$(eval $(call library,nanopb,$(NANOPB:$(GEN)/%.c=$(BUILD)/obj/gen/%.o),))
+$(eval $(call library,support,$(call obj,$(SUPPORT)),tests/support))
+
+CORE := $(foreach l,common rpc proto env_real,$(call lib,$(l)))
+link  = @echo "  LD    $@"; mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	-Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(1) $(SYSLIBS)
+.SECONDEXPANSION:
+$(SERVICES:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/obj/%/main.o $$(call lib,$$*) $(CORE)
+	$(link)
+$(BUILD)/bin/loquat: $(call obj,$(wildcard deploy/loquat/*.c)) $(CORE)
+	$(link)
+TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
+$(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(TEST_LIBS) $(call lib,env_sim)
+	$(call link,-lcheck -lsubunit -lrt $(SIM_LDFLAGS))
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS) $(call lib,env_real)
+	$(call link,-fsanitize=fuzzer)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIBS) $(call lib,env_real)
+	$(call link,-lcheck -lsubunit -lrt -lprotobuf-nanopb)
+# tests alone see nanopb's headers
+$(BUILD)/obj/tests/%.o: CPPFLAGS += -I$(GEN)/nanopb
+$(call obj,$(wildcard tests/*/*.c)): | $(NANOPB)
+
+# ---- the things people type
+run: ## install what is missing, build, start the whole cluster here
+	@deploy/install-deps
+	@$(MAKE) --no-print-directory all
+	@exec build/bin/loquat up
+
+RUN := tests/run.sh
+SUB := $(MAKE) --no-print-directory
+test: ## install what is missing, build, lint and run every test
+	@$(RUN) begin
+	@$(RUN) step packages deploy/install-deps --test
+	@$(RUN) step build $(SUB) all tests
+	@$(RUN) run lint -t 120 $(call SCRIPTS,lint)
+	@$(RUN) run unit -t 60 $(UNIT)
+	@$(RUN) step build-asan $(SUB) BUILD=build/asan SAN=address,undefined unit_programs
+	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
+	@$(RUN) run sim -t 240 $(SIM)
+	@$(RUN) run system -1 -t 240 $(SYSTEM) $(call SCRIPTS,system)
+	@$(RUN) run compat -1 -t 120 $(call SCRIPTS,compat)
+	@$(RUN) sum
+
+lint: all ## layers, seam, format, static checks, Lua
+	@$(RUN) begin
+	@$(RUN) run lint -t 120 $(call SCRIPTS,lint)
+	@$(RUN) sum
+
+format: ## rewrite the C sources in the house style
+	@clang-format -i $(SOURCES) $(wildcard */*.h deploy/*/*.h tests/*/*.h)
+
+BENCH ?=
+bench: ## every figure against its limit; BENCH=group for one
+	@deploy/install-deps --bench
+	@$(SUB) all $(BENCHES)
+	@tests/bench/run $(BENCH)
+
+FUZZ_S ?= 30
+fuzz: ## each parser against libFuzzer, FUZZ_S seconds each (30)
+	@deploy/install-deps --fuzz
+	@$(SUB) BUILD=build/fuzz SAN=fuzzer-no-link,address,undefined CC=clang $(FUZZERS:$(BUILD)/%=build/fuzz/%)
+	@for f in $(FUZZERS:$(BUILD)/%=build/fuzz/%); do mkdir -p $$f.corpus; \
+		$$f -max_total_time=$(FUZZ_S) -timeout=5 $$f.corpus || exit 1; done
+
+sanitize: ## the unit tests under ASan+UBSan, then under TSan
+	@deploy/install-deps --test
+	@$(RUN) begin
+	@$(RUN) step build-asan $(SUB) BUILD=build/asan SAN=address,undefined unit_programs
+	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
+	@$(RUN) step build-tsan $(SUB) BUILD=build/tsan SAN=thread unit_programs
+	@$(RUN) run tsan -t 240 $(UNIT:$(BUILD)/%=build/tsan/%)
+	@$(RUN) sum
+
+SOAK_S ?= 1800
+soak: all $(SIM) ## the simulation on fresh seeds for SOAK_S seconds (1800)
+	@$(RUN) begin
+	@SOAK_S=$(SOAK_S) $(RUN) run soak -t $$(($(SOAK_S) + 60)) $(SIM)
+	@$(RUN) sum
+
+clean: ## remove build/ (var/, the cluster's data, stays)
+	@rm -rf build compile_commands.json
+help: ## this list
+	@awk -F':.*## ' '/^[a-z_]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

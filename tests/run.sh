@@ -1,0 +1,112 @@
+#!/bin/bash
+# run.sh: runs test programs and counts what they say.
+#
+#   run.sh begin                                forget earlier counts
+#   run.sh step NAME COMMAND...                 a step that is no test: silent unless it fails
+#   run.sh run STAGE [-1] [-t SECONDS] PROGRAM...   -1: one after the other, not one per core
+#   run.sh sum                                  the last line; exit 1 if anything failed
+#
+# A program speaks Check's line ("100%: Checks: 7, Failures: 0, Errors: 0"), or lines "ok NAME",
+# "not ok NAME", "skip NAME why"; one that says neither counts as one test by its exit status.
+# Its output is kept in build/tests/log/STAGE-NAME.log and shown when it fails.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+dir=build/tests/log
+counts=$dir/counts
+
+now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+seconds() { printf '%d.%02d' $(($1 / 1000)) $(($1 % 1000 / 10)); }
+record() { echo "$1 $2 $3" >>"$counts"; }        # passed failed skipped
+
+# count LOG STATUS: prints "passed failed skipped"
+count() {
+	awk -v status="$2" '
+	/^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+/ {
+		gsub(/[:,]/, ""); said = 1; passed += $3 - $5 - $7; failed += $5 + $7
+	}
+	/^ok /     { said = 1; passed++ }
+	/^not ok / { said = 1; failed++ }
+	/^skip /   { said = 1; skipped++ }
+	END {
+		if (!said && status == 0) passed = 1
+		if (status != 0 && failed == 0) failed = 1
+		print passed + 0, failed + 0, skipped + 0
+	}' "$1"
+}
+
+one() {        # one STAGE LIMIT PROGRAM
+	local stage=$1 limit=$2 program=$3 name log status start took passed failed skipped word=ok
+	name=$(basename "$program")
+	log=$dir/$stage-$name.log
+	start=$(now_ms)
+	timeout -k 5 "$limit" "$program" >"$log" 2>&1 </dev/null
+	status=$?
+	took=$(($(now_ms) - start))
+	[ $status != 124 ] || echo "run.sh: $program stopped after its $limit s" >>"$log"
+	read -r passed failed skipped <<<"$(count "$log" $status)"
+	record "$passed" "$failed" "$skipped"
+	[ "$failed" = 0 ] || word=FAILED
+	{
+		printf '  %-6s %-34s %4d passed' "$word" "$stage/$name" "$passed"
+		[ "$failed" = 0 ] || printf ', %d failed (exit %d)' "$failed" "$status"
+		[ "$skipped" = 0 ] || printf ', %d skipped' "$skipped"
+		printf '  %s s\n' "$(seconds $took)"
+		[ "$failed" = 0 ] || { tail -n 60 "$log" | sed 's/^/    | /'; echo "    whole log: $log"; }
+		grep '^skip ' "$log" | sed 's/^/    /'
+	} >"$log.report"
+	cat "$log.report"
+	rm -f "$log.report"
+}
+
+run() {
+	local stage=$1 limit=60 cores start programs=0
+	cores=$(nproc)
+	shift
+	while :; do
+		case ${1:-} in
+		-1) cores=1; shift ;;
+		-t) limit=$2; shift 2 ;;
+		*) break ;;
+		esac
+	done
+	[ $# -gt 0 ] || return 0
+	echo "$stage"
+	start=$(now_ms)
+	for program; do
+		[ "$programs" -lt "$cores" ] || wait -n
+		one "$stage" "$limit" "$program" &
+		programs=$((programs + 1))
+	done
+	wait
+	echo "  ($stage took $(seconds $(($(now_ms) - start))) s)"
+}
+
+step() {
+	local name=$1 start log
+	shift
+	mkdir -p $dir
+	log=$dir/step-$name.log
+	start=$(now_ms)
+	if "$@" >"$log" 2>&1; then
+		echo "$name ($(seconds $(($(now_ms) - start))) s)"
+	else
+		record 0 1 0
+		echo "$name FAILED: $*"
+		tail -n 60 "$log" | sed 's/^/    | /'
+	fi
+}
+
+sum() {
+	awk '{ p += $1; f += $2; s += $3 }
+	END {
+		printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""
+		exit f > 0 || p == 0
+	}' "$counts"
+}
+
+case ${1:-} in
+begin) mkdir -p $dir && : >$counts ;;
+step | run) "$@" ;;
+sum) sum ;;
+*) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
