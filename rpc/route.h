@@ -1,0 +1,48 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "common/config.h"
+/*
+ * route: the route table: which instances there are, and which of them owns a key.
+ *
+ * A table never changes once made; updates are new tables with a higher version. It comes from the rows of
+ * the cluster file that are to run, and after that from the supervisor's live file (var/routes.lua), re-read on change;
+ * a table that does not check is refused and the old one stays.
+ *
+ * Threads: reading from any thread. Each worker holds one reference (route_ref, route_unref).
+ * Keys:    rendezvous hashing over the instances of the service that are not draining, so a change of the instances
+ *          moves only 1/N of the keys; the worker inside an instance is hash(key) mod its workers.
+ * Source:  Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998.
+ */
+enum route_state { ROUTE_READY, ROUTE_DRAINING };
+struct route_row {
+	char id[32], service[32], host[64];
+	uint16_t rpc_port, http_port, client_port;
+	uint32_t workers;
+	uint64_t epoch;          /* fences a former owner; from the live table */
+	enum route_state state;
+};
+struct route_table {
+	uint64_t version;
+	size_t rows;
+	struct route_row *row;   /* in the order of the cluster file */
+	/* private: references */
+	_Atomic unsigned refs;
+};
+
+/* From instances[] of a checked configuration; rows with start = false are left out unless all is set. */
+int route_from_config(const struct config *c, bool all, char *error, size_t error_size, struct route_table **out);
+/* From the text of the live file (a Lua table {version=…, instances={…}}); what it does not name is not there. */
+int route_from_text(const char *text, size_t n, char *error, size_t error_size, struct route_table **out);
+void route_to_text(const struct route_table *t, struct buf *out);  /* the same format */
+void route_to_json(const struct route_table *t, struct buf *out);  /* what /routes shows */
+struct route_table *route_ref(struct route_table *t);
+void route_unref(struct route_table *t);
+
+const struct route_row *route_find(const struct route_table *t, const char *id);
+/* The owner of key among the ready instances of service; NULL: there is none. */
+const struct route_row *route_owner(const struct route_table *t, const char *service, const char *key, size_t n);
+uint32_t route_worker(const struct route_row *row, const char *key, size_t n);
+uint64_t route_hash(const char *key, size_t n);
