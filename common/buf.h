@@ -14,10 +14,12 @@ struct buf {
 	char *data;
 	size_t len, cap;
 };
+// clang-format off
 #define BUF_INIT {0}
+// clang-format on
 void buf_init(struct buf *b);
 void buf_release(struct buf *b);
-void buf_clear(struct buf *b); /* len = 0, memory kept */
+void buf_clear(struct buf *b);              /* len = 0, memory kept */
 char *buf_reserve(struct buf *b, size_t n); /* room for n more; returns the end; add to len what you wrote */
 void buf_add(struct buf *b, const void *p, size_t n);
 void buf_addstr(struct buf *b, const char *s);

@@ -19,16 +19,18 @@ enum config_type { CONFIG_INT, CONFIG_NUMBER, CONFIG_BOOL, CONFIG_STRING, CONFIG
 struct config_row {
 	const char *path;
 	enum config_type type;
-	const char *fallback;   /* text of the default ("10000", "true"), NULL: must be given, "" with optional: absent */
+	const char *fallback; /* text of the default ("10000", "true"), NULL: must be given, "" with optional: absent */
 	bool optional;
-	double min, max;        /* for numbers; for strings the length; both 0: unbounded */
+	double min, max; /* for numbers; for strings the length; both 0: unbounded */
 	const char *help;
 };
 struct config;
 
 /* error gets the one line. rows ends with path NULL. ERR_CONFIG, ERR_NOT_FOUND */
-int config_load(struct env *env, const char *file, const struct config_row *rows, char *error, size_t error_size, struct config **out);
-int config_parse(const char *name, const char *text, size_t n, const struct config_row *rows, char *error, size_t error_size, struct config **out);
+int config_load(struct env *env, const char *file, const struct config_row *rows, char *error, size_t error_size,
+		struct config **out);
+int config_parse(const char *name, const char *text, size_t n, const struct config_row *rows, char *error,
+		 size_t error_size, struct config **out);
 void config_free(struct config *c);
 
 /* Paths as in the schema with 1-based indexes: "instances[3].id". A path that is not there: the fallback given. */
@@ -36,6 +38,6 @@ int64_t config_int(const struct config *c, const char *path, int64_t otherwise);
 double config_number(const struct config *c, const char *path, double otherwise);
 bool config_bool(const struct config *c, const char *path, bool otherwise);
 const char *config_string(const struct config *c, const char *path, const char *otherwise);
-size_t config_count(const struct config *c, const char *path);  /* elements of a list; 0 if absent */
+size_t config_count(const struct config *c, const char *path); /* elements of a list; 0 if absent */
 bool config_has(const struct config *c, const char *path);
 void config_help(const struct config_row *rows, char *out, size_t size); /* the table for --help */

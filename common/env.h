@@ -26,23 +26,23 @@ struct env_loop;
 #ifndef ENV_PATH_MAX
 #define ENV_PATH_MAX 512
 #endif
-#define ENV_ADDR_MAX 64          /* "255.255.255.255:65535" or "[v6]:port" with its NUL */
-#define ENV_NEVER UINT64_MAX
+#define ENV_ADDR_MAX 64 /* "255.255.255.255:65535" or "[v6]:port" with its NUL */
+#define ENV_NEVER    UINT64_MAX
 
 /* ---- the process --------------------------------------------------------------------------------- */
 
 /* Real implementation only; a simulated process gets its env from the simulation. */
 struct env *env_new(void);
-void env_free(struct env *env);                        /* all loops must have been joined */
+void env_free(struct env *env); /* all loops must have been joined */
 
 uint64_t env_mono_ns(struct env *env);                 /* any thread: never goes back */
 uint64_t env_wall_us(struct env *env);                 /* any thread: microseconds UTC since 1970 */
 void env_random(struct env *env, void *buf, size_t n); /* any thread: cryptographic (seeded in simulation) */
 int env_pid(struct env *env);
 const char *env_getenv(struct env *env, const char *name); /* NULL if unset */
-const char *env_last_error(void);                      /* text for the last ERR_IO on this thread */
-uint64_t env_cpu_us(struct env *env);                  /* CPU time of the process, 0 in simulation */
-uint64_t env_rss_bytes(struct env *env);               /* resident memory, 0 in simulation */
+const char *env_last_error(void);                          /* text for the last ERR_IO on this thread */
+uint64_t env_cpu_us(struct env *env);                      /* CPU time of the process, 0 in simulation */
+uint64_t env_rss_bytes(struct env *env);                   /* resident memory, 0 in simulation */
 /* Ends the process at once without clean-up (a broken promise is worse than a crash). */
 _Noreturn void env_abort(struct env *env, const char *why);
 
@@ -62,12 +62,12 @@ struct env_loop_ops {
 	 * flush. Returns the monotonic ns at which it wants to be called again, or ENV_NEVER.
 	 */
 	uint64_t (*on_turn)(void *arg);
-	void (*on_stop)(void *arg);                         /* last call, on the loop's thread */
+	void (*on_stop)(void *arg); /* last call, on the loop's thread */
 };
 int env_loop_start(struct env *env, const char *name, const struct env_loop_ops *ops, void *arg, struct env_loop **out);
-void env_loop_wake(struct env_loop *loop);  /* any thread: on_turn soon; several wakes may become one */
-void env_loop_stop(struct env_loop *loop);  /* any thread: ends after the turn that is running */
-void env_loop_join(struct env_loop *loop);  /* any other thread: waits for its end and frees it */
+void env_loop_wake(struct env_loop *loop); /* any thread: on_turn soon; several wakes may become one */
+void env_loop_stop(struct env_loop *loop); /* any thread: ends after the turn that is running */
+void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it */
 bool env_loop_is_current(struct env_loop *loop);
 struct env *env_loop_env(struct env_loop *loop);
 /* Blocks the calling (main) thread until fn-less end: returns when the loop has ended. In simulation forbidden. */
@@ -80,8 +80,8 @@ int env_signal(struct env_loop *loop, int signo, void (*fn)(void *arg, int signo
 struct env_conn;
 struct env_listener;
 struct env_conn_ops {
-	void (*on_readable)(void *arg);        /* level-triggered: comes again until env_conn_read says ERR_AGAIN */
-	void (*on_writable)(void *arg);        /* only while env_conn_want_write is on */
+	void (*on_readable)(void *arg);           /* level-triggered: comes again until env_conn_read says ERR_AGAIN */
+	void (*on_writable)(void *arg);           /* only while env_conn_want_write is on */
 	void (*on_connected)(void *arg, int err); /* once for env_connect: 0 or the error (then close it) */
 };
 /*
@@ -102,9 +102,9 @@ ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n);
 /* > 0 bytes taken (maybe fewer than offered); ERR_AGAIN: none, want_write tells when; ERR_CLOSED; ERR_IO */
 ssize_t env_conn_write(struct env_conn *conn, const struct iovec *iov, int n);
 void env_conn_want_write(struct env_conn *conn, bool on);
-void env_conn_want_read(struct env_conn *conn, bool on);   /* on at first; off is back-pressure */
-void env_conn_shutdown(struct env_conn *conn);             /* half-close: no more writes, reads go on */
-void env_conn_close(struct env_conn *conn);                /* NULL is fine */
+void env_conn_want_read(struct env_conn *conn, bool on);                  /* on at first; off is back-pressure */
+void env_conn_shutdown(struct env_conn *conn);                            /* half-close: no more writes, reads go on */
+void env_conn_close(struct env_conn *conn);                               /* NULL is fine */
 void env_conn_peer(const struct env_conn *conn, char addr[ENV_ADDR_MAX]); /* "127.0.0.1:40312" */
 
 /* ---- files: blocking, so only for threads that may block ------------------------------------------- */
@@ -116,17 +116,19 @@ int env_file_open(struct env *env, const char *path, int flags, struct env_file 
 ssize_t env_file_read(struct env_file *f, uint64_t offset, void *buf, size_t n); /* 0 at the end */
 /* Appends all or fails: ERR_FULL (no space left), ERR_IO; what part was written is then not known. */
 int env_file_append(struct env_file *f, const void *buf, size_t n);
-int env_file_sync(struct env_file *f);                   /* the data are on stable storage, or ERR_IO */
+int env_file_sync(struct env_file *f); /* the data are on stable storage, or ERR_IO */
 int env_file_truncate(struct env_file *f, uint64_t size);
 int64_t env_file_size(struct env_file *f);
-int env_file_lock(struct env_file *f);                   /* for the file's life; ERR_BUSY: another has it */
-void env_file_close(struct env_file *f);                 /* NULL is fine */
-int env_file_load(struct env *env, const char *path, size_t max, char **text, size_t *n); /* whole, NUL-ended; free() it */
-int env_file_store(struct env *env, const char *path, const void *text, size_t n, int flags); /* whole: temp, sync, rename */
+int env_file_lock(struct env_file *f);   /* for the file's life; ERR_BUSY: another has it */
+void env_file_close(struct env_file *f); /* NULL is fine */
+int env_file_load(struct env *env, const char *path, size_t max, char **text,
+		  size_t *n); /* whole, NUL-ended; free() it */
+int env_file_store(struct env *env, const char *path, const void *text, size_t n,
+		   int flags); /* whole: temp, sync, rename */
 int env_file_remove(struct env *env, const char *path);
 int64_t env_file_mtime_us(struct env *env, const char *path); /* negative ERR_NOT_FOUND */
-int env_dir_make(struct env *env, const char *path);     /* with parents; there already is fine */
-int env_dir_sync(struct env *env, const char *path);     /* new names in it survive the machine */
+int env_dir_make(struct env *env, const char *path);          /* with parents; there already is fine */
+int env_dir_sync(struct env *env, const char *path);          /* new names in it survive the machine */
 /* Names in byte order without "." and "..": names[0..n); free() each and the array. ERR_NOT_FOUND */
 int env_dir_list(struct env *env, const char *path, char ***names, size_t *n);
 /* fn(arg) when something was written, made or removed in the folder; calls may be merged. */
@@ -138,14 +140,14 @@ void env_watch_close(struct env_watch *w);
 
 struct env_db;
 struct env_db_options {
-	const char *socket;       /* unix socket, or NULL for host and port */
+	const char *socket; /* unix socket, or NULL for host and port */
 	const char *host;
 	uint16_t port;
 	const char *user, *password, *database;
 };
 struct env_db_result {
-	int err;                  /* 0; ERR_UNAVAILABLE: connection lost, outcome unknown; ERR_FAILED: the database refused */
-	unsigned code;            /* the database's error number when ERR_FAILED (1213 deadlock …) */
+	int err;       /* 0; ERR_UNAVAILABLE: connection lost, outcome unknown; ERR_FAILED: the database refused */
+	unsigned code; /* the database's error number when ERR_FAILED (1213 deadlock …) */
 	const char *message;      /* its words, valid in the callback */
 	unsigned failed_at;       /* of several statements: index of the first that failed */
 	uint64_t affected;        /* of the last statement */
@@ -160,7 +162,7 @@ int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on
 int env_db_query(struct env_db *db, const char *sql, size_t n,
 		 void (*on_result)(void *arg, const struct env_db_result *r), void *arg);
 const char *env_db_message(const struct env_db *db);
-void env_db_close(struct env_db *db);                    /* NULL is fine; no callback comes after it */
+void env_db_close(struct env_db *db); /* NULL is fine; no callback comes after it */
 
 /* ---- HTTP ------------------------------------------------------------------------------------------ */
 
@@ -170,12 +172,13 @@ struct env_http_request;
 int env_http_listen(struct env_loop *loop, const char *host, uint16_t port,
 		    void (*on_request)(void *arg, struct env_http_request *r), void *arg, struct env_http **out);
 uint16_t env_http_port(const struct env_http *h);
-void env_http_close(struct env_http *h);                 /* requests not yet answered are dropped */
-const char *env_http_method(const struct env_http_request *r);             /* "GET" */
-const char *env_http_path(const struct env_http_request *r);               /* decoded, without the query */
+void env_http_close(struct env_http *h);                       /* requests not yet answered are dropped */
+const char *env_http_method(const struct env_http_request *r); /* "GET" */
+const char *env_http_path(const struct env_http_request *r);   /* decoded, without the query */
 const char *env_http_query(const struct env_http_request *r, const char *name); /* decoded value or NULL */
 /* Calls fn for each query parameter, decoded. */
-void env_http_query_each(const struct env_http_request *r, void (*fn)(void *arg, const char *name, const char *value), void *arg);
+void env_http_query_each(const struct env_http_request *r, void (*fn)(void *arg, const char *name, const char *value),
+			 void *arg);
 const char *env_http_header(const struct env_http_request *r, const char *name); /* or NULL */
 const void *env_http_body(const struct env_http_request *r, size_t *n);
 void env_http_peer(const struct env_http_request *r, char addr[ENV_ADDR_MAX]);
@@ -184,11 +187,11 @@ void env_http_reply(struct env_http_request *r, int status, const char *content_
 		    const void *body, size_t n);
 
 struct env_http_answer {
-	int err;                  /* 0 with status and body; ERR_TIMEOUT, ERR_UNAVAILABLE */
+	int err; /* 0 with status and body; ERR_TIMEOUT, ERR_UNAVAILABLE */
 	int status;
-	const char *body;         /* NUL-ended; valid in the callback */
+	const char *body; /* NUL-ended; valid in the callback */
 	size_t n;
 };
-int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method, const char *path_and_query,
-		  const char *const *headers, const void *body, size_t n, uint32_t timeout_ms,
-		  void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg);
+int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg);

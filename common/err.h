@@ -11,22 +11,22 @@
  */
 /* Columns: symbol, number, word, HTTP status, shown to callers as, sentence. */
 #define ERR_TABLE(X)                                                                                                   \
-	X(TIMEOUT, 1, "timeout", 504, TIMEOUT, "the deadline passed before an answer came")                           \
-	X(UNAVAILABLE, 2, "unavailable", 503, UNAVAILABLE, "nobody can do this at the moment")                        \
-	X(BUSY, 3, "busy", 429, BUSY, "a limit is reached; try again later")                                          \
-	X(NOT_FOUND, 4, "not_found", 404, NOT_FOUND, "there is no such thing")                                        \
-	X(BAD_REQUEST, 5, "bad_request", 400, BAD_REQUEST, "the request is wrong")                                    \
-	X(DENIED, 6, "denied", 403, DENIED, "not allowed")                                                            \
-	X(FAILED, 7, "failed", 500, FAILED, "the handler raised an error")                                            \
-	X(UNKNOWN, 8, "unknown", 504, UNKNOWN, "the outcome is not known yet; ask again with the same key")           \
-	X(AGAIN, 20, "again", 503, BUSY, "would block; wait for readiness")                                           \
-	X(CLOSED, 21, "closed", 503, UNAVAILABLE, "the other side closed the connection")                             \
-	X(IO, 22, "io", 503, UNAVAILABLE, "the operating system reported an error")                                   \
-	X(FULL, 23, "full", 429, BUSY, "a bounded buffer or table is full")                                           \
-	X(NOMEM, 24, "nomem", 503, BUSY, "out of memory")                                                             \
-	X(CORRUPT, 25, "corrupt", 500, FAILED, "a checksum or a format does not match")                               \
-	X(EXISTS, 26, "exists", 409, DENIED, "it exists already")                                                     \
-	X(CONFIG, 27, "config", 500, FAILED, "the configuration is wrong")                                            \
+	X(TIMEOUT, 1, "timeout", 504, TIMEOUT, "the deadline passed before an answer came")                            \
+	X(UNAVAILABLE, 2, "unavailable", 503, UNAVAILABLE, "nobody can do this at the moment")                         \
+	X(BUSY, 3, "busy", 429, BUSY, "a limit is reached; try again later")                                           \
+	X(NOT_FOUND, 4, "not_found", 404, NOT_FOUND, "there is no such thing")                                         \
+	X(BAD_REQUEST, 5, "bad_request", 400, BAD_REQUEST, "the request is wrong")                                     \
+	X(DENIED, 6, "denied", 403, DENIED, "not allowed")                                                             \
+	X(FAILED, 7, "failed", 500, FAILED, "the handler raised an error")                                             \
+	X(UNKNOWN, 8, "unknown", 504, UNKNOWN, "the outcome is not known yet; ask again with the same key")            \
+	X(AGAIN, 20, "again", 503, BUSY, "would block; wait for readiness")                                            \
+	X(CLOSED, 21, "closed", 503, UNAVAILABLE, "the other side closed the connection")                              \
+	X(IO, 22, "io", 503, UNAVAILABLE, "the operating system reported an error")                                    \
+	X(FULL, 23, "full", 429, BUSY, "a bounded buffer or table is full")                                            \
+	X(NOMEM, 24, "nomem", 503, BUSY, "out of memory")                                                              \
+	X(CORRUPT, 25, "corrupt", 500, FAILED, "a checksum or a format does not match")                                \
+	X(EXISTS, 26, "exists", 409, DENIED, "it exists already")                                                      \
+	X(CONFIG, 27, "config", 500, FAILED, "the configuration is wrong")                                             \
 	X(INCOMPLETE, 28, "incomplete", 400, BAD_REQUEST, "more bytes are needed")
 
 enum err {
@@ -38,9 +38,9 @@ enum err {
 /* What is known of the effect of a call that ended with an error. */
 enum effect { EFFECT_NONE = 0, EFFECT_DONE = 1, EFFECT_UNKNOWN = 2 };
 
-const char *err_word(int err);     /* "timeout"; "ok" for 0 and above; "failed" for a number not in the table */
-const char *err_text(int err);     /* the sentence */
-int err_http(int err);             /* HTTP status, 200 for 0 and above */
-int err_public(int err);           /* one of the first eight, or 0 */
-int err_from_word(const char *w);  /* 0 if there is no such word */
+const char *err_word(int err);          /* "timeout"; "ok" for 0 and above; "failed" for a number not in the table */
+const char *err_text(int err);          /* the sentence */
+int err_http(int err);                  /* HTTP status, 200 for 0 and above */
+int err_public(int err);                /* one of the first eight, or 0 */
+int err_from_word(const char *w);       /* 0 if there is no such word */
 const char *effect_word(enum effect e); /* "none" "done" "unknown" */

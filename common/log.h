@@ -27,8 +27,10 @@ uint64_t log_dropped(const struct log *log);
  * fmt is key=value text with printf conversions: "sid=%llu addr=%s". A %s value is quoted and escaped
  * as needed; %.*s too. Only %s %.*s %d %i %u %ld %lu %lld %llu %zu %zd %x %llx %c %f %g %% are known.
  */
-void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-#define log_debug(log, event, ...) ((log_level_get(log) <= LOG_DEBUG) ? log_write(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
-#define log_info(log, event, ...) log_write(log, LOG_INFO, event, __VA_ARGS__)
-#define log_warn(log, event, ...) log_write(log, LOG_WARN, event, __VA_ARGS__)
+void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+#define log_debug(log, event, ...)                                                                                     \
+	((log_level_get(log) <= LOG_DEBUG) ? log_write(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
+#define log_info(log, event, ...)  log_write(log, LOG_INFO, event, __VA_ARGS__)
+#define log_warn(log, event, ...)  log_write(log, LOG_WARN, event, __VA_ARGS__)
 #define log_error(log, event, ...) log_write(log, LOG_ERROR, event, __VA_ARGS__)

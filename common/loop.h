@@ -27,7 +27,7 @@ struct loop {
 	struct loop_deferred *deferred, **deferred_last;
 	uint64_t now_ns, now_ms; /* monotonic */
 	uint64_t turns;
-	unsigned index;          /* worker number in its process, from 0 */
+	unsigned index; /* worker number in its process, from 0 */
 	void (*on_start)(struct loop *loop, void *arg);
 	void (*on_stop)(struct loop *loop, void *arg);
 	void *arg;
@@ -38,13 +38,13 @@ struct loop {
 /* on_start and on_stop run on the new thread; on_stop may be NULL. */
 int loop_start(struct env *env, const char *name, unsigned index, void (*on_start)(struct loop *loop, void *arg),
 	       void (*on_stop)(struct loop *loop, void *arg), void *arg, struct loop **out);
-void loop_stop(struct loop *loop);  /* any thread */
-void loop_join(struct loop *loop);  /* waits for the thread and frees the loop */
+void loop_stop(struct loop *loop); /* any thread */
+void loop_join(struct loop *loop); /* waits for the thread and frees the loop */
 
 void loop_post(struct loop *loop, struct inbox_msg *m); /* any thread */
 /* fn(arg) on the loop's thread: allocates one message. */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg); /* any thread */
-void loop_defer(struct loop *loop, struct loop_deferred *d);         /* runs once at the end of this turn; again is a no-op */
+void loop_defer(struct loop *loop, struct loop_deferred *d); /* runs once at the end of this turn; again is a no-op */
 void loop_timer(struct loop *loop, struct timer *t, uint64_t in_ms); /* starts or moves it, from now */
 void loop_timer_stop(struct loop *loop, struct timer *t);
 uint64_t loop_clock_ms(struct loop *loop); /* reads the clock anew */

@@ -18,7 +18,7 @@
  */
 struct metrics;
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
-struct metric;      /* one series of one worker */
+struct metric; /* one series of one worker */
 
 struct metrics *metrics_new(const char *instance);
 void metrics_free(struct metrics *m);
@@ -46,12 +46,12 @@ struct hist {
 };
 void hist_add(struct hist *h, uint64_t ns);
 void hist_merge(struct hist *into, const struct hist *from);
-uint64_t hist_quantile_ns(const struct hist *h, double q); /* upper edge of the bucket; 0 when empty */
+uint64_t hist_quantile_ns(const struct hist *h, double q);        /* upper edge of the bucket; 0 when empty */
 void metric_hist_read(const struct metric *x, struct hist *into); /* adds the series into a plain one */
 
 /* Events per second over the last 1, 10 and 60 s: a ring of per-second totals, advanced by its reader. */
 struct rate {
 	uint64_t at_s[61], second;
 };
-void rate_note(struct rate *r, uint64_t now_s, uint64_t total);   /* call about once a second with a growing total */
-double rate_per_s(const struct rate *r, unsigned seconds);        /* 1..60 */
+void rate_note(struct rate *r, uint64_t now_s, uint64_t total); /* call about once a second with a growing total */
+double rate_per_s(const struct rate *r, unsigned seconds);      /* 1..60 */

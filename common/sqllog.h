@@ -21,7 +21,7 @@
  *          when bytes may have been written, and sqllog_failing() says so until the disk is back.
  */
 #define SQLLOG_RECORD_MAX (1u << 20)
-#define SQLLOG_KEY_MAX 256
+#define SQLLOG_KEY_MAX    256
 
 /* ---- the typed builder: the only way values get into a statement ------------------------------------ */
 
@@ -36,11 +36,14 @@ struct sql_value {
 	union {
 		int64_t i;
 		double d;
-		struct { const char *p; size_t n; } s;
+		struct {
+			const char *p;
+			size_t n;
+		} s;
 	};
 };
 struct sql_record {
-	struct buf body;        /* "BEGIN;\nUPDATE …;\n" so far */
+	struct buf body;           /* "BEGIN;\nUPDATE …;\n" so far */
 	char keys[SQLLOG_KEY_MAX]; /* "role:42,bag:42" */
 	uint64_t trace;
 	unsigned statements;
@@ -48,12 +51,13 @@ struct sql_record {
 void sql_record_init(struct sql_record *r);
 void sql_record_release(struct sql_record *r);
 void sql_record_clear(struct sql_record *r);
-int sql_record_key(struct sql_record *r, const char *key);       /* adds one; no comma, space or control; ERR_FULL */
+int sql_record_key(struct sql_record *r, const char *key); /* adds one; no comma, space or control; ERR_FULL */
 /*
  * Appends one statement. ERR_BAD_REQUEST: wrong count of values, NaN or infinity, text that is not UTF-8, a ';' or
  * quote in sql itself; ERR_FULL: the record would be too long. r is unchanged then. why gets one line.
  */
-int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value *values, size_t n, char *why, size_t why_size);
+int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value *values, size_t n, char *why,
+		   size_t why_size);
 /* Only the statement's text with its literals, for reads (SELECT); the same escaping. */
 int sql_format(struct buf *out, const char *sql, const struct sql_value *values, size_t n, char *why, size_t why_size);
 
@@ -64,15 +68,15 @@ struct sqllog_options {
 	const char *folder;
 	uint64_t file_bytes_max; /* rotation */
 	size_t ring_bytes;
-	uint32_t linger_us;      /* waits this long for more before it syncs */
+	uint32_t linger_us; /* waits this long for more before it syncs */
 	unsigned workers;
 };
 /*
  * Locks the folder, reads the tail, cuts what is torn, and starts at the next lsn with epoch + 1. ERR_BUSY: another
  * process has the lock; ERR_CORRUPT: damage that is not a torn tail (error gets the line with file and offset).
  */
-int sqllog_open(struct env *env, struct log *log, struct metrics *metrics, const struct sqllog_options *o,
-		char *error, size_t error_size, struct sqllog **out);
+int sqllog_open(struct env *env, struct log *log, struct metrics *metrics, const struct sqllog_options *o, char *error,
+		size_t error_size, struct sqllog **out);
 /* Writes and syncs what was appended, then closes; NULL is fine. */
 void sqllog_close(struct sqllog *l);
 uint64_t sqllog_epoch(const struct sqllog *l);
@@ -103,16 +107,18 @@ void sqllog_join(struct sqllog *l, struct loop *loop);
  * The last lsn that changed a key since the position given, found in the files at opening and kept by append. 0: none
  * newer than what dbwriter is known to have replayed (sqllog_replayed prunes).
  */
-uint64_t sqllog_key_lsn(struct sqllog *l, const char *key);   /* any worker */
-void sqllog_replayed(struct sqllog *l, uint64_t lsn);         /* everything up to it has landed in the database */
+uint64_t sqllog_key_lsn(struct sqllog *l, const char *key); /* any worker */
+void sqllog_replayed(struct sqllog *l, uint64_t lsn);       /* everything up to it has landed in the database */
 
 /* ---- the reader: pure ----------------------------------------------------------------------------------- */
 
 struct sqllog_record {
 	uint64_t lsn, epoch, time_us, trace;
-	const char *keys; size_t keys_bytes;
-	const char *body; size_t body_bytes;   /* "BEGIN; … COMMIT;\n" */
-	size_t bytes;                          /* comment line and body */
+	const char *keys;
+	size_t keys_bytes;
+	const char *body;
+	size_t body_bytes; /* "BEGIN; … COMMIT;\n" */
+	size_t bytes;      /* comment line and body */
 };
 /*
  * Reads one record at data. > 0: bytes it takes; 0 with skipped > 0 never: the file's first line "SET NAMES …" is

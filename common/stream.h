@@ -18,28 +18,30 @@
 struct stream;
 struct stream_ops {
 	ssize_t (*on_data)(struct stream *s, const char *data, size_t n);
-	void (*on_open)(struct stream *s);          /* a stream_connect succeeded; may be NULL for accepted ones */
+	void (*on_open)(struct stream *s); /* a stream_connect succeeded; may be NULL for accepted ones */
 	void (*on_close)(struct stream *s, int err);
-	void (*on_drained)(struct stream *s);       /* out is empty again after it was not; may be NULL */
+	void (*on_drained)(struct stream *s); /* out is empty again after it was not; may be NULL */
 };
 struct stream { /* embed it; all fields are the stream's */
 	struct loop *loop;
 	struct env_conn *conn;
 	const struct stream_ops *ops;
 	struct buf in, out;
-	size_t out_start;       /* bytes of out already written */
+	size_t out_start; /* bytes of out already written */
 	size_t in_max, out_max;
 	uint64_t bytes_in, bytes_out;
 	struct loop_deferred flush;
 	int close_err;
 	bool open, closing, closed, want_write, close_when_flushed;
 };
-void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, const struct stream_ops *ops, size_t in_max, size_t out_max);
-int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16_t port, const struct stream_ops *ops, size_t in_max, size_t out_max);
+void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, const struct stream_ops *ops,
+		   size_t in_max, size_t out_max);
+int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16_t port, const struct stream_ops *ops,
+		   size_t in_max, size_t out_max);
 int stream_write(struct stream *s, const void *p, size_t n);
 /* Room for n bytes at the end of the output, to be written in place; NULL: over out_max. Then stream_commit(s, used). */
 char *stream_reserve(struct stream *s, size_t n);
 void stream_commit(struct stream *s, size_t n);
-size_t stream_pending(const struct stream *s);   /* bytes not yet taken by the socket */
-void stream_close(struct stream *s, int err);    /* output not yet written is dropped */
-void stream_close_flushed(struct stream *s);     /* writes what is pending, half-closes, then closes (at most 1 s later) */
+size_t stream_pending(const struct stream *s); /* bytes not yet taken by the socket */
+void stream_close(struct stream *s, int err);  /* output not yet written is dropped */
+void stream_close_flushed(struct stream *s); /* writes what is pending, half-closes, then closes (at most 1 s later) */
