@@ -91,7 +91,7 @@ $(BUILD)/obj/gen/%.o: $(GEN)/%.c | $(GEN_C) build/.deps
 
 # (a folder's own time changes when a file comes or goes: then the library is made anew)
 define library
-$(call lib,$(1)): $(2) $(wildcard $(3))
+$(call lib,$(1)): $(2) $(wildcard $(3)) | build/.deps
 	@mkdir -p $$(@D) && rm -f $$@ && ar rcsD $$@ $(2)
 endef
 $(foreach l,$(LIBS),$(eval $(call library,$(l),$(call obj,$(call lib_c,$(l))),$(l))))
