@@ -10,23 +10,23 @@
  * Threads: any thread; everything here is constant.
  */
 /* Columns: symbol, number, word, HTTP status, shown to callers as, sentence. */
-#define ERR_TABLE(X)                                                                                                   \
-	X(TIMEOUT, 1, "timeout", 504, TIMEOUT, "the deadline passed before an answer came")                            \
-	X(UNAVAILABLE, 2, "unavailable", 503, UNAVAILABLE, "nobody can do this at the moment")                         \
-	X(BUSY, 3, "busy", 429, BUSY, "a limit is reached; try again later")                                           \
-	X(NOT_FOUND, 4, "not_found", 404, NOT_FOUND, "there is no such thing")                                         \
-	X(BAD_REQUEST, 5, "bad_request", 400, BAD_REQUEST, "the request is wrong")                                     \
-	X(DENIED, 6, "denied", 403, DENIED, "not allowed")                                                             \
-	X(FAILED, 7, "failed", 500, FAILED, "the handler raised an error")                                             \
-	X(UNKNOWN, 8, "unknown", 504, UNKNOWN, "the outcome is not known yet; ask again with the same key")            \
-	X(AGAIN, 20, "again", 503, BUSY, "would block; wait for readiness")                                            \
-	X(CLOSED, 21, "closed", 503, UNAVAILABLE, "the other side closed the connection")                              \
-	X(IO, 22, "io", 503, UNAVAILABLE, "the operating system reported an error")                                    \
-	X(FULL, 23, "full", 429, BUSY, "a bounded buffer or table is full")                                            \
-	X(NOMEM, 24, "nomem", 503, BUSY, "out of memory")                                                              \
-	X(CORRUPT, 25, "corrupt", 500, FAILED, "a checksum or a format does not match")                                \
-	X(EXISTS, 26, "exists", 409, DENIED, "it exists already")                                                      \
-	X(CONFIG, 27, "config", 500, FAILED, "the configuration is wrong")                                             \
+#define ERR_TABLE(X)                                                                                        \
+	X(TIMEOUT, 1, "timeout", 504, TIMEOUT, "the deadline passed before an answer came")                 \
+	X(UNAVAILABLE, 2, "unavailable", 503, UNAVAILABLE, "nobody can do this at the moment")              \
+	X(BUSY, 3, "busy", 429, BUSY, "a limit is reached; try again later")                                \
+	X(NOT_FOUND, 4, "not_found", 404, NOT_FOUND, "there is no such thing")                              \
+	X(BAD_REQUEST, 5, "bad_request", 400, BAD_REQUEST, "the request is wrong")                          \
+	X(DENIED, 6, "denied", 403, DENIED, "not allowed")                                                  \
+	X(FAILED, 7, "failed", 500, FAILED, "the handler raised an error")                                  \
+	X(UNKNOWN, 8, "unknown", 504, UNKNOWN, "the outcome is not known yet; ask again with the same key") \
+	X(AGAIN, 20, "again", 503, BUSY, "would block; wait for readiness")                                 \
+	X(CLOSED, 21, "closed", 503, UNAVAILABLE, "the other side closed the connection")                   \
+	X(IO, 22, "io", 503, UNAVAILABLE, "the operating system reported an error")                         \
+	X(FULL, 23, "full", 429, BUSY, "a bounded buffer or table is full")                                 \
+	X(NOMEM, 24, "nomem", 503, BUSY, "out of memory")                                                   \
+	X(CORRUPT, 25, "corrupt", 500, FAILED, "a checksum or a format does not match")                     \
+	X(EXISTS, 26, "exists", 409, DENIED, "it exists already")                                           \
+	X(CONFIG, 27, "config", 500, FAILED, "the configuration is wrong")                                  \
 	X(INCOMPLETE, 28, "incomplete", 400, BAD_REQUEST, "more bytes are needed")
 
 enum err {

@@ -29,7 +29,7 @@ uint64_t log_dropped(const struct log *log);
  */
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
-#define log_debug(log, event, ...)                                                                                     \
+#define log_debug(log, event, ...) \
 	((log_level_get(log) <= LOG_DEBUG) ? log_write(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
 #define log_info(log, event, ...)  log_write(log, LOG_INFO, event, __VA_ARGS__)
 #define log_warn(log, event, ...)  log_write(log, LOG_WARN, event, __VA_ARGS__)

@@ -12,30 +12,46 @@
  *
  * Threads: any. Sizes: a payload is at most FRAME_PAYLOAD_MAX bytes.
  */
-#define FRAME_HEADER 8
-#define FRAME_VERSION 1
+#define FRAME_HEADER      8
+#define FRAME_VERSION     1
 #define FRAME_PAYLOAD_MAX (4u << 20)
 
 enum frame_type {
-	FRAME_HELLO = 1, FRAME_WELCOME, FRAME_PROVE,
-	FRAME_REQUEST, FRAME_RESPONSE, FRAME_CANCEL,
-	FRAME_PING, FRAME_PONG, FRAME_GOAWAY,
+	FRAME_HELLO = 1,
+	FRAME_WELCOME,
+	FRAME_PROVE,
+	FRAME_REQUEST,
+	FRAME_RESPONSE,
+	FRAME_CANCEL,
+	FRAME_PING,
+	FRAME_PONG,
+	FRAME_GOAWAY,
 };
 
-struct span { const char *p; size_t n; };    /* bytes somewhere else; not NUL-ended */
-static inline struct span span_of(const char *p, size_t n) { return (struct span){p, n}; }
+struct span {
+	const char *p;
+	size_t n;
+}; /* bytes somewhere else; not NUL-ended */
+static inline struct span span_of(const char *p, size_t n)
+{
+	return (struct span){ p, n };
+}
 
 struct frame_request {
-	uint64_t id;             /* 0: notification */
-	uint32_t method;         /* 0: by names */
+	uint64_t id;     /* 0: notification */
+	uint32_t method; /* 0: by names */
 	struct span service, method_name;
 	uint32_t time_left_ms;
 	uint64_t trace;
 	struct span key;
-	uint64_t sid;            /* 0 and uid empty: no session */
+	uint64_t sid; /* 0 and uid empty: no session */
 	struct span uid;
 	bool has_once;
-	struct { uint32_t client, epoch, attempt; uint64_t seq, first_incomplete; struct span key; } once;
+	struct {
+		uint32_t client, epoch, attempt;
+		uint64_t seq, first_incomplete;
+		struct span key;
+	} once;
 	uint32_t kind;
 	bool json;
 	struct span body;
@@ -43,11 +59,13 @@ struct frame_request {
 #define FRAME_ATTRS_MAX 4
 struct frame_response {
 	uint64_t id;
-	uint32_t error, effect;  /* error: 0 or -ERR_*'s number */
+	uint32_t error, effect; /* error: 0 or -ERR_*'s number */
 	struct span message;
 	bool json;
 	unsigned attrs;
-	struct { struct span name, value; } attr[FRAME_ATTRS_MAX];
+	struct {
+		struct span name, value;
+	} attr[FRAME_ATTRS_MAX];
 	struct span body;
 };
 
@@ -63,7 +81,7 @@ size_t frame_response_bytes(const struct frame_response *r);
 /* Write a whole frame to out, which has room for the bound above; return its length. */
 size_t frame_put_request(char *out, const struct frame_request *r, enum frame_type type); /* REQUEST or CANCEL */
 size_t frame_put_response(char *out, const struct frame_response *r);
-size_t frame_put_empty(char *out, enum frame_type type);                                /* PING, PONG, GOAWAY */
+size_t frame_put_empty(char *out, enum frame_type type); /* PING, PONG, GOAWAY */
 size_t frame_put_header(char *out, enum frame_type type, size_t payload);
 
 /* Unknown fields are skipped. ERR_CORRUPT: truncated or ill-formed; *out is then unspecified. */

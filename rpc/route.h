@@ -21,13 +21,13 @@ struct route_row {
 	char id[32], service[32], host[64];
 	uint16_t rpc_port, http_port, client_port;
 	uint32_t workers;
-	uint64_t epoch;          /* fences a former owner; from the live table */
+	uint64_t epoch; /* fences a former owner; from the live table */
 	enum route_state state;
 };
 struct route_table {
 	uint64_t version;
 	size_t rows;
-	struct route_row *row;   /* in the order of the cluster file */
+	struct route_row *row; /* in the order of the cluster file */
 	/* private: references */
 	_Atomic unsigned refs;
 };
@@ -36,8 +36,8 @@ struct route_table {
 int route_from_config(const struct config *c, bool all, char *error, size_t error_size, struct route_table **out);
 /* From the text of the live file (a Lua table {version=…, instances={…}}); what it does not name is not there. */
 int route_from_text(const char *text, size_t n, char *error, size_t error_size, struct route_table **out);
-void route_to_text(const struct route_table *t, struct buf *out);  /* the same format */
-void route_to_json(const struct route_table *t, struct buf *out);  /* what /routes shows */
+void route_to_text(const struct route_table *t, struct buf *out); /* the same format */
+void route_to_json(const struct route_table *t, struct buf *out); /* what /routes shows */
 struct route_table *route_ref(struct route_table *t);
 void route_unref(struct route_table *t);
 

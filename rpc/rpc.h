@@ -22,17 +22,17 @@
 struct worker;
 
 struct rpc_answer {
-	int err;                 /* 0, or one of the first eight of common/err.h */
-	enum effect effect;      /* when err */
-	struct span message;     /* for a person; may be empty */
-	struct span body;        /* JSON text or protobuf, as was asked */
+	int err;             /* 0, or one of the first eight of common/err.h */
+	enum effect effect;  /* when err */
+	struct span message; /* for a person; may be empty */
+	struct span body;    /* JSON text or protobuf, as was asked */
 	unsigned attrs;
 	const struct frame_response *raw; /* NULL when the error was made here */
 };
 
 struct rpc_target {
-	const char *instance;    /* by name; NULL: the owner of key in method->service */
-	int worker;              /* of that instance; < 0: by key */
+	const char *instance; /* by name; NULL: the owner of key in method->service */
+	int worker;           /* of that instance; < 0: by key */
 	struct span key;
 };
 
@@ -41,11 +41,11 @@ struct rpc_call {
 	struct rpc_target to;
 	struct span body;
 	bool json;
-	uint32_t timeout_ms;     /* 0: the configured default, rpc.timeout_ms; never more than the caller's time left */
-	uint64_t sid;            /* the session that is forwarded, or 0 */
+	uint32_t timeout_ms; /* 0: the configured default, rpc.timeout_ms; never more than the caller's time left */
+	uint64_t sid;        /* the session that is forwarded, or 0 */
 	struct span uid;
-	uint64_t trace;          /* 0: a new one */
-	struct span once;        /* business key of a once-call; empty: client identity and sequence */
+	uint64_t trace;   /* 0: a new one */
+	struct span once; /* business key of a once-call; empty: client identity and sequence */
 	void (*on_answer)(void *arg, const struct rpc_answer *a); /* NULL: a notification, never answered */
 	void *arg;
 };
@@ -64,23 +64,25 @@ void rpc_keep(struct worker *w, const char *const *services);
 struct rpc_request {
 	struct worker *worker;
 	const struct msg_method *method;
-	char instance[32];       /* who calls: "connector-1" */
+	char instance[32]; /* who calls: "connector-1" */
 	uint32_t instance_worker;
-	uint64_t deadline_ms;    /* on this loop's clock */
+	uint64_t deadline_ms; /* on this loop's clock */
 	uint64_t trace;
 	uint64_t sid;
 	struct span uid, key, body;
 	bool json;
 	bool has_once;
-	struct span once_key;    /* business key, or "client/epoch/seq" */
-	uint64_t handle;         /* for rpc_answer_* later; 0: a notification */
+	struct span once_key; /* business key, or "client/epoch/seq" */
+	uint64_t handle;      /* for rpc_answer_* later; 0: a notification */
 };
 /* Handles one method; must end in rpc_answer_* exactly once, now or later, unless it is a notification. */
 typedef void rpc_handler(void *arg, struct rpc_request *r);
 /* Registers fn for a method on this worker; method->service must be this service. Before the worker is ready. */
 void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg);
 
-struct rpc_attr { struct span name, value; };
+struct rpc_attr {
+	struct span name, value;
+};
 /* Answers by handle. A caller that has gone meanwhile, or a handle used already, is no error. */
 void rpc_answer_ok(struct worker *w, uint64_t handle, struct span body, const struct rpc_attr *attrs, unsigned n_attrs);
 void rpc_answer_err(struct worker *w, uint64_t handle, int err, enum effect effect, const char *message);

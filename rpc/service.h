@@ -30,25 +30,26 @@ struct worker {
 	unsigned index;
 	struct rpc_client *client;
 	struct rpc_server *server;
-	struct app *app;         /* the Lua side, rpc/app.h; NULL in services without Lua */
-	void *user;              /* the service's own */
-	struct route_table *routes; /* this worker's reference */
+	struct app *app;                     /* the Lua side, rpc/app.h; NULL in services without Lua */
+	void *user;                          /* the service's own */
+	struct route_table *routes;          /* this worker's reference */
 	void (*on_routes)(struct worker *w); /* the service's hook: the table changed; may be NULL */
-	void (*on_peer)(struct worker *w, const char *instance, uint64_t epoch, bool up); /* a remote instance came or went; may be NULL */
+	void (*on_peer)(struct worker *w, const char *instance, uint64_t epoch,
+			bool up); /* a remote instance came or went; may be NULL */
 };
 
 struct service_def {
 	const char *name;
-	const struct config_row *config;              /* the service's own keys, under "NAME."; NULL: none */
-	bool sqllog;                                  /* it writes an SQL log */
-	int (*init_service)(struct service *s);       /* negative: start-up fails; all may be NULL */
+	const struct config_row *config;        /* the service's own keys, under "NAME."; NULL: none */
+	bool sqllog;                            /* it writes an SQL log */
+	int (*init_service)(struct service *s); /* negative: start-up fails; all may be NULL */
 	void (*stop_service)(struct service *s);
 	int (*worker_start)(struct worker *w);
 	void (*worker_drain)(struct worker *w);
 	void (*worker_stop)(struct worker *w);
 	/* Adds the service's own members to /stats ("\"replay\":{…}") and reasons to /readyz; control thread. */
 	void (*stats)(struct service *s, struct buf *json);
-	const char *(*not_ready)(struct service *s);  /* NULL: ready; else the reason */
+	const char *(*not_ready)(struct service *s); /* NULL: ready; else the reason */
 };
 
 enum service_state { SERVICE_STARTING, SERVICE_READY, SERVICE_DRAINING, SERVICE_STOPPED };
@@ -56,21 +57,21 @@ struct service {
 	const struct service_def *def;
 	struct env *env;
 	const struct config *config;
-	const struct route_row *row;          /* its own */
+	const struct route_row *row; /* its own */
 	char id[32];
-	char root[ENV_PATH_MAX];              /* relative paths of the configuration start here */
-	char var[ENV_PATH_MAX];               /* paths.var, absolute or from the working folder */
+	char root[ENV_PATH_MAX]; /* relative paths of the configuration start here */
+	char var[ENV_PATH_MAX];  /* paths.var, absolute or from the working folder */
 	char cluster_key[65], token_key[65];
-	uint64_t epoch;                       /* of this start: from the SQL log, else wall-clock µs */
+	uint64_t epoch; /* of this start: from the SQL log, else wall-clock µs */
 	struct log *log;
 	struct metrics *metrics;
 	struct schema *schema;
-	struct sqllog *sqllog;                /* NULL unless def->sqllog */
+	struct sqllog *sqllog; /* NULL unless def->sqllog */
 	struct loop *control;
 	struct worker **worker;
 	unsigned workers;
-	_Atomic int state;                    /* enum service_state */
-	void *user;                           /* the service's own */
+	_Atomic int state; /* enum service_state */
+	void *user;        /* the service's own */
 	struct service_private *p;
 };
 
@@ -86,15 +87,17 @@ struct service_options {
 	void (*on_stopped)(void *arg, struct service *s);
 	void *arg;
 };
-int service_start(struct env *env, const struct service_def *def, const struct service_options *o, char *error, size_t error_size, struct service **out);
-void service_stop(struct service *s);    /* any thread: drains, then stops */
-void service_free(struct service *s);    /* after on_stopped */
+int service_start(struct env *env, const struct service_def *def, const struct service_options *o, char *error,
+		  size_t error_size, struct service **out);
+void service_stop(struct service *s); /* any thread: drains, then stops */
+void service_free(struct service *s); /* after on_stopped */
 
 /* The service factory of the seed: joins the routing (requests are let in); called by the frame after init_service. */
 int reg_service(struct service *s);
 /* For def->init_service: the service's logic is Lua in this folder (below root); handlers and remotes are registered. */
 int service_lua(struct service *s, const char *folder);
 
-struct worker *service_worker(struct service *s, const char *key, size_t n);  /* the owner of a key inside this instance */
+struct worker *service_worker(struct service *s, const char *key,
+			      size_t n); /* the owner of a key inside this instance */
 const char *service_path(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);
-extern const struct config_row service_config_rows[];   /* the keys every process knows */
+extern const struct config_row service_config_rows[]; /* the keys every process knows */
