@@ -2,7 +2,7 @@
 # run.sh: runs test programs and counts what they say.
 #
 #   run.sh begin                                forget earlier counts
-#   run.sh step NAME COMMAND...                 a step that is no test: silent unless it fails
+#   run.sh step NAME COMMAND...                 a step that is no test: shows its output if it fails
 #   run.sh run STAGE [-1] [-t SECONDS] PROGRAM...   -1: one after the other, not one per core
 #   run.sh sum                                  the last line; exit 1 if anything failed
 #
