@@ -15,7 +15,14 @@
  * The file runs in a small environment: math, string, table, pairs, ipairs, tonumber, tostring, and env(name) for
  * environment variables. It may compute, but not read files.
  */
-enum config_type { CONFIG_INT, CONFIG_NUMBER, CONFIG_BOOL, CONFIG_STRING, CONFIG_TABLE };
+enum config_type {
+	CONFIG_INT,
+	CONFIG_NUMBER,
+	CONFIG_BOOL,
+	CONFIG_STRING,
+	CONFIG_TABLE,
+	CONFIG_ANY /* a subtree that somebody else checks; readable like the rest; "*" matches any top-level key */
+};
 struct config_row {
 	const char *path;
 	enum config_type type;

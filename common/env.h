@@ -97,6 +97,8 @@ int env_connect(struct env_loop *loop, const char *host, uint16_t port, const st
 		struct env_conn **out);
 /* From now on the connection belongs to loop, which must be the calling thread's. */
 int env_conn_attach(struct env_conn *conn, struct env_loop *loop, const struct env_conn_ops *ops, void *arg);
+/* Takes it off its loop, on that loop's thread, so that another loop can attach it. Nothing may be pending to be written. */
+void env_conn_detach(struct env_conn *conn);
 /* > 0 bytes; 0: the peer closed its side; ERR_AGAIN; ERR_CLOSED (reset); ERR_IO */
 ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n);
 /* > 0 bytes taken (maybe fewer than offered); ERR_AGAIN: none, want_write tells when; ERR_CLOSED; ERR_IO */
