@@ -1,0 +1,143 @@
+/* The HTTP half of websocket.h. */
+#include "rpc/websocket.h"
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "common/err.h"
+
+#define KEY_BYTES 24 /* base64 of 16 random bytes */
+#define GUID      "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+struct line {
+	const char *p;
+	size_t n;
+};
+
+/* Whether word stands in a comma-separated list, whatever its case. */
+static bool list_has(struct line list, const char *word)
+{
+	size_t word_n = strlen(word);
+
+	while (list.n) {
+		const char *comma = memchr(list.p, ',', list.n);
+		size_t n = comma ? (size_t)(comma - list.p) : list.n;
+		struct line item = { list.p, n };
+		while (item.n && (*item.p == ' ' || *item.p == '\t'))
+			item.p++, item.n--;
+		while (item.n && (item.p[item.n - 1] == ' ' || item.p[item.n - 1] == '\t'))
+			item.n--;
+		if (item.n == word_n && strncasecmp(item.p, word, word_n) == 0)
+			return true;
+		list.p += n + (comma != NULL);
+		list.n -= n + (comma != NULL);
+	}
+	return false;
+}
+
+static bool line_next(struct line *rest, struct line *out)
+{
+	const char *end = memmem(rest->p, rest->n, "\r\n", 2);
+
+	if (!end || end == rest->p)
+		return false;
+	*out = (struct line){ rest->p, (size_t)(end - rest->p) };
+	rest->n -= out->n + 2;
+	rest->p = end + 2;
+	return true;
+}
+
+/* The value of a header, without the white space around it; n 0 when absent. */
+static struct line header(struct line rest, const char *name)
+{
+	size_t name_n = strlen(name);
+	struct line l;
+
+	while (line_next(&rest, &l)) {
+		if (l.n <= name_n || l.p[name_n] != ':' || strncasecmp(l.p, name, name_n) != 0)
+			continue;
+		l.p += name_n + 1;
+		l.n -= name_n + 1;
+		while (l.n && (*l.p == ' ' || *l.p == '\t'))
+			l.p++, l.n--;
+		while (l.n && (l.p[l.n - 1] == ' ' || l.p[l.n - 1] == '\t'))
+			l.n--;
+		return l;
+	}
+	return (struct line){ NULL, 0 };
+}
+
+static int refuse(struct buf *reply, const char *status, const char *headers, const char *text)
+{
+	buf_addf(reply,
+		 "HTTP/1.1 %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %zu\r\n"
+		 "Connection: close\r\n\r\n%s\n",
+		 status, headers, strlen(text) + 1, text);
+	return ERR_BAD_REQUEST;
+}
+
+static bool key_ok(struct line key)
+{
+	if (key.n != KEY_BYTES || memcmp(key.p + 22, "==", 2) != 0)
+		return false;
+	for (size_t i = 0; i < 22; i++)
+		if (!key.p[i] || !strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", key.p[i]))
+			return false;
+	return true;
+}
+
+static void accept_add(struct buf *reply, const char *key)
+{
+	unsigned char text[KEY_BYTES + sizeof(GUID) - 1], sum[EVP_MAX_MD_SIZE], accept[64];
+	unsigned n = 0;
+
+	memcpy(text, key, KEY_BYTES);
+	memcpy(text + KEY_BYTES, GUID, sizeof(GUID) - 1);
+	if (EVP_Digest(text, sizeof(text), sum, &n, EVP_sha1(), NULL) != 1)
+		abort();
+	EVP_EncodeBlock(accept, sum, (int)n);
+	buf_addf(reply,
+		 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+		 "Sec-WebSocket-Accept: %s\r\n\r\n",
+		 (char *)accept);
+}
+
+/* request: the first line; headers: the rest. */
+static int answer(struct line request, struct line headers, struct buf *reply)
+{
+	if (request.n < 14 || strncmp(request.p + request.n - 9, " HTTP/1.1", 9) != 0)
+		return refuse(reply, "400 Bad Request", "", "This is not an HTTP/1.1 request.");
+	if (strncmp(request.p, "GET ", 4) != 0)
+		return refuse(reply, "405 Method Not Allowed", "Allow: GET\r\n",
+			      "This port speaks WebSocket and the pomelo protocol.");
+	if (!list_has(header(headers, "Upgrade"), "websocket") || !list_has(header(headers, "Connection"), "upgrade"))
+		return refuse(reply, "426 Upgrade Required", "Upgrade: websocket\r\n",
+			      "This port is for game clients: it speaks WebSocket and the pomelo protocol.");
+	if (!list_has(header(headers, "Sec-WebSocket-Version"), "13"))
+		return refuse(reply, "426 Upgrade Required", "Sec-WebSocket-Version: 13\r\n",
+			      "Only WebSocket version 13 is spoken here.");
+	struct line key = header(headers, "Sec-WebSocket-Key");
+	if (!key_ok(key))
+		return refuse(reply, "400 Bad Request", "", "Sec-WebSocket-Key is missing or wrong.");
+	accept_add(reply, key.p);
+	return 0;
+}
+
+ssize_t websocket_upgrade(const char *data, size_t n, struct buf *reply)
+{
+	const char *end = memmem(data, n < WEBSOCKET_REQUEST_MAX ? n : WEBSOCKET_REQUEST_MAX, "\r\n\r\n", 4);
+	struct line request;
+
+	if (!end && n < WEBSOCKET_REQUEST_MAX)
+		return ERR_INCOMPLETE;
+	if (!end) {
+		refuse(reply, "431 Request Header Fields Too Large", "", "The request is too long.");
+		return ERR_FULL;
+	}
+	size_t whole = (size_t)(end - data) + 4;
+	struct line rest = { data, whole };
+	if (!line_next(&rest, &request))
+		return refuse(reply, "400 Bad Request", "", "The request is empty.");
+	int err = answer(request, rest, reply);
+	return err < 0 ? err : (ssize_t)whole;
+}
