@@ -1,0 +1,190 @@
+/*
+ * append: what it costs a worker to hand one record to the SQL log: values to literals (one text has
+ * a quote to escape), keys, checksum, ring; beside it a plain write() of the very same bytes.
+ *
+ * The SQL-log thread writes and syncs at its side meanwhile, as in a service. The ring holds a whole
+ * round; should it fill up all the same, the wait is not counted but reported.
+ *
+ * A first round, not counted, touches the ring's memory, as a running service has.
+ *
+ * usage: append --folder DIR [--records N]     DIR becomes the log's folder; prints one JSON object
+ */
+#include "common/env.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "common/sqllog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RECORD_BYTES_MAX = 1024, FILE_BYTES_MAX = 1 << 30 };
+
+struct bench {
+	struct env *env;
+	struct log *log;
+	struct metrics *metrics;
+	struct sqllog *sqllog;
+	char folder[ENV_PATH_MAX];
+	uint64_t records, busy;
+	char record[RECORD_BYTES_MAX]; /* one record as it stands in the file */
+	size_t record_bytes;
+};
+
+static void need(int err, const char *what, const char *why)
+{
+	if (err >= 0)
+		return;
+	fprintf(stderr, "append: %s: %s\n", what, why);
+	exit(2);
+}
+
+/* What a purchase leaves behind. */
+static void build(struct sql_record *r, uint64_t n)
+{
+	const char *sql = "UPDATE role SET gold = ?, name = ? WHERE id = ?";
+	struct sql_value values[3] = {
+		{ .type = SQL_INT, .i = (int64_t)(1000000 - n % 1000) },
+		{ .type = SQL_TEXT, .s = { "Grainne O'Malley", 16 } },
+		{ .type = SQL_INT, .i = (int64_t)(n % 5000) },
+	};
+	char why[200] = "", key[32];
+	snprintf(key, sizeof key, "role:%u", (unsigned)(n % 5000));
+	need(sql_record_key(r, key), "key", key);
+	need(sql_record_add(r, sql, values, 3, why, sizeof why), "statement", why);
+}
+
+static void append_one(struct bench *b, struct sql_record *r, uint64_t n, uint64_t *waited_ns)
+{
+	uint64_t lsn, from;
+	build(r, n);
+	int err = sqllog_append(b->sqllog, r, &lsn);
+	if (err == 0)
+		return;
+	b->busy++;
+	for (from = env_mono_ns(b->env); err == ERR_BUSY; err = sqllog_append(b->sqllog, r, &lsn))
+		sched_yield();
+	need(err, "append", err_word(err));
+	*waited_ns += env_mono_ns(b->env) - from;
+}
+
+/* ns per record. */
+static double append_all(struct bench *b)
+{
+	struct sql_record r;
+	uint64_t waited_ns = 0, from = env_mono_ns(b->env);
+	sql_record_init(&r);
+	for (uint64_t n = 0; n < b->records; n++)
+		append_one(b, &r, n, &waited_ns);
+	uint64_t took = env_mono_ns(b->env) - from - waited_ns;
+	sql_record_release(&r);
+	return (double)took / (double)b->records;
+}
+
+/* The log's first file: a later epoch would begin another number. */
+static void first_file(struct bench *b, char path[ENV_PATH_MAX * 2])
+{
+	char **names = NULL;
+	size_t n = 0;
+	path[0] = 0;
+	need(env_dir_list(b->env, b->folder, &names, &n), b->folder, env_last_error());
+	for (size_t i = 0; i < n; i++) {
+		if (!path[0] && strstr(names[i], ".sql"))
+			snprintf(path, ENV_PATH_MAX * 2, "%s/%s", b->folder, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	need(path[0] ? 0 : -1, b->folder, "the log wrote no file");
+}
+
+/* The log's first record, as it stands behind the line that opens the file. */
+static void take_record(struct bench *b)
+{
+	char path[ENV_PATH_MAX * 2], why[200] = "", *text = NULL;
+	struct sqllog_record r = { 0 };
+	size_t n = 0, at = 0;
+	first_file(b, path);
+	need(env_file_load(b->env, path, FILE_BYTES_MAX, &text, &n), path, env_last_error());
+	while (r.lsn == 0) {
+		at += r.bytes;
+		need((int)sqllog_read(text + at, n - at, &r, why, sizeof why), path, why);
+	}
+	need(r.bytes <= sizeof b->record ? 0 : -1, path, "its first record is too large");
+	b->record_bytes = r.bytes;
+	memcpy(b->record, text + at, r.bytes);
+	free(text);
+}
+
+/* ns per write() of the record to a file beside the log. */
+static double write_all(struct bench *b)
+{
+	char path[ENV_PATH_MAX * 2];
+	snprintf(path, sizeof path, "%s/plain", b->folder);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640);
+	need(fd, path, strerror(errno));
+	uint64_t from = env_mono_ns(b->env);
+	for (uint64_t n = 0; n < b->records; n++)
+		if (write(fd, b->record, b->record_bytes) != (ssize_t)b->record_bytes)
+			need(-1, path, strerror(errno));
+	double ns = (double)(env_mono_ns(b->env) - from) / (double)b->records;
+	close(fd);
+	return ns;
+}
+
+static void open_log(struct bench *b)
+{
+	struct sqllog_options o = {
+		.folder = b->folder,
+		.file_bytes_max = FILE_BYTES_MAX,
+		.ring_bytes = (b->records + 1) * RECORD_BYTES_MAX / 2,
+		.linger_us = 1000,
+		.workers = 1,
+	};
+	char error[300] = "";
+	need(env_dir_make(b->env, b->folder), b->folder, env_last_error());
+	need(log_open(b->env, "bench", NULL, LOG_WARN, &b->log), "log", env_last_error());
+	b->metrics = metrics_new("bench");
+	need(sqllog_open(b->env, b->log, b->metrics, &o, error, sizeof error, &b->sqllog), b->folder, error);
+}
+
+static void take_options(struct bench *b, int argc, char **argv)
+{
+	b->records = 100000;
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--records"))
+			b->records = strtoull(argv[i + 1], NULL, 10);
+		else if (!strcmp(argv[i], "--folder"))
+			snprintf(b->folder, sizeof b->folder, "%s", argv[i + 1]);
+		else
+			need(-1, argv[i], "no such option");
+	}
+	need(argc % 2 ? 0 : -1, argv[argc - 1], "needs a value");
+	need(b->records ? 0 : -1, "--records", "a number from 1");
+	need(b->folder[0] ? 0 : -1, "--folder", "is needed");
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = { 0 };
+	take_options(&b, argc, argv);
+	b.env = env_new();
+	open_log(&b);
+	append_all(&b);
+	while (sqllog_durable_lsn(b.sqllog) < b.records && !sqllog_failing(b.sqllog))
+		usleep(1000);
+	double append_ns = append_all(&b);
+	sqllog_close(b.sqllog); /* writes and syncs all of it, so that it does not disturb what follows */
+	take_record(&b);
+	double write_ns = write_all(&b);
+	printf("{\"append_ns\":%.1f,\"write_ns\":%.1f,\"record_bytes\":%zu,\"records\":%llu,\"busy\":%llu}\n",
+	       append_ns, write_ns, b.record_bytes, (unsigned long long)b.records, (unsigned long long)b.busy);
+	metrics_free(b.metrics);
+	log_close(b.log);
+	env_free(b.env);
+	return 0;
+}

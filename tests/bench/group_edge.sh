@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# edge: what a request costs that goes to the connector, and one that goes on to the scene's Lua,
+# beside bare C that does the same hops without logic. 500 connections, one request under way each.
+
+# edge_one NAME ARGUMENTS...: one closed loop; samples NAME_rate and NAME_cpu
+edge_one() {
+	local name=$1
+	shift
+	load --connections 500 --outstanding 1 --warmup 2 --seconds 5 "$@"
+	sample "${name}_rate" "$(of "$answer" answers_per_s)"
+	sample "${name}_cpu" "$(of "$answer" server_cpu_us)"
+}
+
+edge_limit() {
+	start_limit "$1"
+	edge_one "$1" --port "$limit_port" --pid "$limit_pids"
+	stop "$limit_pid"
+}
+
+group_edge() {
+	local round port connector scene other_cores=0
+	need "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen"
+	# One connector and one scene: the same processes on the way as in the limits.
+	cluster_start connector-2 scene-2
+	port=$(cluster_of connector-1 client)
+	connector=$(cluster_of connector-1 pid)
+	scene=$(cluster_of scene-1 pid)
+	for ((round = 0; round < ROUNDS; round++)); do
+		edge_limit echo_epoll
+		edge_one connector --port "$port" --login --route connector.entryHandler.echo --pid "$connector"
+		edge_limit echo_relay
+		edge_one scene --port "$port" --login --route scene.sceneHandler.echo --pid "$connector,$scene"
+	done
+	note_others
+	figure connector_echo_closed "$(median connector_rate)" answers/s \
+		"$(median echo_epoll_rate)" "a bare epoll echo that speaks the protocol" ">= 0.40"
+	figure scene_echo_closed "$(median scene_rate)" answers/s \
+		"$(median echo_relay_rate)" "a bare C relay with the same two hops" ">= 0.40"
+	figure relay_cpu_us "$(median echo_relay_cpu)" us/answer \
+		"$(median echo_epoll_cpu)" "the bare epoll echo, one hop" "<= 1.2"
+	figure connector_echo_cpu_us "$(median connector_cpu)" us/answer
+	figure scene_echo_cpu_us "$(median scene_cpu)" us/answer
+}
