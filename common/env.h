@@ -69,6 +69,12 @@ void env_loop_wake(struct env_loop *loop); /* any thread: on_turn soon; several 
 void env_loop_stop(struct env_loop *loop); /* any thread: ends after the turn that is running */
 void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it */
 bool env_loop_is_current(struct env_loop *loop);
+/*
+ * Any thread: fn(arg) runs on the loop's thread in the middle of whatever it does, as a signal handler, so it may only do
+ * what is safe there (env_mono_ns is). One at a time per loop: ERR_BUSY while an earlier one has not run. ERR_UNAVAILABLE:
+ * this env cannot (simulation). fn NULL only asks whether it can.
+ */
+int env_loop_interrupt(struct env_loop *loop, void (*fn)(void *arg), void *arg);
 struct env *env_loop_env(struct env_loop *loop);
 /* Blocks the calling (main) thread until fn-less end: returns when the loop has ended. In simulation forbidden. */
 

@@ -10,7 +10,7 @@
  * Order:   messages of one producer arrive in the order of their pushes.
  * Waking:  push returns true when the owner may be asleep and must be woken (env_loop_wake), so a
  *          batch costs one wake-up.
- * Source:  intrusive MPSC by exchange (D. Vyukov), whole list taken at once.
+ * Source:  R. K. Treiber's stack; since it is only ever taken whole, by one exchange, it has no ABA problem.
  */
 struct inbox_msg {
 	struct inbox_msg *next;

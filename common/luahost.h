@@ -1,0 +1,166 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <lua.h>
+#include "common/env.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/luasrc.h"
+#include "common/msg.h"
+/*
+ * luahost: one worker's Lua state: its code, its coroutines, its limits.
+ *
+ * Threads:  a host belongs to the worker that made it; every call is on its loop's thread, but luahost_watch.
+ * Memory:   all of Lua's is bounded by memory_max; a script that reaches it gets "not enough memory" and fails alone.
+ * Scripts:  see base, string, table, math, utf8, coroutine, os.time/clock/date, and json, log, clock, require, state.
+ *           Not: io, files, processes, debug, binary chunks, __gc. Reading or setting a global that nobody defined is
+ *           an error with file and line. Each file has an environment of its own.
+ * Tasks:    whatever scripts do runs in a task: a pooled coroutine that may wait. Code at the top of a file runs
+ *           at loading, may not wait and may not start timers (init_service may).
+ * Failures: an error in a task is logged with its traceback, ends that task with ERR_FAILED, and nothing else.
+ * Budget:   a task that holds the thread longer than budget_ms is stopped with an error (luahost_watch arms it).
+ */
+struct luahost;
+
+struct luahost_options {
+	struct loop *loop;
+	struct log *log;
+	const struct schema *schema; /* for the codecs; may be NULL */
+	size_t memory_max;           /* bytes; 0: 256 MiB */
+	uint32_t budget_ms;          /* 0: 1,000 */
+	uint32_t tasks_max;          /* tasks at once; 0: 100,000 */
+	void *user;                  /* the embedder's own: luahost_user */
+};
+int luahost_new(const struct luahost_options *o, struct luahost **out); /* ERR_NOMEM */
+/* Ends all tasks (their jobs end with ERR_UNAVAILABLE) and timers. NULL is fine. Not from inside a task. */
+void luahost_free(struct luahost *h);
+lua_State *luahost_state(struct luahost *h); /* the main state, for libraries and codecs */
+struct luahost *luahost_of(lua_State *L);    /* the host of any state of it */
+void *luahost_user(struct luahost *h);
+struct loop *luahost_loop(struct luahost *h);
+struct log *luahost_log(struct luahost *h);
+
+/*
+ * Gives scripts a library: open(L) pushes one value, which becomes the global name in all files, also of later loads.
+ * Before the first load. ERR_NOMEM, ERR_FAILED (open raised; logged).
+ */
+int luahost_library(struct luahost *h, const char *name, lua_CFunction open);
+
+/* ---- code: loading and reloading, all or nothing -------------------------------------------------------- */
+
+/*
+ * Compiles all files and runs init, *Handler and *Remote beside the code that is running; `state` is the same. Nothing
+ * changes until luahost_switch. error names file and line. ERR_FAILED; then nothing is prepared. Preparing anew
+ * drops what was prepared before.
+ */
+int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size);
+void luahost_switch(
+	struct luahost *h); /* from here on new tasks run the prepared code; running ones finish on the old */
+void luahost_abort(struct luahost *h); /* drops what was prepared; nothing prepared is fine */
+int luahost_load(struct luahost *h, struct luasrc *src, char *error, size_t error_size); /* prepare and switch */
+const char *luahost_version(struct luahost *h); /* luasrc_version of the code that runs; "" before the first */
+
+/* Pushes handlerName.method of the running code; false: there is none (nothing pushed). Does not allocate. */
+bool luahost_push_method(lua_State *L, const struct msg_method *m);
+/* Pushes a function of init.lua's table ("init_service", "stop_service"); false: none (nothing pushed). */
+bool luahost_push_hook(lua_State *L, const char *name);
+bool luahost_has_method(struct luahost *h, const struct msg_method *m);
+bool luahost_has_hook(struct luahost *h, const char *name);
+
+/* ---- tasks ------------------------------------------------------------------------------------------------ */
+
+struct luaresult {
+	int err;             /* 0, ERR_FAILED (raised), ERR_BUSY, ERR_UNAVAILABLE (cancelled), or what push answered */
+	const char *message; /* for a person, when err: the error's first line, "" if push failed; valid in done only */
+	lua_State *L;        /* when err is 0: n results from index first on */
+	int first, n;
+};
+struct luaqueue;
+struct luajob {           /* zero it; embed it in what is to be done */
+	const char *name; /* for logs: "role.bagHandler.list"; must outlive the job */
+	const void *tag;  /* whose kind of job this is, for luahost_job's callers; timers have NULL */
+	/*
+	 * In the task: pushes the function and its arguments, returns how many arguments; or a negative error, with
+	 * which the job ends without a call. May raise.
+	 */
+	int (*push)(lua_State *L, struct luajob *self);
+	/* The end, exactly once; it may free the job and start others. Never raises; the codecs' encoders are fine. */
+	void (*done)(struct luajob *self, const struct luaresult *r);
+	/* private */
+	struct luajob *next;
+	struct luaqueue *queue;
+	uint64_t task;
+};
+
+/*
+ * Runs the job at once, in a task, until it ends or waits first; done may come before this returns. Returns a handle
+ * > 0 while it waits, 0 when it has ended (done was called).
+ */
+uint64_t luatask_start(struct luahost *h, struct luajob *job);
+/*
+ * Ends a waiting task: its coroutine is closed (to-be-closed variables run), done gets ERR_UNAVAILABLE. False: it
+ * has ended already, or it is running.
+ */
+bool luatask_cancel(struct luahost *h, uint64_t task);
+bool luatask_alive(struct luahost *h, uint64_t task);
+
+/*
+ * Waiting, for C functions that scripts call. luatask_wait raises when L cannot wait (at the top of a file, or in a
+ * coroutine of the script's own), else returns the handle to resume; call it before anything is begun. Then
+ *     return luatask_yield(L);
+ * and the C function returns to its script what luatask_resume's push pushes.
+ */
+uint64_t luatask_wait(lua_State *L);
+int luatask_yield(lua_State *L);
+/*
+ * Goes on with a waiting task: push(L, arg) runs inside it and returns how many values it pushed; a negative ERR_* gives
+ * the script nil and the error's word. NULL pushes nothing. May raise. False: the task has ended; nothing is called.
+ * From the loop, or from another task; not from inside the task itself.
+ */
+bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, void *arg), void *arg);
+/* The job of the task that is running, for C functions called by it; NULL: none (the top of a file). */
+struct luajob *luahost_job(lua_State *L);
+uint64_t luahost_task(lua_State *L); /* its handle, or 0 */
+
+/* Runs a C function in protected mode outside of tasks (luaL_ref, decoding …). 0, ERR_FAILED or ERR_NOMEM, logged. */
+int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg);
+
+/* ---- one after the other: a session's requests ------------------------------------------------------------ */
+
+struct luaqueue { /* embed it; private */
+	struct luahost *host;
+	struct luajob *first, **last;
+	unsigned waiting, waiting_max;
+	uint64_t running;
+	bool busy, closed;
+};
+void luaqueue_init(struct luaqueue *q, struct luahost *h, unsigned waiting_max);
+/*
+ * Runs the job when those before it have ended, at once if there are none. ERR_BUSY: waiting_max jobs wait; ERR_CLOSED.
+ * The job is untouched then and done does not come.
+ */
+int luaqueue_push(struct luaqueue *q, struct luajob *job);
+/* Cancels what runs and what waits (done gets ERR_UNAVAILABLE); q's memory may go afterwards, also from inside done. */
+void luaqueue_close(struct luaqueue *q);
+bool luaqueue_idle(const struct luaqueue *q);
+
+/* ---- limits and figures ------------------------------------------------------------------------------------ */
+
+/*
+ * Any thread, a few times a second (control): if the host's task holds its thread longer than its budget, the thread is
+ * interrupted and the task stopped. Where env cannot interrupt (simulation) a count of instructions does it, and
+ * this does nothing.
+ */
+void luahost_watch(struct luahost *h);
+
+struct luahost_stats {
+	uint64_t memory_bytes, memory_peak_bytes, memory_max;
+	uint64_t gc_cycles;
+	uint64_t coroutines; /* made and kept: running, waiting or pooled */
+	uint64_t tasks;      /* running or waiting */
+	uint64_t started, failed, cancelled, over_budget, out_of_memory;
+	uint64_t timers; /* set by scripts and running */
+	uint64_t reloads, reloads_refused;
+};
+void luahost_stats(struct luahost *h, struct luahost_stats *out);

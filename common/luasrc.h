@@ -1,0 +1,38 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include "common/env.h"
+/*
+ * luasrc: the Lua files of a service, read once, so that all workers run the same code.
+ *
+ * Threads: made on a thread that may read files (control); after that it never changes and any thread may read.
+ *          References are counted atomically.
+ * Names:   a file is named by its path below its folder without ".lua", folders separated by dots, as require names
+ *          it: "bagHandler", "lib.grid".
+ * Limits:  LUASRC_FILES files of LUASRC_BYTES bytes.
+ */
+#define LUASRC_FILES 500
+#define LUASRC_BYTES (4u << 20)
+struct luasrc;
+
+struct luasrc_file {
+	const char *name; /* "bagHandler" */
+	const char *path; /* "role/lua/bagHandler.lua", as errors name it */
+	const char *text;
+	size_t bytes;
+};
+
+/*
+ * Every *.lua of these folders (NULL-ended list) and the folders in them, one level deep; a name in an earlier folder
+ * hides the same in a later one. error gets one line. ERR_NOT_FOUND, ERR_IO, ERR_FULL
+ */
+int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out);
+/* From memory, for tests: names and texts in turn, NULL-ended. */
+struct luasrc *luasrc_of(const char *name, const char *text, ...) __attribute__((sentinel));
+struct luasrc *luasrc_ref(struct luasrc *s);
+void luasrc_unref(struct luasrc *s); /* NULL is fine */
+
+size_t luasrc_files(const struct luasrc *s);
+const struct luasrc_file *luasrc_at(const struct luasrc *s, size_t index);       /* sorted by name */
+const struct luasrc_file *luasrc_find(const struct luasrc *s, const char *name); /* NULL: none */
+const char *luasrc_version(const struct luasrc *s);                              /* 8 hex digits over names and texts */

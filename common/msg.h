@@ -1,0 +1,122 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+/*
+ * msg: what the .proto files say: messages, their fields, methods and their options (proto/options.proto).
+ *
+ * Made once from the descriptor set that `make` writes (build/loquat.desc). All codecs, the RPC library and the HTTP
+ * face read types and methods here, so a message is written down in one place only.
+ *
+ * Threads: loading before start-up ends; after that nothing changes and any thread may read.
+ * Memory:  everything belongs to the schema and lives until schema_free; pointers are stable.
+ * Names:   a service's proto package is the service's name ("role"), a proto service in it is a group of methods
+ *          ("shopHandler" for clients, "roleRemote" for services).
+ * Limits:  256 fields in a message; field numbers up to 2^29 - 1.
+ */
+struct schema;
+
+enum msg_kind { MSG_PLAIN, MSG_READ, MSG_ONCE }; /* the numbers of loquat.Kind */
+
+/* The numbers of google.protobuf.FieldDescriptorProto.Type. */
+enum msg_field_type {
+	MSG_DOUBLE = 1,
+	MSG_FLOAT,
+	MSG_INT64,
+	MSG_UINT64,
+	MSG_INT32,
+	MSG_FIXED64,
+	MSG_FIXED32,
+	MSG_BOOL,
+	MSG_STRING,
+	MSG_GROUP, /* never: refused at loading */
+	MSG_MESSAGE,
+	MSG_BYTES,
+	MSG_UINT32,
+	MSG_ENUM,
+	MSG_SFIXED32,
+	MSG_SFIXED64,
+	MSG_SINT32,
+	MSG_SINT64,
+};
+
+struct msg_enum_value {
+	const char *name;
+	size_t name_bytes;
+	int32_t number;
+	uint32_t id; /* as msg_field.id */
+};
+struct msg_enum {
+	const char *name; /* "role.QuestKind" */
+	size_t values;
+	const struct msg_enum_value *value; /* as written; aliases keep their order */
+};
+const struct msg_enum_value *msg_enum_number(const struct msg_enum *e, int32_t number); /* NULL: none */
+const struct msg_enum_value *msg_enum_name(const struct msg_enum *e, const char *p, size_t n);
+
+struct msg_type;
+struct msg_field {
+	uint32_t number;
+	enum msg_field_type type;
+	bool repeated, required, packed;
+	bool map;         /* map<key, value>: message is the entry type, fields 1 (key) and 2 (value) */
+	bool has_default; /* written down as [default = …] */
+	uint16_t index;   /* place in its type->field */
+	uint32_t id;      /* unique number of this name among the schema's, 1..schema_names() */
+	const char *name;
+	size_t name_bytes;
+	const struct msg_type *message;     /* MSG_MESSAGE */
+	const struct msg_enum *enumeration; /* MSG_ENUM */
+	union {
+		int64_t i; /* integers, bool, enum's number */
+		double d;
+		struct {
+			const char *p;
+			size_t n;
+		} s;
+	} fallback; /* when has_default */
+};
+struct msg_type {
+	const char *name; /* "role.BuyRequest" */
+	bool any;         /* option (loquat.any): any JSON object */
+	bool map_entry;
+	uint16_t fields;
+	uint16_t required, defaults;   /* how many of the fields are so */
+	const struct msg_field *field; /* sorted by number */
+	/* private: lookup */
+	const uint16_t *dense; /* by number up to dense_max: index + 1, or 0 */
+	uint32_t dense_max;
+	const uint16_t *hash; /* by name: index + 1, open addressing */
+	uint32_t hash_mask;
+};
+const struct msg_field *msg_field_number(const struct msg_type *t, uint32_t number);          /* NULL: none */
+const struct msg_field *msg_field_name(const struct msg_type *t, const char *name, size_t n); /* NULL: none */
+
+struct msg_method {
+	const char *service; /* "role" */
+	const char *group;   /* "shopHandler" */
+	const char *name;    /* "buy" */
+	const char *full;    /* "role.shopHandler.buy" */
+	const struct msg_type *in, *out;
+	enum msg_kind kind;
+	bool is_handler;     /* the group's name ends in "Handler": clients may ask for it */
+	bool inner;          /* option inner */
+	const char *callers; /* option callers, or NULL: any inner service */
+	const char *attr;    /* the group's option attr, or NULL: routed by uid */
+	uint16_t index;      /* place among the schema's methods, from 0 */
+};
+
+/* Reads a descriptor set (protoc --include_imports -o). error gets one line. ERR_CORRUPT */
+int schema_load(const void *bytes, size_t n, char *error, size_t error_size, struct schema **out);
+void schema_free(struct schema *s); /* NULL is fine */
+
+size_t schema_methods(const struct schema *s);
+const struct msg_method *schema_method_at(const struct schema *s, size_t index);            /* sorted by full name */
+const struct msg_method *schema_method(const struct schema *s, const char *full, size_t n); /* NULL: none */
+const struct msg_type *schema_type(const struct schema *s, const char *name); /* "role.BuyRequest"; NULL: none */
+/* May a service of this name call it? Handlers: the connector only; else by the option callers. */
+bool msg_method_admits(const struct msg_method *m, const char *caller);
+
+/* Every field's and enum value's name by its id, 1..schema_names(): for tables of interned strings. */
+uint32_t schema_names(const struct schema *s);
+const char *schema_name(const struct schema *s, uint32_t id, size_t *n);
