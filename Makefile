@@ -5,7 +5,7 @@
 #   build/obj      objects, build/lib the libraries   build/tests  the test programs, build/tests/log their words
 
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += -j$(shell nproc)
+MAKEFLAGS += -j$(shell nproc) --no-print-directory
 endif
 BUILD := build#             build/asan and build/tsan hold the same tree under a sanitizer
 GEN   := build/gen#         generated sources are the same for all of them
@@ -27,7 +27,7 @@ endif
 CPPFLAGS := -I$(GEN) -I. -I/usr/include/lua5.4 -I/usr/include/mariadb -D_GNU_SOURCE
 CFLAGS   := -std=gnu11 $(OPT) $(HARD)
 LDFLAGS  := -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -L$(BUILD)/lib
-# Lua is linked statically: no jump table between us and the interpreter, and the simulation needs it so.
+# Lua is linked statically: the simulation needs it so, and then the programs run the very same code.
 SYSLIBS  := -l:liblua5.4.a -levent_core -levent_extra -levent_openssl -levent_pthreads -lprotobuf-c -ljansson \
 	-lmariadb -lwslay -lssl -lcrypto -lm -ldl -lpthread
 # The simulation wants the same addresses in each run of a seed: no PIE (and see tests/sim).
@@ -124,18 +124,17 @@ $(call obj,$(wildcard tests/*/*.c)): | $(NANOPB)
 # ---- the things people type
 run: ## install what is missing, build, start the whole cluster here
 	@deploy/install-deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) all
 	@exec build/bin/loquat up
 
 RUN := tests/run.sh
-SUB := $(MAKE) --no-print-directory
 test: ## install what is missing, build, lint and run every test
 	@$(RUN) begin
 	@deploy/install-deps --test || true # what is truly absent is then skipped, or fails by its name
-	@$(RUN) step build $(SUB) all tests
+	@$(RUN) step build $(MAKE) -k all tests
 	@$(RUN) run lint -t 120 $(call SCRIPTS,lint)
 	@$(RUN) run unit -t 60 $(UNIT)
-	@$(RUN) step build-asan $(SUB) BUILD=build/asan SAN=address,undefined unit_programs
+	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
 	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
 	@$(RUN) run sim -t 240 $(SIM)
 	@$(RUN) run system -1 -t 240 $(SYSTEM) $(call SCRIPTS,system)
@@ -153,22 +152,22 @@ format: ## rewrite the C sources in the house style
 BENCH ?=
 bench: ## every figure against its limit; BENCH=group for one
 	@deploy/install-deps --bench
-	@$(SUB) all $(BENCHES)
+	@$(MAKE) all $(BENCHES)
 	@tests/bench/run $(BENCH)
 
 FUZZ_S ?= 30
 fuzz: ## each parser against libFuzzer, FUZZ_S seconds each (30)
 	@deploy/install-deps --fuzz
-	@$(SUB) BUILD=build/fuzz SAN=fuzzer-no-link,address,undefined CC=clang $(FUZZERS:$(BUILD)/%=build/fuzz/%)
+	@$(MAKE) BUILD=build/fuzz SAN=fuzzer-no-link,address,undefined CC=clang $(FUZZERS:$(BUILD)/%=build/fuzz/%)
 	@for f in $(FUZZERS:$(BUILD)/%=build/fuzz/%); do mkdir -p $$f.corpus; \
 		$$f -max_total_time=$(FUZZ_S) -timeout=5 $$f.corpus || exit 1; done
 
 sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@deploy/install-deps --test
 	@$(RUN) begin
-	@$(RUN) step build-asan $(SUB) BUILD=build/asan SAN=address,undefined unit_programs
+	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
 	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
-	@$(RUN) step build-tsan $(SUB) BUILD=build/tsan SAN=thread unit_programs
+	@$(RUN) step build-tsan $(MAKE) -k BUILD=build/tsan SAN=thread unit_programs
 	@$(RUN) run tsan -t 240 $(UNIT:$(BUILD)/%=build/tsan/%)
 	@$(RUN) sum
 
