@@ -56,18 +56,20 @@ void env_failpoint(struct env *env, const char *name);
 /* ---- loops: every thread is one ------------------------------------------------------------------- */
 
 struct env_loop_ops {
-	void (*on_start)(void *arg, struct env_loop *loop); /* first call, on the loop's thread */
+	void (*on_start)(void *arg, struct env_loop *loop); /* first call, on the loop's thread; *out is set before */
+	void (*on_wake)(void *arg); /* after a sleep, before the batch's first callback: read the clock; may be NULL */
 	/*
-	 * After each batch of events, and when the due time it returned last has come: do what is due and
-	 * flush. Returns the monotonic ns at which it wants to be called again, or ENV_NEVER.
+	 * Once after on_start, after each batch of events, and when the due time it returned last has come: do
+	 * what is due and flush. Returns the monotonic ns at which it wants to be called again (it may come
+	 * earlier), 0: at once, after a look at what is ready, or ENV_NEVER.
 	 */
 	uint64_t (*on_turn)(void *arg);
-	void (*on_stop)(void *arg); /* last call, on the loop's thread */
+	void (*on_stop)(void *arg); /* last call, on the loop's thread: close what it owns */
 };
 int env_loop_start(struct env *env, const char *name, const struct env_loop_ops *ops, void *arg, struct env_loop **out);
 void env_loop_wake(struct env_loop *loop); /* any thread: on_turn soon; several wakes may become one */
 void env_loop_stop(struct env_loop *loop); /* any thread: ends after the turn that is running */
-void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it */
+void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it; not in simulation */
 bool env_loop_is_current(struct env_loop *loop);
 /*
  * Any thread: fn(arg) runs on the loop's thread in the middle of whatever it does, as a signal handler, so it may only do
@@ -76,9 +78,11 @@ bool env_loop_is_current(struct env_loop *loop);
  */
 int env_loop_interrupt(struct env_loop *loop, void (*fn)(void *arg), void *arg);
 struct env *env_loop_env(struct env_loop *loop);
-/* Blocks the calling (main) thread until fn-less end: returns when the loop has ended. In simulation forbidden. */
 
-/* fn(arg) runs on the loop for each arrival of the signal (SIGTERM, SIGINT, SIGHUP …). */
+/*
+ * fn(arg) runs on the loop when the signal has arrived (SIGTERM, SIGINT, SIGHUP …; several may become one).
+ * One loop per signal. Loops run with all other signals blocked: who forks there clears the child's mask.
+ */
 int env_signal(struct env_loop *loop, int signo, void (*fn)(void *arg, int signo), void *arg);
 
 /* ---- stream sockets: readiness, as in BSD sockets -------------------------------------------------- */
@@ -91,14 +95,16 @@ struct env_conn_ops {
 	void (*on_connected)(void *arg, int err); /* once for env_connect: 0 or the error (then close it) */
 };
 /*
- * host is an address ("127.0.0.1", "::", "0.0.0.0"); port 0 takes a free one. on_accept hands over a
- * detached connection: attach it to a loop (this one or, by an inbox message, another), or close it.
- * ERR_EXISTS: the address is taken.
+ * host is an address ("127.0.0.1", "::", "0.0.0.0"), no name: nothing here may wait for DNS; port 0 takes a
+ * free one. on_accept hands over a detached connection: attach it to a loop (this one or, by an inbox message,
+ * another), or close it (any thread, while detached). Out of descriptors: accepting rests for a moment.
+ * ERR_EXISTS: the address is taken. ERR_BAD_REQUEST: host is no address. ERR_IO
  */
 int env_listen(struct env_loop *loop, const char *host, uint16_t port,
 	       void (*on_accept)(void *arg, struct env_conn *conn), void *arg, struct env_listener **out);
 uint16_t env_listener_port(const struct env_listener *l);
 void env_listener_close(struct env_listener *l);
+/* on_connected says how it went, never from inside this call: 0, ERR_UNAVAILABLE (refused, no way), ERR_TIMEOUT, ERR_IO. */
 int env_connect(struct env_loop *loop, const char *host, uint16_t port, const struct env_conn_ops *ops, void *arg,
 		struct env_conn **out);
 /* From now on the connection belongs to loop, which must be the calling thread's. */
@@ -117,9 +123,9 @@ void env_conn_peer(const struct env_conn *conn, char addr[ENV_ADDR_MAX]); /* "12
 
 /* ---- files: blocking, so only for threads that may block ------------------------------------------- */
 
-struct env_file;
+struct env_file; /* its calls: one thread at a time, any */
 enum { ENV_READ = 1, ENV_WRITE = 2, ENV_CREATE = 4, ENV_EXCLUSIVE = 8, ENV_TRUNCATE = 16, ENV_PRIVATE = 32 /* 0600 */ };
-/* ERR_NOT_FOUND, ERR_EXISTS, ERR_IO */
+/* ERR_NOT_FOUND, ERR_EXISTS, ERR_IO. "/dev/stderr" is the process' own error output. */
 int env_file_open(struct env *env, const char *path, int flags, struct env_file **out);
 ssize_t env_file_read(struct env_file *f, uint64_t offset, void *buf, size_t n); /* 0 at the end */
 /* Appends all or fails: ERR_FULL (no space left), ERR_IO; what part was written is then not known. */
@@ -129,10 +135,10 @@ int env_file_truncate(struct env_file *f, uint64_t size);
 int64_t env_file_size(struct env_file *f);
 int env_file_lock(struct env_file *f);   /* for the file's life; ERR_BUSY: another has it */
 void env_file_close(struct env_file *f); /* NULL is fine */
-int env_file_load(struct env *env, const char *path, size_t max, char **text,
-		  size_t *n); /* whole, NUL-ended; free() it */
-int env_file_store(struct env *env, const char *path, const void *text, size_t n,
-		   int flags); /* whole: temp, sync, rename */
+/* Whole, NUL-ended; free() it. ERR_FULL: more than max bytes. */
+int env_file_load(struct env *env, const char *path, size_t max, char **text, size_t *n);
+/* Whole or not at all: temporary file, sync, rename. flags: ENV_PRIVATE, ENV_EXCLUSIVE (ERR_EXISTS: another was first). */
+int env_file_store(struct env *env, const char *path, const void *text, size_t n, int flags);
 int env_file_remove(struct env *env, const char *path);
 int64_t env_file_mtime_us(struct env *env, const char *path); /* negative ERR_NOT_FOUND */
 int env_dir_make(struct env *env, const char *path);          /* with parents; there already is fine */

@@ -11,7 +11,9 @@
  *          that must be on the owner.
  * A turn:  (1) ready sockets, (2) the inbox, (3) due timers, (4) deferred work: each peer's output is
  *          flushed once; then the thread sleeps until the next timer or event.
- * Time:    loop->now_ms and now_ns are read once per turn and before each timer run; monotonic.
+ * Time:    loop->now_ms and now_ns are read after each sleep and before each timer run; monotonic.
+ * Ending:  loop_stop ends after the running turn: messages that have arrived run, then on_stop, then what it deferred
+ *          (closed streams report there). Messages posted later do not run.
  */
 struct loop_deferred { /* zero it; embed it in what wants to be flushed */
 	struct loop_deferred *next;
@@ -44,7 +46,7 @@ void loop_join(struct loop *loop); /* waits for the thread and frees the loop */
 void loop_post(struct loop *loop, struct inbox_msg *m); /* any thread */
 /* fn(arg) on the loop's thread: allocates one message. */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg); /* any thread */
-void loop_defer(struct loop *loop, struct loop_deferred *d); /* runs once at the end of this turn; again is a no-op */
+void loop_defer(struct loop *loop, struct loop_deferred *d); /* runs once at the end of this turn; twice is once */
 void loop_timer(struct loop *loop, struct timer *t, uint64_t in_ms); /* starts or moves it, from now */
 void loop_timer_stop(struct loop *loop, struct timer *t);
 uint64_t loop_clock_ms(struct loop *loop); /* reads the clock anew */

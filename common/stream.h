@@ -10,7 +10,8 @@
  *          negative error, which closes the stream with it. Bytes not consumed come again with more behind.
  *          When more than in_max bytes would have to be kept the stream is closed with ERR_FULL.
  * Output:  stream_write appends; the end of the turn writes once. What the socket does not take waits up to
- *          out_max bytes; above that stream_write answers ERR_FULL and takes nothing.
+ *          out_max bytes; above that stream_write answers ERR_FULL and takes nothing; once closing it answers
+ *          ERR_CLOSED. Before a stream_connect has succeeded output waits too.
  * Closing: on_close comes exactly once, never from inside stream_write or stream_close's caller: it is
  *          deferred to the end of the turn. The owner frees the embedding object there. err: 0 the peer closed
  *          or stream_close was called, else why.
@@ -20,7 +21,7 @@ struct stream_ops {
 	ssize_t (*on_data)(struct stream *s, const char *data, size_t n);
 	void (*on_open)(struct stream *s); /* a stream_connect succeeded; may be NULL for accepted ones */
 	void (*on_close)(struct stream *s, int err);
-	void (*on_drained)(struct stream *s); /* out is empty again after it was not; may be NULL */
+	void (*on_drained)(struct stream *s); /* the socket took the rest of what it had refused; may be NULL */
 };
 struct stream { /* embed it; all fields are the stream's */
 	struct loop *loop;
@@ -31,11 +32,13 @@ struct stream { /* embed it; all fields are the stream's */
 	size_t in_max, out_max;
 	uint64_t bytes_in, bytes_out;
 	struct loop_deferred flush;
+	struct timer linger;
 	int close_err;
 	bool open, closing, closed, want_write, close_when_flushed;
 };
 void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, const struct stream_ops *ops,
 		   size_t in_max, size_t out_max);
+/* An error returned: s was not started and no callback comes. Else on_open, or on_close with the reason. */
 int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16_t port, const struct stream_ops *ops,
 		   size_t in_max, size_t out_max);
 int stream_write(struct stream *s, const void *p, size_t n);
@@ -44,4 +47,5 @@ char *stream_reserve(struct stream *s, size_t n);
 void stream_commit(struct stream *s, size_t n);
 size_t stream_pending(const struct stream *s); /* bytes not yet taken by the socket */
 void stream_close(struct stream *s, int err);  /* output not yet written is dropped */
-void stream_close_flushed(struct stream *s); /* writes what is pending, half-closes, then closes (at most 1 s later) */
+/* Writes what is pending, half-closes, reads no more input, and closes with the peer or after 1 s. */
+void stream_close_flushed(struct stream *s);

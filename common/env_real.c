@@ -1,0 +1,178 @@
+#include "common/env_real.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+static _Thread_local int last_errno;
+
+int env_real_errno(int number)
+{
+	last_errno = number;
+	switch (number) {
+	case ENOENT:
+	case ENOTDIR: return ERR_NOT_FOUND;
+	case EEXIST: return ERR_EXISTS;
+	case EADDRINUSE: return ERR_EXISTS;
+	case ENOSPC:
+	case EDQUOT: return ERR_FULL;
+	case ENOMEM: return ERR_NOMEM;
+	default: return ERR_IO;
+	}
+}
+
+const char *env_last_error(void)
+{
+	return last_errno ? strerror(last_errno) : "no error";
+}
+
+/* ---- failpoints ------------------------------------------------------------------------------------ */
+
+static int failpoint_add(struct env *env, const char *text, size_t n)
+{
+	const char *colon = memchr(text, ':', n);
+	if (!colon || colon == text)
+		return ERR_BAD_REQUEST;
+	char *end;
+	unsigned long left = strtoul(colon + 1, &end, 10);
+	if (!left || end != text + n)
+		return ERR_BAD_REQUEST;
+	size_t name_bytes = (size_t)(colon - text);
+	struct failpoint *f = calloc(1, sizeof *f + name_bytes + 1);
+	if (!f)
+		return ERR_NOMEM;
+	memcpy(f->name, text, name_bytes);
+	atomic_init(&f->left, left);
+	f->next = env->failpoints;
+	env->failpoints = f;
+	return 0;
+}
+
+/* "name:N,name:N" */
+static void failpoints_read(struct env *env, const char *text)
+{
+	while (text && *text) {
+		size_t n = strcspn(text, ",");
+		if (failpoint_add(env, text, n) < 0) {
+			fprintf(stderr, "LOQUAT_FAILPOINT: \"%.*s\" is not NAME:N\n", (int)n, text);
+			exit(2);
+		}
+		text += n + (text[n] == ',');
+	}
+}
+
+static void failpoint_pass(struct failpoint *f)
+{
+	if (atomic_fetch_sub_explicit(&f->left, 1, memory_order_relaxed) == 1) {
+		kill(getpid(), SIGKILL);
+		for (;;) /* another thread may get the signal first: this one must not go on */
+			pause();
+	}
+}
+
+void env_failpoint(struct env *env, const char *name)
+{
+	for (struct failpoint *f = env->failpoints; f; f = f->next)
+		if (!strcmp(f->name, name))
+			failpoint_pass(f);
+}
+
+/* ---- the process ----------------------------------------------------------------------------------- */
+
+struct env *env_new(void)
+{
+	struct env *env = calloc(1, sizeof *env);
+	if (env)
+		failpoints_read(env, getenv("LOQUAT_FAILPOINT"));
+	return env;
+}
+
+void env_free(struct env *env)
+{
+	if (!env)
+		return;
+	for (struct failpoint *f = env->failpoints, *next; f; f = next) {
+		next = f->next;
+		free(f);
+	}
+	free(env);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t env_mono_ns(struct env *env)
+{
+	(void)env;
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t env_wall_us(struct env *env)
+{
+	(void)env;
+	return clock_ns(CLOCK_REALTIME) / 1000;
+}
+
+void env_random(struct env *env, void *buf, size_t n)
+{
+	for (char *p = buf; n;) {
+		ssize_t got = getrandom(p, n, 0);
+		if (got < 0 && errno != EINTR)
+			env_abort(env, "no random numbers from the kernel");
+		if (got > 0) {
+			p += got;
+			n -= (size_t)got;
+		}
+	}
+}
+
+int env_pid(struct env *env)
+{
+	(void)env;
+	return getpid();
+}
+
+const char *env_getenv(struct env *env, const char *name)
+{
+	(void)env;
+	return getenv(name);
+}
+
+uint64_t env_cpu_us(struct env *env)
+{
+	(void)env;
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID) / 1000;
+}
+
+uint64_t env_rss_bytes(struct env *env)
+{
+	(void)env;
+	char text[128];
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, text, sizeof text - 1);
+	close(fd);
+	unsigned long total, resident;
+	text[n > 0 ? n : 0] = '\0';
+	if (sscanf(text, "%lu %lu", &total, &resident) != 2)
+		return 0;
+	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void env_abort(struct env *env, const char *why)
+{
+	(void)env;
+	fprintf(stderr, "fatal: %s\n", why);
+	abort();
+}

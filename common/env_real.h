@@ -1,0 +1,77 @@
+#pragma once
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include "common/env.h"
+#include "common/err.h"
+/*
+ * env_real: what the files of the real environment share. Private to common/env_real*.c.
+ *
+ * A loop is a thread with its own event_base (no locks: nobody else touches it). Beside its sockets it watches
+ * two descriptors, both edge-triggered, so neither is ever read: an eventfd for wake-ups from other threads and
+ * a timerfd for the due time. libevent's own timers are not used on the hot path: they cost a heap operation or,
+ * with precise timers, a timerfd_settime per turn.
+ */
+struct failpoint {
+	struct failpoint *next;
+	_Atomic unsigned long left; /* passes until the process dies */
+	char name[];
+};
+
+struct env {
+	struct failpoint *failpoints; /* NULL: none is set, and a pass costs one branch */
+};
+
+/* RUNNING -> SLEEPING by the loop before it blocks; any -> WOKEN by a waker, who writes the eventfd only if it
+ * finds SLEEPING; any -> RUNNING by the loop before its turn. */
+enum loop_state { LOOP_RUNNING, LOOP_SLEEPING, LOOP_WOKEN };
+
+enum interrupt_state { INTERRUPT_FREE, INTERRUPT_FILLING, INTERRUPT_SENT };
+
+struct signal_slot {
+	struct signal_slot *next;
+	int signo;
+	void (*fn)(void *arg, int signo);
+	void *arg;
+};
+
+struct env_loop {
+	struct env *env;
+	struct event_base *base;
+	const struct env_loop_ops *ops;
+	void *arg;
+	_Atomic int state;
+	_Atomic bool stopping;
+	bool awake;        /* on_wake has run since the last sleep */
+	uint64_t armed_ns; /* what the timerfd is set to; ENV_NEVER: not */
+	int wake_fd, timer_fd;
+	struct event wake_ev, timer_ev;
+	struct signal_slot *signals;
+	_Atomic uint64_t signals_pending; /* bit = signal number, set in the handler */
+	_Atomic int interrupting;         /* enum interrupt_state */
+	void (*interrupt)(void *arg);
+	void *interrupt_arg;
+	pthread_t thread;
+	sem_t go; /* the thread waits for it: *out of env_loop_start is filled first */
+	char name[16];
+};
+
+/* Every callback of an event starts with this. */
+static inline void env_real_enter(struct env_loop *l)
+{
+	if (l->awake)
+		return;
+	l->awake = true;
+	if (l->ops->on_wake)
+		l->ops->on_wake(l->arg);
+}
+
+/* Keeps errno's words for env_last_error and returns the code: ERR_NOT_FOUND, _EXISTS, _FULL, _NOMEM, else ERR_IO. */
+int env_real_errno(int number);
+
+/* A bound, listening, non-blocking TCP socket: its descriptor or an error. */
+int env_real_listen(const char *host, uint16_t port);
+uint16_t env_real_port(int fd);

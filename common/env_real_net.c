@@ -1,0 +1,369 @@
+#include "common/env_real.h"
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+union address {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+struct env_conn {
+	int fd;
+	bool attached, connecting;
+	int connect_errno; /* connect() refused at once: told later, as all others are */
+	struct env_loop *loop;
+	const struct env_conn_ops *ops;
+	void *arg;
+	struct event rd, wr; /* two, so that wanting to write is one epoll_ctl and no re-assignment */
+	union address peer;
+};
+
+enum {
+	ACCEPTS_PER_TURN = 1024, /* so that a storm of connections does not starve those that are there */
+	ACCEPT_REST_MS = 100,    /* after EMFILE: the pending connection would make the loop spin */
+	LISTEN_BACKLOG = 4096,   /* the kernel cuts it to net.core.somaxconn */
+};
+
+struct env_listener {
+	int fd;
+	uint16_t port;
+	struct env_loop *loop;
+	struct event ev, rest;
+	void (*on_accept)(void *arg, struct env_conn *conn);
+	void *arg;
+	bool accepting, closed; /* on_accept may close the listener: then the memory waits for the accepting to end */
+};
+
+/* ---- addresses --------------------------------------------------------------------------------------- */
+
+static int address_parse(const char *host, uint16_t port, union address *a, socklen_t *n)
+{
+	memset(a, 0, sizeof *a);
+	if (inet_pton(AF_INET, host, &a->v4.sin_addr) == 1) {
+		a->v4.sin_family = AF_INET;
+		a->v4.sin_port = htons(port);
+		*n = sizeof a->v4;
+		return 0;
+	}
+	if (inet_pton(AF_INET6, host, &a->v6.sin6_addr) == 1) {
+		a->v6.sin6_family = AF_INET6;
+		a->v6.sin6_port = htons(port);
+		*n = sizeof a->v6;
+		return 0;
+	}
+	return ERR_BAD_REQUEST;
+}
+
+static void address_text(const union address *a, char text[ENV_ADDR_MAX])
+{
+	char host[INET6_ADDRSTRLEN] = "?";
+	if (a->any.sa_family == AF_INET) {
+		inet_ntop(AF_INET, &a->v4.sin_addr, host, sizeof host);
+		snprintf(text, ENV_ADDR_MAX, "%s:%u", host, ntohs(a->v4.sin_port));
+	} else {
+		inet_ntop(AF_INET6, &a->v6.sin6_addr, host, sizeof host);
+		snprintf(text, ENV_ADDR_MAX, "[%s]:%u", host, ntohs(a->v6.sin6_port));
+	}
+}
+
+static int socket_new(int family)
+{
+	int one = 1, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd >= 0) /* accepted sockets inherit it from the listener */
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	return fd;
+}
+
+int env_real_listen(const char *host, uint16_t port)
+{
+	union address a;
+	socklen_t n;
+	int one = 1, err = address_parse(host, port, &a, &n);
+	if (err < 0)
+		return err;
+	int fd = socket_new(a.any.sa_family);
+	if (fd < 0)
+		return env_real_errno(errno);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(fd, &a.any, n) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+		err = env_real_errno(errno);
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+uint16_t env_real_port(int fd)
+{
+	union address a = { 0 };
+	socklen_t n = sizeof a;
+	getsockname(fd, &a.any, &n);
+	return ntohs(a.any.sa_family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
+}
+
+/* ---- listening --------------------------------------------------------------------------------------- */
+
+static void on_rested(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct env_listener *l = arg;
+	event_add(&l->ev, NULL);
+}
+
+static void accept_failed(struct env_listener *l, int number)
+{
+	if (number != EMFILE && number != ENFILE && number != ENOBUFS && number != ENOMEM)
+		return; /* nothing left to accept, or the peer of this one is gone already */
+	struct timeval rest = { .tv_usec = ACCEPT_REST_MS * 1000 };
+	event_del(&l->ev);
+	event_add(&l->rest, &rest);
+}
+
+static void on_acceptable(evutil_socket_t listening, short what, void *arg)
+{
+	(void)what;
+	struct env_listener *l = arg;
+	env_real_enter(l->loop);
+	l->accepting = true;
+	for (int i = 0; i < ACCEPTS_PER_TURN && !l->closed; i++) {
+		struct env_conn *c = NULL;
+		union address peer = { 0 };
+		socklen_t n = sizeof peer;
+		int fd = accept4((int)listening, &peer.any, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0 || !(c = malloc(sizeof *c))) {
+			accept_failed(l, fd < 0 ? errno : ENOMEM);
+			if (fd >= 0)
+				close(fd);
+			break;
+		}
+		*c = (struct env_conn){ .fd = fd, .peer = peer };
+		l->on_accept(l->arg, c);
+	}
+	l->accepting = false;
+	if (l->closed)
+		free(l);
+}
+
+int env_listen(struct env_loop *loop, const char *host, uint16_t port,
+	       void (*on_accept)(void *arg, struct env_conn *conn), void *arg, struct env_listener **out)
+{
+	assert(env_loop_is_current(loop));
+	int fd = env_real_listen(host, port);
+	if (fd < 0)
+		return fd;
+	struct env_listener *l = malloc(sizeof *l);
+	if (!l) {
+		close(fd);
+		return ERR_NOMEM;
+	}
+	*l = (struct env_listener){
+		.fd = fd, .port = env_real_port(fd), .loop = loop, .on_accept = on_accept, .arg = arg
+	};
+	event_assign(&l->ev, loop->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
+	evtimer_assign(&l->rest, loop->base, on_rested, l);
+	event_add(&l->ev, NULL);
+	*out = l;
+	return 0;
+}
+
+uint16_t env_listener_port(const struct env_listener *l)
+{
+	return l->port;
+}
+
+void env_listener_close(struct env_listener *l)
+{
+	if (!l)
+		return;
+	assert(env_loop_is_current(l->loop));
+	event_del(&l->ev);
+	event_del(&l->rest);
+	close(l->fd);
+	l->closed = true;
+	if (!l->accepting)
+		free(l);
+}
+
+/* ---- connections --------------------------------------------------------------------------------------- */
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct env_conn *c = arg;
+	env_real_enter(c->loop);
+	c->ops->on_readable(c->arg);
+}
+
+static int connect_error(int number)
+{
+	switch (number) {
+	case 0: return 0;
+	case ETIMEDOUT: return ERR_TIMEOUT;
+	case ECONNREFUSED:
+	case ECONNRESET:
+	case EHOSTUNREACH:
+	case ENETUNREACH:
+	case EADDRNOTAVAIL: env_real_errno(number); return ERR_UNAVAILABLE;
+	default: env_real_errno(number); return ERR_IO;
+	}
+}
+
+static void connect_done(struct env_conn *c)
+{
+	int number = c->connect_errno;
+	socklen_t n = sizeof number;
+	if (!number)
+		getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &number, &n);
+	c->connecting = false;
+	event_del(&c->wr);
+	if (number == 0)
+		event_add(&c->rd, NULL);
+	c->ops->on_connected(c->arg, connect_error(number));
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct env_conn *c = arg;
+	env_real_enter(c->loop);
+	if (c->connecting)
+		connect_done(c);
+	else
+		c->ops->on_writable(c->arg);
+}
+
+static void conn_assign(struct env_conn *c, struct env_loop *loop, const struct env_conn_ops *ops, void *arg)
+{
+	assert(env_loop_is_current(loop) && !c->attached);
+	c->attached = true;
+	c->loop = loop;
+	c->ops = ops;
+	c->arg = arg;
+	event_assign(&c->rd, loop->base, c->fd, EV_READ | EV_PERSIST, on_readable, c);
+	event_assign(&c->wr, loop->base, c->fd, EV_WRITE | EV_PERSIST, on_writable, c);
+}
+
+int env_conn_attach(struct env_conn *conn, struct env_loop *loop, const struct env_conn_ops *ops, void *arg)
+{
+	conn_assign(conn, loop, ops, arg);
+	return event_add(&conn->rd, NULL) < 0 ? env_real_errno(errno) : 0;
+}
+
+void env_conn_detach(struct env_conn *conn)
+{
+	assert(conn->attached && !conn->connecting && env_loop_is_current(conn->loop));
+	event_del(&conn->rd);
+	event_del(&conn->wr);
+	conn->attached = false;
+	conn->loop = NULL;
+}
+
+int env_connect(struct env_loop *loop, const char *host, uint16_t port, const struct env_conn_ops *ops, void *arg,
+		struct env_conn **out)
+{
+	union address a;
+	socklen_t n;
+	int err = address_parse(host, port, &a, &n);
+	if (err < 0)
+		return err;
+	struct env_conn *c = malloc(sizeof *c);
+	if (!c)
+		return ERR_NOMEM;
+	*c = (struct env_conn){ .fd = socket_new(a.any.sa_family), .peer = a, .connecting = true };
+	if (c->fd < 0) {
+		err = env_real_errno(errno);
+		free(c);
+		return err;
+	}
+	conn_assign(c, loop, ops, arg);
+	if ((connect(c->fd, &a.any, n) < 0 && errno != EINPROGRESS) || event_add(&c->wr, NULL) < 0) {
+		c->connect_errno = errno;
+		event_active(&c->wr, EV_WRITE, 1);
+	}
+	*out = c;
+	return 0;
+}
+
+/* EAGAIN and the ways a peer can be gone; the rest is the system's trouble. */
+static int transfer_error(int number)
+{
+	switch (number) {
+	case EAGAIN:
+	case EINTR: return ERR_AGAIN;
+	case ECONNRESET:
+	case EPIPE:
+	case ETIMEDOUT:
+	case ENOTCONN:
+	case EHOSTUNREACH:
+	case ENETUNREACH: return ERR_CLOSED;
+	default: env_real_errno(number); return ERR_IO;
+	}
+}
+
+ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n)
+{
+	ssize_t got = recv(conn->fd, buf, n, 0);
+	return got >= 0 ? got : transfer_error(errno);
+}
+
+ssize_t env_conn_write(struct env_conn *conn, const struct iovec *iov, int n)
+{
+	struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
+	ssize_t put = n == 1 ? send(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+			     : sendmsg(conn->fd, &m, MSG_NOSIGNAL);
+	return put >= 0 ? put : transfer_error(errno);
+}
+
+static void want(struct event *ev, bool on)
+{
+	if (on)
+		event_add(ev, NULL);
+	else
+		event_del(ev);
+}
+
+void env_conn_want_write(struct env_conn *conn, bool on)
+{
+	assert(!conn->connecting);
+	want(&conn->wr, on);
+}
+
+void env_conn_want_read(struct env_conn *conn, bool on)
+{
+	assert(!conn->connecting);
+	want(&conn->rd, on);
+}
+
+void env_conn_shutdown(struct env_conn *conn)
+{
+	shutdown(conn->fd, SHUT_WR);
+}
+
+void env_conn_close(struct env_conn *conn)
+{
+	if (!conn)
+		return;
+	if (conn->attached) {
+		assert(env_loop_is_current(conn->loop));
+		event_del(&conn->rd);
+		event_del(&conn->wr);
+	}
+	close(conn->fd);
+	free(conn);
+}
+
+void env_conn_peer(const struct env_conn *conn, char addr[ENV_ADDR_MAX])
+{
+	address_text(&conn->peer, addr);
+}

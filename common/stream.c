@@ -1,0 +1,261 @@
+#include "common/stream.h"
+#include <assert.h>
+#include <stddef.h>
+#include "common/err.h"
+
+enum {
+	KEEP_BYTES = 4096, /* an idle connection keeps no larger output buffer: there are many of them */
+	LINGER_MS = 1000,  /* how long stream_close_flushed waits */
+};
+
+static struct stream *of_deferred(struct loop_deferred *d)
+{
+	return (struct stream *)((char *)d - offsetof(struct stream, flush));
+}
+
+static struct stream *of_linger(struct timer *t)
+{
+	return (struct stream *)((char *)t - offsetof(struct stream, linger));
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------ */
+
+void stream_close(struct stream *s, int err)
+{
+	if (s->closing)
+		return;
+	s->closing = true;
+	s->open = false;
+	s->close_err = err;
+	env_conn_close(s->conn);
+	s->conn = NULL;
+	loop_timer_stop(s->loop, &s->linger);
+	loop_defer(s->loop, &s->flush);
+}
+
+static void finish(struct stream *s)
+{
+	if (s->closed)
+		return;
+	s->closed = true;
+	buf_release(&s->in);
+	buf_release(&s->out);
+	s->out_start = 0;
+	s->ops->on_close(s, s->close_err); /* last: the owner frees s here */
+}
+
+static void on_linger(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	stream_close(of_linger(t), 0);
+}
+
+void stream_close_flushed(struct stream *s)
+{
+	if (s->closing || s->close_when_flushed)
+		return;
+	if (!s->open) {
+		stream_close(s, 0);
+		return;
+	}
+	s->close_when_flushed = true;
+	loop_timer(s->loop, &s->linger, LINGER_MS);
+	loop_defer(s->loop, &s->flush);
+}
+
+/* ---- output --------------------------------------------------------------------------------------------- */
+
+size_t stream_pending(const struct stream *s)
+{
+	return s->out.len - s->out_start;
+}
+
+static void want_write(struct stream *s, bool on)
+{
+	if (s->want_write == on)
+		return;
+	s->want_write = on;
+	env_conn_want_write(s->conn, on);
+}
+
+static void out_emptied(struct stream *s)
+{
+	s->out_start = 0;
+	if (s->out.cap > KEEP_BYTES)
+		buf_release(&s->out);
+	else
+		buf_clear(&s->out);
+	bool drained = s->want_write;
+	want_write(s, false);
+	if (s->close_when_flushed)
+		env_conn_shutdown(s->conn); /* the peer reads to the end, then closes; linger bounds the wait */
+	else if (drained && s->ops->on_drained)
+		s->ops->on_drained(s);
+}
+
+/* Bytes written stay in front until they are the larger part: then moving the rest costs less than they do. */
+static void out_compact(struct stream *s)
+{
+	if (s->out_start > s->out.len / 2) {
+		buf_consume(&s->out, s->out_start);
+		s->out_start = 0;
+	}
+}
+
+static void out_write(struct stream *s)
+{
+	struct iovec iov = { .iov_base = s->out.data + s->out_start, .iov_len = stream_pending(s) };
+	if (iov.iov_len) {
+		ssize_t n = env_conn_write(s->conn, &iov, 1);
+		if (n < 0 && n != ERR_AGAIN) {
+			stream_close(s, (int)n);
+			return;
+		}
+		if (n > 0) {
+			s->out_start += (size_t)n;
+			s->bytes_out += (uint64_t)n;
+		}
+	}
+	if (stream_pending(s) == 0) {
+		out_emptied(s);
+		return;
+	}
+	out_compact(s);
+	want_write(s, true);
+}
+
+static void on_deferred(struct loop_deferred *d)
+{
+	struct stream *s = of_deferred(d);
+	if (s->closing)
+		finish(s);
+	else if (s->open && !s->want_write)
+		out_write(s);
+}
+
+char *stream_reserve(struct stream *s, size_t n)
+{
+	if (s->closing || s->close_when_flushed || n > s->out_max - stream_pending(s))
+		return NULL;
+	return buf_reserve(&s->out, n);
+}
+
+void stream_commit(struct stream *s, size_t n)
+{
+	assert(n <= s->out.cap - s->out.len);
+	s->out.len += n;
+	loop_defer(s->loop, &s->flush);
+}
+
+int stream_write(struct stream *s, const void *p, size_t n)
+{
+	if (s->closing || s->close_when_flushed)
+		return ERR_CLOSED;
+	if (n > s->out_max - stream_pending(s))
+		return ERR_FULL;
+	buf_add(&s->out, p, n);
+	loop_defer(s->loop, &s->flush);
+	return 0;
+}
+
+/* ---- input ---------------------------------------------------------------------------------------------- */
+
+/* Hands data over; how many bytes of it are left, or negative: s is closing. */
+static ssize_t deliver(struct stream *s, const char *data, size_t n)
+{
+	ssize_t used = s->ops->on_data(s, data, n);
+	assert(used <= (ssize_t)n);
+	if (used < 0)
+		stream_close(s, (int)used);
+	if (s->closing)
+		return ERR_CLOSED;
+	if (n - (size_t)used > s->in_max) {
+		stream_close(s, ERR_FULL);
+		return ERR_FULL;
+	}
+	return (ssize_t)(n - (size_t)used);
+}
+
+static void take(struct stream *s, const char *data, size_t n)
+{
+	s->bytes_in += n;
+	if (s->close_when_flushed)
+		return; /* read only so that the close does not become a reset */
+	if (s->in.len) {
+		buf_add(&s->in, data, n);
+		ssize_t left = deliver(s, s->in.data, s->in.len);
+		if (left < 0)
+			return;
+		buf_consume(&s->in, s->in.len - (size_t)left);
+		if (!left)
+			buf_release(&s->in);
+		return;
+	}
+	ssize_t left = deliver(s, data, n);
+	if (left > 0)
+		buf_add(&s->in, data + n - left, (size_t)left);
+}
+
+static void on_readable(void *arg)
+{
+	struct stream *s = arg;
+	/* One read per turn: who sends more than this waits for the others, and level-triggering calls again. */
+	ssize_t n = env_conn_read(s->conn, s->loop->read_buf, sizeof s->loop->read_buf);
+	if (n > 0)
+		take(s, s->loop->read_buf, (size_t)n);
+	else if (n != ERR_AGAIN)
+		stream_close(s, (int)n);
+}
+
+static void on_writable(void *arg)
+{
+	out_write(arg);
+}
+
+static void on_connected(void *arg, int err)
+{
+	struct stream *s = arg;
+	if (err < 0) {
+		stream_close(s, err);
+		return;
+	}
+	s->open = true;
+	if (stream_pending(s))
+		loop_defer(s->loop, &s->flush);
+	if (s->ops->on_open)
+		s->ops->on_open(s);
+}
+
+/* ---- the beginning ---------------------------------------------------------------------------------------- */
+
+static const struct env_conn_ops conn_ops = {
+	.on_readable = on_readable,
+	.on_writable = on_writable,
+	.on_connected = on_connected,
+};
+
+static void init(struct stream *s, struct loop *loop, const struct stream_ops *ops, size_t in_max, size_t out_max)
+{
+	loop_assert_owner(loop);
+	*s = (struct stream){ .loop = loop, .ops = ops, .in_max = in_max, .out_max = out_max };
+	s->flush.run = on_deferred;
+	s->linger.fire = on_linger;
+}
+
+void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, const struct stream_ops *ops,
+		   size_t in_max, size_t out_max)
+{
+	init(s, loop, ops, in_max, out_max);
+	s->conn = conn;
+	s->open = true;
+	int err = env_conn_attach(conn, loop->ev, &conn_ops, s);
+	if (err < 0)
+		stream_close(s, err);
+}
+
+int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16_t port, const struct stream_ops *ops,
+		   size_t in_max, size_t out_max)
+{
+	init(s, loop, ops, in_max, out_max);
+	return env_connect(loop->ev, host, port, &conn_ops, s, &s->conn);
+}

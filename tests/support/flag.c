@@ -1,0 +1,41 @@
+#include "tests/support/flag.h"
+#include <time.h>
+
+enum { DEADLINE_S = 10 };
+
+void flag_init(struct flag *f)
+{
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->changed, NULL);
+	f->count = 0;
+}
+
+void flag_raise(struct flag *f)
+{
+	pthread_mutex_lock(&f->lock);
+	f->count++;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+unsigned long flag_count(struct flag *f)
+{
+	pthread_mutex_lock(&f->lock);
+	unsigned long count = f->count;
+	pthread_mutex_unlock(&f->lock);
+	return count;
+}
+
+bool flag_wait(struct flag *f, unsigned long count)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += DEADLINE_S;
+	pthread_mutex_lock(&f->lock);
+	int late = 0;
+	while (f->count < count && !late)
+		late = pthread_cond_timedwait(&f->changed, &f->lock, &until);
+	bool reached = f->count >= count;
+	pthread_mutex_unlock(&f->lock);
+	return reached;
+}

@@ -1,0 +1,351 @@
+/* The promises of common/loop.h, on the real environment. */
+#include "common/loop.h"
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+#include "tests/support/flag.h"
+#include "tests/support/on_loop.h"
+
+static struct env *env;
+static struct loop *loop, *other;
+static struct flag flag;
+static char order[64];
+
+static void setup(void)
+{
+	env = env_new();
+	loop = on_loop_new(env, "worker");
+	other = on_loop_new(env, "other");
+	flag_init(&flag);
+	order[0] = '\0';
+}
+
+static void teardown(void)
+{
+	on_loop_free(other);
+	on_loop_free(loop);
+	env_free(env);
+}
+
+static void note(const char *what)
+{
+	strncat(order, what, sizeof order - strlen(order) - 1);
+}
+
+/* ---- posting ---- */
+
+struct numbered {
+	struct inbox_msg msg;
+	unsigned long number;
+};
+static unsigned long expected;
+
+static void numbered_run(struct inbox_msg *m)
+{
+	struct numbered *n = (struct numbered *)m;
+	loop_assert_owner(loop);
+	ck_assert_uint_eq(n->number, expected);
+	expected++;
+	free(n);
+	flag_raise(&flag);
+}
+
+static void post_many(void *arg)
+{
+	unsigned long count = *(unsigned long *)arg;
+	for (unsigned long i = 0; i < count; i++) {
+		struct numbered *n = malloc(sizeof *n);
+		*n = (struct numbered){ .msg.run = numbered_run, .number = i };
+		loop_post(loop, &n->msg);
+	}
+}
+
+START_TEST(messages_from_another_worker_arrive_in_order_on_the_owner)
+{
+	unsigned long count = 20000;
+	on_loop(other, post_many, &count);
+	ck_assert(flag_wait(&flag, count));
+}
+END_TEST
+
+START_TEST(a_worker_may_post_to_itself)
+{
+	unsigned long count = 1000;
+	on_loop(loop, post_many, &count);
+	ck_assert(flag_wait(&flag, count));
+}
+END_TEST
+
+static void ping(void *arg);
+
+static void pong(void *arg)
+{
+	loop_call(loop, ping, arg);
+}
+
+static void ping(void *arg)
+{
+	unsigned long *left = arg;
+	if (--*left)
+		loop_call(other, pong, left);
+	else
+		flag_raise(&flag);
+}
+
+START_TEST(no_wake_up_is_lost_in_ten_thousand_round_trips_between_two_workers)
+{
+	unsigned long left = 10000;
+	loop_call(loop, ping, &left);
+	ck_assert(flag_wait(&flag, 1));
+}
+END_TEST
+
+static void raise_flag(void *arg)
+{
+	flag_raise(arg);
+}
+
+static void crowd(void *arg)
+{
+	for (int i = 0; i < 10000; i++)
+		loop_call(arg, raise_flag, &flag);
+}
+
+START_TEST(many_producers_lose_no_message)
+{
+	struct loop *more = on_loop_new(env, "more");
+	loop_call(other, crowd, loop);
+	loop_call(more, crowd, loop);
+	crowd(loop);
+	ck_assert(flag_wait(&flag, 30000));
+	on_loop_free(more);
+}
+END_TEST
+
+static void late(void *arg)
+{
+	note(arg);
+}
+
+static void stop_then_call(void *arg)
+{
+	loop_call(arg, late, "ran ");
+	loop_stop(arg);
+}
+
+START_TEST(what_was_posted_before_the_stop_runs_what_comes_after_the_end_is_dropped)
+{
+	struct loop *ending = on_loop_new(env, "ending");
+	loop_call(ending, stop_then_call, ending);
+	loop_join(ending);
+	ck_assert_str_eq(order, "ran ");
+}
+END_TEST
+
+/* ---- timers ---- */
+
+struct alarm {
+	struct timer timer;
+	uint64_t asked_ns, in_ms, fired_ns;
+	unsigned fired;
+};
+
+static void alarm_fire(struct timer *t, uint64_t now_ms)
+{
+	struct alarm *a = (struct alarm *)t;
+	(void)now_ms;
+	a->fired_ns = env_mono_ns(env);
+	a->fired++;
+	flag_raise(&flag);
+}
+
+static void alarm_start(void *arg)
+{
+	struct alarm *a = arg;
+	a->timer.fire = alarm_fire;
+	a->asked_ns = env_mono_ns(env);
+	loop_timer(loop, &a->timer, a->in_ms);
+}
+
+START_TEST(a_timer_fires_after_its_time_and_never_before)
+{
+	for (uint64_t in_ms = 0; in_ms < 30; in_ms += 3) {
+		struct alarm a = { .in_ms = in_ms };
+		on_loop(loop, alarm_start, &a);
+		ck_assert(flag_wait(&flag, in_ms / 3 + 1));
+		ck_assert_uint_ge(a.fired_ns - a.asked_ns, in_ms * 1000000);
+		ck_assert_uint_lt(a.fired_ns - a.asked_ns, (in_ms + 1000) * 1000000);
+	}
+}
+END_TEST
+
+START_TEST(an_earlier_timer_is_not_held_up_by_a_later_one)
+{
+	struct alarm far = { .in_ms = 60000 }, near = { .in_ms = 5 };
+	on_loop(loop, alarm_start, &far);
+	on_loop(loop, alarm_start, &near);
+	ck_assert(flag_wait(&flag, 1));
+	ck_assert_uint_eq(near.fired, 1);
+	ck_assert_uint_eq(far.fired, 0);
+}
+END_TEST
+
+static void alarm_stop(void *arg)
+{
+	struct alarm *a = arg;
+	loop_timer_stop(loop, &a->timer);
+}
+
+START_TEST(a_stopped_timer_does_not_fire)
+{
+	struct alarm stopped = { .in_ms = 20 }, after = { .in_ms = 40 };
+	on_loop(loop, alarm_start, &stopped);
+	on_loop(loop, alarm_start, &after);
+	on_loop(loop, alarm_stop, &stopped);
+	ck_assert(flag_wait(&flag, 1));
+	ck_assert_uint_eq(stopped.fired, 0);
+	ck_assert_uint_eq(after.fired, 1);
+}
+END_TEST
+
+static void clock_is_fresh(void *arg)
+{
+	(void)arg;
+	ck_assert_uint_le(env_mono_ns(env) - loop->now_ns, 1000000000);
+	ck_assert_uint_eq(loop->now_ms, loop->now_ns / 1000000);
+	uint64_t now_ms = loop_clock_ms(loop);
+	ck_assert_uint_eq(now_ms, loop->now_ms);
+}
+
+START_TEST(the_clock_is_read_anew_after_a_sleep)
+{
+	struct alarm a = { .in_ms = 30 };
+	on_loop(loop, alarm_start, &a);
+	ck_assert(flag_wait(&flag, 1));
+	on_loop(loop, clock_is_fresh, NULL);
+}
+END_TEST
+
+static void count_turns(void *arg)
+{
+	*(uint64_t *)arg = loop->turns;
+}
+
+START_TEST(an_idle_worker_sleeps)
+{
+	uint64_t before, after;
+	struct alarm a = { .in_ms = 60000 }, pause = { .in_ms = 100 };
+	on_loop(loop, alarm_start, &a);
+	on_loop(loop, count_turns, &before);
+	on_loop(loop, alarm_start, &pause);
+	ck_assert(flag_wait(&flag, 1));
+	on_loop(loop, count_turns, &after);
+	ck_assert_uint_le(after - before, 6);
+}
+END_TEST
+
+/* ---- deferring ---- */
+
+struct later {
+	struct loop_deferred d;
+	struct later *then;
+	const char *name;
+};
+
+static void later_run(struct loop_deferred *d)
+{
+	struct later *l = (struct later *)d;
+	note(l->name);
+	if (l->then)
+		loop_defer(loop, &l->then->d);
+	l->then = NULL;
+}
+
+static struct later first, second, third;
+
+static void defer_them(void *arg)
+{
+	(void)arg;
+	first = (struct later){ .d.run = later_run, .name = "1", .then = &third };
+	second = (struct later){ .d.run = later_run, .name = "2" };
+	third = (struct later){ .d.run = later_run, .name = "3" };
+	loop_defer(loop, &first.d);
+	loop_defer(loop, &second.d);
+	loop_defer(loop, &first.d);
+	note("turn ");
+}
+
+START_TEST(deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers)
+{
+	on_loop(loop, defer_them, NULL);
+	on_loop_turns(loop);
+	ck_assert_str_eq(order, "turn 123");
+}
+END_TEST
+
+/* ---- starting and ending ---- */
+
+static void on_start(struct loop *self, void *arg)
+{
+	ck_assert_ptr_eq(*(struct loop **)arg, self);
+	ck_assert_uint_eq(self->index, 7);
+	ck_assert_str_eq(self->name, "seven");
+	loop_assert_owner(self);
+	note("start ");
+}
+
+static struct later at_end = { .d.run = later_run, .name = "deferred" };
+
+static void on_stop(struct loop *self, void *arg)
+{
+	(void)arg;
+	loop_assert_owner(self);
+	note("stop ");
+	loop_defer(self, &at_end.d);
+}
+
+START_TEST(a_worker_starts_and_stops_on_its_own_thread)
+{
+	struct loop *l = NULL;
+	ck_assert_int_eq(loop_start(env, "seven", 7, on_start, on_stop, &l, &l), 0);
+	on_loop(l, late, "between ");
+	loop_stop(l);
+	loop_join(l);
+	ck_assert_str_eq(order, "start between stop deferred");
+}
+END_TEST
+
+START_TEST(a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process)
+{
+	struct loop_deferred d = { 0 };
+	loop_defer(loop, &d);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("loop");
+	tcase_set_timeout(t, 30);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, messages_from_another_worker_arrive_in_order_on_the_owner);
+	tcase_add_test(t, a_worker_may_post_to_itself);
+	tcase_add_test(t, no_wake_up_is_lost_in_ten_thousand_round_trips_between_two_workers);
+	tcase_add_test(t, many_producers_lose_no_message);
+	tcase_add_test(t, what_was_posted_before_the_stop_runs_what_comes_after_the_end_is_dropped);
+	tcase_add_test(t, a_timer_fires_after_its_time_and_never_before);
+	tcase_add_test(t, an_earlier_timer_is_not_held_up_by_a_later_one);
+	tcase_add_test(t, a_stopped_timer_does_not_fire);
+	tcase_add_test(t, the_clock_is_read_anew_after_a_sleep);
+	tcase_add_test(t, an_idle_worker_sleeps);
+	tcase_add_test(t, deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers);
+	tcase_add_test(t, a_worker_starts_and_stops_on_its_own_thread);
+	tcase_add_test_raise_signal(t, a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process, 6);
+	Suite *s = suite_create("loop");
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
