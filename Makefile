@@ -41,6 +41,7 @@ GEN_C    := $(PROTOS:%.proto=$(GEN)/%.pb-c.c) $(GEN)/google/protobuf/descriptor.
 NANOPB   := $(patsubst %.proto,$(GEN)/nanopb/%.pb.c,$(wildcard proto/rpc.proto))
 ENVS     := $(wildcard common/env_real*.c common/env_sim*.c)
 SUPPORT  := $(wildcard tests/support/*.c)
+SAMPLES  := $(wildcard tests/proto/*.proto)
 TEST_C    = $(wildcard tests/$(1)/*.c)
 PROGRAMS  = $(patsubst %.c,$(BUILD)/%,$(call TEST_C,$(1)))
 SCRIPTS   = $(shell find tests/$(1) -maxdepth 1 -type f -executable 2>/dev/null | sort)
@@ -80,6 +81,8 @@ $(GEN)/nanopb/%.pb.c $(GEN)/nanopb/%.pb.h: %.proto | build/.deps
 # What protobuf-c's code drops (method kinds, comments) is read from this at run time.
 build/loquat.desc: $(PROTOS) | build/.deps
 	@$(if $(PROTOS),protoc -I. -I/usr/include --include_imports --include_source_info -o $@ $(PROTOS),: > $@)
+build/tests.desc: $(SAMPLES) $(PROTOS) | build/.deps
+	@protoc -I. -I/usr/include --include_imports -o $@ $(SAMPLES)
 compile_commands.json: Makefile $(sort $(dir $(SOURCES)))
 	@{ sep='['; for f in $(SOURCES); do printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$sep" \
 	'$(CURDIR)' "$$f" "cc $(CPPFLAGS) $(CFLAGS) $(WARN) -c $$f"; sep=",\n"; done; \
@@ -100,7 +103,7 @@ $(foreach l,$(LIBS),$(eval $(call library,$(l),$(call obj,$(call lib_c,$(l))),$(
 $(foreach e,env_real env_sim,$(eval $(call library,$(e),$(call obj,$(wildcard common/$(e)*.c)),common)))
 $(eval $(call library,proto,$(GEN_C:$(GEN)/%.c=$(BUILD)/obj/gen/%.o),proto))
 $(eval $(call library,nanopb,$(NANOPB:$(GEN)/%.c=$(BUILD)/obj/gen/%.o),))
-$(eval $(call library,support,$(call obj,$(SUPPORT)),tests/support))
+$(eval $(call library,support,$(call obj,$(SUPPORT)) $(SAMPLES:%.proto=$(BUILD)/obj/gen/%.pb-c.o),tests/support))
 
 CORE := $(foreach l,common rpc proto env_real,$(call lib,$(l)))
 link  = @echo "  LD    $@"; mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) \
@@ -119,7 +122,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIBS) $(call lib,env_real)
 	$(call link,-lcheck -lsubunit -lrt -lprotobuf-nanopb)
 # tests alone see nanopb's headers
 $(BUILD)/obj/tests/%.o: CPPFLAGS += -I$(GEN)/nanopb
-$(call obj,$(wildcard tests/*/*.c)): | $(NANOPB)
+$(call obj,$(wildcard tests/*/*.c)): | $(NANOPB) $(SAMPLES:%.proto=$(GEN)/%.pb-c.c) build/tests.desc
 
 # ---- the things people type
 run: ## install what is missing, build, start the whole cluster here

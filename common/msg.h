@@ -114,7 +114,7 @@ size_t schema_methods(const struct schema *s);
 const struct msg_method *schema_method_at(const struct schema *s, size_t index);            /* sorted by full name */
 const struct msg_method *schema_method(const struct schema *s, const char *full, size_t n); /* NULL: none */
 const struct msg_type *schema_type(const struct schema *s, const char *name); /* "role.BuyRequest"; NULL: none */
-/* May a service of this name call it? Handlers: the connector only; else by the option callers. */
+/* May a service of this name call it? Handlers: connector and gate only; else by the option callers. */
 bool msg_method_admits(const struct msg_method *m, const char *caller);
 
 /* Every field's and enum value's name by its id, 1..schema_names(): for tables of interned strings. */
