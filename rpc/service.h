@@ -1,4 +1,5 @@
 #pragma once
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -6,6 +7,7 @@
 #include "common/env.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/luasrc.h"
 #include "common/metrics.h"
 #include "common/msg.h"
 #include "common/sqllog.h"
@@ -15,24 +17,27 @@
  * service: what every process of Loquat is: one instance of one service.
  *
  * A service is a struct service_def. main.c hands it to service_main; the simulation to service_start, ten of
- * them in one process. The order of a life: the configuration is checked, logger, metrics, SQL log and workers start,
- * worker_start runs on each worker, init_service runs on the control thread, then reg_service lets requests in and the
- * instance is ready. SIGTERM or an admin's drain: draining (readyz 503, peers are told, requests under way finish), stop_service,
- * worker_stop on each worker, the log is flushed, the process ends with 0.
+ * them in one process. The order of a life: the configuration is checked, logger, metrics and SQL log start;
+ * init_service on the control thread; worker_start on each worker, then its Lua is loaded; reg_service lets requests in
+ * and the instance is ready. SIGTERM or an admin's drain: draining (readyz 503, peers are told, worker_drain, what is under
+ * way finishes, bounded by rpc.drain_s), stop_service, worker_stop on each worker, the log is flushed, the process ends with 0.
  *
  * Threads: init_service, stop_service: the control thread. worker_*: that worker's thread. struct service's fields
  *          are constant after start unless marked.
  */
 struct service;
+#define SERVICE_CONTROL_WORKER 255u /* index of the control thread's worker: it only makes calls */
+#define SERVICE_WORKERS_MAX    64u
 struct worker {
 	struct service *service;
 	struct loop *loop;
 	unsigned index;
 	struct rpc_client *client;
 	struct rpc_server *server;
-	struct app *app;                     /* the Lua side, rpc/app.h; NULL in services without Lua */
-	void *user;                          /* the service's own */
-	struct route_table *routes;          /* this worker's reference */
+	struct app *app;            /* the Lua side, rpc/app.h; NULL in services without Lua */
+	void *user;                 /* the service's own */
+	_Atomic uint32_t busy;      /* the service's own: what has to end before a drained instance stops (sessions) */
+	struct route_table *routes; /* this worker's reference */
 	void (*on_routes)(struct worker *w); /* the service's hook: the table changed; may be NULL */
 	void (*on_peer)(struct worker *w, const char *instance, uint64_t epoch,
 			bool up); /* a remote instance came or went; may be NULL */
@@ -70,8 +75,9 @@ struct service {
 	struct loop *control;
 	struct worker **worker;
 	unsigned workers;
-	_Atomic int state; /* enum service_state */
-	void *user;        /* the service's own */
+	struct luasrc *lua_src; /* its logic, read once for all workers; NULL: none */
+	_Atomic int state;      /* enum service_state */
+	void *user;             /* the service's own */
 	struct service_private *p;
 };
 
@@ -92,12 +98,16 @@ int service_start(struct env *env, const struct service_def *def, const struct s
 void service_stop(struct service *s); /* any thread: drains, then stops */
 void service_free(struct service *s); /* after on_stopped */
 
-/* The service factory of the seed: joins the routing (requests are let in); called by the frame after init_service. */
+/* The service factory of the seed: joins the routing (requests are let in); called by the frame when all workers stand. */
 int reg_service(struct service *s);
-/* For def->init_service: the service's logic is Lua in this folder (below root); handlers and remotes are registered. */
+/* For init_service: the service's logic is Lua in this folder (below root); handlers and remotes are registered from it. */
 int service_lua(struct service *s, const char *folder);
+/* Start-up cannot go on: the reason is printed, everything stops, exit status 2. Any thread, before the instance is ready. */
+void service_fail(struct service *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const char *service_failure(const struct service *s); /* NULL: none */
+/* fn(arg) on every worker's thread. */
+void service_each(struct service *s, void (*fn)(struct worker *w, void *arg), void *arg);
 
 struct worker *service_worker(struct service *s, const char *key,
 			      size_t n); /* the owner of a key inside this instance */
 const char *service_path(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);
-extern const struct config_row service_config_rows[]; /* the keys every process knows */

@@ -1,0 +1,44 @@
+#pragma once
+#include <stddef.h>
+#include "common/luahost.h"
+#include "common/metrics.h"
+#include "rpc/service.h"
+/*
+ * app: a service's Lua on one worker: its handlers and remotes answer requests, and scripts get the libraries app, db
+ * and cache of the service.
+ *
+ *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
+ *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request)  all optional
+ *
+ * What scripts see is documented in docs/lua.md.
+ *
+ * All or nothing: what a task collects with db.exec and db.set is one SQL-log record and is applied with it when the task
+ * ends; the answer waits until the record is durable. A task that raises, or whose record is refused, changes nothing.
+ *
+ * Threads: owner worker only, but app_reload_* (see there).
+ */
+struct app;
+
+/* Loads service->lua_src; errors go to service_fail. Sets w->app. */
+void app_open(struct worker *w);
+void app_close(struct app *a); /* NULL is fine */
+struct luahost *app_host(struct app *a);
+
+/* Reload in two steps, so that all instances can prepare before any switches. On the worker. */
+int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size);
+void app_switch(struct app *a);
+void app_abort(struct app *a);
+
+/* A task of the service's http hook: answered by on_answer(arg, status, content, bytes) on this worker. */
+struct app_http {
+	const char *method, *path, *signature; /* signature: header X-Signature, or NULL */
+	const char *body;
+	size_t body_n;
+	void (*on_answer)(void *arg, int status, const char *content, size_t n);
+	void *arg;
+};
+bool app_has_http(struct app *a);
+void app_http(struct app *a, const struct app_http *q);
+/* A hook of init.lua with one text and one boolean; nothing happens if it is not there. */
+void app_hook(struct app *a, const char *name, const char *text, bool flag);

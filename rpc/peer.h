@@ -1,0 +1,91 @@
+#pragma once
+#include "common/stream.h"
+#include "rpc/service.h"
+/*
+ * peer: the client's side of the connections to the workers of remote instances. Private to rpc/.
+ *
+ * One struct peer per remote instance and remote worker, made at the first call and kept while the instance is in the
+ * route table. It connects, proves itself by the cluster key, learns the methods' numbers, sends heartbeats, and
+ * connects again with back-off and jitter when the link breaks.
+ *
+ * Threads: owner worker only.
+ */
+#define PEER_PENDING_MAX    4096       /* calls without an answer, per remote worker */
+#define PEER_OUT_MAX        (4u << 20) /* bytes the socket has not taken */
+#define PEER_HEARTBEAT_MS   1000       /* a ping when nothing came for so long */
+#define PEER_DEAD_MS        2800       /* the link is given up when nothing came for so long */
+#define PEER_BACKOFF_MIN_MS 50
+#define PEER_BACKOFF_MAX_MS 1000
+
+enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_READY, PEER_BACKOFF, PEER_GONE };
+
+/* A call that has not ended. It is waiting (not sent on this link yet) or sent. */
+struct pending {
+	struct pending *next, **prev; /* in the peer's waiting or sent list, or the free list */
+	struct timer deadline;
+	struct peer *peer;
+	const struct msg_method *method;
+	uint64_t id; /* slot and generation; what the wire and rpc_cancel use */
+	uint32_t generation, slot;
+	uint64_t due_ms;
+	bool sent, ever_sent, json, by_key;
+	uint64_t sid, trace;
+	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
+	uint32_t key_n, uid_n, once_n, body_n;
+	uint32_t attempt;
+	void (*on_answer)(void *arg, const struct rpc_answer *a);
+	void *arg;
+	int err; /* ended early: told at the end of the turn */
+	enum effect effect;
+	const char *message; /* constant text */
+	struct worker *worker;
+};
+
+struct peer {
+	struct peer *next;
+	struct worker *worker;
+	char instance[32], service[32], host[64];
+	uint16_t port;
+	uint32_t remote_worker;
+	enum peer_state state;
+	struct stream stream;
+	bool streaming;     /* the stream exists: its on_close is still to come */
+	struct timer timer; /* back-off, greeting deadline or heartbeat, by state */
+	uint32_t backoff_ms;
+	uint64_t heard_ms, epoch;
+	unsigned char nonce[16];
+	uint16_t *number; /* of each method of the schema, 0: the other side does not have it */
+	struct pending *waiting, **waiting_last;
+	struct pending *sent;
+	unsigned pendings;
+	bool draining, kept;
+};
+
+struct rpc_client {
+	struct worker *worker;
+	struct peer *peers;
+	struct pending **slot;
+	uint32_t slots;
+	struct pending *free_list;
+	struct pending *ended; /* to be told at the end of this turn */
+	struct loop_deferred tell;
+	uint64_t once_seq;
+	uint32_t once_client;
+	const char *const *keep;
+	struct metric *retries, *in_flight;
+	uint32_t timeout_ms;
+};
+
+struct rpc_client *rpc_client_new(struct worker *w);
+void rpc_client_stop(struct rpc_client *c);   /* on the worker: closes the links; calls under way are not told */
+void rpc_client_free(struct rpc_client *c);   /* after the loop has ended; NULL is fine */
+void rpc_client_routes(struct rpc_client *c); /* worker->routes has changed */
+
+/* peer.c, used by client.c */
+struct peer *peer_find(struct rpc_client *c, const char *instance, uint32_t remote_worker);
+struct peer *peer_get(struct rpc_client *c, const struct route_row *row, uint32_t remote_worker); /* connects if idle */
+void peer_remove(struct peer *p); /* from the client; its pendings must be gone */
+/* client.c, used by peer.c */
+void client_ready(struct peer *p);              /* sends what waits */
+void client_lost(struct peer *p); /* the link broke: retries, or ends, what was under way */
+void client_response(struct peer *p, const struct frame_response *r);

@@ -1,0 +1,267 @@
+#include "rpc/route.h"
+#include <assert.h>
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+
+static struct route_table *table_new(size_t rows)
+{
+	struct route_table *t = calloc(1, sizeof *t);
+
+	assert(t);
+	t->row = calloc(rows ? rows : 1, sizeof *t->row);
+	assert(t->row);
+	atomic_init(&t->refs, 1);
+	return t;
+}
+
+struct route_table *route_ref(struct route_table *t)
+{
+	atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+	return t;
+}
+
+void route_unref(struct route_table *t)
+{
+	/* release pairs with the acquire of whoever takes the count to zero: all reads came before the free */
+	if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	free(t->row);
+	free(t);
+}
+
+/* ---- from the cluster file --------------------------------------------------------------------------------- */
+
+static const char *row_string(const struct config *c, size_t i, const char *key, const char *otherwise)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "instances[%zu].%s", i, key);
+	return config_string(c, path, otherwise);
+}
+
+static int64_t row_int(const struct config *c, size_t i, const char *key)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "instances[%zu].%s", i, key);
+	return config_int(c, path, 0);
+}
+
+static bool row_starts(const struct config *c, size_t i)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "instances[%zu].start", i);
+	return config_bool(c, path, true);
+}
+
+static int row_read(const struct config *c, size_t i, struct route_row *row, char *error, size_t error_size)
+{
+	char path[64];
+
+	snprintf(row->id, sizeof row->id, "%s", row_string(c, i, "id", ""));
+	snprintf(row->service, sizeof row->service, "%s", row_string(c, i, "service", ""));
+	snprintf(row->host, sizeof row->host, "%s", row_string(c, i, "host", "127.0.0.1"));
+	row->client_port = (uint16_t)row_int(c, i, "client");
+	row->rpc_port = (uint16_t)row_int(c, i, "rpc");
+	row->http_port = (uint16_t)row_int(c, i, "http");
+	snprintf(path, sizeof path, "%s.threads", row->service);
+	row->workers = (uint32_t)config_int(c, path, 1);
+	if (!strchr(row->id, '-') || strncmp(row->id, row->service, strlen(row->service))) {
+		snprintf(error, error_size, "instances[%zu].id: expected \"%s-NUMBER\", found \"%s\"", i, row->service,
+			 row->id);
+		return ERR_CONFIG;
+	}
+	return 0;
+}
+
+static int row_check_twin(const struct route_table *t, const struct route_row *row, size_t i, char *error,
+			  size_t error_size)
+{
+	for (size_t k = 0; k < t->rows; k++) {
+		const struct route_row *other = &t->row[k];
+
+		if (!strcmp(other->id, row->id)) {
+			snprintf(error, error_size, "instances[%zu].id: \"%s\" is there already", i, row->id);
+			return ERR_CONFIG;
+		}
+		if (row->rpc_port && row->rpc_port == other->rpc_port && !strcmp(row->host, other->host)) {
+			snprintf(error, error_size, "instances[%zu].rpc: %s has port %u already", i, other->id,
+				 row->rpc_port);
+			return ERR_CONFIG;
+		}
+	}
+	return 0;
+}
+
+int route_from_config(const struct config *c, bool all, char *error, size_t error_size, struct route_table **out)
+{
+	size_t n = config_count(c, "instances");
+	struct route_table *t = table_new(n);
+	int err = 0;
+
+	t->version = 1;
+	for (size_t i = 1; i <= n && err == 0; i++) {
+		struct route_row *row = &t->row[t->rows];
+
+		err = row_read(c, i, row, error, error_size);
+		if (err == 0)
+			err = row_check_twin(t, row, i, error, error_size);
+		if (err == 0 && (all || row_starts(c, i)))
+			t->rows++;
+	}
+	if (err < 0) {
+		route_unref(t);
+		return err;
+	}
+	*out = t;
+	return 0;
+}
+
+/* ---- the live file ------------------------------------------------------------------------------------------- */
+
+static const struct config_row live_rows[] = {
+	{ "version", CONFIG_INT, NULL, false, 1, 9e15, "Grows with each change." },
+	{ "instances", CONFIG_TABLE, NULL, false, 0, 0, "The instances that run, in order." },
+	{ "instances[].id", CONFIG_STRING, NULL, false, 1, 31, "Its name." },
+	{ "instances[].service", CONFIG_STRING, NULL, false, 1, 31, "Its service." },
+	{ "instances[].host", CONFIG_STRING, NULL, false, 1, 63, "Its address." },
+	{ "instances[].client", CONFIG_INT, "0", false, 0, 65535, "Port for players." },
+	{ "instances[].rpc", CONFIG_INT, NULL, false, 1, 65535, "Port for calls." },
+	{ "instances[].http", CONFIG_INT, "0", false, 0, 65535, "Port for HTTP." },
+	{ "instances[].workers", CONFIG_INT, NULL, false, 1, 256, "Its threads." },
+	{ "instances[].epoch", CONFIG_INT, "0", false, 0, 9e15, "Fences a former owner." },
+	{ "instances[].draining", CONFIG_BOOL, "false", false, 0, 0, "No new keys." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+
+int route_from_text(const char *text, size_t n, char *error, size_t error_size, struct route_table **out)
+{
+	struct config *c;
+	int err = config_parse("routes.lua", text, n, live_rows, error, error_size, &c);
+
+	if (err < 0)
+		return err;
+	size_t rows = config_count(c, "instances");
+	struct route_table *t = table_new(rows);
+
+	t->version = (uint64_t)config_int(c, "version", 1);
+	for (size_t i = 1; i <= rows && err == 0; i++) {
+		struct route_row *row = &t->row[t->rows];
+		char path[64];
+
+		err = row_read(c, i, row, error, error_size);
+		row->workers = (uint32_t)row_int(c, i, "workers");
+		row->epoch = (uint64_t)row_int(c, i, "epoch");
+		snprintf(path, sizeof path, "instances[%zu].draining", i);
+		row->state = config_bool(c, path, false) ? ROUTE_DRAINING : ROUTE_READY;
+		if (err == 0)
+			err = row_check_twin(t, row, i, error, error_size);
+		t->rows++;
+	}
+	config_free(c);
+	if (err < 0) {
+		route_unref(t);
+		return err;
+	}
+	*out = t;
+	return 0;
+}
+
+void route_to_text(const struct route_table *t, struct buf *out)
+{
+	buf_addf(out, "return {\n\tversion = %llu,\n\tinstances = {\n", (unsigned long long)t->version);
+	for (size_t i = 0; i < t->rows; i++) {
+		const struct route_row *r = &t->row[i];
+
+		buf_addf(
+			out,
+			"\t\t{id = \"%s\", service = \"%s\", host = \"%s\", client = %u, rpc = %u, http = %u, workers = %u, ",
+			r->id, r->service, r->host, r->client_port, r->rpc_port, r->http_port, r->workers);
+		buf_addf(out, "epoch = %llu, draining = %s},\n", (unsigned long long)r->epoch,
+			 r->state == ROUTE_DRAINING ? "true" : "false");
+	}
+	buf_addstr(out, "\t},\n}\n");
+}
+
+void route_to_json(const struct route_table *t, struct buf *out)
+{
+	json_t *list = json_array();
+	json_t *root;
+	char *text;
+
+	for (size_t i = 0; i < t->rows; i++) {
+		const struct route_row *r = &t->row[i];
+
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:s}", "id", r->id,
+						      "service", r->service, "host", r->host, "client", r->client_port,
+						      "rpc", r->rpc_port, "http", r->http_port, "workers",
+						      (int)r->workers, "epoch", (json_int_t)r->epoch, "state",
+						      r->state == ROUTE_DRAINING ? "draining" : "ready"));
+	}
+	root = json_pack("{s:I, s:o}", "version", (json_int_t)t->version, "instances", list);
+	text = json_dumps(root, JSON_COMPACT);
+	assert(text);
+	buf_addstr(out, text);
+	free(text);
+	json_decref(root);
+}
+
+/* ---- owners ----------------------------------------------------------------------------------------------------- */
+
+/* FNV-1a with a final mix (splitmix64's), so that short keys differ in all bits. */
+static uint64_t mix(uint64_t h)
+{
+	h ^= h >> 30;
+	h *= 0xbf58476d1ce4e5b9u;
+	h ^= h >> 27;
+	h *= 0x94d049bb133111ebu;
+	return h ^ h >> 31;
+}
+
+uint64_t route_hash(const char *key, size_t n)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (uint8_t)key[i]) * 0x100000001b3u;
+	return mix(h);
+}
+
+const struct route_row *route_find(const struct route_table *t, const char *id)
+{
+	for (size_t i = 0; i < t->rows; i++)
+		if (!strcmp(t->row[i].id, id))
+			return &t->row[i];
+	return NULL;
+}
+
+const struct route_row *route_owner(const struct route_table *t, const char *service, const char *key, size_t n)
+{
+	const struct route_row *best = NULL;
+	uint64_t key_hash = route_hash(key, n), best_score = 0;
+
+	for (size_t i = 0; i < t->rows; i++) {
+		const struct route_row *r = &t->row[i];
+
+		if (r->state != ROUTE_READY || strcmp(r->service, service))
+			continue;
+		uint64_t score = mix(key_hash ^ route_hash(r->id, strlen(r->id)));
+
+		if (!best || score > best_score) {
+			best = r;
+			best_score = score;
+		}
+	}
+	return best;
+}
+
+uint32_t route_worker(const struct route_row *row, const char *key, size_t n)
+{
+	/* other bits than the instance's choice, or the keys of one instance would crowd on few workers */
+	return row->workers == 1 ? 0 : (uint32_t)(mix(route_hash(key, n) + 0x9e3779b97f4a7c15u) % row->workers);
+}

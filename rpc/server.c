@@ -1,0 +1,444 @@
+#include "rpc/server.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "proto/rpc.pb-c.h"
+#include "rpc/auth.h"
+
+#define LINK_IN_MAX (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
+
+/* ---- requests under way ---------------------------------------------------------------------------------- */
+
+static struct in_flight *flight_new(struct rpc_server *s)
+{
+	if (!s->free_head) {
+		uint32_t more = s->flights ? s->flights : 64;
+
+		if (s->flights + more > SERVER_IN_FLIGHT_MAX)
+			return NULL;
+		s->flight = realloc(s->flight, sizeof *s->flight * (s->flights + more));
+		assert(s->flight);
+		memset(s->flight + s->flights, 0, sizeof *s->flight * more);
+		for (uint32_t i = s->flights + more; i-- > s->flights;) {
+			s->flight[i].slot = i;
+			s->flight[i].next_free = s->free_head;
+			s->free_head = i + 1;
+		}
+		s->flights += more;
+	}
+	struct in_flight *f = &s->flight[s->free_head - 1];
+
+	s->free_head = f->next_free;
+	f->generation++;
+	f->handle = (uint64_t)f->generation << 32 | (f->slot + 1);
+	f->used = true;
+	atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
+	return f;
+}
+
+static struct in_flight *flight_find(struct rpc_server *s, uint64_t handle)
+{
+	uint32_t slot = (uint32_t)handle - 1;
+
+	if (!handle || slot >= s->flights || !s->flight[slot].used || s->flight[slot].handle != handle)
+		return NULL;
+	return &s->flight[slot];
+}
+
+static void flight_free(struct rpc_server *s, struct in_flight *f)
+{
+	if (f->link)
+		f->link->in_flight--;
+	f->link = NULL;
+	f->used = false;
+	f->next_free = s->free_head;
+	s->free_head = f->slot + 1;
+	atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------ */
+
+static void link_respond(struct link *l, const struct frame_response *r)
+{
+	char *out = stream_reserve(&l->stream, frame_response_bytes(r));
+
+	if (!out) { /* the caller does not read: it would wait for an answer that cannot be kept */
+		stream_close(&l->stream, ERR_FULL);
+		return;
+	}
+	stream_commit(&l->stream, frame_put_response(out, r));
+}
+
+static void flight_answer(struct rpc_server *s, struct in_flight *f, int err, const struct frame_response *r)
+{
+	uint64_t now = env_mono_ns(s->worker->loop->env);
+
+	method_stats_note(&s->method[f->method].stats, err, now - f->start_ns);
+	if (f->link)
+		link_respond(f->link, r);
+	flight_free(s, f);
+}
+
+void rpc_answer_ok(struct worker *w, uint64_t handle, struct span body, const struct rpc_attr *attrs, unsigned n_attrs)
+{
+	struct in_flight *f = flight_find(w->server, handle);
+
+	if (!f)
+		return;
+	struct frame_response r = { .id = f->id, .body = body };
+
+	assert(n_attrs <= FRAME_ATTRS_MAX);
+	for (unsigned i = 0; i < n_attrs; i++) {
+		r.attr[i].name = attrs[i].name;
+		r.attr[i].value = attrs[i].value;
+	}
+	r.attrs = n_attrs;
+	flight_answer(w->server, f, 0, &r);
+}
+
+void rpc_answer_err(struct worker *w, uint64_t handle, int err, enum effect effect, const char *message)
+{
+	struct in_flight *f = flight_find(w->server, handle);
+
+	if (!f)
+		return;
+	struct frame_response r = {
+		.id = f->id,
+		.error = (uint32_t)-err_public(err),
+		.effect = (uint32_t)effect,
+		.message = span_of(message, message ? strlen(message) : 0),
+	};
+
+	flight_answer(w->server, f, err, &r);
+}
+
+static void link_refuse(struct link *l, uint64_t id, int err, const char *message)
+{
+	struct frame_response r = {
+		.id = id,
+		.error = (uint32_t)-err_public(err),
+		.effect = EFFECT_NONE,
+		.message = span_of(message, strlen(message)),
+	};
+
+	metric_add(l->worker->server->refused, 1);
+	if (id)
+		link_respond(l, &r);
+}
+
+/* ---- requests ----------------------------------------------------------------------------------------------- */
+
+static void link_dispatch(struct link *l, const struct frame_request *q, uint32_t index)
+{
+	struct worker *w = l->worker;
+	struct rpc_server *s = w->server;
+	struct server_method *m = &s->method[index];
+	struct rpc_request r = {
+		.worker = w,
+		.method = m->method,
+		.instance_worker = l->from_worker,
+		.deadline_ms = w->loop->now_ms + (q->time_left_ms ? q->time_left_ms : 5000),
+		.trace = q->trace,
+		.sid = q->sid,
+		.uid = q->uid,
+		.key = q->key,
+		.body = q->body,
+		.json = q->json,
+		.has_once = q->has_once,
+		.once_key = q->once.key,
+	};
+
+	memcpy(r.instance, l->instance, sizeof r.instance);
+	if (q->id) {
+		struct in_flight *f = flight_new(s);
+
+		if (!f) {
+			link_refuse(l, q->id, ERR_BUSY, "too many requests are under way here");
+			return;
+		}
+		f->link = l;
+		f->id = q->id;
+		f->method = index;
+		f->start_ns = env_mono_ns(w->loop->env);
+		l->in_flight++;
+		r.handle = f->handle;
+	} else {
+		metric_add(m->stats.requests, 1);
+	}
+	m->fn(m->arg, &r);
+}
+
+/* For methods that came by a reload, after the names were agreed. */
+static uint32_t method_by_name(const struct rpc_server *s, struct span service, struct span name)
+{
+	char full[128];
+	int n = snprintf(full, sizeof full, "%.*s.%.*s", (int)service.n, service.p, (int)name.n, name.p);
+
+	for (uint32_t i = 0; n < (int)sizeof full && i < s->methods; i++)
+		if (!strcmp(s->method[i].method->full, full))
+			return i + 1;
+	return 0;
+}
+
+static void link_request(struct link *l, const struct frame_request *q)
+{
+	struct rpc_server *s = l->worker->server;
+
+	uint32_t number = q->method ? q->method : method_by_name(s, q->service, q->method_name);
+
+	if (!number || number > s->methods)
+		link_refuse(l, q->id, ERR_NOT_FOUND, "there is no such method here");
+	else if (strcmp(l->service, "admin") && !msg_method_admits(s->method[number - 1].method, l->service))
+		link_refuse(l, q->id, ERR_DENIED, "this service may not call the method");
+	else
+		link_dispatch(l, q, number - 1);
+}
+
+/* ---- the link -------------------------------------------------------------------------------------------------- */
+
+static struct link *link_of(struct stream *s)
+{
+	return (struct link *)((char *)s - offsetof(struct link, stream));
+}
+
+static int link_prove(struct link *l, struct span payload)
+{
+	struct service *s = l->worker->service;
+	Loquat__Rpc__Prove *m = loquat__rpc__prove__unpack(NULL, payload.n, (const uint8_t *)payload.p);
+	struct auth_names names = { l->instance, s->id, l->client_nonce, l->nonce };
+	bool ok = m && auth_check(s->cluster_key, "client", &names, m->proof.data, m->proof.len);
+
+	if (m)
+		loquat__rpc__prove__free_unpacked(m, NULL);
+	if (!ok) {
+		log_warn(s->log, "rpc.denied", "peer=%s why=%s", l->instance, "it does not know the cluster key");
+		return ERR_DENIED;
+	}
+	l->proved = true;
+	return 0;
+}
+
+static int link_frame(struct link *l, enum frame_type type, struct span payload)
+{
+	struct frame_request q;
+
+	if (type == FRAME_PROVE && !l->proved)
+		return link_prove(l, payload);
+	if (!l->proved)
+		return ERR_DENIED;
+	switch (type) {
+	case FRAME_REQUEST:
+		if (frame_get_request(payload, &q) < 0)
+			return ERR_CORRUPT;
+		link_request(l, &q);
+		return 0;
+	case FRAME_PING: {
+		char out[FRAME_HEADER];
+
+		return stream_write(&l->stream, out, frame_put_empty(out, FRAME_PONG));
+	}
+	case FRAME_CANCEL: return 0; /* the handler runs to its end; its answer finds nobody */
+	default: return ERR_CORRUPT;
+	}
+}
+
+static ssize_t link_on_data(struct stream *s, const char *data, size_t n)
+{
+	struct link *l = link_of(s);
+	size_t used = 0;
+
+	l->heard_ms = l->worker->loop->now_ms;
+	while (used < n) {
+		enum frame_type type;
+		struct span payload;
+		ssize_t got = frame_split(data + used, n - used, &type, &payload);
+
+		if (got == 0)
+			break;
+		if (got < 0)
+			return got;
+		int err = link_frame(l, type, payload);
+
+		if (err < 0)
+			return err;
+		used += (size_t)got;
+	}
+	return (ssize_t)used;
+}
+
+static void link_on_close(struct stream *stream, int err)
+{
+	struct link *l = link_of(stream);
+	struct rpc_server *s = l->worker->server;
+
+	if (err < 0)
+		log_info(l->worker->service->log, "rpc.closed", "peer=%s why=%s", l->instance, err_word(err));
+	for (uint32_t i = 0; l->in_flight && i < s->flights; i++)
+		if (s->flight[i].used && s->flight[i].link == l) {
+			s->flight[i].link = NULL;
+			l->in_flight--;
+		}
+	loop_timer_stop(l->worker->loop, &l->timer);
+	if (l->next)
+		l->next->prev = l->prev;
+	*l->prev = l->next;
+	metric_add(s->connections, (uint64_t)-1);
+	free(l);
+}
+
+static void link_on_timer(struct timer *t, uint64_t now_ms)
+{
+	struct link *l = (struct link *)((char *)t - offsetof(struct link, timer));
+
+	if (now_ms - l->heard_ms >= LINK_SILENT_MS)
+		stream_close(&l->stream, ERR_TIMEOUT);
+	else
+		loop_timer(l->worker->loop, &l->timer, LINK_SILENT_MS);
+}
+
+static const struct stream_ops link_ops = { .on_data = link_on_data, .on_close = link_on_close };
+
+static void link_welcome(struct link *l)
+{
+	struct service *s = l->worker->service;
+	struct rpc_server *server = l->worker->server;
+	Loquat__Rpc__Welcome m = LOQUAT__RPC__WELCOME__INIT;
+	unsigned char proof[AUTH_PROOF];
+	struct auth_names names = { l->instance, s->id, l->client_nonce, l->nonce };
+	char **method = calloc(server->methods + 1, sizeof *method);
+
+	assert(method);
+	auth_prove(s->cluster_key, "server", &names, proof);
+	for (uint32_t i = 0; i < server->methods; i++)
+		method[i] = (char *)server->method[i].method->full;
+	m.has_version = m.has_epoch = m.has_workers = m.has_nonce = m.has_proof = m.has_draining = true;
+	m.version = FRAME_VERSION;
+	m.instance = s->id;
+	m.epoch = s->epoch;
+	m.workers = s->workers;
+	m.nonce = (ProtobufCBinaryData){ sizeof l->nonce, l->nonce };
+	m.proof = (ProtobufCBinaryData){ sizeof proof, proof };
+	m.draining = server->draining;
+	m.method = method;
+	m.n_method = server->methods;
+	size_t n = loquat__rpc__welcome__get_packed_size(&m);
+	char *out = stream_reserve(&l->stream, FRAME_HEADER + n);
+
+	assert(out);
+	frame_put_header(out, FRAME_WELCOME, n);
+	loquat__rpc__welcome__pack(&m, (uint8_t *)out + FRAME_HEADER);
+	stream_commit(&l->stream, FRAME_HEADER + n);
+	free(method);
+}
+
+static void link_start(struct worker *w, struct env_conn *conn, const Loquat__Rpc__Hello *hello)
+{
+	struct rpc_server *s = w->server;
+	struct link *l = calloc(1, sizeof *l);
+
+	assert(l);
+	l->worker = w;
+	snprintf(l->instance, sizeof l->instance, "%s", hello->instance);
+	snprintf(l->service, sizeof l->service, "%s", hello->service);
+	l->from_worker = hello->from_worker;
+	l->epoch = hello->epoch;
+	memcpy(l->client_nonce, hello->nonce.data, AUTH_NONCE);
+	env_random(w->loop->env, l->nonce, sizeof l->nonce);
+	l->heard_ms = w->loop->now_ms;
+	l->timer.fire = link_on_timer;
+	l->next = s->links;
+	l->prev = &s->links;
+	if (l->next)
+		l->next->prev = &l->next;
+	s->links = l;
+	metric_add(s->connections, 1);
+	stream_accept(&l->stream, w->loop, conn, &link_ops, LINK_IN_MAX, LINK_OUT_MAX);
+	loop_timer(w->loop, &l->timer, LINK_SILENT_MS);
+	link_welcome(l);
+}
+
+void server_adopt(struct inbox_msg *m)
+{
+	struct server_hello *h = (struct server_hello *)((char *)m - offsetof(struct server_hello, msg));
+	Loquat__Rpc__Hello *hello = loquat__rpc__hello__unpack(NULL, h->n, (const uint8_t *)h->bytes);
+
+	assert(hello); /* the acceptor has checked it */
+	if (h->worker->server)
+		link_start(h->worker, h->conn, hello);
+	else
+		env_conn_close(h->conn);
+	loquat__rpc__hello__free_unpacked(hello, NULL);
+	free(h);
+}
+
+/* ---- the server as a whole ------------------------------------------------------------------------------------ */
+
+void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg)
+{
+	struct rpc_server *s = w->server;
+
+	assert(!strcmp(method->service, w->service->def->name));
+	for (uint32_t i = 0; i < s->methods; i++)
+		if (s->method[i].method == method) { /* a reload: the number stays */
+			s->method[i].fn = fn;
+			s->method[i].arg = arg;
+			return;
+		}
+	s->method = realloc(s->method, sizeof *s->method * (s->methods + 1));
+	assert(s->method);
+	struct server_method *m = &s->method[s->methods++];
+
+	m->method = method;
+	m->fn = fn;
+	m->arg = arg;
+	method_stats_init(&m->stats, w->service->metrics, w->index, method->service,
+			  method->full + strlen(method->service) + 1);
+}
+
+struct rpc_server *rpc_server_new(struct worker *w)
+{
+	struct rpc_server *s = calloc(1, sizeof *s);
+	struct metrics *m = w->service->metrics;
+	const char *service = w->service->def->name;
+
+	assert(s);
+	s->worker = w;
+	s->refused = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_refused_total",
+			    "Requests refused before a handler ran.", "service", &service);
+	s->connections = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_connections",
+				"Inner connections accepted and open.", "service", &service);
+	return s;
+}
+
+void rpc_server_drain(struct rpc_server *s)
+{
+	char out[FRAME_HEADER];
+	size_t n = frame_put_empty(out, FRAME_GOAWAY);
+
+	s->draining = true;
+	for (struct link *l = s->links; l; l = l->next)
+		stream_write(&l->stream, out, n);
+}
+
+void rpc_server_stop(struct rpc_server *s)
+{
+	for (struct link *l = s->links; l; l = l->next)
+		stream_close_flushed(&l->stream);
+}
+
+void rpc_server_close(struct rpc_server *s)
+{
+	for (struct link *l = s->links; l; l = l->next)
+		stream_close(&l->stream, 0);
+}
+
+void rpc_server_free(struct rpc_server *s)
+{
+	if (!s)
+		return;
+	assert(!s->links);
+	free(s->method);
+	free(s->flight);
+	free(s);
+}

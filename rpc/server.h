@@ -1,0 +1,76 @@
+#pragma once
+#include "common/stream.h"
+#include "rpc/service.h"
+#include "rpc/stats.h"
+/*
+ * server: the answering side on one worker. Private to rpc/.
+ *
+ * rpc/accept.c takes connections on the control thread, reads their Hello, and hands them to the worker named there;
+ * from then on the link belongs to that worker. No frame is dispatched before the other end has proved the cluster key.
+ *
+ * Threads: owner worker only; server_adopt is posted to it.
+ */
+#define SERVER_IN_FLIGHT_MAX 65536u /* requests being handled, per worker; more get busy */
+#define LINK_OUT_MAX         (8u << 20)
+#define LINK_SILENT_MS       4000 /* the client pings each second */
+
+struct server_method {
+	const struct msg_method *method;
+	rpc_handler *fn;
+	void *arg;
+	struct method_stats stats;
+};
+
+struct link {
+	struct link *next, **prev;
+	struct worker *worker;
+	struct stream stream;
+	struct timer timer;
+	char instance[32], service[32];
+	uint32_t from_worker;
+	uint64_t epoch, heard_ms;
+	unsigned char client_nonce[16], nonce[16];
+	bool proved;
+	uint32_t in_flight;
+};
+
+struct in_flight {
+	struct link *link; /* NULL: the caller has gone */
+	uint64_t id, handle, start_ns;
+	uint32_t slot, generation, next_free;
+	uint32_t method;
+	bool used;
+};
+
+struct rpc_server {
+	struct worker *worker;
+	struct server_method *method; /* number - 1 */
+	uint32_t methods;
+	struct link *links;
+	struct in_flight *flight;
+	uint32_t flights, free_head; /* free_head: slot + 1, 0: none */
+	_Atomic uint32_t in_flight;  /* the control thread reads it while draining */
+	bool draining;
+	struct metric *refused, *connections;
+};
+
+struct rpc_server *rpc_server_new(struct worker *w);
+void rpc_server_stop(struct rpc_server *s);  /* on the worker: closes the links when their output is out */
+void rpc_server_close(struct rpc_server *s); /* on the worker: closes them now */
+void rpc_server_free(struct rpc_server *s);  /* after the loop has ended */
+void rpc_server_drain(struct rpc_server *s); /* tells the peers; what is under way goes on */
+
+/* A greeted connection, handed over with its Hello (packed bytes, freed by the call). */
+struct server_hello {
+	struct inbox_msg msg;
+	struct worker *worker;
+	struct env_conn *conn;
+	size_t n;
+	char bytes[];
+};
+void server_adopt(struct inbox_msg *m);
+
+/* rpc/accept.c, control thread */
+struct acceptor;
+int acceptor_start(struct service *s, const char *host, uint16_t port, struct acceptor **out); /* ERR_EXISTS: taken */
+void acceptor_stop(struct acceptor *a);

@@ -1,0 +1,127 @@
+#include "rpc/service_config.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+
+/* The keys every process knows. A service's own rows stand in its struct service_def. */
+const struct config_row service_config_rows[] = {
+	{ "cluster", CONFIG_STRING, "loquat", false, 1, 31, "The cluster's name." },
+	{ "instances", CONFIG_TABLE, NULL, false, 0, 0, "One row per process." },
+	{ "instances[].id", CONFIG_STRING, NULL, false, 1, 31, "SERVICE-NUMBER, unique." },
+	{ "instances[].service", CONFIG_STRING, NULL, false, 1, 31, "Which program it is." },
+	{ "instances[].host", CONFIG_STRING, "127.0.0.1", false, 1, 63, "Address it listens at." },
+	{ "instances[].client", CONFIG_INT, "0", false, 0, 65535, "Port for players; 0: none." },
+	{ "instances[].rpc", CONFIG_INT, NULL, false, 1, 65535, "Port for calls between services." },
+	{ "instances[].http", CONFIG_INT, "0", false, 0, 65535, "Port for HTTP; 0: none." },
+	{ "instances[].start", CONFIG_BOOL, "true", false, 0, 0,
+	  "Started with the cluster; else by `loquat start ID`." },
+	{ "supervisor.host", CONFIG_STRING, "127.0.0.1", false, 1, 63, "Where the dashboard listens." },
+	{ "supervisor.http", CONFIG_INT, "8000", false, 0, 65535, "Its port." },
+	{ "supervisor.database", CONFIG_BOOL, "true", false, 0, 0, "Start a private MariaDB in paths.var." },
+	{ "paths.var", CONFIG_STRING, "var", false, 1, 400, "Folder of all data." },
+	{ "paths.messages", CONFIG_STRING, "build/loquat.desc", false, 1, 400, "Descriptor set of proto/." },
+	{ "database.socket", CONFIG_STRING, "", false, 0, 400, "Unix socket; empty: the private one in paths.var." },
+	{ "database.host", CONFIG_STRING, "", false, 0, 255, "Host of a database elsewhere; empty: the socket." },
+	{ "database.port", CONFIG_INT, "3306", false, 1, 65535, "Its port." },
+	{ "database.user", CONFIG_STRING, "root", false, 1, 80, "Its user." },
+	{ "database.password", CONFIG_STRING, "", false, 0, 255, "Its password." },
+	{ "database.name", CONFIG_STRING, "loquat", false, 1, 64, "Its schema." },
+	{ "log.level", CONFIG_STRING, "info", false, 4, 5, "debug, info, warn or error." },
+	{ "rpc.timeout_ms", CONFIG_INT, "5000", false, 1, 600000, "Deadline of a call that names none." },
+	{ "rpc.drain_s", CONFIG_INT, "5", false, 0, 3600, "How long a draining instance waits for what is under way." },
+	{ "session.grace_s", CONFIG_INT, "30", false, 0, 86400, "How long a lost connection's session is kept." },
+	{ "sqllog.file_bytes_max", CONFIG_INT, "67108864", false, 4096, 4e9, "A log file is closed at this size." },
+	{ "sqllog.ring_bytes", CONFIG_INT, "16777216", false, 65536, 1e9, "Records not yet written." },
+	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6, "How long a sync waits for company." },
+	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12, "Bound of one worker's Lua." },
+	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "A handler may run this long without yielding." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+
+#define ROWS_MAX  512
+#define NAMES_MAX 64
+
+struct rows {
+	struct config_row row[ROWS_MAX];
+	size_t n;
+	char name[2 * NAMES_MAX][48];
+	size_t names;
+};
+
+static void rows_add(struct rows *r, const struct config_row *row)
+{
+	assert(r->n < ROWS_MAX - 1);
+	r->row[r->n++] = *row;
+}
+
+static void rows_add_all(struct rows *r, const struct config_row *rows)
+{
+	for (; rows && rows->path; rows++)
+		rows_add(r, rows);
+}
+
+static bool rows_have(const struct rows *r, const char *path)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (!strcmp(r->row[i].path, path))
+			return true;
+	return false;
+}
+
+/* Each service has a `threads` key; what else stands in another service's table is that service's to check. */
+static void rows_add_service(struct rows *r, const char *name, bool own)
+{
+	char *threads = r->name[r->names], *table = r->name[r->names + 1];
+
+	snprintf(threads, sizeof r->name[0], "%s.threads", name);
+	snprintf(table, sizeof r->name[0], "%s", name);
+	if (rows_have(r, threads) || r->names + 2 > 2 * NAMES_MAX)
+		return;
+	r->names += 2;
+	rows_add(r, &(struct config_row){ threads, CONFIG_INT, "1", false, 1, 64, "Worker threads of each instance." });
+	if (!own)
+		rows_add(r, &(struct config_row){ table, CONFIG_ANY, NULL, true, 0, 0, "Keys of another service." });
+}
+
+static int rows_add_services(struct rows *r, struct env *env, const char *file, const char *own, char *error,
+			     size_t size)
+{
+	static const struct config_row loose[] = {
+		{ "*", CONFIG_ANY, NULL, true, 0, 0, "" },
+		{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+	};
+	struct config *c;
+	int err = config_load(env, file, loose, error, size, &c);
+
+	if (err < 0)
+		return err;
+	for (size_t i = 1; i <= config_count(c, "instances"); i++) {
+		char path[64];
+
+		snprintf(path, sizeof path, "instances[%zu].service", i);
+		const char *name = config_string(c, path, "");
+
+		if (*name && strlen(name) < 32)
+			rows_add_service(r, name, own && !strcmp(name, own));
+	}
+	config_free(c);
+	return 0;
+}
+
+int service_config_load(struct env *env, const char *file, const char *own, const struct config_row *own_rows,
+			char *error, size_t error_size, struct config **out)
+{
+	struct rows *r = calloc(1, sizeof *r);
+	int err;
+
+	assert(r);
+	rows_add_all(r, service_config_rows);
+	rows_add_all(r, own_rows);
+	err = rows_add_services(r, env, file, own, error, error_size);
+	if (err == 0)
+		err = config_load(env, file, r->row, error, error_size, out);
+	free(r);
+	return err;
+}

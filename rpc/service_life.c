@@ -1,0 +1,269 @@
+#include <assert.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/app.h"
+#include "rpc/service_private.h"
+
+/*
+ * The order of a service's life. Everything here is on the control thread unless its name begins with worker_.
+ *
+ *   life_start → init_service → workers start … all up → reg_service → ready
+ *   stop wanted → draining … nothing under way → stop_service → workers stop … all down → the control loop ends
+ */
+#define DRAIN_LOOK_MS 10
+
+static void life_workers_up(void *arg);
+static void life_worker_down(void *arg);
+
+/* ---- workers --------------------------------------------------------------------------------------------------- */
+
+static void worker_begin(struct loop *loop, void *arg)
+{
+	struct worker *w = arg;
+	struct service *s = w->service;
+
+	w->loop = loop;
+	w->client = rpc_client_new(w);
+	w->server = rpc_server_new(w);
+	if (s->sqllog)
+		sqllog_join(s->sqllog, loop);
+	if (s->def->worker_start && s->def->worker_start(w) < 0)
+		service_fail(s, "%s: worker %u did not start", s->id, w->index);
+	else if (s->lua_src)
+		app_open(w);
+	loop_call(s->control, life_workers_up, s);
+}
+
+static void worker_end(struct loop *loop, void *arg)
+{
+	struct worker *w = arg;
+	struct service *s = w->service;
+
+	(void)loop;
+	if (s->def->worker_stop)
+		s->def->worker_stop(w);
+	app_close(w->app);
+	w->app = NULL;
+	rpc_server_close(w->server);
+	rpc_client_stop(w->client);
+	loop_call(s->control, life_worker_down, s);
+}
+
+/* The last answers still go out. */
+static void worker_close_links(struct worker *w, void *arg)
+{
+	(void)arg;
+	rpc_server_stop(w->server);
+}
+
+static void worker_drain(struct worker *w, void *arg)
+{
+	(void)arg;
+	rpc_server_drain(w->server);
+	if (w->service->def->worker_drain)
+		w->service->def->worker_drain(w);
+}
+
+static int workers_start(struct service *s)
+{
+	s->worker = calloc(s->workers, sizeof *s->worker);
+	assert(s->worker);
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct worker *w = s->worker[i] = calloc(1, sizeof *w);
+
+		assert(w);
+		w->service = s;
+		w->index = i;
+		w->routes = route_ref(s->p->routes);
+	}
+	for (unsigned i = 0; i < s->workers; i++) {
+		char name[32];
+		int err;
+
+		snprintf(name, sizeof name, "worker-%u", i);
+		err = loop_start(s->env, name, i, worker_begin, worker_end, s->worker[i], &s->worker[i]->loop);
+		if (err < 0) {
+			service_fail(s, "%s: thread %s did not start: %s", s->id, name, env_last_error());
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* ---- start ------------------------------------------------------------------------------------------------------- */
+
+static void on_signal(void *arg, int signo)
+{
+	struct service *s = arg;
+
+	log_info(s->log, "service.signal", "signal=%d", signo);
+	life_stop_requested(s);
+}
+
+static int control_worker_start(struct service *s)
+{
+	struct worker *w = &s->p->control_worker;
+
+	w->service = s;
+	w->index = SERVICE_CONTROL_WORKER;
+	w->loop = s->control;
+	w->routes = route_ref(s->p->routes);
+	w->client = rpc_client_new(w);
+	return routes_watch(s);
+}
+
+void life_start(struct loop *control, void *arg)
+{
+	struct service *s = arg;
+
+	s->control = control;
+	env_signal(control->ev, SIGTERM, on_signal, s);
+	env_signal(control->ev, SIGINT, on_signal, s);
+	if (control_worker_start(s) < 0)
+		service_fail(s, "%s: %s cannot be watched: %s", s->id, s->var, env_last_error());
+	else if (s->def->init_service && s->def->init_service(s) < 0)
+		service_fail(s, "%s: init_service failed", s->id);
+	else
+		workers_start(s);
+}
+
+static void life_workers_up(void *arg)
+{
+	struct service *s = arg;
+
+	if (++s->p->workers_up < s->workers || s->p->stopping || service_failure(s))
+		return;
+	if (reg_service(s) < 0)
+		return;
+	atomic_store(&s->state, SERVICE_READY);
+	log_info(s->log, "service.ready", "workers=%u epoch=%llu rpc=%u http=%u", s->workers,
+		 (unsigned long long)s->epoch, s->row->rpc_port, s->row->http_port);
+}
+
+static const char *port_trouble(int err)
+{
+	return err == ERR_EXISTS ? "another process has the port" : env_last_error();
+}
+
+int reg_service(struct service *s)
+{
+	int err = acceptor_start(s, s->row->host, s->row->rpc_port, &s->p->acceptor);
+
+	if (err < 0) {
+		service_fail(s, "%s: rpc port %s:%u: %s", s->id, s->row->host, s->row->rpc_port, port_trouble(err));
+		return err;
+	}
+	if (s->row->http_port && (err = http_face_start(s, &s->p->http)) < 0) {
+		service_fail(s, "%s: http port %s:%u: %s", s->id, s->row->host, s->row->http_port, port_trouble(err));
+		return err;
+	}
+	s->p->reg_done = true;
+	return 0;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------------------------- */
+
+static bool is_quiet(struct service *s)
+{
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct worker *w = s->worker[i];
+
+		if (!w->server || atomic_load(&w->server->in_flight) || atomic_load(&w->busy))
+			return false;
+	}
+	return true;
+}
+
+static void life_close_links(struct service *s)
+{
+	acceptor_stop(s->p->acceptor);
+	s->p->acceptor = NULL;
+	if (s->def->stop_service && s->p->reg_done)
+		s->def->stop_service(s);
+	service_each(s, worker_close_links, NULL);
+	for (unsigned i = 0; i < s->workers; i++)
+		loop_stop(s->worker[i]->loop);
+}
+
+static void on_drain_timer(struct timer *t, uint64_t now_ms)
+{
+	struct service_private *p =
+		(struct service_private *)((char *)t - offsetof(struct service_private, drain_timer));
+	struct service *s = p->control_worker.service;
+
+	if (is_quiet(s) || now_ms >= p->drain_until_ms)
+		life_close_links(s);
+	else
+		loop_timer(s->control, t, DRAIN_LOOK_MS);
+}
+
+void life_drain(struct service *s)
+{
+	struct service_private *p = s->p;
+
+	if (p->stopping)
+		return;
+	p->stopping = true;
+	atomic_store(&s->state, SERVICE_DRAINING);
+	log_info(s->log, "service.draining", "after_s=%llu",
+		 (unsigned long long)((env_mono_ns(s->env) - p->started_ns) / 1000000000u));
+	p->drain_timer.fire = on_drain_timer;
+	p->drain_until_ms = s->control->now_ms + (uint64_t)config_int(s->config, "rpc.drain_s", 5) * 1000;
+	service_each(s, worker_drain, NULL);
+	loop_timer(s->control, &p->drain_timer, DRAIN_LOOK_MS);
+}
+
+/* A service that has not come up yet has nothing to drain. */
+void life_stop_requested(void *arg)
+{
+	struct service *s = arg;
+
+	if (s->p->stopping)
+		return;
+	if (atomic_load(&s->state) == SERVICE_READY) {
+		life_drain(s);
+		return;
+	}
+	s->p->stopping = true;
+	if (s->worker && s->worker[0]->loop)
+		life_close_links(s);
+	else {
+		s->p->workers_down = s->workers;
+		loop_call(s->control, life_worker_down, s);
+	}
+}
+
+static void life_ended(struct service *s)
+{
+	struct service_private *p = s->p;
+
+	http_face_stop(p->http);
+	env_watch_close(p->route_watch);
+	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */
+	atomic_store(&s->state, SERVICE_STOPPED);
+	log_info(s->log, "service.stopped", "uptime_s=%llu",
+		 (unsigned long long)((env_mono_ns(s->env) - p->started_ns) / 1000000000u));
+	if (p->options.on_stopped)
+		p->options.on_stopped(p->options.arg, s);
+	loop_stop(s->control);
+}
+
+static void life_worker_down(void *arg)
+{
+	struct service *s = arg;
+
+	if (++s->p->workers_down < s->workers)
+		return;
+	for (unsigned i = 0; s->worker && i < s->workers; i++) {
+		struct worker *w = s->worker[i];
+
+		if (w->loop)
+			loop_join(w->loop);
+		rpc_client_free(w->client);
+		rpc_server_free(w->server);
+		route_unref(w->routes);
+	}
+	life_ended(s);
+}

@@ -1,0 +1,84 @@
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/service.h"
+#include "rpc/service_config.h"
+#include "rpc/version.h"
+
+static void usage(const struct service_def *def)
+{
+	char text[32768];
+
+	printf("usage: %s --config FILE --instance ID\n\n"
+	       "One process of Loquat's %s service.\n\n"
+	       "  --config FILE    the cluster's configuration (deploy/cluster.lua)\n"
+	       "  --instance ID    which row of it this process is, such as %s-1\n"
+	       "  --help           this text\n"
+	       "  --version        the version\n\nKeys of the configuration:\n",
+	       def->name, def->name, def->name);
+	config_help(service_config_rows, text, sizeof text);
+	fputs(text, stdout);
+	if (def->config) {
+		config_help(def->config, text, sizeof text);
+		printf("\nKeys of this service:\n%s", text);
+	}
+}
+
+static int complain(const struct service_def *def, const char *text)
+{
+	fprintf(stderr, "%s: %s\n", def->name, text);
+	return 2;
+}
+
+static int run(const struct service_def *def, const struct service_options *o)
+{
+	struct env *env = env_new();
+	struct service *s;
+	char error[512] = "start-up failed";
+	int status = 0;
+
+	if (service_start(env, def, o, error, sizeof error, &s) < 0) {
+		env_free(env);
+		return complain(def, error);
+	}
+	loop_join(s->control);
+	if (service_failure(s))
+		status = complain(def, service_failure(s));
+	service_free(s);
+	env_free(env);
+	return status;
+}
+
+int service_main(int argc, char **argv, const struct service_def *def)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' },
+		{ "instance", required_argument, NULL, 'i' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },
+		{ NULL, 0, NULL, 0 },
+	};
+	struct service_options o = { .config_file = "deploy/cluster.lua" };
+	int c;
+
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		char text[256];
+
+		switch (c) {
+		case 'c': o.config_file = optarg; break;
+		case 'i': o.instance = optarg; break;
+		case 'h': usage(def); return 0;
+		case 'v': printf("%s " LOQUAT_VERSION "\n", def->name); return 0;
+		default:
+			snprintf(text, sizeof text, "unknown option or missing value: %s (see --help)",
+				 argv[optind - 1]);
+			return complain(def, text);
+		}
+	}
+	if (optind < argc || !o.instance)
+		return complain(def, optind < argc ? "takes options only (see --help)"
+						   : "--instance ID is missing (see --help)");
+	return run(def, &o);
+}

@@ -1,0 +1,36 @@
+#pragma once
+#include <stdarg.h>
+#include "rpc/http.h"
+#include "rpc/peer.h"
+#include "rpc/server.h"
+#include "rpc/service.h"
+/*
+ * The frame's own part of a service: what service.c, service_life.c and http.c share. Private to rpc/.
+ *
+ * Threads: control thread, except what is marked atomic.
+ */
+struct service_private {
+	struct config *config; /* the owner of service.config */
+	struct service_options options;
+	struct acceptor *acceptor;
+	struct http_face *http;
+	struct worker control_worker; /* makes the calls that come by HTTP */
+	struct env_watch *route_watch;
+	struct timer drain_timer;
+	uint64_t drain_until_ms;
+	unsigned workers_up, workers_down;
+	bool stopping, reg_done;
+	_Atomic bool failed;
+	char failure[512];
+	struct route_table *routes; /* the newest */
+	uint64_t started_ns;
+	char config_file[ENV_PATH_MAX];
+};
+
+/* service_life.c: the order of start and stop, on the control thread */
+void life_start(struct loop *control, void *arg);
+void life_stop_requested(void *arg); /* by signal, admin or failure */
+void life_drain(struct service *s);  /* begins draining; stops when done */
+/* service_routes.c */
+int routes_open(struct service *s, char *error, size_t error_size);
+int routes_watch(struct service *s);
