@@ -38,6 +38,7 @@ struct signal_slot {
 	void *arg;
 };
 
+struct http_call;
 struct env_loop {
 	struct env *env;
 	struct event_base *base;
@@ -51,6 +52,8 @@ struct env_loop {
 	struct event wake_ev, timer_ev;
 	struct signal_slot *signals;
 	_Atomic uint64_t signals_pending; /* bit = signal number, set in the handler */
+	struct env_http *https;           /* its servers */
+	struct http_call *calls;          /* HTTP calls under way */
 	_Atomic int interrupting;         /* enum interrupt_state */
 	void (*interrupt)(void *arg);
 	void *interrupt_arg;
@@ -68,6 +71,9 @@ static inline void env_real_enter(struct env_loop *l)
 	if (l->ops->on_wake)
 		l->ops->on_wake(l->arg);
 }
+
+struct env_loop *env_real_current(void);     /* NULL on a thread that is no loop */
+void env_real_http_stop(struct env_loop *l); /* drops the calls under way, without an answer */
 
 /* Keeps errno's words for env_last_error and returns the code: ERR_NOT_FOUND, _EXISTS, _FULL, _NOMEM, else ERR_IO. */
 int env_real_errno(int number);

@@ -11,6 +11,11 @@
 
 static _Thread_local struct env_loop *current;
 
+struct env_loop *env_real_current(void)
+{
+	return current;
+}
+
 bool env_loop_is_current(struct env_loop *loop)
 {
 	return current == loop;
@@ -212,6 +217,7 @@ static void *loop_main(void *arg)
 	loop_turns(l);
 	if (l->ops->on_stop)
 		l->ops->on_stop(l->arg);
+	env_real_http_stop(l);
 	return NULL;
 }
 

@@ -1,0 +1,179 @@
+#include "common/env_real.h"
+#include <arpa/inet.h>
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <event2/buffer.h>
+#include <event2/http.h>
+#include <event2/keyvalq_struct.h>
+
+/* The HTTP client: one connection per call, and a deadline over all of it (evhttp's own is per read). */
+enum { HEADER_BYTES_MAX = 64 * 1024, BODY_BYTES_MAX = 64 * 1024 * 1024 };
+
+struct http_call {
+	struct http_call *next, **prev;
+	struct env_loop *loop;
+	struct evhttp_connection *con;
+	struct event deadline, done;
+	struct env_http_answer answer;
+	char *body;
+	void (*on_answer)(void *arg, const struct env_http_answer *a);
+	void *arg;
+};
+
+static void call_free(struct http_call *c)
+{
+	*c->prev = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	event_del(&c->deadline);
+	event_del(&c->done);
+	if (c->con)
+		evhttp_connection_free(c->con); /* with its request, without calling on_response */
+	free(c->body);
+	free(c);
+}
+
+void env_real_http_stop(struct env_loop *l)
+{
+	while (l->calls)
+		call_free(l->calls);
+}
+
+static void finish(struct http_call *c)
+{
+	void (*on_answer)(void *arg, const struct env_http_answer *a) = c->on_answer;
+	on_answer(c->arg, &c->answer);
+	call_free(c);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct http_call *c = arg;
+	env_real_enter(c->loop);
+	c->answer = (struct env_http_answer){ .err = ERR_TIMEOUT, .body = "" };
+	finish(c);
+}
+
+static void on_done(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct http_call *c = arg;
+	env_real_enter(c->loop);
+	finish(c);
+}
+
+/* Only keeps the answer: the connection cannot be freed from inside its own callback. */
+static void on_response(struct evhttp_request *req, void *arg)
+{
+	struct http_call *c = arg;
+	int status = req ? evhttp_request_get_response_code(req) : 0;
+	if (status) {
+		struct evbuffer *in = evhttp_request_get_input_buffer(req);
+		size_t n = evbuffer_get_length(in);
+		if ((c->body = malloc(n + 1))) {
+			evbuffer_copyout(in, c->body, n);
+			c->body[n] = '\0';
+			c->answer = (struct env_http_answer){ .status = status, .body = c->body, .n = n };
+		}
+	}
+	event_active(&c->done, EV_TIMEOUT, 1);
+}
+
+static int command(const char *method, enum evhttp_cmd_type *out)
+{
+	static const struct {
+		const char *name;
+		enum evhttp_cmd_type type;
+	} methods[] = {
+		{ "GET", EVHTTP_REQ_GET }, { "POST", EVHTTP_REQ_POST },     { "HEAD", EVHTTP_REQ_HEAD },
+		{ "PUT", EVHTTP_REQ_PUT }, { "DELETE", EVHTTP_REQ_DELETE },
+	};
+	for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+		if (!strcmp(methods[i].name, method)) {
+			*out = methods[i].type;
+			return 0;
+		}
+	}
+	return ERR_BAD_REQUEST;
+}
+
+static bool is_address(const char *host)
+{
+	unsigned char bytes[sizeof(struct in6_addr)];
+	return inet_pton(AF_INET, host, bytes) == 1 || inet_pton(AF_INET6, host, bytes) == 1;
+}
+
+static int add_headers(struct evkeyvalq *out, const char *host, uint16_t port, const char *const *headers)
+{
+	char text[ENV_ADDR_MAX];
+	snprintf(text, sizeof text, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+	evhttp_add_header(out, "Host", text);
+	evhttp_add_header(out, "Connection", "close");
+	for (; headers && *headers; headers++) {
+		char name[128];
+		const char *colon = strchr(*headers, ':');
+		if (!colon || (size_t)(colon - *headers) >= sizeof name)
+			return ERR_BAD_REQUEST;
+		snprintf(name, sizeof name, "%.*s", (int)(colon - *headers), *headers);
+		if (evhttp_add_header(out, name, colon + 1 + strspn(colon + 1, " ")) < 0)
+			return ERR_BAD_REQUEST; /* a line break in it */
+	}
+	return 0;
+}
+
+static struct http_call *call_new(struct env_loop *loop, const char *host, uint16_t port, uint32_t timeout_ms)
+{
+	struct http_call *c = calloc(1, sizeof *c);
+	if (!c)
+		return NULL;
+	struct timeval timeout = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
+	*c = (struct http_call){ .next = loop->calls, .prev = &loop->calls, .loop = loop };
+	c->answer = (struct env_http_answer){ .err = ERR_UNAVAILABLE, .body = "" };
+	if (c->next)
+		c->next->prev = &c->next;
+	loop->calls = c;
+	evtimer_assign(&c->deadline, loop->base, on_deadline, c);
+	event_assign(&c->done, loop->base, -1, 0, on_done, c);
+	if (!(c->con = evhttp_connection_base_new(loop->base, NULL, host, port))) {
+		call_free(c);
+		return NULL;
+	}
+	evhttp_connection_set_max_headers_size(c->con, HEADER_BYTES_MAX);
+	evhttp_connection_set_max_body_size(c->con, BODY_BYTES_MAX);
+	evtimer_add(&c->deadline, &timeout);
+	timeout.tv_sec++; /* evhttp's must not come first: it looks like a lost connection */
+	evhttp_connection_set_timeout_tv(c->con, &timeout);
+	return c;
+}
+
+int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
+{
+	assert(env_loop_is_current(loop));
+	enum evhttp_cmd_type type;
+	if (!is_address(host) || command(method, &type) < 0)
+		return ERR_BAD_REQUEST;
+	struct http_call *c = call_new(loop, host, port, timeout_ms);
+	if (!c)
+		return ERR_NOMEM;
+	c->on_answer = on_answer;
+	c->arg = arg;
+	struct evhttp_request *req = evhttp_request_new(on_response, c);
+	int err = req ? add_headers(evhttp_request_get_output_headers(req), host, port, headers) : ERR_NOMEM;
+	if (err < 0) {
+		if (req)
+			evhttp_request_free(req);
+		call_free(c);
+		return err;
+	}
+	if (n)
+		evbuffer_add(evhttp_request_get_output_buffer(req), body, n);
+	/* req is evhttp's from here; if it could not be sent, the answer stays "unavailable" and comes as all others do. */
+	if (evhttp_make_request(c->con, req, type, path_and_query) < 0)
+		event_active(&c->done, EV_TIMEOUT, 1);
+	return 0;
+}
