@@ -7,7 +7,7 @@
  *   2026-11-22T19:20:01.123456Z info connector-1 session.open sid=17 addr=127.0.0.1:40312
  *
  * Threads: log_* from any thread; a log thread of its own writes. Levels may be changed by any thread.
- * Memory:  a bounded ring; when it is full lines are dropped and counted, and the count is logged.
+ * Memory:  a bounded ring of 1 MiB; when it is full lines are dropped and counted, and the count is logged.
  * Values:  strings are quoted and escaped where they hold space, quotes, control or non-UTF-8 bytes,
  *          so nothing a client sends can forge a line. One line is at most LOG_LINE_MAX bytes, cut with "…".
  */
@@ -15,17 +15,20 @@
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 struct log;
 
-/* Writes to fd 2 (path NULL) or appends to a file. instance stands in every line. */
+/* Writes to fd 2 (path NULL) or appends to a file. instance stands in every line. ERR_IO, ERR_NOMEM and env_file_open's */
 int log_open(struct env *env, const char *instance, const char *path, enum log_level level, struct log **out);
 void log_close(struct log *log); /* flushes; NULL is fine */
 void log_level_set(struct log *log, enum log_level level);
 enum log_level log_level_get(const struct log *log);
-int log_level_parse(const char *word); /* "debug" "info" "warn" "error"; ERR_BAD_REQUEST */
-uint64_t log_dropped(const struct log *log);
+int log_level_parse(const char *word);       /* "debug" "info" "warn" "error"; ERR_BAD_REQUEST */
+uint64_t log_dropped(const struct log *log); /* lines lost to a full ring or a failed write */
 
 /*
  * fmt is key=value text with printf conversions: "sid=%llu addr=%s". A %s value is quoted and escaped
- * as needed; %.*s too. Only %s %.*s %d %i %u %ld %lu %lld %llu %zu %zd %x %llx %c %f %g %% are known.
+ * as needed; %.*s too. Only %s %.*s %d %i %u %ld %lu %lld %llu %zu %zd %x %llx %c %f %g %% are known, with a
+ * width ("%02x") and for %f and %g a precision; at any other the line is cut. Everything is copied: event, fmt
+ * and the strings may change after the call. It takes no lock and makes no system call but, when the log thread
+ * sleeps, one to wake it.
  */
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
