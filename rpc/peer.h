@@ -86,6 +86,6 @@ struct peer *peer_find(struct rpc_client *c, const char *instance, uint32_t remo
 struct peer *peer_get(struct rpc_client *c, const struct route_row *row, uint32_t remote_worker); /* connects if idle */
 void peer_remove(struct peer *p); /* from the client; its pendings must be gone */
 /* client.c, used by peer.c */
-void client_ready(struct peer *p);              /* sends what waits */
-void client_lost(struct peer *p); /* the link broke: retries, or ends, what was under way */
+void client_ready(struct peer *p); /* sends what waits */
+void client_lost(struct peer *p);  /* the link broke: retries, or ends, what was under way */
 void client_response(struct peer *p, const struct frame_response *r);

@@ -1,0 +1,309 @@
+#include "rpc/app.h"
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/lua_json.h"
+#include "common/lua_pb.h"
+#include "rpc/app_private.h"
+
+struct app *app_of(lua_State *L)
+{
+	return luahost_user(luahost_of(L));
+}
+
+struct app_job *app_job_of(lua_State *L)
+{
+	struct luajob *job = luahost_job(L);
+
+	return job && job->tag == &app_job_tag ? (struct app_job *)job : NULL;
+}
+
+struct luahost *app_host(struct app *a)
+{
+	return a->host;
+}
+
+void app_raise(lua_State *L, const char *fmt, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	luaL_error(L, "%s", text);
+	abort(); /* luaL_error does not return */
+}
+
+int app_push_error(lua_State *L, int err, struct span message, enum effect effect)
+{
+	lua_pushnil(L);
+	lua_pushstring(L, err_word(err_public(err)));
+	lua_pushlstring(L, message.p ? message.p : "", message.n);
+	lua_pushstring(L, effect_word(effect));
+	return 4;
+}
+
+/* ---- requests ----------------------------------------------------------------------------------------------------- */
+
+static void push_call_info(lua_State *L, const struct app_job *j)
+{
+	lua_createtable(L, 0, 3);
+	lua_pushlstring(L, j->in.data, j->key_n);
+	lua_setfield(L, -2, "key");
+	lua_pushstring(L, j->instance);
+	lua_setfield(L, -2, "from");
+	if (j->once_n) {
+		lua_pushlstring(L, j->in.data + j->key_n, j->once_n);
+		lua_setfield(L, -2, "once");
+	}
+}
+
+static int push_request(lua_State *L, struct luajob *self)
+{
+	struct app_job *j = (struct app_job *)self;
+	const char *body = j->in.data + j->key_n + j->once_n;
+	size_t n = j->body_n;
+	unsigned unknown = 0;
+	int err;
+
+	if (!luahost_push_method(L, j->method)) {
+		snprintf(j->why, sizeof j->why, "%s is not there", j->method->full);
+		return ERR_NOT_FOUND;
+	}
+	if (j->session)
+		lua_rawgeti(L, LUA_REGISTRYINDEX, j->session->table);
+	if (j->json)
+		err = lua_json_decode(L, j->method->in, n ? body : "{}", n ? n : 2, j->why, sizeof j->why);
+	else
+		err = lua_pb_decode(L, j->method->in, body, n, &unknown, j->why, sizeof j->why);
+	if (err < 0)
+		return err == ERR_CORRUPT ? ERR_BAD_REQUEST : err;
+	if (!j->session)
+		push_call_info(L, j);
+	return 2;
+}
+
+static struct app_job *request_job(struct app *a, const struct rpc_request *r)
+{
+	struct app_job *j = app_job_new(a, r->sid && r->method->is_handler ? APP_HANDLER : APP_REMOTE);
+
+	j->job.name = r->method->full;
+	j->job.push = push_request;
+	j->method = r->method;
+	j->handle = r->handle;
+	j->trace = r->trace;
+	j->deadline_ms = r->deadline_ms;
+	j->json = r->json;
+	memcpy(j->instance, r->instance, sizeof j->instance);
+	buf_clear(&j->in);
+	buf_add(&j->in, r->key.p, r->key.n);
+	buf_add(&j->in, r->once_key.p, r->once_key.n);
+	buf_add(&j->in, r->body.p, r->body.n);
+	j->key_n = (uint32_t)r->key.n;
+	j->once_n = (uint32_t)r->once_key.n;
+	j->body_n = (uint32_t)r->body.n;
+	return j;
+}
+
+static void on_request(void *arg, struct rpc_request *r)
+{
+	struct app *a = arg;
+	struct app_job *j = request_job(a, r);
+
+	if (j->kind == APP_REMOTE) {
+		luatask_start(a->host, &j->job);
+		return;
+	}
+	j->session = app_session_get(a, r->instance, r->sid, r->uid);
+	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
+		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
+		app_job_free(j);
+	}
+}
+
+/* ---- hooks and tasks of the service's own ------------------------------------------------------------------------- */
+
+static int push_hook(lua_State *L, struct luajob *self)
+{
+	struct app_job *j = (struct app_job *)self;
+
+	if (!luahost_push_hook(L, j->hook))
+		return ERR_NOT_FOUND;
+	lua_pushlstring(L, j->in.data, j->body_n);
+	lua_pushboolean(L, j->flag);
+	return 2;
+}
+
+void app_hook(struct app *a, const char *name, const char *text, bool flag)
+{
+	struct app_job *j;
+
+	if (!a || !luahost_has_hook(a->host, name))
+		return;
+	j = app_job_new(a, APP_HOOK);
+	j->job.name = j->hook = name;
+	j->job.push = push_hook;
+	j->flag = flag;
+	j->deadline_ms = UINT64_MAX;
+	buf_clear(&j->in);
+	buf_addstr(&j->in, text ? text : "");
+	j->body_n = (uint32_t)j->in.len;
+	luatask_start(a->host, &j->job);
+}
+
+bool app_has_http(struct app *a)
+{
+	return luahost_has_hook(a->host, "http");
+}
+
+static int push_http(lua_State *L, struct luajob *self)
+{
+	struct app_job *j = (struct app_job *)self;
+
+	if (!luahost_push_hook(L, "http"))
+		return ERR_NOT_FOUND;
+	lua_createtable(L, 0, 4);
+	lua_pushstring(L, j->http_method);
+	lua_setfield(L, -2, "method");
+	lua_pushstring(L, j->http_path);
+	lua_setfield(L, -2, "path");
+	lua_pushstring(L, j->http_signature);
+	lua_setfield(L, -2, "signature");
+	lua_pushlstring(L, j->in.data, j->body_n);
+	lua_setfield(L, -2, "body");
+	return 1;
+}
+
+void app_http(struct app *a, const struct app_http *q)
+{
+	struct app_job *j = app_job_new(a, APP_HTTP);
+
+	j->job.name = "http";
+	j->job.push = push_http;
+	j->http = *q;
+	j->deadline_ms = a->worker->loop->now_ms + 10000;
+	snprintf(j->http_method, sizeof j->http_method, "%s", q->method);
+	snprintf(j->http_path, sizeof j->http_path, "%s", q->path);
+	snprintf(j->http_signature, sizeof j->http_signature, "%s", q->signature ? q->signature : "");
+	buf_clear(&j->in);
+	buf_add(&j->in, q->body, q->body_n);
+	j->body_n = (uint32_t)q->body_n;
+	luatask_start(a->host, &j->job);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------ */
+
+static void register_methods(struct app *a)
+{
+	struct worker *w = a->worker;
+	struct schema *schema = w->service->schema;
+
+	for (size_t i = 0; i < schema_methods(schema); i++) {
+		const struct msg_method *m = schema_method_at(schema, i);
+
+		if (!strcmp(m->service, w->service->def->name) && luahost_has_method(a->host, m))
+			rpc_handle(w, m, on_request, a);
+	}
+}
+
+static int open_libraries(struct app *a)
+{
+	lua_State *L = luahost_state(a->host);
+	int err = luahost_library(a->host, "app", app_rpc_lib);
+
+	(void)L;
+	if (err == 0)
+		err = luahost_library(a->host, "db", app_db_lib);
+	return err;
+}
+
+static int app_load(struct app *a)
+{
+	struct service *s = a->worker->service;
+	char error[1024];
+	int err = luahost_load(a->host, s->lua_src, error, sizeof error);
+
+	if (err < 0)
+		service_fail(s, "%s: %s", s->id, error);
+	return err;
+}
+
+static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool up)
+{
+	(void)epoch;
+	app_hook(w->app, "on_peer", instance, up);
+}
+
+void app_open(struct worker *w)
+{
+	struct app *a = calloc(1, sizeof *a);
+	struct service *s = w->service;
+	struct luahost_options o = {
+		.loop = w->loop,
+		.log = s->log,
+		.schema = s->schema,
+		.user = a,
+		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
+		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
+	};
+
+	assert(a);
+	a->worker = w;
+	w->app = a;
+	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);
+	a->kick = schema_method(s->schema, "connector.connectorRemote.kick", 30);
+	a->attr = schema_method(s->schema, "connector.connectorRemote.attr", 30);
+	if (luahost_new(&o, &a->host) < 0 || open_libraries(a) < 0) {
+		service_fail(s, "%s: the Lua state could not be made", s->id);
+		return;
+	}
+	app_db_open(a);
+	if (app_load(a) < 0)
+		return;
+	register_methods(a);
+	app_session_sweep_start(a);
+	if (!w->on_peer)
+		w->on_peer = on_peer;
+	app_hook(a, "init_service", "", false);
+}
+
+void app_close(struct app *a)
+{
+	if (!a)
+		return;
+	if (a->host) {
+		app_sessions_close(a);
+		luahost_free(a->host);
+	}
+	app_db_close(a);
+	while (a->free_jobs) {
+		struct app_job *j = a->free_jobs;
+
+		a->free_jobs = j->next_free;
+		sql_record_release(&j->record);
+		buf_release(&j->in);
+		buf_release(&j->out);
+		free(j);
+	}
+	buf_release(&a->scratch);
+	buf_release(&a->text);
+	free(a);
+}
+
+int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size)
+{
+	return luahost_prepare(a->host, src, error, error_size);
+}
+
+void app_switch(struct app *a)
+{
+	luahost_switch(a->host);
+	register_methods(a);
+}
+
+void app_abort(struct app *a)
+{
+	luahost_abort(a->host);
+}

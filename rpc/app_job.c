@@ -1,0 +1,296 @@
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/lua_json.h"
+#include "common/lua_pb.h"
+#include "rpc/app_private.h"
+
+/*
+ * The end of a task: its answer is encoded while its values are there, then its record is handed to the SQL log and its
+ * staged changes are applied, in one go; the answer leaves when the record is durable.
+ */
+const char app_job_tag;
+
+struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
+{
+	struct app_job *j = a->free_jobs;
+
+	if (j) {
+		a->free_jobs = j->next_free;
+	} else {
+		j = calloc(1, sizeof *j);
+		assert(j);
+		j->app = a;
+		sql_record_init(&j->record);
+	}
+	j->job = (struct luajob){ .tag = &app_job_tag, .done = app_job_done };
+	j->kind = kind;
+	j->method = NULL;
+	j->session = NULL;
+	j->handle = j->trace = j->waiting_task = 0;
+	j->json = j->relaxed = j->committed = j->recording = false;
+	j->changes = j->function = LUA_NOREF;
+	j->why[0] = '\0';
+	j->n_changes = j->attrs = 0;
+	j->key_n = j->once_n = j->body_n = 0;
+	return j;
+}
+
+#define KEEP_BYTES 4096 /* a pooled job keeps no larger buffers */
+
+static void keep_small(struct buf *b)
+{
+	if (b->cap > KEEP_BYTES)
+		buf_release(b);
+	else
+		buf_clear(b);
+}
+
+void app_job_free(struct app_job *j)
+{
+	struct app *a = j->app;
+	lua_State *L = luahost_state(a->host);
+
+	app_job_discard(j);
+	luaL_unref(L, LUA_REGISTRYINDEX, j->function);
+	keep_small(&j->in);
+	keep_small(&j->out);
+	j->next_free = a->free_jobs;
+	a->free_jobs = j;
+}
+
+/* ---- all or nothing ------------------------------------------------------------------------------------------- */
+
+void app_job_discard(struct app_job *j)
+{
+	if (j->recording)
+		sql_record_clear(&j->record);
+	j->recording = false;
+	luaL_unref(luahost_state(j->app->host), LUA_REGISTRYINDEX, j->changes);
+	j->changes = LUA_NOREF;
+	j->n_changes = 0;
+}
+
+/* The list is {table, field, value, table, field, value, …}; a nil value is written as the list itself. */
+static int apply_changes(lua_State *L, void *arg)
+{
+	struct app_job *j = arg;
+
+	lua_rawgeti(L, LUA_REGISTRYINDEX, j->changes);
+	for (unsigned i = 0; i < j->n_changes; i++) {
+		lua_rawgeti(L, -1, 3 * i + 1);
+		lua_rawgeti(L, -2, 3 * i + 2);
+		lua_rawgeti(L, -3, 3 * i + 3);
+		if (lua_rawequal(L, -1, -4)) {
+			lua_pop(L, 1);
+			lua_pushnil(L);
+		}
+		lua_rawset(L, -3);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+	return 0;
+}
+
+int app_job_commit(struct app_job *j, uint64_t *lsn)
+{
+	struct app *a = j->app;
+	int err = 0;
+
+	*lsn = 0;
+	if (j->recording && j->record.statements) {
+		struct sqllog *log = a->worker->service->sqllog;
+
+		j->record.trace = j->trace;
+		err = log ? sqllog_append(log, &j->record, lsn) : ERR_UNAVAILABLE;
+	}
+	/* the record is on its way: from here on memory must follow, and table writes to existing tables only grow them */
+	if (err == 0 && j->n_changes && luahost_protected(a->host, apply_changes, j) < 0)
+		env_abort(a->worker->loop->env, "a committed change could not be applied in memory");
+	if (err == 0 && *lsn)
+		j->committed = true;
+	app_job_discard(j);
+	return err;
+}
+
+/* ---- the answer ------------------------------------------------------------------------------------------------ */
+
+static void send_attrs(struct app_job *j, struct rpc_attr attrs[FRAME_ATTRS_MAX])
+{
+	for (unsigned i = 0; i < j->attrs; i++) {
+		attrs[i].name = span_of(j->attr[i].name, strlen(j->attr[i].name));
+		attrs[i].value = span_of(j->attr[i].value, strlen(j->attr[i].value));
+	}
+}
+
+static void answer_ok(struct app_job *j)
+{
+	struct rpc_attr attrs[FRAME_ATTRS_MAX];
+
+	if (j->kind == APP_HTTP) {
+		j->http.on_answer(j->http.arg, (int)j->waiting_err, j->out.data, j->out.len);
+	} else if (j->handle) {
+		send_attrs(j, attrs);
+		rpc_answer_ok(j->app->worker, j->handle, span_of(j->out.data, j->out.len), attrs, j->attrs);
+	}
+	app_job_free(j);
+}
+
+static void answer_err(struct app_job *j, int err, const char *message)
+{
+	enum effect effect = err_public(err) == ERR_UNKNOWN ? EFFECT_UNKNOWN : j->committed ? EFFECT_DONE : EFFECT_NONE;
+
+	if (j->kind == APP_HTTP)
+		j->http.on_answer(j->http.arg, err_http(err), message, strlen(message));
+	else if (j->handle)
+		rpc_answer_err(j->app->worker, j->handle, err, effect, message);
+	app_job_free(j);
+}
+
+static void keys_lost(struct app_job *j, const char *keys)
+{
+	char list[SQLLOG_KEY_MAX], *at = list, *key;
+
+	snprintf(list, sizeof list, "%s", keys);
+	while ((key = strsep(&at, ",")))
+		app_hook(j->app, "on_lost", key, false);
+}
+
+static void on_landed(struct sqllog_waiter *w, int err)
+{
+	struct app_job *j = (struct app_job *)((char *)w - offsetof(struct app_job, waiter));
+
+	if (err < 0) {
+		keys_lost(j, (char *)j->in.data + j->key_n + j->once_n + j->body_n);
+		answer_err(j, ERR_UNKNOWN, "the change could not be made durable: ask again");
+		return;
+	}
+	answer_ok(j);
+}
+
+/* The keys of the record are kept behind the input: on_landed may need them when the record is long gone. */
+static void keep_keys(struct app_job *j)
+{
+	j->in.len = j->key_n + j->once_n + j->body_n;
+	buf_addstr(&j->in, j->record.keys);
+	buf_addch(&j->in, '\0');
+}
+
+static void finish(struct app_job *j)
+{
+	struct app *a = j->app;
+	uint64_t lsn;
+
+	keep_keys(j);
+	int err = app_job_commit(j, &lsn);
+
+	if (err < 0) {
+		answer_err(j, err,
+			   err == ERR_BUSY ? "the SQL log is behind: try again" : "the change cannot be recorded now");
+		return;
+	}
+	if (!lsn) {
+		answer_ok(j);
+		return;
+	}
+	j->waiter.fn = on_landed;
+	sqllog_wait(a->worker->service->sqllog, a->worker->loop, &j->waiter, lsn, !j->relaxed);
+}
+
+/* A client's answer gets its code here: handlers return the fields only. An untyped answer is passed as it is. */
+static int encode_answer(struct app_job *j, lua_State *L, int index, char *why, size_t size)
+{
+	const struct msg_type *type = j->method->out;
+	size_t start = j->out.len;
+	int err;
+
+	if (!j->json)
+		return lua_pb_encode(L, index, type, &j->out, why, size);
+	if (!j->method->is_handler || type->any)
+		return lua_json_encode(L, index, type, &j->out, why, size);
+	buf_addstr(&j->out, "{\"code\":200");
+	err = lua_json_encode(L, index, type, &j->out, why, size);
+	if (err < 0) {
+		j->out.len = start;
+		return err;
+	}
+	size_t object = start + strlen("{\"code\":200");
+
+	if (j->out.len - object > 2) {
+		j->out.data[object] = ',';
+	} else { /* "{}" */
+		j->out.len = object;
+		buf_addch(&j->out, '}');
+	}
+	return 0;
+}
+
+/* nil, word, message: the handler's own refusal. What it collected is dropped. */
+static void refused(struct app_job *j, const struct luaresult *r)
+{
+	const char *word =
+		r->n > 1 && lua_type(r->L, r->first + 1) == LUA_TSTRING ? lua_tostring(r->L, r->first + 1) : "failed";
+	char message[256];
+	int err = err_from_word(word);
+
+	if (r->n > 2 && lua_type(r->L, r->first + 2) == LUA_TSTRING)
+		snprintf(message, sizeof message, "%s", lua_tostring(r->L, r->first + 2));
+	else
+		snprintf(message, sizeof message, "%s", err ? err_text(err) : word);
+	app_job_discard(j);
+	answer_err(j, err ? err : ERR_FAILED, message);
+}
+
+static void http_result(struct app_job *j, const struct luaresult *r)
+{
+	size_t n = 0;
+	const char *body = r->n > 1 ? lua_tolstring(r->L, r->first + 1, &n) : "";
+
+	j->waiting_err = (int)lua_tointeger(r->L, r->first); /* the status, kept until it is sent */
+	if (j->waiting_err >= 400)
+		app_job_discard(j);
+	buf_add(&j->out, body ? body : "", n);
+	finish(j);
+}
+
+static void method_result(struct app_job *j, const struct luaresult *r)
+{
+	char why[LUA_WHY_MAX];
+
+	if (r->n > 1 && lua_isnil(r->L, r->first)) {
+		refused(j, r);
+		return;
+	}
+	if (r->n == 0)
+		lua_pushnil(r->L);
+	int index = r->n == 0 ? lua_gettop(r->L) : r->first;
+
+	if (j->handle && encode_answer(j, r->L, index, why, sizeof why) < 0) {
+		log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
+			  (unsigned long long)j->trace, why);
+		app_job_discard(j);
+		answer_err(j, ERR_FAILED, "the handler's answer is not of its type");
+		return;
+	}
+	finish(j);
+}
+
+void app_job_done(struct luajob *self, const struct luaresult *r)
+{
+	struct app_job *j = (struct app_job *)self;
+
+	if (r->err < 0) {
+		char message[256];
+
+		snprintf(message, sizeof message, "%s", *j->why ? j->why : *r->message ? r->message : err_text(r->err));
+		app_job_discard(j);
+		answer_err(j, r->err, message);
+	} else if (j->kind == APP_HTTP) {
+		http_result(j, r);
+	} else if (j->method) {
+		method_result(j, r);
+	} else {
+		finish(j);
+	}
+}

@@ -1,0 +1,109 @@
+#pragma once
+#include "common/buf.h"
+#include "common/lua_json.h"
+#include "common/token.h"
+#include "rpc/app.h"
+#include "rpc/keys.h"
+#include "rpc/peer.h"
+/*
+ * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_rpc.c (library app),
+ * app_db.c (library db), app_session.c (sessions and pushes). Private to rpc/.
+ *
+ * Threads: owner worker only.
+ */
+#define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
+#define APP_SESSION_IDLE_MS     60000
+#define APP_SESSION_BUCKETS     4096
+
+enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
+
+struct app_job {
+	struct luajob job;
+	struct app_job *next_free;
+	struct app *app;
+	enum app_job_kind kind;
+	const struct msg_method *method;
+	struct app_session *session;
+	uint64_t handle, trace, deadline_ms, start_ns;
+	bool json, relaxed, committed;
+	char instance[32];     /* who calls */
+	char why[LUA_WHY_MAX]; /* what is wrong with the request */
+	struct buf in;         /* key, once key, body */
+	uint32_t key_n, once_n, body_n;
+	/* what the task has collected */
+	struct sql_record record;
+	bool recording;
+	int changes; /* registry reference of the list of staged changes, or LUA_NOREF */
+	unsigned n_changes;
+	struct {
+		char name[32], value[64];
+	} attr[FRAME_ATTRS_MAX];
+	unsigned attrs;
+	/* the end */
+	struct buf out;
+	struct sqllog_waiter waiter;
+	uint64_t waiting_task; /* db.commit in the middle: the task to wake */
+	int waiting_err;
+	/* APP_HOOK, APP_TASK, APP_HTTP */
+	const char *hook;
+	int function; /* registry reference of a table {function, arguments…} */
+	bool flag;
+	struct app_http http;
+	char http_method[8], http_path[256], http_signature[160];
+};
+
+struct app_session {
+	struct app_session *next, **prev; /* in its bucket */
+	uint64_t sid, used_ms;
+	char instance[32];
+	int table; /* registry reference of what scripts see */
+	struct luaqueue queue;
+};
+
+struct app {
+	struct worker *worker;
+	struct luahost *host;
+	struct app_job *free_jobs;
+	struct app_session *bucket[APP_SESSION_BUCKETS];
+	size_t sessions;
+	struct timer sweep;
+	struct dbread *dbread;         /* NULL: the service has no database */
+	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */
+	const struct msg_method *kick;
+	const struct msg_method *attr;
+	struct buf scratch, text;
+};
+
+extern const char app_job_tag; /* luajob.tag of our jobs */
+
+struct app *app_of(lua_State *L);
+struct app_job *app_job_of(lua_State *L); /* the running task's job; NULL: not one of ours */
+
+/* app_job.c */
+struct app_job *app_job_new(struct app *a, enum app_job_kind kind);
+void app_job_free(struct app_job *j);
+void app_job_done(struct luajob *self, const struct luaresult *r);
+/* The staged record goes out and the staged changes are applied; > 0: an lsn to wait for, 0: nothing to wait for, or ERR_*. */
+int app_job_commit(struct app_job *j, uint64_t *lsn);
+void app_job_discard(struct app_job *j);
+/* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
+void app_check_may_wait(lua_State *L);
+
+/* app_session.c */
+struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);
+void app_session_sweep_start(struct app *a);
+void app_sessions_close(struct app *a);
+int app_session_open(lua_State *L); /* prepares the sessions' metatable */
+int app_push(lua_State *L);         /* app.push(target, route, message) */
+int app_kick(lua_State *L);         /* app.kick(session, reason) */
+
+/* app_db.c */
+void app_db_open(struct app *a);
+void app_db_close(struct app *a);
+
+/* the libraries: push one table */
+int app_rpc_lib(lua_State *L);
+int app_db_lib(lua_State *L);
+void app_raise(lua_State *L, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
+/* Pushes nil, word, message, effect; returns 4. */
+int app_push_error(lua_State *L, int err, struct span message, enum effect effect);

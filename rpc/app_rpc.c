@@ -1,0 +1,335 @@
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/lua_pb.h"
+#include "rpc/app_private.h"
+
+/* The library app: calls, pushes, tasks and what this instance is. */
+
+void app_check_may_wait(lua_State *L)
+{
+	struct app_job *j = app_job_of(L);
+
+	if (j && (j->n_changes || (j->recording && j->record.statements)))
+		app_raise(
+			L,
+			"changes are collected: nothing may wait between the check and the change (db.commit() first)");
+}
+
+/* ---- app.rpc.SERVICE.GROUP.METHOD(key, args, options) ---------------------------------------------------------------- */
+
+struct waiting_call {
+	struct app *app;
+	uint64_t task;
+	const struct msg_method *method;
+	const struct rpc_answer *answer;
+};
+
+static int push_answer(lua_State *L, void *arg)
+{
+	struct waiting_call *c = arg;
+	char why[256];
+
+	if (c->answer->err < 0)
+		return app_push_error(L, c->answer->err, c->answer->message, c->answer->effect);
+	if (lua_pb_decode(L, c->method->out, c->answer->body.p, c->answer->body.n, NULL, why, sizeof why) < 0)
+		return app_push_error(L, ERR_FAILED, span_of(why, strlen(why)), EFFECT_DONE);
+	return 1;
+}
+
+static void on_answer(void *arg, const struct rpc_answer *answer)
+{
+	struct waiting_call *c = arg;
+
+	c->answer = answer;
+	luatask_resume(c->app->host, c->task, push_answer, c);
+	free(c);
+}
+
+static void read_options(lua_State *L, int index, struct rpc_call *call)
+{
+	if (lua_isnoneornil(L, index))
+		return;
+	luaL_checktype(L, index, LUA_TTABLE);
+	if (lua_getfield(L, index, "timeout_ms") != LUA_TNIL)
+		call->timeout_ms = (uint32_t)luaL_checkinteger(L, -1);
+	if (lua_getfield(L, index, "once") != LUA_TNIL) {
+		call->once.p = luaL_checklstring(L, -1, &call->once.n);
+		if (call->once.n > 256)
+			app_raise(L, "once: at most 256 bytes");
+	}
+	if (lua_getfield(L, index, "instance") != LUA_TNIL)
+		call->to.instance = luaL_checkstring(L, -1);
+	if (lua_getfield(L, index, "worker") != LUA_TNIL)
+		call->to.worker = (int)luaL_checkinteger(L, -1);
+	lua_pop(L, 4); /* the strings stay anchored in the options' table */
+}
+
+/* What is left of the caller's own time bounds every hop. */
+static uint32_t bounded_timeout(const struct app *a, const struct app_job *j, uint32_t wanted)
+{
+	uint64_t now = a->worker->loop->now_ms, left;
+
+	if (!j || j->deadline_ms == UINT64_MAX)
+		return wanted;
+	left = j->deadline_ms > now ? j->deadline_ms - now : 1;
+	if (!wanted)
+		wanted = a->worker->client->timeout_ms;
+	return wanted < left ? wanted : (uint32_t)left;
+}
+
+static int invoke(lua_State *L)
+{
+	struct app *a = app_of(L);
+	struct app_job *j = app_job_of(L);
+	bool send = lua_toboolean(L, lua_upvalueindex(2));
+	struct rpc_call call = { .method = lua_touserdata(L, lua_upvalueindex(1)), .to.worker = -1 };
+	char why[256];
+	uint64_t task = 0;
+
+	call.to.key.p = luaL_checklstring(L, 1, &call.to.key.n);
+	read_options(L, 3, &call);
+	if (!send) {
+		app_check_may_wait(L);
+		task = luatask_wait(L);
+	}
+	buf_clear(&a->scratch);
+	if (lua_pb_encode(L, 2, call.method->in, &a->scratch, why, sizeof why) < 0)
+		app_raise(L, "%s: %s", call.method->full, why);
+	call.body = span_of(a->scratch.data, a->scratch.len);
+	call.timeout_ms = bounded_timeout(a, j, call.timeout_ms);
+	call.trace = j ? j->trace : 0;
+	if (send) {
+		rpc_call(a->worker, &call);
+		return 0;
+	}
+	struct waiting_call *c = malloc(sizeof *c);
+
+	assert(c);
+	*c = (struct waiting_call){ a, task, call.method, NULL };
+	call.on_answer = on_answer;
+	call.arg = c;
+	rpc_call(a->worker, &call);
+	return luatask_yield(L);
+}
+
+static int path_index(lua_State *L);
+
+static void push_path(lua_State *L, const char *prefix, bool send)
+{
+	lua_newtable(L);
+	lua_createtable(L, 0, 1);
+	lua_pushstring(L, prefix);
+	lua_pushboolean(L, send);
+	lua_pushcclosure(L, path_index, 2);
+	lua_setfield(L, -2, "__index");
+	lua_setmetatable(L, -2);
+}
+
+/* Names become tables, the third a function; each is made once. */
+static int path_index(lua_State *L)
+{
+	struct app *a = app_of(L);
+	const char *prefix = lua_tostring(L, lua_upvalueindex(1)), *name = luaL_checkstring(L, 2);
+	bool send = lua_toboolean(L, lua_upvalueindex(2));
+	char full[128];
+	const char *dot = strchr(prefix, '.');
+
+	snprintf(full, sizeof full, "%s%s%s", prefix, *prefix ? "." : "", name);
+	if (!dot) {
+		push_path(L, full, send);
+	} else {
+		const struct msg_method *m = schema_method(a->worker->service->schema, full, strlen(full));
+
+		if (!m)
+			return luaL_error(L, "app.rpc: there is no method %s in proto/", full);
+		lua_pushlightuserdata(L, (void *)m);
+		lua_pushboolean(L, send);
+		lua_pushcclosure(L, invoke, 2);
+	}
+	lua_pushvalue(L, 2);
+	lua_pushvalue(L, -2);
+	lua_rawset(L, 1);
+	return 1;
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------------------- */
+
+/* The table holds the function and its arguments. */
+static int push_task(lua_State *L, struct luajob *self)
+{
+	struct app_job *j = (struct app_job *)self;
+	int n;
+
+	lua_rawgeti(L, LUA_REGISTRYINDEX, j->function);
+	int list = lua_gettop(L);
+
+	n = (int)lua_rawlen(L, list);
+	luaL_checkstack(L, n + 1, "too many arguments");
+	for (int i = 1; i <= n; i++)
+		lua_rawgeti(L, list, i);
+	lua_remove(L, list);
+	return n - 1;
+}
+
+/* app.task(fn, …): runs fn in a task of its own, whose changes are committed at its end. */
+static int app_task(lua_State *L)
+{
+	struct app *a = app_of(L);
+	struct app_job *j;
+	int n = lua_gettop(L);
+
+	luaL_checktype(L, 1, LUA_TFUNCTION);
+	lua_createtable(L, n, 0);
+	for (int i = 1; i <= n; i++) {
+		if (lua_isnil(L, i))
+			lua_pushboolean(L, 0);
+		else
+			lua_pushvalue(L, i);
+		lua_rawseti(L, -2, i);
+	}
+	int function = luaL_ref(L, LUA_REGISTRYINDEX);
+
+	j = app_job_new(a, APP_TASK);
+	j->function = function;
+	j->job.name = "app.task";
+	j->job.push = push_task;
+	j->deadline_ms = UINT64_MAX;
+	luatask_start(a->host, &j->job);
+	return 0;
+}
+
+/* ---- what this instance is ------------------------------------------------------------------------------------------------- */
+
+/* app.config(path, otherwise): a value of the cluster file, of the type of otherwise. */
+static int app_config(lua_State *L)
+{
+	const struct config *c = app_of(L)->worker->service->config;
+	const char *path = luaL_checkstring(L, 1);
+
+	switch (lua_type(L, 2)) {
+	case LUA_TBOOLEAN: lua_pushboolean(L, config_bool(c, path, lua_toboolean(L, 2))); break;
+	case LUA_TNUMBER:
+		if (lua_isinteger(L, 2))
+			lua_pushinteger(L, config_int(c, path, lua_tointeger(L, 2)));
+		else
+			lua_pushnumber(L, config_number(c, path, lua_tonumber(L, 2)));
+		break;
+	case LUA_TSTRING: lua_pushstring(L, config_string(c, path, lua_tostring(L, 2))); break;
+	default: return luaL_argerror(L, 2, "the value to use when it is absent");
+	}
+	return 1;
+}
+
+/* app.owner(service, key) -> instance, or nil: who owns the key by the route table of now. */
+static int app_owner(lua_State *L)
+{
+	struct worker *w = app_of(L)->worker;
+	size_t n;
+	const char *service = luaL_checkstring(L, 1), *key = luaL_checklstring(L, 2, &n);
+	const struct route_row *row = route_owner(w->routes, service, key, n);
+
+	if (!row)
+		return 0;
+	lua_pushstring(L, row->id);
+	return 1;
+}
+
+/* app.instances(service) -> list of {id, workers} */
+static int app_instances(lua_State *L)
+{
+	struct worker *w = app_of(L)->worker;
+	const char *service = luaL_checkstring(L, 1);
+	lua_Integer n = 0;
+
+	lua_newtable(L);
+	for (size_t i = 0; i < w->routes->rows; i++) {
+		const struct route_row *row = &w->routes->row[i];
+
+		if (strcmp(row->service, service))
+			continue;
+		lua_createtable(L, 0, 2);
+		lua_pushstring(L, row->id);
+		lua_setfield(L, -2, "id");
+		lua_pushinteger(L, row->workers);
+		lua_setfield(L, -2, "workers");
+		lua_rawseti(L, -2, ++n);
+	}
+	return 1;
+}
+
+/* app.key(name) -> text: a secret of paths.var/keys for the service itself, such as a platform's. */
+static int app_key(lua_State *L)
+{
+	struct service *s = app_of(L)->worker->service;
+	const char *name = luaL_checkstring(L, 1);
+	char folder[ENV_PATH_MAX + 8], key[KEY_HEX + 1], error[ENV_PATH_MAX + 128];
+
+	if (strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") != strlen(name) || strstr(name, ".."))
+		return luaL_argerror(L, 1, "a plain file name");
+	snprintf(folder, sizeof folder, "%s/keys", s->var);
+	if (key_load(s->env, folder, name, key, error, sizeof error) < 0)
+		return luaL_error(L, "%s", error);
+	lua_pushstring(L, key);
+	return 1;
+}
+
+/* app.hmac(key, text) -> hex HMAC-SHA256; app.same(a, b): compares in constant time. */
+static int app_hmac(lua_State *L)
+{
+	size_t n;
+	const char *key = luaL_checkstring(L, 1), *text = luaL_checklstring(L, 2, &n);
+	char hex[TOKEN_HMAC_HEX];
+
+	token_hmac_hex(key, text, n, hex);
+	lua_pushstring(L, hex);
+	return 1;
+}
+
+static int app_same(lua_State *L)
+{
+	size_t a_n, b_n;
+	const char *a = luaL_checklstring(L, 1, &a_n), *b = luaL_checklstring(L, 2, &b_n);
+
+	lua_pushboolean(L, token_equal(a, a_n, b, b_n));
+	return 1;
+}
+
+/* app.nonce() -> 16 hex digits nobody can guess. */
+static int app_nonce(lua_State *L)
+{
+	uint8_t random[8];
+	char text[TOKEN_NONCE_MAX];
+
+	env_random(app_of(L)->worker->loop->env, random, sizeof random);
+	token_nonce(random, text);
+	lua_pushstring(L, text);
+	return 1;
+}
+
+int app_rpc_lib(lua_State *L)
+{
+	static const luaL_Reg functions[] = {
+		{ "push", app_push },   { "kick", app_kick },           { "task", app_task }, { "config", app_config },
+		{ "owner", app_owner }, { "instances", app_instances }, { "key", app_key },   { "hmac", app_hmac },
+		{ "same", app_same },   { "nonce", app_nonce },         { NULL, NULL },
+	};
+	struct worker *w = app_of(L)->worker;
+
+	app_session_open(L);
+	luaL_newlib(L, functions);
+	push_path(L, "", false);
+	lua_setfield(L, -2, "rpc");
+	push_path(L, "", true);
+	lua_setfield(L, -2, "send");
+	lua_pushstring(L, w->service->id);
+	lua_setfield(L, -2, "instance");
+	lua_pushinteger(L, w->index);
+	lua_setfield(L, -2, "worker");
+	lua_pushinteger(L, w->service->workers);
+	lua_setfield(L, -2, "workers");
+	lua_pushinteger(L, (lua_Integer)w->service->epoch);
+	lua_setfield(L, -2, "epoch");
+	return 1;
+}

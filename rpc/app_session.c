@@ -1,0 +1,338 @@
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/lua_json.h"
+#include "common/lua_msg.h"
+#include "rpc/app_private.h"
+
+#define SESSION_META "loquat.session"
+
+/* ---- sessions as this worker knows them: a queue and a table ------------------------------------------------------ */
+
+static struct app_session **bucket_of(struct app *a, const char *instance, uint64_t sid)
+{
+	uint64_t h = route_hash((const char *)&sid, sizeof sid) ^ route_hash(instance, strlen(instance));
+
+	return &a->bucket[h % APP_SESSION_BUCKETS];
+}
+
+struct make {
+	struct app_session *s;
+	struct span uid;
+};
+
+static int make_table(lua_State *L, void *arg)
+{
+	struct make *m = arg;
+
+	lua_createtable(L, 0, 4);
+	lua_pushlstring(L, m->uid.p, m->uid.n);
+	lua_setfield(L, -2, "uid");
+	lua_pushinteger(L, (lua_Integer)m->s->sid);
+	lua_setfield(L, -2, "sid");
+	lua_pushstring(L, m->s->instance);
+	lua_setfield(L, -2, "connector");
+	luaL_setmetatable(L, SESSION_META);
+	m->s->table = luaL_ref(L, LUA_REGISTRYINDEX);
+	return 0;
+}
+
+static struct app_session *session_new(struct app *a, const char *instance, uint64_t sid, struct span uid)
+{
+	struct app_session *s = calloc(1, sizeof *s), **at = bucket_of(a, instance, sid);
+	struct make m = { s, uid };
+
+	if (!s)
+		return NULL;
+	s->sid = sid;
+	snprintf(s->instance, sizeof s->instance, "%s", instance);
+	if (luahost_protected(a->host, make_table, &m) < 0) {
+		free(s);
+		return NULL;
+	}
+	luaqueue_init(&s->queue, a->host, APP_SESSION_WAITING_MAX);
+	s->next = *at;
+	s->prev = at;
+	if (s->next)
+		s->next->prev = &s->next;
+	*at = s;
+	a->sessions++;
+	return s;
+}
+
+struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid)
+{
+	struct app_session *s = *bucket_of(a, instance, sid);
+
+	while (s && (s->sid != sid || strcmp(s->instance, instance)))
+		s = s->next;
+	if (!s)
+		s = session_new(a, instance, sid, uid);
+	if (s)
+		s->used_ms = a->worker->loop->now_ms;
+	return s;
+}
+
+static void session_free(struct app *a, struct app_session *s)
+{
+	luaqueue_close(&s->queue);
+	luaL_unref(luahost_state(a->host), LUA_REGISTRYINDEX, s->table);
+	if (s->next)
+		s->next->prev = s->prev;
+	*s->prev = s->next;
+	a->sessions--;
+	free(s);
+}
+
+/* The service keeps its players in its own tables; an idle queue can be made anew at the next request. */
+static void on_sweep(struct timer *t, uint64_t now_ms)
+{
+	struct app *a = (struct app *)((char *)t - offsetof(struct app, sweep));
+
+	for (size_t i = 0; i < APP_SESSION_BUCKETS; i++)
+		for (struct app_session *s = a->bucket[i], *next; s; s = next) {
+			next = s->next;
+			if (luaqueue_idle(&s->queue) && now_ms - s->used_ms > APP_SESSION_IDLE_MS)
+				session_free(a, s);
+		}
+	loop_timer(a->worker->loop, t, APP_SESSION_IDLE_MS / 2);
+}
+
+void app_session_sweep_start(struct app *a)
+{
+	a->sweep.fire = on_sweep;
+	loop_timer(a->worker->loop, &a->sweep, APP_SESSION_IDLE_MS / 2);
+}
+
+void app_sessions_close(struct app *a)
+{
+	loop_timer_stop(a->worker->loop, &a->sweep);
+	for (size_t i = 0; i < APP_SESSION_BUCKETS; i++)
+		while (a->bucket[i])
+			session_free(a, a->bucket[i]);
+}
+
+/* ---- pushes: one notification per connector worker ---------------------------------------------------------------- */
+
+#define PUSH_GROUPS_MAX 256
+
+struct group {
+	const char *connector; /* anchored by the session's table */
+	uint32_t worker;
+	struct buf sids;
+};
+
+static void put_varint(struct buf *b, uint64_t v)
+{
+	while (v >= 0x80) {
+		buf_addch(b, (char)(v | 0x80));
+		v >>= 7;
+	}
+	buf_addch(b, (char)v);
+}
+
+static void put_bytes(struct buf *b, unsigned field, const char *p, size_t n)
+{
+	put_varint(b, field << 3 | 2);
+	put_varint(b, n);
+	buf_add(b, p, n);
+}
+
+/* connector.PushRequest, by hand: it leaves ten times a second for every player. */
+static void send_group(struct app *a, const struct group *g, struct span route, struct span body)
+{
+	struct buf *b = &a->scratch;
+
+	buf_clear(b);
+	put_bytes(b, 1, g->sids.data, g->sids.len);
+	put_bytes(b, 2, route.p, route.n);
+	put_bytes(b, 3, body.p, body.n);
+	struct rpc_call call = {
+		.method = a->push,
+		.to = { .instance = g->connector, .worker = (int)g->worker },
+		.body = span_of(b->data, b->len),
+	};
+
+	rpc_call(a->worker, &call);
+}
+
+/* The session's connector and number; raises when it is not one. */
+static const char *session_at(lua_State *L, int index, uint64_t *sid)
+{
+	const char *connector;
+
+	if (!lua_istable(L, index))
+		app_raise(L, "a session was expected, found a %s", luaL_typename(L, index));
+	lua_getfield(L, index, "sid");
+	lua_getfield(L, index, "connector");
+	connector = lua_tostring(L, -1);
+	if (!lua_isinteger(L, -2) || !connector)
+		app_raise(L, "a session was expected (a table with sid and connector)");
+	*sid = (uint64_t)lua_tointeger(L, -2);
+	lua_pop(L, 2);
+	return connector;
+}
+
+static void add_target(lua_State *L, int index, struct group *groups, unsigned *n)
+{
+	uint64_t sid;
+	const char *connector = session_at(L, index, &sid);
+	uint32_t worker = (uint32_t)(sid >> 48);
+	unsigned i = 0;
+
+	while (i < *n && (groups[i].worker != worker || strcmp(groups[i].connector, connector)))
+		i++;
+	if (i == PUSH_GROUPS_MAX)
+		return;
+	if (i == *n) {
+		groups[(*n)++] = (struct group){ .connector = connector, .worker = worker };
+	}
+	buf_add(&groups[i].sids, &sid, sizeof sid);
+}
+
+static void check_targets(lua_State *L, int index)
+{
+	uint64_t sid;
+
+	lua_Integer n = luaL_len(L, index);
+
+	for (lua_Integer i = 1; i <= n; i++) {
+		lua_geti(L, index, i);
+		session_at(L, -1, &sid);
+		lua_pop(L, 1);
+	}
+}
+
+static void push_to_list(lua_State *L, struct app *a, struct span route, struct span body)
+{
+	struct group groups[PUSH_GROUPS_MAX];
+	unsigned n = 0;
+	lua_Integer count;
+
+	check_targets(L, 1); /* raises before anything is allocated */
+	count = luaL_len(L, 1);
+	for (lua_Integer i = 1; i <= count; i++) {
+		lua_geti(L, 1, i);
+		add_target(L, -1, groups, &n);
+		lua_pop(L, 1);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		send_group(a, &groups[i], route, body);
+		buf_release(&groups[i].sids);
+	}
+}
+
+static void push_to_one(lua_State *L, struct app *a, struct span route, struct span body)
+{
+	uint64_t sid;
+	const char *connector = session_at(L, 1, &sid);
+	struct group g = { .connector = connector, .worker = (uint32_t)(sid >> 48) };
+
+	g.sids.data = (char *)&sid;
+	g.sids.len = sizeof sid;
+	send_group(a, &g, route, body);
+}
+
+/* app.push(session | {sessions…}, route, message): forgets; a session that has gone gets nothing. */
+int app_push(lua_State *L)
+{
+	struct app *a = app_of(L);
+	struct span route;
+	char why[LUA_WHY_MAX];
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	route.p = luaL_checklstring(L, 2, &route.n);
+	buf_clear(&a->text);
+	if (lua_json_encode(L, 3, NULL, &a->text, why, sizeof why) < 0)
+		app_raise(L, "push %s: %s", route.p, why);
+	struct span body = span_of(a->text.data, a->text.len);
+
+	lua_getfield(L, 1, "sid");
+	bool one = !lua_isnil(L, -1);
+
+	lua_pop(L, 1);
+	if (one)
+		push_to_one(L, a, route, body);
+	else
+		push_to_list(L, a, route, body);
+	return 0;
+}
+
+static void send_to_session(struct app *a, const struct msg_method *m, const char *connector, uint64_t sid)
+{
+	struct rpc_call call = {
+		.method = m,
+		.to = { .instance = connector, .worker = (int)(sid >> 48) },
+		.body = span_of(a->scratch.data, a->scratch.len),
+	};
+
+	rpc_call(a->worker, &call);
+}
+
+/* app.kick(session, reason), also session:kick(reason). */
+int app_kick(lua_State *L)
+{
+	struct app *a = app_of(L);
+	uint64_t sid;
+	const char *connector = session_at(L, 1, &sid);
+	size_t n;
+	const char *reason = luaL_optlstring(L, 2, "kick", &n);
+
+	buf_clear(&a->scratch);
+	buf_addch(&a->scratch, 1 << 3 | 1);
+	buf_add(&a->scratch, &sid, 8);
+	put_bytes(&a->scratch, 2, reason, n);
+	send_to_session(a, a->kick, connector, sid);
+	return 0;
+}
+
+static void set_elsewhere(lua_State *L, struct app *a, const char *name, const char *value)
+{
+	uint64_t sid;
+	const char *connector = session_at(L, 1, &sid);
+
+	buf_clear(&a->scratch);
+	buf_addch(&a->scratch, 1 << 3 | 1);
+	buf_add(&a->scratch, &sid, 8);
+	put_bytes(&a->scratch, 2, name, strlen(name));
+	put_bytes(&a->scratch, 3, value, strlen(value));
+	send_to_session(a, a->attr, connector, sid);
+}
+
+/*
+ * session:set(name, value): what the connector remembers with the session and routes by. It takes effect with the answer of
+ * the session's own request, so that its next request finds it; elsewhere by a message of its own.
+ */
+static int session_set(lua_State *L)
+{
+	struct app *a = app_of(L);
+	struct app_job *j = app_job_of(L);
+	const char *name = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, "");
+
+	if (strlen(name) >= sizeof j->attr[0].name || strlen(value) >= sizeof j->attr[0].value)
+		return luaL_error(L, "session:set: the name holds at most 31 bytes, the value 63");
+	lua_pushvalue(L, 3);
+	lua_setfield(L, 1, name);
+	if (!j || j->kind != APP_HANDLER || j->attrs == FRAME_ATTRS_MAX) {
+		set_elsewhere(L, a, name, value);
+		return 0;
+	}
+	snprintf(j->attr[j->attrs].name, sizeof j->attr[0].name, "%s", name);
+	snprintf(j->attr[j->attrs].value, sizeof j->attr[0].value, "%s", value);
+	j->attrs++;
+	return 0;
+}
+
+int app_session_open(lua_State *L)
+{
+	static const luaL_Reg methods[] = {
+		{ "push", app_push }, { "kick", app_kick }, { "set", session_set }, { NULL, NULL }
+	};
+
+	luaL_newmetatable(L, SESSION_META);
+	luaL_newlib(L, methods);
+	lua_setfield(L, -2, "__index");
+	lua_pop(L, 1);
+	return 0;
+}
