@@ -164,7 +164,7 @@ struct env_db_result {
 	unsigned code; /* the database's error number when ERR_FAILED (1213 deadlock …) */
 	const char *message;      /* its words, valid in the callback */
 	unsigned failed_at;       /* of several statements: index of the first that failed */
-	uint64_t affected;        /* of the last statement */
+	uint64_t affected;        /* of the last statement; 0 if it gave rows */
 	unsigned rows, columns;   /* of the last statement that gave rows */
 	const char *const *cells; /* rows * columns NUL-ended texts, NULL for SQL NULL; valid in the callback */
 	const size_t *cell_bytes;
@@ -172,7 +172,11 @@ struct env_db_result {
 /* Connects in the background; on_open(arg, 0) or (arg, ERR_UNAVAILABLE) with env_db_message() comes once. */
 int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on_open)(void *arg, int err), void *arg,
 		struct env_db **out);
-/* sql may hold several statements separated by ';'. ERR_BUSY while another runs. sql is copied. */
+/*
+ * sql may hold several statements separated by ';'; the first that fails ends it. sql is copied. on_result never comes
+ * from inside this call; in it the next query may be asked, or the handle closed. ERR_BUSY: another runs, or it is still
+ * opening. ERR_UNAVAILABLE: not connected, or no more: close it and open another.
+ */
 int env_db_query(struct env_db *db, const char *sql, size_t n,
 		 void (*on_result)(void *arg, const struct env_db_result *r), void *arg);
 const char *env_db_message(const struct env_db *db);

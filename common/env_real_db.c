@@ -1,0 +1,370 @@
+#include "common/env_real.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <mysql.h>
+
+/*
+ * One connection to MariaDB or MySQL through the client library's non-blocking calls: each X_start and X_cont
+ * answers which readiness it waits for, 0 when it is done. An exchange is a row of steps:
+ *
+ *   CONNECT -> (done)        QUERY -> STORE -> NEXT -> STORE -> … -> (done)
+ *
+ * STORE fetches the whole result of one statement, NEXT goes to the next statement's.
+ */
+enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024 };
+enum step { CONNECT, QUERY, STORE, NEXT };
+
+struct env_db {
+	struct env_loop *loop;
+	MYSQL mysql;
+	struct event ready, done;
+	enum step step;
+	bool connected, busy;
+	bool inside; /* of env_db_open or env_db_query: what ends there is told by the done event */
+	char *socket, *host, *user, *password, *database;
+	uint16_t port;
+	char *sql;
+	size_t sql_bytes;
+	/* what the running step gave */
+	MYSQL *connect_ret;
+	int query_ret, next_ret;
+	MYSQL_RES *store_ret;
+	/* what the request has given so far */
+	MYSQL_RES *rows;
+	uint64_t affected;
+	unsigned index;
+	int err;
+	void (*on_open)(void *arg, int err);
+	void (*on_result)(void *arg, const struct env_db_result *r);
+	void *arg;
+	unsigned code;
+	char message[512];
+};
+
+static void advance(struct env_db *db, int ready);
+
+/* ---- errors --------------------------------------------------------------------------------------------- */
+
+/* Numbers of the client library (2000 …), and those by which a server says that it hangs up. */
+static bool connection_lost(unsigned code)
+{
+	switch (code) {
+	case 1053: /* ER_SERVER_SHUTDOWN */
+	case 1152: /* ER_ABORTING_CONNECTION */
+	case 1158: /* ER_NET_READ_ERROR … ER_NET_WRITE_INTERRUPTED */
+	case 1159:
+	case 1160:
+	case 1161:
+	case 1927: /* ER_CONNECTION_KILLED */
+	case 4031: /* ER_CLIENT_INTERACTION_TIMEOUT */ return true;
+	default: return code >= 2000 && code < 3000;
+	}
+}
+
+static void failed(struct env_db *db)
+{
+	db->code = mysql_errno(&db->mysql);
+	snprintf(db->message, sizeof db->message, "%s", mysql_error(&db->mysql));
+	db->err = !db->connected || connection_lost(db->code) ? ERR_UNAVAILABLE : ERR_FAILED;
+	if (db->err == ERR_UNAVAILABLE)
+		db->connected = false;
+}
+
+/* ---- telling the caller ----------------------------------------------------------------------------------- */
+
+struct cells {
+	const char **text;
+	size_t *bytes;
+};
+
+static int cells_read(MYSQL_RES *rows, struct cells *c, size_t count, unsigned columns)
+{
+	c->text = calloc(count, sizeof *c->text);
+	c->bytes = calloc(count, sizeof *c->bytes);
+	if (!c->text || !c->bytes)
+		return ERR_NOMEM;
+	MYSQL_ROW row;
+	for (size_t at = 0; (row = mysql_fetch_row(rows)); at += columns) {
+		const unsigned long *lengths = mysql_fetch_lengths(rows);
+		for (unsigned i = 0; i < columns; i++) {
+			c->text[at + i] = row[i];
+			c->bytes[at + i] = lengths[i];
+		}
+	}
+	return 0;
+}
+
+/* The callback may ask anew or close the handle, so everything it sees is taken out of db first. */
+static void tell_result(struct env_db *db)
+{
+	struct cells cells = { 0 };
+	MYSQL_RES *rows = db->rows;
+	struct env_db_result r = { .err = db->err, .code = db->code, .message = db->message, .affected = db->affected };
+	db->rows = NULL;
+	db->busy = false;
+	if (db->sql_bytes > KEEP_BYTES) {
+		free(db->sql);
+		db->sql = NULL;
+		db->sql_bytes = 0;
+	}
+	if (r.err < 0)
+		r.failed_at = db->index;
+	if (rows && r.err == 0) {
+		r.rows = (unsigned)mysql_num_rows(rows);
+		r.columns = mysql_num_fields(rows);
+		if (r.rows && cells_read(rows, &cells, (size_t)r.rows * r.columns, r.columns) < 0)
+			abort();
+		r.cells = cells.text;
+		r.cell_bytes = cells.bytes;
+	}
+	db->on_result(db->arg, &r);
+	free(cells.text);
+	free(cells.bytes);
+	mysql_free_result(rows);
+}
+
+static void tell(struct env_db *db)
+{
+	if (db->on_open) {
+		void (*on_open)(void *arg, int err) = db->on_open;
+		db->on_open = NULL;
+		db->busy = false;
+		on_open(db->arg, db->err);
+	} else {
+		tell_result(db);
+	}
+}
+
+static void on_done(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	struct env_db *db = arg;
+	env_real_enter(db->loop);
+	tell(db);
+}
+
+static void finish(struct env_db *db)
+{
+	if (db->inside)
+		event_active(&db->done, EV_TIMEOUT, 1);
+	else
+		tell(db);
+}
+
+/* ---- steps -------------------------------------------------------------------------------------------------- */
+
+static int step_start(struct env_db *db)
+{
+	switch (db->step) {
+	case CONNECT:
+		return mysql_real_connect_start(&db->connect_ret, &db->mysql, db->host, db->user, db->password,
+						db->database, db->port, db->socket, CLIENT_MULTI_STATEMENTS);
+	case QUERY: return mysql_real_query_start(&db->query_ret, &db->mysql, db->sql, db->sql_bytes);
+	case STORE: return mysql_store_result_start(&db->store_ret, &db->mysql);
+	case NEXT: break;
+	}
+	return mysql_next_result_start(&db->next_ret, &db->mysql);
+}
+
+static int step_cont(struct env_db *db, int ready)
+{
+	switch (db->step) {
+	case CONNECT: return mysql_real_connect_cont(&db->connect_ret, &db->mysql, ready);
+	case QUERY: return mysql_real_query_cont(&db->query_ret, &db->mysql, ready);
+	case STORE: return mysql_store_result_cont(&db->store_ret, &db->mysql, ready);
+	case NEXT: break;
+	}
+	return mysql_next_result_cont(&db->next_ret, &db->mysql, ready);
+}
+
+/* The result of one statement is here; true: another follows. */
+static bool stored(struct env_db *db)
+{
+	if (db->store_ret) {
+		mysql_free_result(db->rows);
+		db->rows = db->store_ret;
+		db->store_ret = NULL;
+		db->affected = 0;
+	} else if (mysql_errno(&db->mysql)) {
+		failed(db);
+		return false;
+	} else {
+		db->affected = mysql_affected_rows(&db->mysql);
+	}
+	if (!mysql_more_results(&db->mysql))
+		return false;
+	db->index++;
+	return true;
+}
+
+/* What follows the step that is done; false: nothing, the exchange is over. */
+static bool step_next(struct env_db *db)
+{
+	switch (db->step) {
+	case CONNECT:
+		db->connected = db->connect_ret;
+		if (!db->connected)
+			failed(db);
+		return false;
+	case QUERY:
+	case NEXT:
+		if (db->step == QUERY ? db->query_ret : db->next_ret) {
+			failed(db);
+			return false;
+		}
+		db->step = STORE;
+		return true;
+	case STORE: break;
+	}
+	db->step = NEXT;
+	return stored(db);
+}
+
+static void on_ready(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	struct env_db *db = arg;
+	env_real_enter(db->loop);
+	advance(db, (what & EV_READ ? MYSQL_WAIT_READ : 0) | (what & EV_WRITE ? MYSQL_WAIT_WRITE : 0) |
+			    (what & EV_TIMEOUT ? MYSQL_WAIT_TIMEOUT : 0));
+}
+
+static void wait_for(struct env_db *db, int status)
+{
+	short what = (short)((status & MYSQL_WAIT_READ ? EV_READ : 0) | (status & MYSQL_WAIT_WRITE ? EV_WRITE : 0));
+	struct timeval timeout;
+	if (status & MYSQL_WAIT_TIMEOUT) {
+		unsigned ms = mysql_get_timeout_value_ms(&db->mysql);
+		timeout = (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	}
+	event_assign(&db->ready, db->loop->base, mysql_get_socket(&db->mysql), what, on_ready, db);
+	event_add(&db->ready, status & MYSQL_WAIT_TIMEOUT ? &timeout : NULL);
+}
+
+/* Goes on from ready (0: starts the step) until something has to be waited for or the exchange is over. */
+static void advance(struct env_db *db, int ready)
+{
+	do {
+		int waits = ready ? step_cont(db, ready) : step_start(db);
+		if (waits) {
+			wait_for(db, waits);
+			return;
+		}
+		ready = 0;
+	} while (step_next(db));
+	finish(db);
+}
+
+static void begin(struct env_db *db, enum step step)
+{
+	db->busy = true;
+	db->step = step;
+	db->err = 0;
+	db->code = 0;
+	db->index = 0;
+	db->affected = 0;
+	db->message[0] = '\0';
+	db->inside = true;
+	advance(db, 0);
+	db->inside = false;
+}
+
+/* ---- public ---------------------------------------------------------------------------------------------------- */
+
+static void library_start(void)
+{
+	mysql_library_init(0, NULL, NULL);
+}
+
+static char *copy(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+static void options_set(MYSQL *mysql)
+{
+	const unsigned connect_s = CONNECT_S, off = 0;
+	mysql_options(mysql, MYSQL_OPT_NONBLOCK, NULL);
+	mysql_options(mysql, MYSQL_SET_CHARSET_NAME, "utf8mb4");
+	mysql_options(mysql, MYSQL_OPT_CONNECT_TIMEOUT, &connect_s);
+	mysql_options(mysql, MYSQL_OPT_LOCAL_INFILE, &off);
+}
+
+int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on_open)(void *arg, int err), void *arg,
+		struct env_db **out)
+{
+	/* The library keeps a state of its own for the process; two loops must not start it at the same time. */
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	assert(env_loop_is_current(loop));
+	pthread_once(&once, library_start);
+	struct env_db *db = calloc(1, sizeof *db);
+	if (!db || !mysql_init(&db->mysql)) {
+		free(db);
+		return ERR_NOMEM;
+	}
+	options_set(&db->mysql);
+	db->loop = loop;
+	db->socket = copy(o->socket);
+	db->host = o->socket ? NULL : copy(o->host);
+	db->port = o->port;
+	db->user = copy(o->user);
+	db->password = copy(o->password);
+	db->database = copy(o->database);
+	db->on_open = on_open;
+	db->arg = arg;
+	event_assign(&db->ready, loop->base, -1, 0, on_ready, db);
+	event_assign(&db->done, loop->base, -1, 0, on_done, db);
+	*out = db;
+	begin(db, CONNECT);
+	return 0;
+}
+
+int env_db_query(struct env_db *db, const char *sql, size_t n,
+		 void (*on_result)(void *arg, const struct env_db_result *r), void *arg)
+{
+	assert(env_loop_is_current(db->loop));
+	if (db->busy)
+		return ERR_BUSY;
+	if (!db->connected)
+		return ERR_UNAVAILABLE;
+	char *text = realloc(db->sql, n + 1);
+	if (!text)
+		return ERR_NOMEM;
+	memcpy(text, sql, n);
+	text[n] = '\0';
+	db->sql = text;
+	db->sql_bytes = n;
+	db->on_result = on_result;
+	db->arg = arg;
+	begin(db, QUERY);
+	return 0;
+}
+
+const char *env_db_message(const struct env_db *db)
+{
+	return db->message;
+}
+
+void env_db_close(struct env_db *db)
+{
+	if (!db)
+		return;
+	assert(env_loop_is_current(db->loop));
+	event_del(&db->ready);
+	event_del(&db->done);
+	/* The library says goodbye with a blocking write, for which a frozen server with full buffers has no room. */
+	if (db->busy && mysql_get_socket(&db->mysql) != MARIADB_INVALID_SOCKET)
+		shutdown(mysql_get_socket(&db->mysql), SHUT_RDWR);
+	mysql_free_result(db->rows);
+	mysql_close(&db->mysql);
+	free(db->socket);
+	free(db->host);
+	free(db->user);
+	free(db->password);
+	free(db->database);
+	free(db->sql);
+	free(db);
+}
