@@ -32,17 +32,31 @@ struct metric *metric(struct metrics *m, unsigned worker, enum metric_type type,
 void metric_add(struct metric *x, uint64_t n);
 void metric_set(struct metric *x, int64_t v);
 void metric_observe_ns(struct metric *x, uint64_t ns);
-uint64_t metric_value(const struct metric *x);
+uint64_t metric_value(const struct metric *x); /* of a histogram its count */
 /* A gauge computed when it is read, for figures that live elsewhere; fn is called on the reader's thread. */
 void metrics_gauge_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg);
 
-/* Prometheus text format, all series summed over the workers. */
+/* Prometheus text format, families by name, all series summed over the workers. */
 void metrics_prometheus(struct metrics *m, struct buf *out);
+
+/* One series as a reader sees it. */
+struct metric_row {
+	const char *name, *labels; /* labels as given at its making, NULL: none */
+	enum metric_type type;
+	unsigned worker;
+	unsigned values_n;
+	const char *const *values; /* of the labels, in their order */
+	const struct metric *metric;
+};
+/* Calls fn for each series of the family, or with name NULL of all families. No order is promised. */
+void metrics_each(struct metrics *m, const char *name, void (*fn)(void *arg, const struct metric_row *row), void *arg);
+/* The sum over workers and over all series whose labels have these values (values NULL: all; NULL among them: any). */
+int64_t metrics_total(struct metrics *m, const char *name, const char *const *values);
 
 /* Plain histogram, used by the series above, by /stats and by load generators. */
 struct hist {
 	uint64_t count, sum_ns, max_ns;
-	uint32_t bucket[27 * 16];
+	uint64_t bucket[27 * 16];
 };
 void hist_add(struct hist *h, uint64_t ns);
 void hist_merge(struct hist *into, const struct hist *from);
