@@ -38,7 +38,7 @@ int lua_json_decode(lua_State *L, const struct msg_type *type, const char *text,
 int lua_json_encode(lua_State *L, int index, const struct msg_type *type, struct buf *out, char *why, size_t why_size);
 
 /* Appends text as a JSON string with its quotes; ERR_FAILED when it is not UTF-8 (out is as before). */
-int json_quote(struct buf *out, const char *text, size_t n);
+int lua_json_quote(struct buf *out, const char *text, size_t n);
 
 /* Pushes the library scripts see as json: encode, decode, null, array. */
 int lua_json_lib(lua_State *L);

@@ -26,7 +26,12 @@ bool lua_msg_is_null(lua_State *L, int index);
 void lua_msg_mark_array(lua_State *L, int index); /* the table there is a JSON array, even when empty */
 bool lua_msg_is_array(lua_State *L, int index);
 
-/* For the codecs: pushes the table of interned names; name ids of the schema are its indexes. */
+/*
+ * For the codecs. The table of interned names, by the schema's name ids; the metatable that marks arrays; the one that
+ * marks integers beyond 64 bits: a table whose element 1 is the digits.
+ */
 void lua_msg_push_names(lua_State *L);
+void lua_msg_push_array(lua_State *L);
+void lua_msg_push_big(lua_State *L);
 /* Pushes the value written as [default = …]. May raise a memory error. */
 void lua_msg_push_default(lua_State *L, const struct msg_field *f);

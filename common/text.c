@@ -1,0 +1,132 @@
+#include "common/text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+
+int text_is_utf8(const char *p, size_t n)
+{
+	for (const char *end = p + n; p < end;) {
+		unsigned bytes = text_utf8(p, end);
+		if (!bytes)
+			return 0;
+		p += bytes;
+	}
+	return 1;
+}
+
+unsigned text_put_utf8(char out[4], uint32_t code)
+{
+	if (code < 0x80) {
+		out[0] = (char)code;
+		return 1;
+	}
+	if (code < 0x800) {
+		out[0] = (char)(0xc0 | code >> 6);
+		out[1] = (char)(0x80 | (code & 0x3f));
+		return 2;
+	}
+	if (code < 0x10000) {
+		out[0] = (char)(0xe0 | code >> 12);
+		out[1] = (char)(0x80 | (code >> 6 & 0x3f));
+		out[2] = (char)(0x80 | (code & 0x3f));
+		return 3;
+	}
+	out[0] = (char)(0xf0 | code >> 18);
+	out[1] = (char)(0x80 | (code >> 12 & 0x3f));
+	out[2] = (char)(0x80 | (code >> 6 & 0x3f));
+	out[3] = (char)(0x80 | (code & 0x3f));
+	return 4;
+}
+
+static size_t put_digits(char *out, uint64_t v, unsigned at_least)
+{
+	char text[20];
+	unsigned n = 0;
+	while (v || n < at_least) {
+		text[n++] = (char)('0' + v % 10);
+		v /= 10;
+	}
+	for (unsigned i = 0; i < n; i++)
+		out[i] = text[n - 1 - i];
+	return n;
+}
+
+/*
+ * Most numbers of a game are few decimals: a whole number r below 10^15 and a power of ten are both exact, and their
+ * quotient is rounded right, so if r / 10^k == v then the text of r with k decimals reads back as v.
+ */
+static size_t put_short(char *out, double v)
+{
+	static const uint64_t tens[] = { 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000 };
+	size_t n = 0;
+	double a = fabs(v);
+	if (signbit(v))
+		out[n++] = '-';
+	for (unsigned k = 0; k < sizeof tens / sizeof *tens && a * (double)tens[k] < 1e15; k++) {
+		uint64_t r = (uint64_t)(a * (double)tens[k] + 0.5);
+		if ((double)r / (double)tens[k] != a)
+			continue;
+		n += put_digits(out + n, r / tens[k], 1);
+		out[n++] = '.';
+		return n + put_digits(out + n, r % tens[k], k ? k : 1);
+	}
+	return 0;
+}
+
+size_t text_double(char out[TEXT_DOUBLE_MAX], double v, int single)
+{
+	size_t n = single ? 0 : put_short(out, v);
+	if (n)
+		return n;
+	for (int digits = single ? 6 : 15; digits <= (single ? 9 : 17); digits++) {
+		n = (size_t)snprintf(out, TEXT_DOUBLE_MAX - 2, "%.*g", digits, v);
+		if (single ? strtof(out, NULL) == (float)v : strtod(out, NULL) == v)
+			break;
+	}
+	if (!memchr(out, '.', n) && !memchr(out, 'e', n)) {
+		memcpy(out + n, ".0", 2);
+		n += 2;
+	}
+	return n;
+}
+
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+void text_base64(struct buf *out, const void *p, size_t n)
+{
+	const unsigned char *s = p;
+	char *o = buf_reserve(out, (n + 2) / 3 * 4 + 1);
+	for (size_t i = 0; i < n; i += 3) {
+		uint32_t v = (uint32_t)s[i] << 16 | (uint32_t)(i + 1 < n ? s[i + 1] : 0) << 8 |
+			     (uint32_t)(i + 2 < n ? s[i + 2] : 0);
+		*o++ = letters[v >> 18];
+		*o++ = letters[v >> 12 & 63];
+		*o++ = i + 1 < n ? letters[v >> 6 & 63] : '=';
+		*o++ = i + 2 < n ? letters[v & 63] : '=';
+	}
+	out->len += (n + 2) / 3 * 4;
+}
+
+int64_t text_unbase64(char *out, const char *p, size_t n)
+{
+	uint32_t v = 0;
+	unsigned bits = 0;
+	int64_t bytes = 0;
+	if (n && n % 4 == 0)
+		n -= p[n - 1] != '=' ? 0 : p[n - 2] != '=' ? 1 : 2;
+	if (n % 4 == 1)
+		return ERR_BAD_REQUEST;
+	for (size_t i = 0; i < n; i++) {
+		const char *letter = p[i] ? strchr(letters, p[i]) : NULL;
+		if (!letter)
+			return ERR_BAD_REQUEST;
+		v = v << 6 | (uint32_t)(letter - letters);
+		if ((bits += 6) >= 8)
+			out[bytes++] = (char)(v >> (bits -= 8));
+	}
+	return v & ((1u << bits) - 1) ? ERR_BAD_REQUEST : bytes;
+}
