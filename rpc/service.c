@@ -203,8 +203,8 @@ void service_free(struct service *s)
 
 int service_lua(struct service *s, const char *folder)
 {
-	char path[ENV_PATH_MAX], error[512];
-	const char *folders[] = { service_path(s, folder, path), NULL };
+	char error[512];
+	const char *folders[] = { service_path(s, folder, s->p->lua_folder), NULL };
 	int err = luasrc_read(s->env, folders, error, sizeof error, &s->lua_src);
 
 	if (err < 0)

@@ -1,0 +1,298 @@
+#include "rpc/http.h"
+#include <assert.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/token.h"
+#include "rpc/app.h"
+#include "rpc/http_private.h"
+#include "rpc/service_private.h"
+#include "rpc/version.h"
+
+/* ---- answers ------------------------------------------------------------------------------------------------------ */
+
+void http_text(struct env_http_request *r, int status, const char *text)
+{
+	env_http_reply(r, status, "text/plain; charset=utf-8", NULL, text, strlen(text));
+}
+
+void http_json(struct env_http_request *r, int status, const struct buf *b)
+{
+	env_http_reply(r, status, "application/json", NULL, b->data, b->len);
+}
+
+/* The one shape of errors, here and for clients. */
+void http_error(struct env_http_request *r, int err, enum effect effect, struct span message)
+{
+	struct buf b = BUF_INIT;
+	int shown = err_public(err);
+
+	buf_addf(&b, "{\"code\":%d,\"error\":\"%s\",\"message\":", err_http(shown), err_word(shown));
+	jsontext_quote(&b, message.p ? message.p : "", message.n);
+	buf_addf(&b, ",\"effect\":\"%s\"}\n", effect_word(effect));
+	http_json(r, err_http(shown), &b);
+	buf_release(&b);
+}
+
+void http_refuse(struct env_http_request *r, int err, const char *message)
+{
+	http_error(r, err, EFFECT_NONE, span_of(message, strlen(message)));
+}
+
+bool http_has_key(struct http_face *h, struct env_http_request *r)
+{
+	const char *given = env_http_header(r, "Authorization"), *key = h->service->cluster_key;
+
+	return given && !strncmp(given, "Bearer ", 7) && token_equal(given + 7, strlen(given + 7), key, strlen(key));
+}
+
+/* ---- what is there to look at --------------------------------------------------------------------------------------- */
+
+static void get_healthz(struct http_face *h, struct env_http_request *r)
+{
+	(void)h;
+	http_text(r, 200, "ok\n");
+}
+
+static void get_readyz(struct http_face *h, struct env_http_request *r)
+{
+	struct service *s = h->service;
+	int state = atomic_load(&s->state);
+	const char *why = NULL;
+
+	if (state == SERVICE_STARTING)
+		why = "starting";
+	else if (state != SERVICE_READY)
+		why = "draining";
+	else if (s->sqllog && sqllog_failing(s->sqllog))
+		why = "the SQL log cannot be written";
+	else if (s->def->not_ready)
+		why = s->def->not_ready(s);
+	if (!why) {
+		http_text(r, 200, "ok\n");
+		return;
+	}
+	struct buf b = BUF_INIT;
+
+	buf_addf(&b, "%s\n", why);
+	env_http_reply(r, 503, "text/plain; charset=utf-8", NULL, b.data, b.len);
+	buf_release(&b);
+}
+
+static void get_metrics(struct http_face *h, struct env_http_request *r)
+{
+	struct buf b = BUF_INIT;
+
+	metrics_prometheus(h->service->metrics, &b);
+	env_http_reply(r, 200, "text/plain; version=0.0.4", NULL, b.data, b.len);
+	buf_release(&b);
+}
+
+static void get_stats(struct http_face *h, struct env_http_request *r)
+{
+	struct buf b = BUF_INIT;
+
+	stats_json(h, &b);
+	http_json(r, 200, &b);
+	buf_release(&b);
+}
+
+static void get_routes(struct http_face *h, struct env_http_request *r)
+{
+	struct buf b = BUF_INIT;
+
+	route_to_json(h->service->p->routes, &b);
+	http_json(r, 200, &b);
+	buf_release(&b);
+}
+
+static const char page[] =
+	"<!doctype html><html lang=en><meta charset=utf-8><title>%s</title>"
+	"<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}"
+	"table{border-collapse:collapse;width:100%%}td,th{text-align:right;padding:.2em .6em;border-bottom:1px solid #ddd}"
+	"td:first-child,th:first-child{text-align:left}h1{font-size:1.4em}a{color:#06c}</style>"
+	"<h1>%s</h1><p>Loquat " LOQUAT_VERSION " · service %s · pid %d · up <span id=up></span> s · "
+	"<a href=/metrics>metrics</a> · <a href=/stats>stats</a> · <a href=/routes>routes</a> · <a href=/readyz>readyz</a></p>"
+	"<table><thead><tr><th>method<th>requests<th>per s<th>p50 µs<th>p99 µs<th>errors</thead><tbody id=m></tbody></table>"
+	"<script>async function f(){const s=await(await fetch('/stats')).json();up.textContent=Math.round(s.uptime_s);"
+	"m.replaceChildren(...Object.entries(s.methods).map(([k,v])=>{const r=document.createElement('tr');"
+	"const e=Object.values(v.errors).reduce((a,b)=>a+b,0);"
+	"for(const c of [k,v.count,v.rate_1s.toFixed(1),v.p50_us,v.p99_us,e]){const d=document.createElement('td');"
+	"d.textContent=c;r.append(d)}return r}))}f();setInterval(f,1000)</script>";
+
+static void get_page(struct http_face *h, struct env_http_request *r)
+{
+	struct service *s = h->service;
+	struct buf b = BUF_INIT;
+
+	buf_addf(&b, page, s->id, s->id, s->def->name, env_pid(s->env));
+	env_http_reply(r, 200, "text/html; charset=utf-8", NULL, b.data, b.len);
+	buf_release(&b);
+}
+
+/* ---- admin ------------------------------------------------------------------------------------------------------------ */
+
+static void post_drain(struct http_face *h, struct env_http_request *r)
+{
+	http_text(r, 200, "draining\n");
+	life_drain(h->service);
+}
+
+static void post_loglevel(struct http_face *h, struct env_http_request *r)
+{
+	const char *word = env_http_query(r, "level");
+	int level = word ? log_level_parse(word) : ERR_BAD_REQUEST;
+
+	if (level < 0) {
+		http_refuse(r, ERR_BAD_REQUEST, "level: expected debug, info, warn or error");
+		return;
+	}
+	log_level_set(h->service->log, (enum log_level)level);
+	http_text(r, 200, "ok\n");
+}
+
+/* ---- the service's own paths ---------------------------------------------------------------------------------------------- */
+
+struct hooked {
+	struct http_face *face;
+	struct env_http_request *request;
+	struct worker *worker;
+	struct app_http q;
+	char *body;
+	int status;
+	char *content;
+	size_t n;
+};
+
+static void hooked_reply(void *arg)
+{
+	struct hooked *k = arg;
+
+	env_http_reply(k->request, k->status, "application/json", NULL, k->content, k->n);
+	k->face->pending--;
+	free(k->content);
+	free(k->body);
+	free(k);
+}
+
+static void hooked_answer(void *arg, int status, const char *content, size_t n)
+{
+	struct hooked *k = arg;
+
+	k->status = status;
+	k->content = malloc(n + 1);
+	assert(k->content);
+	memcpy(k->content, n ? content : "", n);
+	k->n = n;
+	loop_call(k->face->service->control, hooked_reply, k);
+}
+
+static void hooked_run(void *arg)
+{
+	struct hooked *k = arg;
+
+	if (k->worker->app && app_has_http(k->worker->app))
+		app_http(k->worker->app, &k->q);
+	else
+		hooked_answer(k, 404, "{\"code\":404,\"error\":\"not_found\"}\n", 33);
+}
+
+static void to_hook(struct http_face *h, struct env_http_request *r)
+{
+	struct hooked *k = calloc(1, sizeof *k);
+	size_t n;
+	const void *body = env_http_body(r, &n);
+
+	assert(k);
+	*k = (struct hooked){ .face = h, .request = r, .worker = h->service->worker[0] };
+	k->body = malloc(n + 1);
+	assert(k->body);
+	memcpy(k->body, n ? body : "", n);
+	k->q = (struct app_http){
+		.method = env_http_method(r),
+		.path = env_http_path(r),
+		.signature = env_http_header(r, "X-Signature"),
+		.body = k->body,
+		.body_n = n,
+		.on_answer = hooked_answer,
+		.arg = k,
+	};
+	h->pending++;
+	loop_call(k->worker->loop, hooked_run, k);
+}
+
+/* ---- dispatch --------------------------------------------------------------------------------------------------------------- */
+
+/* One row per path; admin ones need the cluster key. */
+static const struct http_row {
+	const char *method, *path;
+	void (*fn)(struct http_face *h, struct env_http_request *r);
+	bool admin;
+} rows[] = {
+	{ "GET", "/healthz", get_healthz, false },
+	{ "GET", "/readyz", get_readyz, false },
+	{ "GET", "/metrics", get_metrics, false },
+	{ "GET", "/stats", get_stats, false },
+	{ "GET", "/routes", get_routes, false },
+	{ "GET", "/", get_page, false },
+	{ "POST", "/admin/reload", http_reload, true },
+	{ "POST", "/admin/drain", post_drain, true },
+	{ "POST", "/admin/loglevel", post_loglevel, true },
+};
+
+static void on_request(void *arg, struct env_http_request *r)
+{
+	struct http_face *h = arg;
+	const char *path = env_http_path(r), *method = env_http_method(r);
+	bool known = false;
+
+	if (!strncmp(path, "/rpc/", 5)) {
+		http_rpc(h, r);
+		return;
+	}
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		if (strcmp(rows[i].path, path))
+			continue;
+		known = true;
+		if (strcmp(rows[i].method, method) && !(rows[i].method[0] == 'G' && !strcmp(method, "HEAD")))
+			continue;
+		if (rows[i].admin && !http_has_key(h, r))
+			http_refuse(r, ERR_DENIED, "the cluster key is needed: Authorization: Bearer KEY");
+		else
+			rows[i].fn(h, r);
+		return;
+	}
+	if (known)
+		env_http_reply(r, 405, "text/plain", NULL, "method not allowed\n", 19);
+	else if (h->service->lua_src && h->service->worker)
+		to_hook(h, r);
+	else
+		http_refuse(r, ERR_NOT_FOUND, "there is no such page here");
+}
+
+int http_face_start(struct service *s, struct http_face **out)
+{
+	struct http_face *h = calloc(1, sizeof *h);
+	int err;
+
+	assert(h);
+	h->service = s;
+	err = env_http_listen(s->control->ev, s->row->host, s->row->http_port, on_request, h, &h->http);
+	if (err < 0) {
+		free(h);
+		return err;
+	}
+	stats_start(h);
+	*out = h;
+	return 0;
+}
+
+void http_face_stop(struct http_face *h)
+{
+	if (!h)
+		return;
+	env_http_close(h->http);
+	stats_stop(h);
+	free(h);
+}

@@ -1,0 +1,39 @@
+#pragma once
+#include <stdbool.h>
+#include "common/buf.h"
+#include "common/env.h"
+#include "common/jsontext.h"
+#include "rpc/service.h"
+/*
+ * What the parts of the HTTP face share: http.c (paths), http_rpc.c (calls and reloads), http_stats.c (/stats).
+ *
+ * Threads: control thread only.
+ */
+struct stats_method {
+	struct stats_method *next;
+	char name[96]; /* "scene.sceneHandler.echo" */
+	struct rate rate;
+	struct hist hist; /* filled while a report is made */
+	uint64_t count, error[9];
+};
+struct http_face {
+	struct service *service;
+	struct env_http *http;
+	struct timer second;
+	struct stats_method *methods;
+	unsigned pending; /* requests that a worker is answering */
+	unsigned reloading;
+};
+
+void http_text(struct env_http_request *r, int status, const char *text);
+void http_json(struct env_http_request *r, int status, const struct buf *b);
+void http_error(struct env_http_request *r, int err, enum effect effect, struct span message);
+void http_refuse(struct env_http_request *r, int err, const char *message);
+bool http_has_key(struct http_face *h, struct env_http_request *r);
+
+void http_rpc(struct http_face *h, struct env_http_request *r);
+void http_reload(struct http_face *h, struct env_http_request *r);
+
+void stats_start(struct http_face *h);
+void stats_stop(struct http_face *h);
+void stats_json(struct http_face *h, struct buf *out);

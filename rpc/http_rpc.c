@@ -1,0 +1,277 @@
+#include <assert.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/app.h"
+#include "rpc/http_private.h"
+#include "rpc/service_private.h"
+
+/* ---- /rpc/SERVICE/REMOTE/METHOD -------------------------------------------------------------------------------------- */
+
+struct http_call {
+	struct http_face *face;
+	struct env_http_request *request;
+};
+
+static void on_answer(void *arg, const struct rpc_answer *a)
+{
+	struct http_call *c = arg;
+
+	if (a->err < 0)
+		http_error(c->request, a->err, a->effect, a->message);
+	else
+		env_http_reply(c->request, 200, "application/json", NULL, a->body.n ? a->body.p : "{}",
+			       a->body.n ? a->body.n : 2);
+	c->face->pending--;
+	free(c);
+}
+
+static const struct msg_method *method_of(struct http_face *h, const char *path)
+{
+	char full[128];
+	int slashes = 0;
+
+	if (snprintf(full, sizeof full, "%s", path + strlen("/rpc/")) >= (int)sizeof full)
+		return NULL;
+	for (char *p = full; *p; p++)
+		if (*p == '/') {
+			*p = '.';
+			slashes++;
+		}
+	return slashes == 2 ? schema_method(h->service->schema, full, strlen(full)) : NULL;
+}
+
+/* Query parameters become the fields of the request; numbers where the type wants numbers. */
+struct query {
+	json_t *object;
+	const struct msg_type *type;
+};
+
+static void add_parameter(void *arg, const char *name, const char *value)
+{
+	struct query *q = arg;
+	const struct msg_field *f = msg_field_name(q->type, name, strlen(name));
+	json_t *v = NULL;
+
+	if (!strcmp(name, "key") && !f)
+		return;
+	if (f && f->type != MSG_STRING && f->type != MSG_BYTES)
+		v = json_loads(value, JSON_DECODE_ANY, NULL);
+	json_object_set_new(q->object, name, v ? v : json_string(value));
+}
+
+static char *body_of_query(struct env_http_request *r, const struct msg_method *m)
+{
+	struct query q = { json_object(), m->in };
+	char *text;
+
+	env_http_query_each(r, add_parameter, &q);
+	text = json_dumps(q.object, JSON_COMPACT);
+	json_decref(q.object);
+	return text;
+}
+
+/* Routed by ?key=, without it by the request's uid, or name, or the number of its scene. */
+static void key_of(struct env_http_request *r, const char *body, size_t n, char *out, size_t size)
+{
+	static const char *const names[] = { "uid", "name", "scene", "room" };
+	const char *key = env_http_query(r, "key");
+	json_t *object = key ? NULL : json_loadb(body, n, 0, NULL);
+
+	out[0] = '\0';
+	if (key)
+		snprintf(out, size, "%s", key);
+	for (size_t i = 0; object && !*out && i < sizeof names / sizeof *names; i++) {
+		json_t *v = json_object_get(object, names[i]);
+
+		if (json_is_string(v))
+			snprintf(out, size, "%s", json_string_value(v));
+		else if (json_is_integer(v))
+			snprintf(out, size, "%lld", (long long)json_integer_value(v));
+	}
+	json_decref(object);
+}
+
+static void start_call(struct http_face *h, struct env_http_request *r, const struct msg_method *m, const char *body,
+		       size_t n)
+{
+	struct http_call *c = malloc(sizeof *c);
+	char key[256];
+
+	assert(c);
+	*c = (struct http_call){ h, r };
+	key_of(r, body, n, key, sizeof key);
+	struct rpc_call call = {
+		.method = m,
+		.to = { .worker = -1, .key = span_of(key, strlen(key)) },
+		.json = true,
+		.body = n ? span_of(body, n) : span_of("{}", 2),
+		.on_answer = on_answer,
+		.arg = c,
+	};
+
+	call.to.instance = env_http_query(r, "instance");
+	h->pending++;
+	rpc_call(&h->service->p->control_worker, &call);
+}
+
+void http_rpc(struct http_face *h, struct env_http_request *r)
+{
+	const struct msg_method *m = method_of(h, env_http_path(r));
+	bool get = !strcmp(env_http_method(r), "GET");
+	size_t n;
+	const char *body = env_http_body(r, &n);
+
+	if (!http_has_key(h, r)) {
+		http_refuse(
+			r, ERR_DENIED,
+			"the cluster key is needed: Authorization: Bearer KEY (the file paths.var/keys/cluster.key)");
+	} else if (!m || m->is_handler) {
+		http_refuse(r, ERR_NOT_FOUND, "there is no such method: /rpc/SERVICE/REMOTE/METHOD");
+	} else if (!get && strcmp(env_http_method(r), "POST")) {
+		http_text(r, 405, "GET or POST\n");
+	} else if (get && m->kind != MSG_READ) {
+		http_text(r, 405, "this method changes something: POST it\n");
+	} else if (get) {
+		char *text = body_of_query(r, m);
+
+		start_call(h, r, m, text, strlen(text));
+		free(text);
+	} else {
+		start_call(h, r, m, body, n);
+	}
+}
+
+/* ---- /admin/reload?step=prepare|switch|abort; without step both ---------------------------------------------------------- */
+
+enum step { STEP_PREPARE = 1, STEP_SWITCH = 2, STEP_BOTH = 3, STEP_ABORT = 4 };
+
+struct reload {
+	struct http_face *face;
+	struct env_http_request *request;
+	enum step step;
+	struct luasrc *src;
+	unsigned left;
+	int err;
+	char error[1024];
+};
+
+struct reload_part {
+	struct reload *reload;
+	struct worker *worker;
+	enum step step;
+	int err;
+	char error[1024];
+};
+
+static void reload_step(struct reload *l, enum step step);
+
+static void reload_answer(struct reload *l)
+{
+	struct buf b = BUF_INIT;
+
+	if (l->err < 0) {
+		http_error(l->request, ERR_FAILED, EFFECT_NONE, span_of(l->error, strlen(l->error)));
+	} else {
+		buf_addf(&b, "{\"instance\":\"%s\",\"version\":\"%s\"}\n", l->face->service->id,
+			 l->src ? luasrc_version(l->src) : "");
+		http_json(l->request, 200, &b);
+	}
+	buf_release(&b);
+	l->face->reloading--;
+	luasrc_unref(l->src);
+	free(l);
+}
+
+static void reload_part_done(void *arg)
+{
+	struct reload_part *p = arg;
+	struct reload *l = p->reload;
+	enum step step = p->step;
+
+	if (p->err < 0 && l->err == 0) {
+		l->err = p->err;
+		memcpy(l->error, p->error, sizeof l->error);
+	}
+	free(p);
+	if (--l->left)
+		return;
+	if (step != STEP_PREPARE || l->step == STEP_PREPARE) {
+		reload_answer(l);
+		return;
+	}
+	reload_step(l, l->err < 0 ? STEP_ABORT : STEP_SWITCH);
+}
+
+static void reload_part_run(void *arg)
+{
+	struct reload_part *p = arg;
+	struct app *a = p->worker->app;
+
+	if (p->step == STEP_PREPARE)
+		p->err = app_prepare(a, p->reload->src, p->error, sizeof p->error);
+	else if (p->step == STEP_SWITCH)
+		app_switch(a);
+	else
+		app_abort(a);
+	loop_call(p->worker->service->control, reload_part_done, p);
+}
+
+static void reload_step(struct reload *l, enum step step)
+{
+	struct service *s = l->face->service;
+
+	l->left = s->workers;
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct reload_part *p = calloc(1, sizeof *p);
+
+		assert(p);
+		p->reload = l;
+		p->worker = s->worker[i];
+		p->step = step;
+		loop_call(s->worker[i]->loop, reload_part_run, p);
+	}
+}
+
+static enum step step_of(const char *word)
+{
+	if (!word)
+		return STEP_BOTH;
+	if (!strcmp(word, "prepare"))
+		return STEP_PREPARE;
+	if (!strcmp(word, "switch"))
+		return STEP_SWITCH;
+	return !strcmp(word, "abort") ? STEP_ABORT : 0;
+}
+
+void http_reload(struct http_face *h, struct env_http_request *r)
+{
+	struct service *s = h->service;
+	enum step step = step_of(env_http_query(r, "step"));
+	struct reload *l;
+
+	if (!s->lua_src || !step || h->reloading) {
+		http_refuse(r,
+			    !s->lua_src ? ERR_NOT_FOUND
+			    : step      ? ERR_BUSY
+					: ERR_BAD_REQUEST,
+			    !s->lua_src ? "this service has no Lua"
+			    : step      ? "a reload is under way here"
+					: "step: expected prepare, switch or abort");
+		return;
+	}
+	l = calloc(1, sizeof *l);
+	assert(l);
+	l->face = h;
+	l->request = r;
+	l->step = step;
+	h->reloading++;
+	const char *folders[] = { s->p->lua_folder, NULL };
+
+	if ((step & STEP_PREPARE) && (l->err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src)) < 0) {
+		reload_answer(l);
+		return;
+	}
+	reload_step(l, step == STEP_BOTH ? STEP_PREPARE : step);
+}
