@@ -30,8 +30,11 @@ LDFLAGS  := -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -
 # Lua is linked statically: the simulation needs it so, and then the programs run the very same code.
 SYSLIBS  := -l:liblua5.4.a -levent_core -levent_extra -levent_openssl -levent_pthreads -lprotobuf-c -ljansson \
 	-lmariadb -lwslay -lssl -lcrypto -lm -ldl -lpthread
-# The simulation wants the same addresses in each run of a seed: no PIE (and see tests/sim).
-SIM_LDFLAGS := -no-pie
+# The simulation gives each process memory of its own, at the same addresses in each run of a seed: so no PIE,
+# malloc and what reads a clock behind its back wrapped, and the libraries that allocate for us linked statically.
+comma := ,
+SIM_WRAP := malloc calloc realloc reallocarray free strdup strndup posix_memalign aligned_alloc time clock __assert_fail
+SIM_LDFLAGS := -no-pie $(SIM_WRAP:%=-Wl$(comma)--wrap=%) -l:libprotobuf-c.a -l:libjansson.a
 
 # ---- what there is
 SERVICES := $(patsubst %/main.c,%,$(wildcard */main.c))

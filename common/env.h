@@ -69,7 +69,7 @@ struct env_loop_ops {
 int env_loop_start(struct env *env, const char *name, const struct env_loop_ops *ops, void *arg, struct env_loop **out);
 void env_loop_wake(struct env_loop *loop); /* any thread: on_turn soon; several wakes may become one */
 void env_loop_stop(struct env_loop *loop); /* any thread: ends after the turn that is running */
-void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it; not in simulation */
+void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it */
 bool env_loop_is_current(struct env_loop *loop);
 /*
  * Any thread: fn(arg) runs on the loop's thread in the middle of whatever it does, as a signal handler, so it may only do
