@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include "common/buf.h"
 #include "common/env.h"
 #include "common/log.h"
@@ -10,18 +11,27 @@
  * sqllog: the SQL log of one process: ordinary SQL text in files, replayed by dbwriter.
  *
  * Record:  a comment line "-- loquat lsn=… epoch=… time=… key=… trace=… len=… crc=…\n" and len bytes of body
- *          "BEGIN; … COMMIT;\n"; crc is CRC-32C, 8 hex digits, over the line up to before " crc=" and then the body.
- * Files:   FOLDER/NNNNNNNN.sql, rotated by size, each starts with "SET NAMES utf8mb4;\n". FOLDER/lock holds the lock
- *          and the epoch. Never appended to after a torn tail: the tail is cut, a new file begins.
- * Threads: sqllog_append, _on_written, _on_durable: any worker; a SQL-log thread of its own writes and syncs in
- *          groups. Readers (sqllog_read) are pure: bytes in, records out.
- * Bounds:  one record at most SQLLOG_RECORD_MAX bytes; the ring holds ring_bytes of records not yet written; full:
+ *          "BEGIN;\n…;\nCOMMIT;\n"; crc is CRC-32C, 8 hex digits, over the line up to before " crc=" and then the body.
+ *          One statement per line: text never holds a raw newline, so "\n-- loquat " begins a record and nothing else.
+ * Files:   FOLDER/NNNNNNNN.sql, rotated by size, each starts with "SET NAMES utf8mb4;\n". Each start of the process
+ *          begins a new file with its first record. FOLDER/lock is locked by the writer, FOLDER/epoch holds its epoch
+ *          and the lsn it started behind, FOLDER/replayed what dbwriter has landed (a hint that shortens opening),
+ *          NNNNNNNN.cut the bytes of a tail that was cut.
+ * Numbers: lsn grows by one per record, across files and starts; epoch grows with each start. After a failed write or
+ *          sync the records not known to be synced are written again, byte for byte, into a new file: a reader skips an
+ *          lsn it has seen, and a bad spot behind which a next file goes on without a gap is no damage.
+ * Threads: sqllog_append, _wait, _key_lsn: any worker; a SQL-log thread of its own writes and syncs in groups.
+ *          The builder is the owner's; the reader is pure: bytes in, records out.
+ * Bounds:  one body is at most SQLLOG_RECORD_MAX bytes; the ring holds ring_bytes of records not yet written; full:
  *          ERR_BUSY, nothing taken.
- * Failing: a write or sync that fails stops acknowledging: append answers ERR_UNAVAILABLE, waiters get ERR_UNKNOWN
- *          when bytes may have been written, and sqllog_failing() says so until the disk is back.
+ * Failing: a write or sync that fails stops acknowledging: append answers ERR_UNAVAILABLE (nothing taken), every waiter
+ *          gets ERR_UNKNOWN, and sqllog_failing() says so until the disk is back. A record that was accepted before
+ *          stays in memory and is written first when the disk is back, so no lsn is ever left out: its effect comes
+ *          later, or never if the process dies before. Who got ERR_UNKNOWN drops the key and reads it back.
  */
 #define SQLLOG_RECORD_MAX (1u << 20)
 #define SQLLOG_KEY_MAX    256
+#define SQLLOG_HEAD_MAX   512 /* bytes of a comment line */
 
 /* ---- the typed builder: the only way values get into a statement ------------------------------------ */
 
@@ -45,20 +55,26 @@ struct sql_value {
 struct sql_record {
 	struct buf body;           /* "BEGIN;\nUPDATE …;\n" so far */
 	char keys[SQLLOG_KEY_MAX]; /* "role:42,bag:42" */
-	uint64_t trace;
+	uint16_t keys_bytes;
 	unsigned statements;
+	uint64_t trace;
 };
 void sql_record_init(struct sql_record *r);
 void sql_record_release(struct sql_record *r);
 void sql_record_clear(struct sql_record *r);
-int sql_record_key(struct sql_record *r, const char *key); /* adds one; no comma, space or control; ERR_FULL */
 /*
- * Appends one statement. ERR_BAD_REQUEST: wrong count of values, NaN or infinity, text that is not UTF-8, a ';' or
- * quote in sql itself; ERR_FULL: the record would be too long. r is unchanged then. why gets one line.
+ * Adds a key the record changes (once is enough). Any text of 1 to 80 bytes; in the file its space, comma, % and control
+ * bytes stand as %XX. ERR_FULL: no room for more; ERR_BAD_REQUEST: empty or too long. r is unchanged then.
+ */
+int sql_record_key(struct sql_record *r, const char *key);
+/*
+ * Appends one statement: INSERT, UPDATE, DELETE or REPLACE of plain ASCII. ERR_BAD_REQUEST: another verb, wrong count of
+ * values, NaN or infinity, text that is not UTF-8, a ';', quote, backslash, comment or control byte in sql itself;
+ * ERR_FULL: the record would be too long. r is unchanged then. why gets one line.
  */
 int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value *values, size_t n, char *why,
 		   size_t why_size);
-/* Only the statement's text with its literals, for reads (SELECT); the same escaping. */
+/* Only the statement's text with its literals, appended to out, for reads (SELECT); the same escaping and refusals. */
 int sql_format(struct buf *out, const char *sql, const struct sql_value *values, size_t n, char *why, size_t why_size);
 
 /* ---- the writer --------------------------------------------------------------------------------------- */
@@ -66,22 +82,31 @@ int sql_format(struct buf *out, const char *sql, const struct sql_value *values,
 struct sqllog;
 struct sqllog_options {
 	const char *folder;
-	uint64_t file_bytes_max; /* rotation */
-	size_t ring_bytes;
-	uint32_t linger_us; /* waits this long for more before it syncs */
-	unsigned workers;
+	uint64_t file_bytes_max; /* rotation; 0: 64 MiB */
+	size_t ring_bytes;       /* 0: 8 MiB; rounded up to a power of two, at least 4 MiB */
+	uint32_t linger_us; /* waits this long for more before it writes and syncs; UINT32_MAX: the default, 1000 */
+	unsigned workers;   /* loops that may join: loop->index below it */
 };
 /*
- * Locks the folder, reads the tail, cuts what is torn, and starts at the next lsn with epoch + 1. ERR_BUSY: another
- * process has the lock; ERR_CORRUPT: damage that is not a torn tail (error gets the line with file and offset).
+ * Locks the folder, reads what dbwriter has not landed, cuts what is torn, and starts at the next lsn with epoch + 1.
+ * log and metrics may be NULL. ERR_BUSY: another process has the lock; ERR_CORRUPT: damage that is not a torn tail;
+ * error gets one line with file and offset.
  */
 int sqllog_open(struct env *env, struct log *log, struct metrics *metrics, const struct sqllog_options *o, char *error,
 		size_t error_size, struct sqllog **out);
-/* Writes and syncs what was appended, then closes; NULL is fine. */
+/*
+ * Writes and syncs what was appended, posts the waiters, ends the SQL-log thread; append answers ERR_UNAVAILABLE from
+ * then on. Call it while the loops that joined still run; not from one of them.
+ */
+void sqllog_stop(struct sqllog *l);
+/* Stops if it was not stopped, and frees; the loops that joined have ended. NULL is fine. */
 void sqllog_close(struct sqllog *l);
 uint64_t sqllog_epoch(const struct sqllog *l);
 
-/* Hands the record over; r is cleared. Returns ERR_BUSY, ERR_UNAVAILABLE, ERR_BAD_REQUEST (empty) or 0 and its lsn. */
+/*
+ * Hands the record over: 0 and its lsn (lsn may be NULL), r is cleared. ERR_BUSY, ERR_UNAVAILABLE, ERR_BAD_REQUEST
+ * (empty): nothing was taken, r is unchanged.
+ */
 int sqllog_append(struct sqllog *l, struct sql_record *r, uint64_t *lsn);
 bool sqllog_failing(const struct sqllog *l);
 uint64_t sqllog_lsn(const struct sqllog *l);         /* last given out */
@@ -89,8 +114,9 @@ uint64_t sqllog_written_lsn(const struct sqllog *l); /* handed to the operating 
 uint64_t sqllog_durable_lsn(const struct sqllog *l); /* synced: survives the machine */
 
 /*
- * A waiter, embedded in the caller's object. fn runs on the waiting worker's loop (posted to it), in lsn order, err 0
- * when lsn is durable (or written), ERR_UNKNOWN when the disk failed with bytes of it perhaps written.
+ * A waiter, embedded in the caller's object. fn runs on the waiting worker's loop (posted to it, never inside
+ * sqllog_wait), in lsn order, one wake-up per batch: err 0 when lsn is durable (or written), ERR_UNKNOWN when the disk
+ * failed before. fn may append and wait anew.
  */
 struct loop;
 struct sqllog_waiter {
@@ -104,11 +130,20 @@ void sqllog_wait(struct sqllog *l, struct loop *loop, struct sqllog_waiter *w, u
 void sqllog_join(struct sqllog *l, struct loop *loop);
 
 /*
- * The last lsn that changed a key since the position given, found in the files at opening and kept by append. 0: none
- * newer than what dbwriter is known to have replayed (sqllog_replayed prunes).
+ * An lsn such that a reader who sees everything up to it in the database sees the key's last change; 0: any state will
+ * do. Found in the files at opening and kept by append, in a table of fixed size: keys that share a place make it only
+ * later than need be, never earlier. sqllog_replayed says what has landed, by the position read from the database.
  */
-uint64_t sqllog_key_lsn(struct sqllog *l, const char *key); /* any worker */
-void sqllog_replayed(struct sqllog *l, uint64_t lsn);       /* everything up to it has landed in the database */
+uint64_t sqllog_key_lsn(const struct sqllog *l, const char *key); /* any worker */
+void sqllog_replayed(struct sqllog *l, uint64_t lsn);             /* any worker */
+
+struct sqllog_figures {
+	uint64_t records, bytes, syncs; /* since the start */
+	uint64_t unsynced;              /* records given out and not yet durable */
+	uint64_t failures;              /* writes or syncs that failed */
+	uint32_t file;                  /* highest file number so far */
+};
+void sqllog_figures(const struct sqllog *l, struct sqllog_figures *out); /* any thread */
 
 /* ---- the reader: pure ----------------------------------------------------------------------------------- */
 
@@ -116,13 +151,45 @@ struct sqllog_record {
 	uint64_t lsn, epoch, time_us, trace;
 	const char *keys;
 	size_t keys_bytes;
-	const char *body;
-	size_t body_bytes; /* "BEGIN; … COMMIT;\n" */
-	size_t bytes;      /* comment line and body */
+	const char *body; /* "BEGIN;\n … COMMIT;\n" */
+	size_t body_bytes;
+	size_t bytes; /* comment line and body */
 };
 /*
- * Reads one record at data. > 0: bytes it takes; 0 with skipped > 0 never: the file's first line "SET NAMES …" is
- * returned as a record with lsn 0 and its length. ERR_INCOMPLETE: more bytes are needed; ERR_CORRUPT: why names it.
+ * Reads one record at data: > 0: the bytes it takes; the file's first line "SET NAMES …" is returned as a record with
+ * lsn 0 and its length. ERR_INCOMPLETE: more bytes are needed (n 0 too); ERR_CORRUPT: why names it.
  */
 ssize_t sqllog_read(const char *data, size_t n, struct sqllog_record *out, char *why, size_t why_size);
+/* Offset of the first record that verifies at or behind from; -1: none. What stands before it is damage, not a torn tail. */
+ssize_t sqllog_find(const char *data, size_t n, size_t from);
+/* Takes the keys one by one, as written: *at from 0; false: no more. */
+bool sqllog_key_next(const struct sqllog_record *r, size_t *at, const char **key, size_t *bytes);
+/* The statements of a body without its BEGIN and COMMIT lines; *count: how many, one per line. */
+const char *sqllog_statements(const struct sqllog_record *r, size_t *bytes, unsigned *count);
+/* Writes the comment line of a record with its crc; out has SQLLOG_HEAD_MAX bytes. Returns its length. */
+size_t sqllog_head(char *out, const struct sqllog_record *r);
 uint32_t crc32c(uint32_t crc, const void *p, size_t n); /* 0 to start */
+
+/* ---- a file of records, read in order ---------------------------------------------------------------------- */
+
+/* Blocking. Zero it before open; the record lives until the next call on the file. */
+struct sqllog_file {
+	struct env_file *f;
+	struct buf buf;       /* bytes from offset on */
+	size_t at;            /* of the next record in buf */
+	uint64_t offset;      /* of buf.data[0] in the file */
+	uint64_t first, last; /* lsn of the first and the last record returned; 0: none */
+};
+int sqllog_file_open(struct sqllog_file *s, struct env *env, const char *path);
+void sqllog_file_close(struct sqllog_file *s);
+/*
+ * 1: a record (lsn above 0); 0: the file ends here, between two records; ERR_INCOMPLETE: it ends inside one; ERR_CORRUPT;
+ * ERR_IO. After anything but 1 the call may be repeated when the file has grown.
+ */
+int sqllog_file_next(struct sqllog_file *s, struct sqllog_record *out, char *why, size_t why_size);
+uint64_t sqllog_file_at(const struct sqllog_file *s); /* offset of the next record, or of the bad spot */
+/* After ERR_INCOMPLETE or ERR_CORRUPT: 1 if a record that verifies stands behind the bad spot, else 0, or ERR_IO. */
+int sqllog_file_behind(struct sqllog_file *s);
+/* Numbers of the folder's files NNNNNNNN.sql in order; free() them. ERR_NOT_FOUND, ERR_IO */
+int sqllog_list(struct env *env, const char *folder, uint32_t **numbers, size_t *n);
+void sqllog_path(char out[ENV_PATH_MAX], const char *folder, uint32_t number, const char *suffix); /* "sql" */

@@ -1,0 +1,110 @@
+#pragma once
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include "common/sqllog.h"
+/*
+ * sqllog_int: what the files of the SQL log share among themselves. Nobody else includes it.
+ */
+
+/* Decimal digits of v at o, two at a time; returns the end. */
+static inline char *sqllog_put_u64(char *o, uint64_t v)
+{
+	static const char pairs[] = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940"
+				    "4142434445464748495051525354555657585960616263646566676869707172737475767778798081"
+				    "828384858687888990919293949596979899";
+	char digits[20], *d = digits + sizeof digits;
+	for (; v >= 100; v /= 100)
+		memcpy(d -= 2, pairs + 2 * (v % 100), 2);
+	memcpy(d -= 2, pairs + 2 * v, 2);
+	d += v < 10;
+	size_t n = (size_t)(digits + sizeof digits - d);
+	memcpy(o, d, n);
+	return o + n;
+}
+
+/* The key as it stands in the file, NUL-ended; its length, or ERR_BAD_REQUEST. */
+#define SQLLOG_KEY_RAW_MAX  80
+#define SQLLOG_KEY_TEXT_MAX (3 * SQLLOG_KEY_RAW_MAX + 1)
+int sqllog_key_text(char out[SQLLOG_KEY_TEXT_MAX], const char *key);
+
+/* ---- the ring: from any worker to the SQL-log thread ------------------------------------------------- */
+
+/*
+ * A bounded byte ring, many producers, one consumer, lock-free. One word holds the next position and the next lsn, so
+ * lsn order is ring order. Free bytes are zero: an entry counts from the moment its length is stored (as in Aeron's
+ * many-to-one buffer); what a slow producer has reserved and not yet published holds back those behind it.
+ */
+#define SQLLOG_UNIT 16u
+struct sqllog_entry {
+	_Atomic uint32_t units; /* 0: not there yet; stored last, with release */
+	uint32_t body_bytes;    /* SQLLOG_PAD: filler up to the end of the ring */
+	uint32_t keys_bytes;
+	uint32_t statements;
+	uint64_t trace;
+	char data[]; /* keys, body */
+};
+#define SQLLOG_PAD UINT32_MAX
+struct sqllog_ring {
+	char *data;
+	uint32_t units;                     /* a power of two */
+	_Alignas(64) _Atomic uint64_t tail; /* lsn (low half) << 32 | position in units: producers */
+	_Alignas(64) _Atomic uint64_t head; /* position: the consumer has given back what is before it */
+	_Atomic uint64_t lsn;               /* of the last entry before head; stored before head */
+};
+int sqllog_ring_init(struct sqllog_ring *r, size_t bytes, uint64_t last_lsn); /* ERR_NOMEM */
+void sqllog_ring_release(struct sqllog_ring *r);
+/* Copies the parts in; body gets "COMMIT;\n" behind it. ERR_BUSY: no room. */
+int sqllog_ring_push(struct sqllog_ring *r, const struct sql_record *rec, uint64_t *lsn);
+uint64_t sqllog_ring_last(const struct sqllog_ring *r); /* lsn given out last; any thread */
+size_t sqllog_ring_used(const struct sqllog_ring *r);   /* bytes; any thread, a moment's view */
+/* Consumer: the entry at position *at (from the head on), or NULL; moves *at behind it. */
+struct sqllog_entry *sqllog_ring_next(struct sqllog_ring *r, uint32_t *at);
+/* Consumer: gives everything before at back, in which there were n records. */
+void sqllog_ring_free_until(struct sqllog_ring *r, uint32_t at, uint32_t n);
+
+/* ---- last change of each key ------------------------------------------------------------------------- */
+
+/*
+ * key hash → highest lsn, without locks and without growing: places are shared, which only makes an answer later than
+ * need be.
+ */
+#define SQLLOG_KEY_PLACES 65536u
+struct sqllog_keys {
+	_Atomic uint64_t lsn[SQLLOG_KEY_PLACES];
+};
+void sqllog_keys_note(struct sqllog_keys *k, const char *keys, size_t bytes, uint64_t lsn); /* "a,b,c" as written */
+uint64_t sqllog_keys_get(const struct sqllog_keys *k, const char *key, size_t bytes);
+
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+struct sqllog_found {
+	uint64_t lsn, epoch; /* of the last record; 0: none */
+	uint64_t replayed;   /* dbwriter's hint: records up to it are in the database and were not read */
+	uint32_t file;       /* highest number there is; 0: none */
+	uint64_t cut_bytes;  /* torn tail that was cut */
+	uint32_t cut_file;
+};
+/* Verifies the folder's files, cuts a torn tail, syncs the last file, fills keys. error gets the line. */
+int sqllog_scan(struct env *env, const char *folder, struct sqllog_keys *keys, struct sqllog_found *out, char *error,
+		size_t error_size);
+/* Cuts everything behind the last whole record of a file; what is cut is kept in NNNNNNNN.cut. Returns bytes cut. */
+int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_t keep);
+/* Reads "name=number" out of a small file; otherwise when it is not there. */
+uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise);
+
+/* ---- waiters --------------------------------------------------------------------------------------------- */
+
+struct sqllog_joined;
+struct sqllog_waits {
+	struct sqllog_joined *_Atomic *joined; /* by loop->index */
+	unsigned n;
+	_Atomic uint64_t written, durable; /* lsn */
+	_Atomic bool failing;
+};
+int sqllog_waits_init(struct sqllog_waits *w, unsigned workers, uint64_t lsn); /* ERR_NOMEM */
+void sqllog_waits_release(struct sqllog_waits *w);
+void sqllog_waits_join(struct sqllog_waits *w, struct loop *loop);
+void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_waiter *x);
+/* SQL-log thread, after written, durable or failing changed: posts to each loop that has somebody to call. */
+void sqllog_waits_wake(struct sqllog_waits *w);

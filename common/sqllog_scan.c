@@ -1,0 +1,248 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "common/err.h"
+#include "common/sqllog_int.h"
+/*
+ * Opening after whatever happened: verify what dbwriter has not landed, cut a torn tail, refuse damage.
+ */
+
+struct scan {
+	struct env *env;
+	const char *folder;
+	struct sqllog_keys *keys;
+	struct sqllog_found *found;
+	uint32_t *numbers;
+	size_t n;
+	char *error;
+	size_t error_size;
+};
+
+static int trouble(struct scan *s, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int trouble(struct scan *s, int err, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(s->error, s->error_size, fmt, ap);
+	va_end(ap);
+	return err;
+}
+
+static int open_number(struct scan *s, size_t i, struct sqllog_file *f)
+{
+	char path[ENV_PATH_MAX];
+	sqllog_path(path, s->folder, s->numbers[i], "sql");
+	int err = sqllog_file_open(f, s->env, path);
+	/* dbwriter may just have removed what is landed and old */
+	return err < 0 && err != ERR_NOT_FOUND ? trouble(s, err, "%s: cannot be read: %s", path, env_last_error())
+					       : err;
+}
+
+/* The lsn of a file's first record; 0: it has none. Negative: trouble. */
+static int first_lsn(struct scan *s, size_t i, uint64_t *lsn)
+{
+	struct sqllog_file f;
+	struct sqllog_record r;
+	char why[80];
+	*lsn = 0;
+	int err = open_number(s, i, &f);
+	if (err < 0)
+		return err == ERR_NOT_FOUND ? 0 : err;
+	err = sqllog_file_next(&f, &r, why, sizeof why);
+	if (err == 1)
+		*lsn = r.lsn;
+	sqllog_file_close(&f);
+	return err == ERR_IO ? err : 0;
+}
+
+/* The last file that begins at or before the first record that is not landed. */
+static int starting_file(struct scan *s, size_t *start)
+{
+	uint64_t lsn;
+	*start = 0;
+	if (!s->found->replayed)
+		return 0;
+	for (size_t i = s->n; i-- > 1;) {
+		int err = first_lsn(s, i, &lsn);
+		if (err < 0)
+			return err;
+		if (lsn && lsn <= s->found->replayed + 1) {
+			*start = i;
+			break;
+		}
+	}
+	return 0;
+}
+
+static int take(struct scan *s, const struct sqllog_record *r, uint32_t number, uint64_t at)
+{
+	struct sqllog_found *f = s->found;
+	if (f->lsn && r->lsn <= f->lsn)
+		return 0; /* written again after a failed sync */
+	uint64_t known = f->lsn > f->replayed ? f->lsn : f->replayed;
+	if (known && r->lsn > known + 1)
+		return trouble(s, ERR_CORRUPT,
+			       "%s/%08u.sql: lsn %llu follows lsn %llu before offset %llu: records are missing",
+			       s->folder, number, (unsigned long long)r->lsn, (unsigned long long)known,
+			       (unsigned long long)at);
+	if (r->epoch < f->epoch)
+		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: epoch %llu follows epoch %llu before offset %llu",
+			       s->folder, number, (unsigned long long)r->epoch, (unsigned long long)f->epoch,
+			       (unsigned long long)at);
+	f->lsn = r->lsn;
+	f->epoch = r->epoch;
+	if (r->lsn > f->replayed)
+		sqllog_keys_note(s->keys, r->keys, r->keys_bytes, r->lsn);
+	return 0;
+}
+
+static int sync_file(struct env *env, const char *path)
+{
+	struct env_file *f;
+	int err = env_file_open(env, path, ENV_READ | ENV_WRITE, &f);
+	if (err < 0)
+		return err;
+	err = env_file_sync(f);
+	env_file_close(f);
+	return err;
+}
+
+/*
+ * A bad spot is no damage when nothing that verifies comes behind it (a torn tail), or when a later file goes on
+ * without a gap (it was written anew there). 1: torn, 0: goes on elsewhere.
+ */
+static int judge(struct scan *s, size_t i, struct sqllog_file *f, const char *why)
+{
+	uint64_t next = 0;
+	for (size_t j = i + 1; j < s->n && !next; j++) {
+		int err = first_lsn(s, j, &next);
+		if (err < 0)
+			return err;
+	}
+	if (next && next <= s->found->lsn + 1)
+		return 0;
+	int behind = next ? 1 : sqllog_file_behind(f);
+	if (behind < 0)
+		return trouble(s, behind, "%s/%08u.sql: cannot be read: %s", s->folder, s->numbers[i],
+			       env_last_error());
+	if (behind)
+		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: damaged at offset %llu, with whole records behind it: %s",
+			       s->folder, s->numbers[i], (unsigned long long)sqllog_file_at(f), why);
+	return 1;
+}
+
+static int scan_file(struct scan *s, size_t i)
+{
+	struct sqllog_file f;
+	struct sqllog_record r;
+	char why[80] = "the record is incomplete";
+	int err = open_number(s, i, &f);
+	if (err < 0)
+		return err == ERR_NOT_FOUND ? 0 : err;
+	while ((err = sqllog_file_next(&f, &r, why, sizeof why)) == 1)
+		if ((err = take(s, &r, s->numbers[i], sqllog_file_at(&f))) < 0)
+			break;
+	uint64_t at = sqllog_file_at(&f);
+	bool bad = err == ERR_INCOMPLETE || (err == ERR_CORRUPT && !*s->error);
+	int torn = bad ? judge(s, i, &f, why) : 0;
+	if (err == ERR_IO)
+		trouble(s, err, "%s/%08u.sql: cannot be read: %s", s->folder, s->numbers[i], env_last_error());
+	sqllog_file_close(&f);
+	if (!bad)
+		return err;
+	if (torn <= 0)
+		return torn;
+	int64_t cut = sqllog_cut(s->env, s->folder, s->numbers[i], at);
+	if (cut < 0)
+		return trouble(s, (int)cut, "%s/%08u.sql: its torn tail cannot be cut: %s", s->folder, s->numbers[i],
+			       env_last_error());
+	s->found->cut_bytes += (uint64_t)cut;
+	s->found->cut_file = s->numbers[i];
+	return 0;
+}
+
+static int scan_files(struct scan *s)
+{
+	size_t start;
+	int err = starting_file(s, &start);
+	for (size_t i = start; !err && i < s->n; i++)
+		err = scan_file(s, i);
+	/* What is found counts from now on, so it must survive the machine: it may never have been synced. */
+	for (size_t i = start; !err && i < s->n; i++) {
+		char path[ENV_PATH_MAX];
+		sqllog_path(path, s->folder, s->numbers[i], "sql");
+		err = sync_file(s->env, path);
+		if (err == ERR_NOT_FOUND)
+			err = 0;
+		if (err < 0)
+			trouble(s, err, "%s: cannot be synced: %s", path, env_last_error());
+	}
+	return err;
+}
+
+static uint64_t replayed_hint(struct env *env, const char *folder)
+{
+	char path[ENV_PATH_MAX], *text;
+	size_t n;
+	snprintf(path, sizeof path, "%s/replayed", folder);
+	if (env_file_load(env, path, 4096, &text, &n) < 0)
+		return 0;
+	uint64_t lsn = sqllog_note_get(text, "lsn", 0);
+	free(text);
+	return lsn;
+}
+
+int sqllog_scan(struct env *env, const char *folder, struct sqllog_keys *keys, struct sqllog_found *out, char *error,
+		size_t error_size)
+{
+	struct scan s = {
+		.env = env, .folder = folder, .keys = keys, .found = out, .error = error, .error_size = error_size
+	};
+	*out = (struct sqllog_found){ .replayed = replayed_hint(env, folder) };
+	error[0] = '\0';
+	int err = sqllog_list(env, folder, &s.numbers, &s.n);
+	if (err < 0)
+		return trouble(&s, err, "%s: cannot be read: %s", folder,
+			       err == ERR_IO ? env_last_error() : err_text(err));
+	err = scan_files(&s);
+	out->file = s.n ? s.numbers[s.n - 1] : 0;
+	free(s.numbers);
+	return err;
+}
+
+/* ---- cutting -------------------------------------------------------------------------------------------------- */
+
+/* Keeps the bytes that go for a person to look at: they may be half of somebody's last change. */
+static int keep_cut(struct env *env, const char *folder, uint32_t number, struct env_file *f, uint64_t from, uint64_t n)
+{
+	char path[ENV_PATH_MAX];
+	size_t want = n < 2 * SQLLOG_RECORD_MAX ? (size_t)n : 2 * SQLLOG_RECORD_MAX;
+	char *bytes = malloc(want);
+	if (!bytes)
+		return ERR_NOMEM;
+	sqllog_path(path, folder, number, "cut");
+	ssize_t got = env_file_read(f, from, bytes, want);
+	int err = got < 0 ? (int)got : env_file_store(env, path, bytes, (size_t)got, 0);
+	free(bytes);
+	return err;
+}
+
+int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_t keep)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *f;
+	sqllog_path(path, folder, number, "sql");
+	int err = env_file_open(env, path, ENV_READ | ENV_WRITE, &f);
+	if (err < 0)
+		return err;
+	int64_t size = env_file_size(f), cut = size < 0 ? size : size - (int64_t)keep;
+	if (cut > 0) {
+		/* the copy is for people only: a full disk must not keep us from cutting */
+		(void)keep_cut(env, folder, number, f, keep, (uint64_t)cut);
+		err = env_file_truncate(f, keep);
+		if (!err)
+			err = env_file_sync(f);
+	}
+	env_file_close(f);
+	return err < 0 ? err : cut > 0 ? cut : cut < 0 && size < 0 ? size : 0;
+}

@@ -1,0 +1,300 @@
+/* Opening an SQL log after whatever happened to it: common/sqllog.h. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+#include "common/sqllog.h"
+#include "tests/support/folder.h"
+#include "tests/support/records.h"
+
+static struct env *env;
+static char *dir;
+static struct sqllog *l;
+static char error[400];
+
+static void setup(void)
+{
+	env = env_new();
+	dir = folder_new();
+	l = NULL;
+	error[0] = '\0';
+}
+
+static void teardown(void)
+{
+	sqllog_close(l);
+	folder_free(dir);
+	env_free(env);
+}
+
+static int open_log(void)
+{
+	struct sqllog_options o = { .folder = dir, .workers = 1 };
+	return sqllog_open(env, NULL, NULL, &o, error, sizeof error, &l);
+}
+
+static void damaged(const char *words)
+{
+	ck_assert_int_eq(open_log(), ERR_CORRUPT);
+	ck_assert_msg(strstr(error, words), "said: %s", error);
+}
+
+static void goes_on_behind(uint64_t lsn)
+{
+	ck_assert_msg(!open_log(), "said: %s", error);
+	ck_assert_uint_eq(sqllog_lsn(l), lsn);
+	ck_assert_uint_eq(sqllog_durable_lsn(l), lsn);
+	ck_assert_uint_eq(records_append(l, "role:9", 1), lsn + 1);
+	sqllog_close(l);
+	l = NULL;
+}
+
+static char *whole_file(uint64_t records, size_t *n)
+{
+	records_file(dir, 1, 1, records, 1);
+	return folder_read(dir, "00000001.sql", n);
+}
+
+static void expect_files(const char *want)
+{
+	char *text = records_read(env, dir);
+	ck_assert_str_eq(text, want);
+	free(text);
+}
+
+static void forget(void)
+{
+	folder_free(dir);
+	dir = folder_new();
+}
+
+START_TEST(a_last_record_torn_at_any_byte_is_cut_and_the_others_stay)
+{
+	size_t n, two;
+	char *bytes = whole_file(2, &two);
+	free(bytes);
+	bytes = whole_file(3, &n);
+	for (size_t cut = two; cut < n; cut++) {
+		forget();
+		folder_write(dir, "00000001.sql", bytes, cut);
+		goes_on_behind(2);
+		expect_files("1-2\n3-3\n");
+		ck_assert_int_eq(folder_size(dir, "00000001.sql"), (long)two);
+		ck_assert_int_eq(folder_size(dir, "00000001.cut"), cut == two ? -1 : (long)(cut - two));
+	}
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_file_torn_in_its_first_record_or_first_line_begins_anew)
+{
+	size_t n;
+	char *bytes = whole_file(1, &n);
+	for (size_t cut = 0; cut < n; cut++) {
+		forget();
+		folder_write(dir, "00000001.sql", bytes, cut);
+		goes_on_behind(0);
+		expect_files("\n1-1\n");
+	}
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_tail_of_zeroes_or_of_garbage_is_cut)
+{
+	size_t n;
+	char *bytes = whole_file(2, &n), tail[9000];
+	for (int fill = 0; fill < 2; fill++) {
+		struct buf b = BUF_INIT;
+		memset(tail, fill ? 'x' : 0, sizeof tail);
+		forget();
+		buf_add(&b, bytes, n);
+		buf_add(&b, tail, sizeof tail);
+		folder_write(dir, "00000001.sql", b.data, b.len);
+		buf_release(&b);
+		goes_on_behind(2);
+		expect_files("1-2\n3-3\n");
+	}
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_flipped_bit_with_records_behind_it_is_damage_named_with_its_place)
+{
+	size_t n, two;
+	char *bytes = whole_file(2, &two);
+	free(bytes);
+	bytes = whole_file(3, &n);
+	for (size_t at = 0; at < two; at++) {
+		bytes[at] ^= 0x10;
+		folder_write(dir, "00000001.sql", bytes, n);
+		damaged("/00000001.sql: damaged at offset ");
+		bytes[at] ^= 0x10;
+	}
+	folder_write(dir, "00000001.sql", bytes, n);
+	goes_on_behind(3);
+	free(bytes);
+}
+END_TEST
+
+START_TEST(damage_far_before_the_next_sound_record_is_still_damage)
+{
+	struct buf b = BUF_INIT;
+	char *zeroes = calloc(1, 3 << 20);
+	records_begin(&b);
+	records_add(&b, (struct made){ 1, 1, "a", "DELETE FROM bag;\n" });
+	buf_add(&b, zeroes, 3 << 20);
+	records_add(&b, (struct made){ 2, 1, "a", "DELETE FROM bag;\n" });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	damaged("whole records behind it");
+	free(zeroes);
+	buf_release(&b);
+}
+END_TEST
+
+START_TEST(damage_in_an_earlier_file_is_damage)
+{
+	size_t n;
+	records_file(dir, 2, 6, 9, 1);
+	char *bytes = whole_file(5, &n);
+	folder_write(dir, "00000001.sql", bytes, n - 3);
+	damaged("/00000001.sql: damaged at offset ");
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_torn_file_that_was_written_anew_in_the_next_is_no_damage)
+{
+	size_t n;
+	char *bytes = whole_file(5, &n);
+	folder_write(dir, "00000001.sql", bytes, n - 3);
+	records_file(dir, 2, 4, 9, 1); /* 4 and 5 again: their sync had failed */
+	goes_on_behind(9);
+	expect_files("1-4!\n4-9\n10-10\n");
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_torn_file_before_one_without_records_is_a_torn_tail)
+{
+	size_t n;
+	char *bytes = whole_file(5, &n);
+	folder_write(dir, "00000001.sql", bytes, n - 3);
+	folder_write(dir, "00000002.sql", "SET NAM", 7);
+	folder_write(dir, "00000003.sql", "", 0);
+	goes_on_behind(4);
+	expect_files("1-4\n\n\n5-5\n");
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_missing_number_is_damage)
+{
+	records_file(dir, 1, 1, 5, 1);
+	records_file(dir, 2, 7, 9, 1);
+	damaged("lsn 7 follows lsn 5");
+}
+END_TEST
+
+START_TEST(an_older_epoch_behind_a_newer_one_is_damage)
+{
+	records_file(dir, 1, 1, 5, 4);
+	records_file(dir, 2, 6, 9, 3);
+	damaged("epoch 3 follows epoch 4");
+}
+END_TEST
+
+START_TEST(the_epoch_follows_the_records_where_its_file_is_lost)
+{
+	records_file(dir, 1, 1, 5, 41);
+	ck_assert_int_eq(open_log(), 0);
+	ck_assert_uint_eq(sqllog_epoch(l), 42);
+}
+END_TEST
+
+START_TEST(records_that_are_gone_since_the_last_opening_are_noticed)
+{
+	records_file(dir, 1, 1, 5, 1);
+	goes_on_behind(5);
+	goes_on_behind(6);
+	records_file(dir, 1, 1, 2, 1);
+	remove(strcat(strcpy(error, dir), "/00000002.sql"));
+	remove(strcat(strcpy(error, dir), "/00000003.sql"));
+	damaged("reached lsn 6 before and ends at 2 now");
+}
+END_TEST
+
+START_TEST(what_has_landed_is_not_read_again_and_may_be_gone)
+{
+	records_file(dir, 1, 1, 5, 1);
+	records_file(dir, 2, 6, 9, 2);
+	records_file(dir, 3, 10, 12, 3);
+	folder_write(dir, "00000001.sql", "garbage nobody needs", 20);
+	folder_write(dir, "replayed", "lsn=8 epoch=2\n", 14);
+	ck_assert_msg(!open_log(), "said: %s", error);
+	ck_assert_uint_eq(sqllog_lsn(l), 12);
+	ck_assert_uint_eq(sqllog_key_lsn(l, "role:1"), 12);
+	ck_assert_uint_eq(sqllog_key_lsn(l, "role:2"), 8); /* not known before the position was seen */
+	sqllog_replayed(l, 8);
+	ck_assert_uint_eq(sqllog_key_lsn(l, "role:2"), 0);
+	ck_assert_uint_eq(sqllog_key_lsn(l, "role:1"), 12);
+}
+END_TEST
+
+START_TEST(a_log_that_has_landed_and_was_removed_goes_on_behind_it)
+{
+	folder_write(dir, "replayed", "lsn=800 epoch=7\n", 16);
+	goes_on_behind(800);
+	expect_files("801-801\n");
+}
+END_TEST
+
+START_TEST(records_missing_behind_what_has_landed_are_noticed)
+{
+	records_file(dir, 1, 12, 15, 1);
+	folder_write(dir, "replayed", "lsn=8 epoch=1\n", 14);
+	damaged("lsn 12 follows lsn 8");
+}
+END_TEST
+
+START_TEST(a_folder_that_cannot_be_made_is_refused_by_name)
+{
+	folder_write(dir, "plain", "x", 1);
+	char path[400];
+	snprintf(path, sizeof path, "%s/plain/log", dir);
+	struct sqllog_options o = { .folder = path };
+	ck_assert_int_lt(sqllog_open(env, NULL, NULL, &o, error, sizeof error, &l), 0);
+	ck_assert_msg(strstr(error, "/plain/log"), "said: %s", error);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("open");
+	tcase_set_timeout(t, 50);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, a_last_record_torn_at_any_byte_is_cut_and_the_others_stay);
+	tcase_add_test(t, a_file_torn_in_its_first_record_or_first_line_begins_anew);
+	tcase_add_test(t, a_tail_of_zeroes_or_of_garbage_is_cut);
+	tcase_add_test(t, a_flipped_bit_with_records_behind_it_is_damage_named_with_its_place);
+	tcase_add_test(t, damage_far_before_the_next_sound_record_is_still_damage);
+	tcase_add_test(t, damage_in_an_earlier_file_is_damage);
+	tcase_add_test(t, a_torn_file_that_was_written_anew_in_the_next_is_no_damage);
+	tcase_add_test(t, a_torn_file_before_one_without_records_is_a_torn_tail);
+	tcase_add_test(t, a_missing_number_is_damage);
+	tcase_add_test(t, an_older_epoch_behind_a_newer_one_is_damage);
+	tcase_add_test(t, the_epoch_follows_the_records_where_its_file_is_lost);
+	tcase_add_test(t, records_that_are_gone_since_the_last_opening_are_noticed);
+	tcase_add_test(t, what_has_landed_is_not_read_again_and_may_be_gone);
+	tcase_add_test(t, a_log_that_has_landed_and_was_removed_goes_on_behind_it);
+	tcase_add_test(t, records_missing_behind_what_has_landed_are_noticed);
+	tcase_add_test(t, a_folder_that_cannot_be_made_is_refused_by_name);
+	Suite *s = suite_create("sqllog_open");
+	suite_add_tcase(s, t);
+	SRunner *run = srunner_create(s);
+	srunner_run_all(run, CK_NORMAL);
+	int failed = srunner_ntests_failed(run);
+	srunner_free(run);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
