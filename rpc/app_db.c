@@ -115,6 +115,13 @@ static int db_relaxed(lua_State *L)
 	return 0;
 }
 
+/* db.sync(): this task's answer waits until everything recorded on this instance so far is durable, its own or not. */
+static int db_sync(lua_State *L)
+{
+	collecting(L)->sync = true;
+	return 0;
+}
+
 /* ---- db.commit: in the middle of a task -------------------------------------------------------------------------------------- */
 
 static int push_commit(lua_State *L, void *arg)
@@ -176,8 +183,8 @@ static int db_commit(lua_State *L)
 int app_db_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "key", db_key },         { "exec", db_exec },     { "set", db_set },
-		{ "relaxed", db_relaxed }, { "commit", db_commit }, { NULL, NULL },
+		{ "key", db_key },   { "exec", db_exec },     { "set", db_set }, { "relaxed", db_relaxed },
+		{ "sync", db_sync }, { "commit", db_commit }, { NULL, NULL },
 	};
 
 	luaL_newlib(L, functions);

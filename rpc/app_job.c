@@ -29,7 +29,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->method = NULL;
 	j->session = NULL;
 	j->handle = j->trace = j->waiting_task = 0;
-	j->json = j->relaxed = j->committed = j->recording = false;
+	j->json = j->relaxed = j->sync = j->committed = j->recording = false;
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
 	j->n_changes = j->attrs = 0;
@@ -190,6 +190,8 @@ static void finish(struct app_job *j)
 			   err == ERR_BUSY ? "the SQL log is behind: try again" : "the change cannot be recorded now");
 		return;
 	}
+	if (!lsn && j->sync && a->worker->service->sqllog)
+		lsn = sqllog_lsn(a->worker->service->sqllog);
 	if (!lsn) {
 		answer_ok(j);
 		return;

@@ -25,7 +25,7 @@ struct app_job {
 	const struct msg_method *method;
 	struct app_session *session;
 	uint64_t handle, trace, deadline_ms, start_ns;
-	bool json, relaxed, committed;
+	bool json, relaxed, sync, committed;
 	char instance[32];     /* who calls */
 	char why[LUA_WHY_MAX]; /* what is wrong with the request */
 	struct buf in;         /* key, once key, body */

@@ -200,6 +200,44 @@ static int app_task(lua_State *L)
 	return 0;
 }
 
+/* app.wait(queue): yields until somebody calls app.wake(queue). The queue is a table of the caller's. */
+static int app_wait(lua_State *L)
+{
+	uint64_t task;
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	app_check_may_wait(L);
+	task = luatask_wait(L);
+	lua_pushinteger(L, (lua_Integer)task);
+	lua_rawseti(L, 1, (lua_Integer)lua_rawlen(L, 1) + 1);
+	return luatask_yield(L);
+}
+
+/* app.wake(queue): those who wait go on, in the order they came; the queue is empty again. */
+static int app_wake(lua_State *L)
+{
+	struct app *a = app_of(L);
+	lua_Integer n;
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	n = (lua_Integer)lua_rawlen(L, 1);
+	lua_createtable(L, (int)n, 0);
+	for (lua_Integer i = 1; i <= n; i++) { /* taken out first: who goes on may wait again */
+		lua_rawgeti(L, 1, i);
+		lua_rawseti(L, -2, i);
+		lua_pushnil(L);
+		lua_rawseti(L, 1, i);
+	}
+	for (lua_Integer i = 1; i <= n; i++) {
+		lua_rawgeti(L, -1, i);
+		uint64_t task = (uint64_t)lua_tointeger(L, -1);
+
+		lua_pop(L, 1);
+		luatask_resume(a->host, task, NULL, NULL);
+	}
+	return 0;
+}
+
 /* ---- what this instance is ------------------------------------------------------------------------------------------------- */
 
 /* app.config(path, otherwise): a value of the cluster file, of the type of otherwise. */
@@ -311,9 +349,10 @@ static int app_nonce(lua_State *L)
 int app_rpc_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "push", app_push },   { "kick", app_kick },           { "task", app_task }, { "config", app_config },
-		{ "owner", app_owner }, { "instances", app_instances }, { "key", app_key },   { "hmac", app_hmac },
-		{ "same", app_same },   { "nonce", app_nonce },         { NULL, NULL },
+		{ "push", app_push }, { "kick", app_kick },     { "task", app_task },   { "wait", app_wait },
+		{ "wake", app_wake }, { "config", app_config }, { "owner", app_owner }, { "instances", app_instances },
+		{ "key", app_key },   { "hmac", app_hmac },     { "same", app_same },   { "nonce", app_nonce },
+		{ NULL, NULL },
 	};
 	struct worker *w = app_of(L)->worker;
 

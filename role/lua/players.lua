@@ -1,0 +1,225 @@
+-- The players this worker owns: loading them, and changing them so that memory and SQL log go together.
+--
+-- state.players[uid] = {
+--   uid, role (nil: none yet), bag {item → count}, quests {quest → {state, progress}},
+--   once {key → {fingerprint, answer}}   answers of orders and once-calls, kept for ever
+--   session {uid, sid, connector} of the live connection or nil, resume, rid, scene,
+--   queue and busy: one login or creation at a time }
+local Players = {}
+
+state.players = state.players or {}
+state.loading = state.loading or {}
+
+local GOLD_AT_START = 1000
+
+-- A log key holds no comma, space or control character, whatever players call themselves.
+function Players.key(kind, text)
+  return kind .. ":" .. text:gsub("[^%w%._:#-]", function(c) return string.format("%%%02X", c:byte()) end)
+end
+
+local function keys_of(player)
+  db.key("role:" .. player.role.id)
+  db.key(Players.key("uid", player.uid))
+end
+
+local function load_details(player)
+  local id = player.role.id
+  local bag, err = db.query("SELECT item, count FROM bag WHERE role_id = ?", id)
+  if not bag then return nil, err end
+  local quests, once
+  quests, err = db.query("SELECT quest, state, progress FROM quest WHERE role_id = ?", id)
+  if not quests then return nil, err end
+  once, err = db.query("SELECT once_key, fingerprint, answer FROM once_done WHERE owner = ?", "role:" .. id)
+  if not once then return nil, err end
+  for _, row in ipairs(bag) do player.bag[row.item] = row.count end
+  for _, row in ipairs(quests) do player.quests[row.quest] = { state = row.state, progress = row.progress } end
+  for _, row in ipairs(once) do player.once[row.once_key] = { fingerprint = row.fingerprint, answer = row.answer } end
+  return true
+end
+
+local function load(uid)
+  local player = { uid = uid, bag = {}, quests = {}, once = {}, queue = {} }
+  local result, err = db.load(Players.key("uid", uid),
+    { "SELECT id, uid, name, level, exp, gold, gems, scene, x, y FROM role WHERE uid = ?", uid })
+  if not result then return nil, err end
+  player.role = result[1][1]
+  if player.role then
+    local ok
+    ok, err = load_details(player)
+    if not ok then return nil, err end
+  end
+  return player
+end
+
+-- The player, loaded from the database if need be. Yields then. nil, error: the database is away.
+function Players.get(uid)
+  while true do
+    local player = state.players[uid]
+    if player then return player end
+    local waiting = state.loading[uid]
+    if not waiting then break end
+    app.wait(waiting)
+  end
+  local waiting = {}
+  state.loading[uid] = waiting
+  local done, player, err = pcall(load, uid)
+  state.loading[uid] = nil
+  if done and player then state.players[uid] = player end
+  app.wake(waiting)
+  if not done then error(player, 0) end
+  if not player then return nil, err, "the role could not be loaded" end
+  return player
+end
+
+-- As get, but only who has a role. Yields.
+function Players.with_role(uid)
+  local player, err, why = Players.get(uid)
+  if not player then return nil, err, why end
+  if not player.role then return nil, "not_found", "this player has no role" end
+  return player
+end
+
+-- One login or creation of a player at a time. Yields while another runs.
+function Players.lock(player)
+  while player.busy do app.wait(player.queue) end
+  player.busy = true
+end
+
+function Players.unlock(player)
+  player.busy = false
+  app.wake(player.queue)
+end
+
+-- Forgets a player whose memory may be ahead of the log; the next request loads what has landed.
+function Players.forget_key(key)
+  for uid, player in pairs(state.players) do
+    if key == Players.key("uid", uid) or (player.role and key == "role:" .. player.role.id) then
+      state.players[uid] = nil
+    end
+  end
+end
+
+-- ---- changes: to be called without yielding before the request ends -------------------------------------------------
+
+-- Adds to a number of the role: a relative update, so that the log's order does not matter to the sum.
+function Players.add(player, field, amount)
+  if amount == 0 then return end
+  keys_of(player)
+  db.exec("UPDATE role SET " .. field .. " = " .. field .. " + ? WHERE id = ?", amount, player.role.id)
+  db.set(player.role, field, player.role[field] + amount)
+end
+
+function Players.write(player, field, value)
+  keys_of(player)
+  db.exec("UPDATE role SET " .. field .. " = ? WHERE id = ?", value, player.role.id)
+  db.set(player.role, field, value)
+end
+
+function Players.add_item(player, item, count)
+  local has = player.bag[item] or 0
+  keys_of(player)
+  if has + count > 0 then
+    db.exec("INSERT INTO bag (role_id, item, count) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE count = count + ?",
+      player.role.id, item, count, count)
+    db.set(player.bag, item, has + count)
+  else
+    db.exec("DELETE FROM bag WHERE role_id = ? AND item = ?", player.role.id, item)
+    db.set(player.bag, item, nil)
+  end
+end
+
+function Players.write_quest(player, quest, quest_state, progress)
+  keys_of(player)
+  db.exec("REPLACE INTO quest (role_id, quest, state, progress) VALUES (?, ?, ?, ?)",
+    player.role.id, quest, quest_state, progress)
+  db.set(player.quests, quest, { state = quest_state, progress = progress })
+end
+
+-- The answer becomes part of the same record as the change: a repeat finds both or neither.
+function Players.remember(player, key, fingerprint, answer)
+  keys_of(player)
+  local text = json.encode(answer)
+  db.exec("INSERT INTO once_done (owner, once_key, fingerprint, answer, created_us) VALUES (?, ?, ?, ?, ?)",
+    "role:" .. player.role.id, key, fingerprint, text, clock.wall_ms() * 1000)
+  db.set(player.once, key, { fingerprint = fingerprint, answer = text })
+end
+
+-- The stored answer of an earlier call with this key: answer, or nil and whether the key was used for something else.
+function Players.recall(player, key, fingerprint)
+  local done = player.once[key]
+  if not done then return nil, false end
+  if done.fingerprint ~= fingerprint then return nil, true end
+  db.sync()   -- the first answer may still be on its way to the disk
+  return json.decode(done.answer), false
+end
+
+-- exp for the next level grows by the square.
+local function level_of(exp)
+  return 1 + math.floor(math.sqrt(exp / 100))
+end
+
+function Players.gain(player, exp, gold)
+  Players.add(player, "exp", exp)
+  Players.add(player, "gold", gold)
+  local level = level_of(player.role.exp + exp)
+  if level ~= player.role.level then Players.write(player, "level", level) end
+  return { exp = player.role.exp + exp, gold = player.role.gold + gold, level = level }
+end
+
+-- ---- a new role -------------------------------------------------------------------------------------------------------
+
+-- Numbers that no other worker, instance or start of it gives out: 8 bits instance, 6 worker, 15 start, 24 count.
+local function new_id()
+  state.created = (state.created or 0) + 1
+  local instance = tonumber(app.instance:match("%-(%d+)$")) & 0xff
+  return ((((app.epoch & 0x7fff) << 6 | app.worker) << 8 | instance) << 24 | state.created & 0xffffff)
+end
+
+local function claim(name, uid)
+  local answer, err, why = app.rpc.role.nameRemote.claim(name, { name = name, uid = uid })
+  if not answer then return nil, err, why end
+  return not answer.taken
+end
+
+-- A free name: the wanted one, or for guests NAME#2, NAME#3 …
+local function free_name(uid, wanted, exact)
+  for n = 1, 50 do
+    local name = n == 1 and wanted or wanted .. "#" .. n
+    local mine, err, why = claim(name, uid)
+    if mine then return name end
+    if mine == nil then return nil, err, why end
+    if exact then return nil, "denied", "the name is taken" end
+  end
+  return nil, "denied", "too many players have this name"
+end
+
+-- Gives the player a role. Yields; the caller holds the lock. exact: no other name will do.
+function Players.create(player, wanted, exact)
+  local name, err, why = free_name(player.uid, wanted, exact)
+  if not name then return nil, err, why end
+  local role = {
+    id = new_id(), uid = player.uid, name = name, level = 1, exp = 0, gold = GOLD_AT_START, gems = 0,
+    scene = 1, x = 0.0, y = 0.0,
+  }
+  db.key("role:" .. role.id)
+  db.key(Players.key("uid", player.uid))
+  db.exec("INSERT INTO role (id, uid, name, level, exp, gold, gems, scene, x, y) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    role.id, role.uid, role.name, role.level, role.exp, role.gold, role.gems, role.scene, role.x, role.y)
+  db.set(player, "role", role)
+  return db.commit()
+end
+
+-- Changes the name of a role that is there. Yields; the caller holds the lock.
+function Players.rename(player, wanted)
+  local name, err, why = free_name(player.uid, wanted, true)
+  if not name then return nil, err, why end
+  local old = player.role.name
+  Players.write(player, "name", name)
+  local ok
+  ok, err = db.commit()
+  if not ok then return nil, err end
+  app.send.role.nameRemote.release(old, { name = old, uid = player.uid })
+  return true
+end
+
+return Players

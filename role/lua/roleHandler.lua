@@ -1,0 +1,53 @@
+-- A player's own role.
+local Players = require "players"
+
+local Handler = {}
+
+-- Yields when the player is not in memory.
+function Handler.get(session)
+  local player, err, why = Players.with_role(session.uid)
+  if not player then return nil, err, why end
+  return { role = player.role }
+end
+
+local function check_name(name)
+  if #name < 1 or #name > 64 then return "a name has 1 to 64 bytes" end
+  if name:find("[%c*]") then return "a name holds no control characters and no *" end
+end
+
+local function locked(player, fn, ...)
+  Players.lock(player)
+  local done, ok, err, why = pcall(fn, player, ...)
+  Players.unlock(player)
+  if not done then error(ok, 0) end
+  return ok, err, why
+end
+
+-- For accounts: guests get theirs at the first entry. Yields.
+function Handler.create(session, msg)
+  local bad = check_name(msg.name)
+  if bad then return nil, "bad_request", "name: " .. bad end
+  local player, err, why = Players.get(session.uid)
+  if not player then return nil, err, why end
+  local ok
+  ok, err, why = locked(player, function()
+    if player.role then return nil, "denied", "you have a role already" end
+    return Players.create(player, msg.name, true)
+  end)
+  if not ok then return nil, err, why end
+  return { role = player.role }
+end
+
+-- Yields.
+function Handler.rename(session, msg)
+  local bad = check_name(msg.name)
+  if bad then return nil, "bad_request", "name: " .. bad end
+  local player, err, why = Players.with_role(session.uid)
+  if not player then return nil, err, why end
+  local ok
+  ok, err, why = locked(player, Players.rename, msg.name)
+  if not ok then return nil, err, why end
+  return { role = player.role }
+end
+
+return Handler
