@@ -29,7 +29,7 @@ CFLAGS   := -std=gnu11 $(OPT) $(HARD)
 LDFLAGS  := -Wl,--as-needed -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) -L$(BUILD)/lib
 # Lua is linked statically: the simulation needs it so, and then the programs run the very same code.
 SYSLIBS  := -l:liblua5.4.a -levent_core -levent_extra -levent_openssl -levent_pthreads -lprotobuf-c -ljansson \
-	-lmariadb -lwslay -lssl -lcrypto -lm -ldl -lpthread
+	-lmariadb -lwslay -lssl -lcrypto -lz -lm -ldl -lpthread
 # The simulation gives each process memory of its own, at the same addresses in each run of a seed: so no PIE,
 # malloc and what reads a clock behind its back wrapped, and the libraries that allocate for us linked statically.
 comma := ,

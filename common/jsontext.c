@@ -328,6 +328,20 @@ void jsontext_quote(struct buf *out, const char *text, size_t n)
 	buf_addch(out, '"');
 }
 
+bool jsontext_utf8(const char *text, size_t n)
+{
+	const uint8_t *p = (const uint8_t *)text, *end = p + n;
+	bool wide;
+
+	while (p < end) {
+		int len = *p < 0x80 ? 1 : character(p, end, &wide);
+		if (!len || len == 6)
+			return false;
+		p += len;
+	}
+	return true;
+}
+
 bool jsontext_member(const char *p, size_t n, const char *want, const char **out, size_t *out_n)
 {
 	struct scan s = { .p = (const uint8_t *)p, .end = (const uint8_t *)p + n };

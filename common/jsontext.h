@@ -24,6 +24,8 @@ int jsontext_object(const char *p, size_t n, struct jsontext *out, const char **
  */
 void jsontext_narrow(struct buf *out, const char *p, size_t n);
 
+bool jsontext_utf8(const char *p, size_t n); /* whether it is UTF-8, without surrogates */
+
 /* Appends a quoted JSON string; what is not UTF-8 becomes U+FFFD, characters above U+FFFF are escaped. */
 void jsontext_quote(struct buf *out, const char *p, size_t n);
 

@@ -6,6 +6,7 @@
 enum {
 	KEEP_BYTES = 4096, /* an idle connection keeps no larger output buffer: there are many of them */
 	LINGER_MS = 1000,  /* how long stream_close_flushed waits */
+	POLL_READS = 64,   /* of read_buf: who sends more at once is certainly there */
 };
 
 static struct stream *of_deferred(struct loop_deferred *d)
@@ -196,15 +197,27 @@ static void take(struct stream *s, const char *data, size_t n)
 		buf_add(&s->in, data + n - left, (size_t)left);
 }
 
-static void on_readable(void *arg)
+/* One read; false: nothing more is there, or s is closing. */
+static bool read_some(struct stream *s)
 {
-	struct stream *s = arg;
-	/* One read per turn: who sends more than this waits for the others, and level-triggering calls again. */
 	ssize_t n = env_conn_read(s->conn, s->loop->read_buf, sizeof s->loop->read_buf);
 	if (n > 0)
 		take(s, s->loop->read_buf, (size_t)n);
 	else if (n != ERR_AGAIN)
 		stream_close(s, (int)n);
+	return n > 0 && !s->closing;
+}
+
+static void on_readable(void *arg)
+{
+	/* One read per turn: who sends more than this waits for the others, and level-triggering calls again. */
+	read_some(arg);
+}
+
+void stream_poll(struct stream *s)
+{
+	for (int i = 0; i < POLL_READS && s->open && read_some(s); i++)
+		;
 }
 
 static void on_writable(void *arg)

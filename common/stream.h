@@ -8,6 +8,7 @@
  * Threads: owner worker only.
  * Input:   on_data gets all bytes that are there (leftover first) and returns how many it consumed, or a
  *          negative error, which closes the stream with it. Bytes not consumed come again with more behind.
+ *          They may be changed in place up to what is consumed.
  *          When more than in_max bytes would have to be kept the stream is closed with ERR_FULL.
  * Output:  stream_write appends; the end of the turn writes once. What the socket does not take waits up to
  *          out_max bytes; above that stream_write answers ERR_FULL and takes nothing; once closing it answers
@@ -45,6 +46,11 @@ int stream_write(struct stream *s, const void *p, size_t n);
 /* Room for n bytes at the end of the output, to be written in place; NULL: over out_max. Then stream_commit(s, used). */
 char *stream_reserve(struct stream *s, size_t n);
 void stream_commit(struct stream *s, size_t n);
+/*
+ * Reads and delivers what has arrived by now without waiting for the loop: a peer's close shows in s->closing. Not from
+ * inside any stream's on_data: they share the loop's read_buf.
+ */
+void stream_poll(struct stream *s);
 size_t stream_pending(const struct stream *s); /* bytes not yet taken by the socket */
 void stream_close(struct stream *s, int err);  /* output not yet written is dropped */
 /* Writes what is pending, half-closes, reads no more input, and closes with the peer or after 1 s. */

@@ -1,0 +1,9 @@
+#pragma once
+#include "connector/session.h"
+/*
+ * announce: when an instance of role or chat has started anew, tells it which players are here.
+ *
+ * Threads: owner worker only. It sets the worker's on_peer.
+ */
+void announce_watch(struct edge *e);
+void announce_stop(struct edge *e);

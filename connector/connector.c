@@ -1,0 +1,316 @@
+#include "connector/connector.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "connector/announce.h"
+#include "connector/entry.h"
+#include "connector/forward.h"
+#include "connector/remote.h"
+#include "connector/session.h"
+
+static const struct config_row rows[] = {
+	{ "connector.guests", CONFIG_BOOL, "true", false, 0, 0, "Players may enter without a token." },
+	{ "connector.heartbeat_s", CONFIG_INT, "10", false, 1, 3600,
+	  "Seconds between heartbeats; two missed: closed." },
+	{ "connector.request_s", CONFIG_INT, "5", false, 1, 600, "Every request is answered within so many seconds." },
+	{ "connector.packets_per_s", CONFIG_INT, "2000", false, 1, 1000000,
+	  "Per connection; above: busy, four times above: kicked." },
+	{ "connector.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
+	{ "connector.drain_s", CONFIG_INT, "0", false, 0, 3600,
+	  "A draining connector kicks its players after so long." },
+	{ "connector.dictionary", CONFIG_TABLE, NULL, true, 0, 0,
+	  "Routes and pushes that travel as codes: a list that is only ever appended to." },
+	{ "connector.dictionary[]", CONFIG_STRING, NULL, true, 1, 255, "A route." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+
+/* ---- the instance ---------------------------------------------------------------------------------------------- */
+
+unsigned connector_sessions(const struct service *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < s->workers; i++)
+		n += atomic_load_explicit(&s->worker[i]->busy, memory_order_relaxed);
+	return n;
+}
+
+/* Without a gate's word each connector keeps the whole limit by itself. */
+bool connector_guest_fits(struct connector *c)
+{
+	uint64_t now_ms = env_wall_us(c->service->env) / 1000;
+
+	if (atomic_load_explicit(&c->room_until_ms, memory_order_relaxed) > now_ms)
+		return atomic_fetch_sub_explicit(&c->room, 1, memory_order_relaxed) > 0;
+	return connector_sessions(c->service) < c->players_max;
+}
+
+static int dict_read(struct connector *c)
+{
+	const struct config *config = c->service->config;
+	size_t n = config_count(config, "connector.dictionary");
+	const char **routes = calloc(n + 1, sizeof(*routes));
+	char path[64];
+
+	for (size_t i = 0; i < n; i++) {
+		snprintf(path, sizeof(path), "connector.dictionary[%zu]", i + 1);
+		routes[i] = config_string(config, path, "");
+	}
+	int err = n ? pomelo_dict_new(routes, n, &c->dict) : 0;
+	free(routes);
+	if (err < 0)
+		service_fail(c->service, "%s: connector.dictionary: a route is empty, too long or there twice",
+			     c->service->id);
+	return err;
+}
+
+static int connector_init(struct service *s)
+{
+	struct connector *c = calloc(1, sizeof(*c));
+
+	assert(c);
+	s->user = c;
+	c->service = s;
+	c->guests = config_bool(s->config, "connector.guests", true);
+	c->request_ms = (unsigned)config_int(s->config, "connector.request_s", 5) * 1000;
+	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;
+	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
+	atomic_store(&c->edges, s->workers);
+	snprintf(c->start, sizeof(c->start), "%llx", (unsigned long long)s->epoch);
+	return dict_read(c);
+}
+
+static void connector_stats(struct service *s, struct buf *json)
+{
+	buf_addf(json, "\"sessions\":%u", connector_sessions(s));
+}
+
+/* ---- a worker ------------------------------------------------------------------------------------------------------ */
+
+uint64_t edge_trace(struct edge *e)
+{
+	uint64_t z = (e->trace += 0x9e3779b97f4a7c15u); /* splitmix64 */
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return (z ^ z >> 31) | 1;
+}
+
+static struct edge_method *method_slot(struct edge *e, const char *route, size_t n)
+{
+	for (uint64_t h = route_hash(route, n);; h++) {
+		struct edge_method *m = &e->method[h & (e->methods - 1)];
+		if (!m->method || (strncmp(m->method->full, route, n) == 0 && !m->method->full[n]))
+			return m;
+	}
+}
+
+struct edge_method *edge_method(struct edge *e, const char *route, size_t n)
+{
+	struct edge_method *m = method_slot(e, route, n);
+
+	return m->method ? m : NULL;
+}
+
+/* What clients may ask for: the handlers of all services but the gate, which has its own port. */
+static void methods_read(struct edge *e)
+{
+	struct service *s = e->worker->service;
+	size_t n = schema_methods(s->schema);
+
+	for (e->methods = 16; e->methods < 2 * n; e->methods *= 2)
+		;
+	e->method = calloc(e->methods, sizeof(*e->method));
+	assert(e->method);
+	for (size_t i = 0; i < n; i++) {
+		const struct msg_method *m = schema_method_at(s->schema, i);
+		if (!m->is_handler || strcmp(m->service, "gate") == 0)
+			continue;
+		struct edge_method *slot = method_slot(e, m->full, strlen(m->full));
+		slot->method = m;
+		slot->local = strcmp(m->service, "connector") == 0;
+		method_stats_init(&slot->stats, s->metrics, e->worker->index, m->service,
+				  m->full + strlen(m->service) + 1);
+	}
+	method_stats_init(&e->unknown, s->metrics, e->worker->index, "unknown", "unknown");
+}
+
+static const struct msg_method *need(struct edge *e, const char *name)
+{
+	const struct msg_method *m = schema_method(e->worker->service->schema, name, strlen(name));
+
+	assert(m); /* proto/ and this code are built together */
+	return m;
+}
+
+static void edge_free(struct edge *e)
+{
+	struct connector *c = e->connector;
+
+	clientconn_face_release(&e->face);
+	token_once_free(e->once);
+	forward_idle_free(e);
+	free(e->slot);
+	free(e->free_slot);
+	free(e->method);
+	free(e);
+	if (atomic_fetch_sub(&c->edges, 1) > 1)
+		return;
+	clientlisten_free(c->listen);
+	pomelo_dict_free(c->dict);
+	free(c);
+}
+
+/* The connection's last callback. */
+static void on_free(struct clientconn *c)
+{
+	struct session *s = session_of(c);
+	struct edge *e = s->edge;
+
+	clientlisten_gone(e->connector->listen, c->addr);
+	free(s);
+	if (e->stopping && !e->face.open)
+		edge_free(e);
+}
+
+static const struct clientconn_ops conn_ops = { .on_message = forward_message,
+						.on_end = session_end,
+						.on_free = on_free };
+
+static void face_open(struct edge *e)
+{
+	const struct config *config = e->worker->service->config;
+
+	e->face = (struct clientconn_face){
+		.loop = e->worker->loop,
+		.log = e->worker->service->log,
+		.dict = e->connector->dict,
+		.ops = &conn_ops,
+		.limits = {
+			.heartbeat_s = (unsigned)config_int(config, "connector.heartbeat_s", 10),
+			.packets_per_s = (unsigned)config_int(config, "connector.packets_per_s", 2000),
+			.login_ms = CLIENTCONN_LOGIN_MS,
+			.early_max = CLIENTCONN_EARLY_MAX,
+			.body_max = CLIENTCONN_BODY_MAX,
+			.out_max = CLIENTCONN_OUT_MAX,
+		},
+	};
+	clientconn_face_init(&e->face, e->worker->service->metrics, e->worker->index);
+}
+
+static void on_conn(void *user, struct env_conn *conn, const char *addr)
+{
+	session_accept(user, conn, addr);
+}
+
+static int listen_open(struct edge *e)
+{
+	struct connector *c = e->connector;
+	struct service *s = c->service;
+	struct clientlisten_options o = {
+		.loop = e->worker->loop,
+		.log = s->log,
+		.metrics = s->metrics,
+		.host = s->row->host,
+		.port = s->row->client_port,
+		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
+		.on_conn = on_conn,
+	};
+	int err = clientlisten_new(&o, &c->listen);
+
+	if (err < 0)
+		service_fail(s, "%s: client port %s:%u: %s", s->id, s->row->host, s->row->client_port,
+			     err == ERR_EXISTS ? "another process has the port" : env_last_error());
+	return err;
+}
+
+static void on_join(void *arg)
+{
+	struct edge *e = arg;
+
+	if (e->connector->listen)
+		clientlisten_add(e->connector->listen, e->worker->loop, e);
+}
+
+static void kick_all(struct edge *e)
+{
+	for (uint32_t i = 0; i < e->slots; i++)
+		if (e->slot[i])
+			clientconn_kick(&e->slot[i]->conn, "this connector is going away: resume at another");
+}
+
+static void on_drain(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	kick_all((struct edge *)((char *)t - offsetof(struct edge, drain)));
+}
+
+static int edge_start(struct worker *w)
+{
+	struct edge *e = calloc(1, sizeof(*e));
+
+	assert(e);
+	w->user = e;
+	e->worker = w;
+	e->connector = w->service->user;
+	e->drain.fire = on_drain;
+	env_random(w->service->env, &e->trace, sizeof(e->trace));
+	env_random(w->service->env, &e->generation, sizeof(e->generation));
+	e->login = need(e, "role.roleRemote.login");
+	e->logout = need(e, "role.roleRemote.logout");
+	e->announce = need(e, "role.roleRemote.announce");
+	e->chat_add = need(e, "chat.chatRemote.add");
+	e->chat_remove = need(e, "chat.chatRemote.remove");
+	e->entered = need(e, "gate.gateRemote.entered");
+	if (w->index == 0)
+		e->once = token_once_new(CONNECTOR_TOKEN_MS, CONNECTOR_ONCE_MAX);
+	e->sessions = metric(w->service->metrics, w->index, METRIC_GAUGE, "loquat_sessions", "Players logged in here.",
+			     NULL, NULL);
+	methods_read(e);
+	face_open(e);
+	remote_register(e);
+	announce_watch(e);
+	if (w->index == 0 && listen_open(e) < 0)
+		return ERR_CONFIG;
+	loop_call(w->service->worker[0]->loop, on_join, e);
+	return 0;
+}
+
+static void edge_drain(struct worker *w)
+{
+	struct edge *e = w->user;
+
+	if (w->index == 0)
+		clientlisten_close(e->connector->listen);
+	loop_timer(w->loop, &e->drain, e->connector->drain_ms);
+}
+
+/* The last connection's end frees the edge, in this turn. */
+static void edge_stop(struct worker *w)
+{
+	struct edge *e = w->user;
+
+	if (!e)
+		return;
+	e->stopping = true;
+	loop_timer_stop(w->loop, &e->drain);
+	if (w->index == 0)
+		clientlisten_close(e->connector->listen);
+	announce_stop(e);
+	entry_stop(e);
+	bool none = !e->face.open;
+	clientconn_face_close(&e->face);
+	if (none)
+		edge_free(e);
+}
+
+const struct service_def connector_service = {
+	.name = "connector",
+	.config = rows,
+	.init_service = connector_init,
+	.worker_start = edge_start,
+	.worker_drain = edge_drain,
+	.worker_stop = edge_stop,
+	.stats = connector_stats,
+};

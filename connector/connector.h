@@ -1,0 +1,44 @@
+#pragma once
+#include <stdatomic.h>
+#include "common/token.h"
+#include "rpc/clientlisten.h"
+#include "rpc/service.h"
+/*
+ * connector: owns the players' sockets and sessions, and forwards.
+ *
+ *   connector.c  the service: keys, listener, workers, /stats
+ *   session.c    one player's connection, its number, its attributes
+ *   forward.c    requests of clients to the services that own them; answers back
+ *   entry.c      enter, resume and echo, which the connector answers itself
+ *   remote.c     what services ask of it: push, kick, alive, attr, load
+ *   announce.c   tells a new owner which sessions are here
+ *
+ * It never decodes a body on its way through: bytes in, bytes out.
+ */
+extern const struct service_def connector_service;
+
+#define CONNECTOR_ONCE_MAX  1000000 /* tokens used within their life */
+#define CONNECTOR_ROOM_MS   2000    /* a gate's word of how many guests fit holds so long */
+#define CONNECTOR_TOKEN_MS  30000
+#define CONNECTOR_RESUME_MS 86400000ull
+#define CONNECTOR_START_MAX 21
+
+struct edge;
+/* One per instance; what the workers share. Constant after start unless marked. */
+struct connector {
+	struct service *service;
+	struct clientlisten *listen; /* worker 0's to open and close */
+	struct pomelo_dict *dict;
+	bool guests;
+	unsigned request_ms, drain_ms;
+	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
+	unsigned players_max;
+	_Atomic int64_t room;           /* guests that still fit, by a gate's last word */
+	_Atomic uint64_t room_until_ms; /* wall clock: when that word is too old */
+	_Atomic unsigned edges;         /* workers that still hold it: the last one frees it */
+};
+
+/* Players logged in on all workers; any thread. */
+unsigned connector_sessions(const struct service *s);
+/* Whether one more guest without a token may enter; takes the place. Any thread. */
+bool connector_guest_fits(struct connector *c);

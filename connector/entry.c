@@ -1,0 +1,601 @@
+#include "connector/entry.h"
+#include <assert.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/jsontext.h"
+#include "connector/forward.h"
+#include "rpc/player.h"
+
+/*
+ * A login on its way: token used once (worker 0) → the uid's owner → the chat room → the answer. It lives until
+ * its last step even when the connection ends before: then what it did is undone.
+ */
+struct entry {
+	struct entry *next, **prev; /* of the edge */
+	struct edge *edge;
+	struct session *session; /* NULL: the connection has ended */
+	struct edge_method *method;
+	uint64_t sid, start_ns, due_ms;
+	uint32_t id;
+	bool guest;  /* without a token: an older living connection refuses it */
+	bool create; /* a role is made if there is none */
+	bool resumed;
+	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_UID_MAX + 1];
+	char nonce[TOKEN_NONCE_MAX], gate[32]; /* of the login token */
+	char take_over[SESSION_NONCE_MAX + 1]; /* of the resume token */
+	char resume[SESSION_NONCE_MAX + 1];    /* of the next one */
+	char scene[64];
+	struct buf role; /* its JSON text */
+};
+
+/* ---- ends ------------------------------------------------------------------------------------------------------ */
+
+static void entry_free(struct entry *t)
+{
+	if (t->session)
+		t->session->entry = NULL;
+	if (t->next)
+		t->next->prev = t->prev;
+	*t->prev = t->next;
+	buf_release(&t->role);
+	free(t);
+}
+
+static void refuse(struct entry *t, int err, enum effect effect, const char *message)
+{
+	struct session *s = t->session;
+
+	forward_note(t->edge, t->method, err, t->start_ns);
+	if (s)
+		clientconn_error(&s->conn, t->id, err, effect, message);
+	entry_free(t);
+	if (s && s->conn.state == CLIENTCONN_WORKING)
+		session_logout(s);
+}
+
+/* pomelo's chat example knows this answer. */
+static void refuse_living(struct entry *t, const char *message, size_t n)
+{
+	struct session *s = t->session;
+	struct buf b = BUF_INIT;
+
+	forward_note(t->edge, t->method, ERR_DENIED, t->start_ns);
+	if (s) {
+		buf_addstr(&b, "{\"code\":500,\"error\":true,\"message\":");
+		jsontext_quote(&b, message, n);
+		buf_addch(&b, '}');
+		clientconn_respond(&s->conn, t->id, b.data, b.len);
+		buf_release(&b);
+	}
+	entry_free(t);
+	if (s && s->conn.state == CLIENTCONN_WORKING)
+		session_logout(s);
+}
+
+void entry_cut(struct session *s)
+{
+	if (s->entry)
+		s->entry->session = NULL;
+	s->entry = NULL;
+}
+
+void entry_stop(struct edge *e)
+{
+	while (e->entries)
+		entry_free(e->entries);
+}
+
+static uint32_t left_ms(const struct entry *t)
+{
+	uint64_t now = t->edge->face.loop->now_ms;
+
+	return t->due_ms > now ? (uint32_t)(t->due_ms - now) : 1;
+}
+
+static void call(struct edge *e, const struct msg_method *m, const char *uid, struct buf *body, uint32_t timeout_ms,
+		 void (*on_answer)(void *arg, const struct rpc_answer *a), void *arg)
+{
+	struct rpc_call c = {
+		.method = m,
+		.to = { .worker = -1, .key = span_of(uid, strlen(uid)) },
+		.body = span_of(body->data, body->len),
+		.json = true,
+		.timeout_ms = timeout_ms,
+		.trace = edge_trace(e),
+		.on_answer = on_answer,
+		.arg = arg,
+	};
+
+	rpc_call(e->worker, &c);
+	buf_release(body);
+}
+
+static void text_add(struct buf *b, const char *name, const char *value)
+{
+	buf_addf(b, "%s\"%s\":", b->data[b->len - 1] == '{' ? "" : ",", name);
+	jsontext_quote(b, value, strlen(value));
+}
+
+/* "uid":…,"connector":…,"sid":… */
+static void who_add(struct buf *b, struct edge *e, const char *uid, uint64_t sid)
+{
+	buf_addch(b, '{');
+	text_add(b, "uid", uid);
+	text_add(b, "connector", e->connector->service->id);
+	buf_addf(b, ",\"sid\":%llu", (unsigned long long)sid);
+}
+
+static void leave(struct edge *e, const struct msg_method *m, const char *uid, uint64_t sid)
+{
+	struct buf b = BUF_INIT;
+
+	who_add(&b, e, uid, sid);
+	buf_addch(&b, '}');
+	call(e, m, uid, &b, 0, NULL, NULL);
+}
+
+void entry_leave(struct session *s)
+{
+	if (s->edge->stopping)
+		return;
+	leave(s->edge, s->edge->chat_remove, s->uid, s->conn.sid);
+	leave(s->edge, s->edge->logout, s->uid, s->conn.sid);
+}
+
+/* ---- last step: the answer ---------------------------------------------------------------------------------------- */
+
+static int resume_token(struct entry *t, char out[TOKEN_MAX])
+{
+	struct service *service = t->edge->connector->service;
+	const char *fields[] = { t->uid, t->create ? "guest" : "account", t->rid, t->resume };
+	uint64_t now_ms = env_wall_us(service->env) / 1000;
+
+	return token_make(service->token_key, "resume", now_ms + CONNECTOR_RESUME_MS, fields, 4, out, TOKEN_MAX);
+}
+
+static void finish(struct entry *t, struct span users, struct span count)
+{
+	struct session *s = t->session;
+	struct buf b = BUF_INIT;
+	char token[TOKEN_MAX] = "";
+
+	forward_note(t->edge, t->method, 0, t->start_ns);
+	snprintf(s->uid, sizeof(s->uid), "%s", t->uid);
+	snprintf(s->rid, sizeof(s->rid), "%s", t->rid);
+	snprintf(s->name, sizeof(s->name), "%s", t->name);
+	snprintf(s->resume, sizeof(s->resume), "%s", t->resume);
+	session_attr_set(s, span_of("scene", 5), span_of(t->scene, strlen(t->scene)));
+	if (*t->resume)
+		resume_token(t, token);
+	buf_addstr(&b, "{\"code\":200");
+	text_add(&b, "uid", t->uid);
+	buf_addstr(&b, ",\"role\":");
+	buf_add(&b, t->role.data, t->role.len);
+	buf_addstr(&b, ",\"users\":");
+	if (users.n) {
+		buf_add(&b, users.p, users.n);
+	} else { /* without a chat the newcomer is at least not alone with an empty list */
+		buf_addch(&b, '[');
+		jsontext_quote(&b, t->name, strlen(t->name));
+		buf_addch(&b, ']');
+	}
+	if (count.n) {
+		buf_addstr(&b, ",\"count\":");
+		buf_add(&b, count.p, count.n);
+	}
+	text_add(&b, "resume", token);
+	buf_addf(&b, ",\"resumed\":%s}", t->resumed ? "true" : "false");
+	clientconn_respond(&s->conn, t->id, b.data, b.len);
+	buf_release(&b);
+	entry_free(t);
+	if (s->conn.state == CLIENTCONN_WORKING)
+		session_login(s);
+	else
+		entry_leave(s);
+}
+
+static struct span member(struct span body, const char *name)
+{
+	struct span v = { NULL, 0 };
+
+	if (!body.n || !jsontext_member(body.p, body.n, name, &v.p, &v.n))
+		return (struct span){ NULL, 0 };
+	return v;
+}
+
+/* ---- third step: the chat room ------------------------------------------------------------------------------------- */
+
+static void on_chat(void *arg, const struct rpc_answer *a)
+{
+	struct entry *t = arg;
+
+	if (!t->session) { /* gone meanwhile: undo */
+		leave(t->edge, t->edge->chat_remove, t->uid, t->sid);
+		leave(t->edge, t->edge->logout, t->uid, t->sid);
+		forward_note(t->edge, t->method, ERR_UNAVAILABLE, t->start_ns);
+		entry_free(t);
+		return;
+	}
+	if (a->err < 0) /* playing without a chat is better than not playing; it gets its members when it is back */
+		log_warn(t->edge->face.log, "enter.chat", "sid=%llx uid=%s error=%s", (unsigned long long)t->sid,
+			 t->uid, err_word(a->err));
+	finish(t, a->err < 0 ? (struct span){ NULL, 0 } : member(a->body, "users"),
+	       a->err < 0 ? (struct span){ NULL, 0 } : member(a->body, "count"));
+}
+
+#define CHAT_MS 2000
+
+void entry_chat_body(struct buf *b, struct edge *e, const char *uid, uint64_t sid, const char *name, const char *rid)
+{
+	buf_addstr(b, "{\"member\":");
+	who_add(b, e, uid, sid);
+	text_add(b, "name", name);
+	buf_addch(b, '}');
+	text_add(b, "rid", rid);
+	buf_addch(b, '}');
+}
+
+static void ask_chat(struct entry *t)
+{
+	struct buf b = BUF_INIT;
+	uint32_t left = left_ms(t);
+
+	entry_chat_body(&b, t->edge, t->uid, t->sid, t->name, t->rid);
+	call(t->edge, t->edge->chat_add, t->uid, &b, left < CHAT_MS ? left : CHAT_MS, on_chat, t);
+}
+
+/* ---- second step: the uid's owner ------------------------------------------------------------------------------------ */
+
+static void copy_text(char *out, size_t size, const json_t *v)
+{
+	if (json_is_string(v))
+		snprintf(out, size, "%s", json_string_value(v));
+}
+
+/* Takes what the owner said of the player. */
+static void owner_said(struct entry *t, struct span body, const json_t *answer)
+{
+	const json_t *role = json_object_get(answer, "role");
+	struct span text = member(body, "role");
+
+	snprintf(t->name, sizeof(t->name), "%s", t->uid);
+	if (json_is_object(role))
+		copy_text(t->name, sizeof(t->name), json_object_get(role, "name"));
+	if (json_is_object(role) && text.n)
+		buf_add(&t->role, text.p, text.n);
+	else
+		buf_addstr(&t->role, "null");
+	copy_text(t->resume, sizeof(t->resume), json_object_get(answer, "resume"));
+	copy_text(t->scene, sizeof(t->scene), json_object_get(answer, "scene"));
+	t->resumed = json_is_true(json_object_get(answer, "resumed"));
+	if (*t->take_over) /* a resume goes on in the room where it was */
+		copy_text(t->rid, sizeof(t->rid), json_object_get(answer, "rid"));
+}
+
+static void on_login(void *arg, const struct rpc_answer *a)
+{
+	struct entry *t = arg;
+	char message[256];
+	json_t *answer = a->err < 0 ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
+
+	if (a->err < 0) {
+		snprintf(message, sizeof(message), "%.*s", (int)a->message.n, a->message.n ? a->message.p : "");
+		refuse(t, a->err, a->effect, *message ? message : NULL);
+	} else if (!json_is_object(answer)) {
+		refuse(t, ERR_FAILED, EFFECT_UNKNOWN, "the player's owner answered nonsense");
+	} else if (json_is_true(json_object_get(answer, "refused"))) {
+		snprintf(message, sizeof(message), "%s is online already", t->uid);
+		copy_text(message, sizeof(message), json_object_get(answer, "message"));
+		refuse_living(t, message, strlen(message));
+	} else if (!t->session) {
+		leave(t->edge, t->edge->logout, t->uid, t->sid);
+		forward_note(t->edge, t->method, ERR_UNAVAILABLE, t->start_ns);
+		entry_free(t);
+	} else {
+		owner_said(t, a->body, answer);
+		ask_chat(t);
+	}
+	json_decref(answer);
+}
+
+static void ask_owner(struct entry *t)
+{
+	struct buf b = BUF_INIT;
+
+	who_add(&b, t->edge, t->uid, t->sid);
+	buf_addf(&b, ",\"guest\":%s,\"create\":%s", t->guest ? "true" : "false", t->create ? "true" : "false");
+	text_add(&b, "rid", t->rid);
+	if (*t->take_over)
+		text_add(&b, "resume", t->take_over);
+	buf_addch(&b, '}');
+	call(t->edge, t->edge->login, t->uid, &b, left_ms(t), on_login, t);
+}
+
+/* ---- first step: a token is used once --------------------------------------------------------------------------------- */
+
+struct once_ask {
+	struct entry *entry; /* touched on its own worker only */
+	struct edge *keeper;
+	struct loop *home;
+	uint64_t now_ms;
+	char nonce[TOKEN_NONCE_MAX];
+	int err;
+};
+
+/* The gate holds the token's place until it hears that the player is in. */
+static void tell_gate(struct entry *t)
+{
+	struct buf b = BUF_INIT;
+	struct rpc_call c = { .method = t->edge->entered, .to = { .instance = t->gate, .worker = 0 }, .json = true };
+
+	buf_addch(&b, '{');
+	text_add(&b, "nonce", t->nonce);
+	buf_addch(&b, '}');
+	c.body = span_of(b.data, b.len);
+	rpc_call(t->edge->worker, &c);
+	buf_release(&b);
+}
+
+static void once_known(void *arg)
+{
+	struct once_ask *ask = arg;
+	struct entry *t = ask->entry;
+	int err = ask->err;
+
+	free(ask);
+	if (err < 0) {
+		refuse(t, err, EFFECT_NONE, err == ERR_DENIED ? "this token has been used" : NULL);
+		return;
+	}
+	tell_gate(t);
+	ask_owner(t);
+}
+
+static void once_use(void *arg)
+{
+	struct once_ask *ask = arg;
+
+	ask->err = token_once_use(ask->keeper->once, ask->nonce, ask->now_ms);
+	loop_call(ask->home, once_known, ask);
+}
+
+static void ask_once(struct entry *t)
+{
+	struct worker *keeper = t->edge->worker->service->worker[0];
+	struct once_ask *ask = calloc(1, sizeof(*ask));
+
+	assert(ask);
+	ask->entry = t;
+	ask->keeper = keeper->user;
+	ask->home = t->edge->face.loop;
+	ask->now_ms = env_wall_us(ask->home->env) / 1000;
+	memcpy(ask->nonce, t->nonce, sizeof(ask->nonce));
+	loop_call(keeper->loop, once_use, ask);
+}
+
+/* ---- the request ---------------------------------------------------------------------------------------------------------- */
+
+/* A failed check of the request: what is wrong goes to message. */
+struct wrong {
+	int err;
+	char message[200];
+};
+
+static bool __attribute__((format(printf, 3, 4))) wrong(struct wrong *w, int err, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	w->err = err;
+	vsnprintf(w->message, sizeof(w->message), fmt, ap);
+	va_end(ap);
+	return false;
+}
+
+/* Only these fields, all of them text. */
+static bool fields_ok(const json_t *o, const char *const *allowed, struct wrong *w)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)o, key, value)
+	{
+		bool known = false;
+		for (const char *const *a = allowed; *a; a++)
+			known |= strcmp(key, *a) == 0;
+		if (!known && strcmp(key, "__route__") != 0 && strcmp(key, "__crypto__") != 0)
+			return wrong(w, ERR_BAD_REQUEST, "%s: there is no such field", key);
+		if (known && !json_is_string(value) && !json_is_null(value))
+			return wrong(w, ERR_BAD_REQUEST, "%s: expected a string", key);
+	}
+	return true;
+}
+
+static const char *text_of(const json_t *o, const char *name)
+{
+	return json_string_value(json_object_get(o, name));
+}
+
+static bool rid_read(struct entry *t, const json_t *o, struct wrong *w)
+{
+	const char *rid = text_of(o, "rid");
+
+	if (rid && !player_uid_ok(rid))
+		return wrong(w, ERR_BAD_REQUEST, "rid: 1 to 64 bytes without control characters and *");
+	snprintf(t->rid, sizeof(t->rid), "%s", rid ? rid : "world");
+	return true;
+}
+
+static bool guest_read(struct entry *t, const char *name, struct wrong *w)
+{
+	struct connector *c = t->edge->connector;
+
+	if (!name)
+		return wrong(w, ERR_BAD_REQUEST, "token or username: one is needed");
+	if (!player_uid_ok(name) || strchr(name, ':'))
+		return wrong(w, ERR_BAD_REQUEST, "username: 1 to 64 bytes without control characters, : and *");
+	if (!c->guests)
+		return wrong(w, ERR_DENIED, "guests need a token of the gate");
+	if (!connector_guest_fits(c))
+		return wrong(w, ERR_BUSY, "the cluster is full or a queue stands: ask the gate");
+	t->guest = t->create = true;
+	snprintf(t->uid, sizeof(t->uid), "%s", name);
+	return true;
+}
+
+static bool token_take(struct entry *t, const char *text, const char *name, struct wrong *w)
+{
+	struct connector *c = t->edge->connector;
+	struct token token;
+
+	if (token_read(c->service->token_key, "login", env_wall_us(c->service->env) / 1000, text, strlen(text), 6,
+		       &token) < 0)
+		return wrong(w, ERR_DENIED, "the token is forged or too old: ask the gate anew");
+	if (strcmp(token.field[2], c->service->id) != 0)
+		return wrong(w, ERR_DENIED, "the token is for %s", token.field[2]);
+	if (strcmp(token.field[3], c->start) != 0)
+		return wrong(w, ERR_DENIED, "the token is from before a restart of %s", c->service->id);
+	if (name && strcmp(name, token.field[0]) != 0)
+		return wrong(w, ERR_BAD_REQUEST, "username: the token is another player's");
+	snprintf(t->uid, sizeof(t->uid), "%s", token.field[0]);
+	t->create = strcmp(token.field[1], "guest") == 0;
+	snprintf(t->gate, sizeof(t->gate), "%s", token.field[4]);
+	snprintf(t->nonce, sizeof(t->nonce), "%s", token.field[5]);
+	return true;
+}
+
+static bool enter_read(struct entry *t, const json_t *o, struct wrong *w)
+{
+	static const char *const allowed[] = { "token", "username", "rid", NULL };
+	const char *token = text_of(o, "token");
+
+	if (!fields_ok(o, allowed, w) || !rid_read(t, o, w))
+		return false;
+	return token ? token_take(t, token, text_of(o, "username"), w) : guest_read(t, text_of(o, "username"), w);
+}
+
+static bool resume_read(struct entry *t, const json_t *o, struct wrong *w)
+{
+	static const char *const allowed[] = { "resume", NULL };
+	struct service *service = t->edge->connector->service;
+	const char *text = text_of(o, "resume");
+	struct token token;
+
+	if (!fields_ok(o, allowed, w))
+		return false;
+	if (!text)
+		return wrong(w, ERR_BAD_REQUEST, "resume: missing");
+	if (token_read(service->token_key, "resume", env_wall_us(service->env) / 1000, text, strlen(text), 4, &token) <
+	    0)
+		return wrong(w, ERR_DENIED, "the resume token is forged or too old");
+	snprintf(t->uid, sizeof(t->uid), "%s", token.field[0]);
+	t->create = strcmp(token.field[1], "guest") == 0;
+	snprintf(t->rid, sizeof(t->rid), "%s", token.field[2]);
+	snprintf(t->take_over, sizeof(t->take_over), "%s", token.field[3]);
+	return true;
+}
+
+/* The request's object, with text of old clients made good; NULL: w says what is wrong. */
+static json_t *object_read(const char *body, size_t n, struct wrong *w)
+{
+	struct buf narrow = BUF_INIT;
+	struct jsontext kind;
+	const char *why;
+
+	if (jsontext_object(n ? body : "{}", n ? n : 2, &kind, &why) < 0) {
+		wrong(w, ERR_BAD_REQUEST, "the body is no JSON object: %s", why);
+		return NULL;
+	}
+	jsontext_narrow(&narrow, n ? body : "{}", n ? n : 2);
+	json_error_t error;
+	json_t *o = json_loadb(narrow.data, narrow.len, JSON_REJECT_DUPLICATES, &error);
+	buf_release(&narrow);
+	if (!o)
+		wrong(w, ERR_BAD_REQUEST, "the body is no JSON object: %s", error.text);
+	return o;
+}
+
+static struct entry *entry_new(struct session *s, struct edge_method *m, uint32_t id)
+{
+	struct entry *t = calloc(1, sizeof(*t));
+	struct edge *e = s->edge;
+
+	assert(t);
+	t->edge = e;
+	t->method = m;
+	t->session = s;
+	t->sid = s->conn.sid;
+	t->id = id;
+	t->start_ns = e->face.loop->now_ns;
+	t->due_ms = e->face.loop->now_ms + e->connector->request_ms;
+	t->next = e->entries;
+	t->prev = &e->entries;
+	if (t->next)
+		t->next->prev = &t->next;
+	e->entries = t;
+	return t;
+}
+
+static void login_request(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n)
+{
+	struct entry *t = entry_new(s, m, id);
+	bool resume = strcmp(m->method->name, "resume") == 0;
+	struct wrong w = { 0, "" };
+	json_t *o = object_read(body, n, &w);
+	bool ok = o && (resume ? resume_read(t, o, &w) : enter_read(t, o, &w));
+
+	json_decref(o);
+	if (!ok) {
+		t->session = NULL; /* its stage has not changed */
+		forward_note(s->edge, m, w.err, t->start_ns);
+		entry_free(t);
+		clientconn_error(&s->conn, id, w.err, EFFECT_NONE, w.message);
+		return;
+	}
+	s->entry = t;
+	s->stage = SESSION_ENTERING;
+	clientconn_login_wait(&s->conn, true);
+	if (*t->nonce)
+		ask_once(t);
+	else
+		ask_owner(t);
+}
+
+/* The same object; its bytes are passed on when every client can read them as they are. */
+static void echo(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n)
+{
+	struct jsontext kind;
+	const char *why;
+	char message[120];
+
+	if (jsontext_object(body, n, &kind, &why) < 0) {
+		forward_note(s->edge, m, ERR_BAD_REQUEST, s->edge->face.loop->now_ns);
+		snprintf(message, sizeof(message), "the body is no JSON object: %s", why);
+		clientconn_error(&s->conn, id, ERR_BAD_REQUEST, EFFECT_NONE, message);
+		return;
+	}
+	if (kind.wide) {
+		struct buf narrow = BUF_INIT;
+		jsontext_narrow(&narrow, body, n);
+		clientconn_respond(&s->conn, id, narrow.data, narrow.len);
+		buf_release(&narrow);
+	} else {
+		clientconn_respond(&s->conn, id, body, n);
+	}
+	forward_note(s->edge, m, 0, s->edge->face.loop->now_ns);
+}
+
+void entry_request(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n)
+{
+	if (strcmp(m->method->name, "echo") == 0) {
+		echo(s, m, id, body, n);
+	} else if (s->stage != SESSION_OUT) {
+		forward_note(s->edge, m, ERR_BAD_REQUEST, s->edge->face.loop->now_ns);
+		clientconn_error(&s->conn, id, ERR_BAD_REQUEST, EFFECT_NONE, "this connection has a player already");
+	} else {
+		login_request(s, m, id, body, n);
+	}
+}

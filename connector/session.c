@@ -1,0 +1,152 @@
+#include "connector/session.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "connector/entry.h"
+#include "connector/forward.h"
+
+#define SLOT_BITS       20
+#define GENERATION_BITS 28
+
+/* ---- numbers ------------------------------------------------------------------------------------------------ */
+
+static void slots_grow(struct edge *e)
+{
+	uint32_t more = e->slots ? e->slots * 2 : 256;
+
+	e->slot = realloc(e->slot, more * sizeof(*e->slot));
+	e->free_slot = realloc(e->free_slot, more * sizeof(*e->free_slot));
+	assert(e->slot && e->free_slot);
+	for (uint32_t i = more; i > e->slots; i--) {
+		e->slot[i - 1] = NULL;
+		e->free_slot[e->frees++] = i - 1;
+	}
+	e->slots = more;
+}
+
+/* false: the worker holds as many sessions as it can number. */
+static bool number_take(struct edge *e, struct session *s)
+{
+	if (!e->frees && e->slots == 1u << SLOT_BITS)
+		return false;
+	if (!e->frees)
+		slots_grow(e);
+	uint32_t slot = e->free_slot[--e->frees];
+	e->generation = (e->generation + 1) & ((1u << GENERATION_BITS) - 1);
+	e->slot[slot] = s;
+	s->conn.sid = (uint64_t)e->worker->index << 48 | (uint64_t)e->generation << SLOT_BITS | slot;
+	return true;
+}
+
+static void number_give(struct edge *e, uint64_t sid)
+{
+	uint32_t slot = (uint32_t)(sid & ((1u << SLOT_BITS) - 1));
+
+	e->slot[slot] = NULL;
+	e->free_slot[e->frees++] = slot;
+}
+
+struct session *session_find(struct edge *e, uint64_t sid)
+{
+	uint32_t slot = (uint32_t)(sid & ((1u << SLOT_BITS) - 1));
+
+	if (slot >= e->slots || !e->slot[slot] || e->slot[slot]->conn.sid != sid)
+		return NULL;
+	return e->slot[slot];
+}
+
+/* ---- attributes ----------------------------------------------------------------------------------------------- */
+
+static struct session_attr *attr_find(struct session *s, const char *name, size_t n)
+{
+	for (int i = 0; i < SESSION_ATTRS_MAX; i++)
+		if (strlen(s->attr[i].name) == n && memcmp(s->attr[i].name, name, n) == 0)
+			return &s->attr[i];
+	return NULL;
+}
+
+const char *session_attr(const struct session *s, const char *name, size_t n)
+{
+	const struct session_attr *a = n ? attr_find((struct session *)(uintptr_t)s, name, n) : NULL;
+
+	return a ? a->value : "";
+}
+
+int session_attr_set(struct session *s, struct span name, struct span value)
+{
+	struct session_attr *a = attr_find(s, name.p, name.n);
+
+	if (!name.n || name.n >= sizeof(a->name) || value.n >= sizeof(a->value))
+		return ERR_FULL;
+	if (!value.n) {
+		if (a)
+			*a = (struct session_attr){ "", "" };
+		return 0;
+	}
+	if (!a && !(a = attr_find(s, "", 0)))
+		return ERR_FULL;
+	snprintf(a->name, sizeof(a->name), "%.*s", (int)name.n, name.p);
+	snprintf(a->value, sizeof(a->value), "%.*s", (int)value.n, value.p);
+	return 0;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------- */
+
+struct session *session_of(struct clientconn *c)
+{
+	return (struct session *)((char *)c - offsetof(struct session, conn));
+}
+
+void session_accept(struct edge *e, struct env_conn *conn, const char *addr)
+{
+	struct session *s = calloc(1, sizeof(*s));
+
+	if (!s || e->stopping || !number_take(e, s)) {
+		env_conn_close(conn);
+		clientlisten_gone(e->connector->listen, addr);
+		free(s);
+		return;
+	}
+	s->edge = e;
+	s->held_last = &s->held;
+	clientconn_accept(&s->conn, &e->face, conn, addr);
+}
+
+/* worker->busy is what a draining connector waits for. */
+static void count(struct edge *e, int change)
+{
+	uint32_t n = atomic_fetch_add_explicit(&e->worker->busy, (uint32_t)change, memory_order_relaxed);
+
+	metric_set(e->sessions, (int64_t)(n + (uint32_t)change));
+}
+
+void session_login(struct session *s)
+{
+	s->stage = SESSION_IN;
+	count(s->edge, 1);
+	clientconn_login(&s->conn);
+	forward_held(s);
+}
+
+void session_logout(struct session *s)
+{
+	s->stage = SESSION_OUT;
+	clientconn_login_wait(&s->conn, false);
+	forward_held(s);
+}
+
+void session_end(struct clientconn *c)
+{
+	struct session *s = session_of(c);
+	enum session_stage stage = s->stage;
+
+	s->stage = SESSION_OUT;
+	number_give(s->edge, c->sid);
+	forward_cut(s);
+	entry_cut(s);
+	if (stage != SESSION_IN)
+		return;
+	count(s->edge, -1);
+	entry_leave(s);
+}

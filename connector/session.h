@@ -1,0 +1,107 @@
+#pragma once
+#include "connector/connector.h"
+#include "rpc/clientconn.h"
+#include "rpc/player.h"
+#include "rpc/stats.h"
+/*
+ * session: one player's connection on a worker of the connector.
+ *
+ * Threads: owner worker only. Number: sid = worker << 48 | generation << 20 | slot, so that a push finds worker and
+ *          session without a search; never the same twice within 2^28 sessions of a worker.
+ * Memory:  freed when the connection is closed. What outlives it (a call under way) holds no pointer to it: session_end
+ *          cuts them.
+ */
+#define SESSION_ATTRS_MAX  4
+#define SESSION_HELD_MAX   64  /* requests that wait for enter, resume or scene.enter */
+#define SESSION_FLIGHT_MAX 512 /* requests without an answer */
+#define SESSION_NONCE_MAX  64
+
+enum session_stage { SESSION_OUT, SESSION_ENTERING, SESSION_IN };
+
+struct session_attr {
+	char name[32], value[64];
+};
+
+/* A request that waits its turn. */
+struct held {
+	struct held *next;
+	struct edge_method *method;
+	uint32_t id;
+	size_t n;
+	char body[];
+};
+
+struct forward;
+struct entry;
+struct edge_method;
+struct session {
+	struct clientconn conn;
+	struct edge *edge;
+	enum session_stage stage;
+	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_UID_MAX + 1];
+	char resume[SESSION_NONCE_MAX + 1]; /* nonce of the token that may take this session over */
+	struct session_attr attr[SESSION_ATTRS_MAX];
+	struct forward *forwards; /* calls under way */
+	unsigned flights;
+	struct entry *entry;  /* the login under way */
+	const char *deciding; /* the attribute that a request under way may change, or NULL */
+	struct held *held, **held_last;
+	unsigned helds;
+};
+
+/* An instance of another service as this worker last saw it. */
+struct known {
+	char instance[32];
+	uint64_t epoch;
+};
+
+/* One per worker. */
+struct edge {
+	struct connector *connector;
+	struct worker *worker;
+	struct clientconn_face face;
+	struct session **slot;
+	uint32_t *free_slot;
+	uint32_t slots, frees, generation;
+	struct edge_method *method; /* by hash of the route's text, open addressing */
+	uint32_t methods;           /* slots there, a power of two */
+	struct forward *idle_forwards;
+	struct entry *entries;   /* logins under way, so that stopping frees them */
+	struct token_once *once; /* worker 0's */
+	struct known *known;     /* announce.c: instances and the start they were told of */
+	size_t knowns;
+	struct route_table *routes; /* announce.c: as it was told last */
+	struct method_stats unknown;
+	struct metric *sessions;
+	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered;
+	uint64_t trace;
+	struct timer drain;
+	bool stopping;
+};
+
+static inline unsigned session_worker(uint64_t sid)
+{
+	return (unsigned)(sid >> 48);
+}
+/* NULL: gone, or another worker's. */
+struct session *session_find(struct edge *e, uint64_t sid);
+/* Takes an accepted connection. */
+void session_accept(struct edge *e, struct env_conn *conn, const char *addr);
+struct session *session_of(struct clientconn *c);
+void session_end(struct clientconn *c); /* clientconn_ops.on_end */
+/* "" when it has none. */
+const char *session_attr(const struct session *s, const char *name, size_t n);
+/* value empty: forget it. ERR_FULL: too many names or too long. */
+int session_attr_set(struct session *s, struct span name, struct span value);
+/* Lets a login in: counts it, stops the deadline, runs what waited. */
+void session_login(struct session *s);
+/* A login that failed: back to before it. */
+void session_logout(struct session *s);
+/* The routes of the schema's handlers, with their figures. */
+struct edge_method {
+	const struct msg_method *method; /* NULL: a free slot */
+	bool local;                      /* the connector answers it itself */
+	struct method_stats stats;
+};
+struct edge_method *edge_method(struct edge *e, const char *route, size_t n); /* NULL: no such handler */
+uint64_t edge_trace(struct edge *e);

@@ -1,0 +1,151 @@
+#include "gate/gate.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct config_row rows[] = {
+	{ "gate.players_max", CONFIG_INT, "10000", false, 1, 100000000,
+	  "Players in the cluster; more wait in the queue." },
+	{ "gate.admit_per_s", CONFIG_INT, "0", false, 0, 1000000,
+	  "Players let in per second by each gate; 0: no limit." },
+	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
+	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
+	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+
+void gate_free(struct gate *g)
+{
+	clientconn_face_release(&g->face);
+	clientlisten_free(g->listen);
+	free(g);
+}
+
+static const struct msg_method *need(struct gate *g, const char *name)
+{
+	const struct msg_method *m = schema_method(g->service->schema, name, strlen(name));
+
+	assert(m); /* proto/ and this code are built together */
+	return m;
+}
+
+static void face_open(struct gate *g)
+{
+	const struct config *config = g->service->config;
+
+	g->face = (struct clientconn_face){
+		.loop = g->worker->loop,
+		.log = g->service->log,
+		.ops = &visitor_ops,
+		.limits = {
+			.heartbeat_s = (unsigned)config_int(config, "gate.heartbeat_s", 10),
+			.packets_per_s = (unsigned)config_int(config, "gate.packets_per_s", 100),
+			.login_ms = CLIENTCONN_LOGIN_MS,
+			.early_max = CLIENTCONN_EARLY_MAX,
+			.body_max = CLIENTCONN_EARLY_MAX,
+			.out_max = CLIENTCONN_BODY_MAX,
+		},
+	};
+	clientconn_face_init(&g->face, g->service->metrics, 0);
+}
+
+static void on_conn(void *user, struct env_conn *conn, const char *addr)
+{
+	visitor_accept(user, conn, addr);
+}
+
+static int listen_open(struct gate *g)
+{
+	struct service *s = g->service;
+	struct clientlisten_options o = {
+		.loop = g->worker->loop,
+		.log = s->log,
+		.metrics = s->metrics,
+		.host = s->row->host,
+		.port = s->row->client_port,
+		.per_address_max = (unsigned)config_int(s->config, "gate.per_address_max", 20000),
+		.on_conn = on_conn,
+	};
+	int err = clientlisten_new(&o, &g->listen);
+
+	if (err < 0)
+		service_fail(s, "%s: client port %s:%u: %s", s->id, s->row->host, s->row->client_port,
+			     err == ERR_EXISTS ? "another process has the port" : env_last_error());
+	else
+		clientlisten_add(g->listen, g->worker->loop, g);
+	return err;
+}
+
+static int gate_start(struct worker *w)
+{
+	if (w->index != 0)
+		return 0;
+	struct gate *g = calloc(1, sizeof(*g));
+	assert(g);
+	w->user = g;
+	g->worker = w;
+	g->service = w->service;
+	g->players_max = (unsigned)config_int(g->service->config, "gate.players_max", 10000);
+	g->admit_per_s = (unsigned)config_int(g->service->config, "gate.admit_per_s", 0);
+	g->ask_load = need(g, "connector.connectorRemote.load");
+	g->verify = need(g, "platform.platformRemote.verify");
+	g->take = need(g, "gate.gateRemote.take");
+	g->queued_metric =
+		metric(g->service->metrics, 0, METRIC_GAUGE, "loquat_gate_queue", "Players in the queue.", NULL, NULL);
+	method_stats_init(&g->query, g->service->metrics, 0, "gate", "gateHandler.queryEntry");
+	queue_init(g);
+	face_open(g);
+	gate_remotes(g);
+	if (listen_open(g) < 0)
+		return ERR_CONFIG;
+	load_init(g);
+	return 0;
+}
+
+static void gate_drain(struct worker *w)
+{
+	struct gate *g = w->user;
+
+	if (!g)
+		return;
+	clientlisten_close(g->listen);
+	for (struct clientconn *c = g->face.conns, *next; c; c = next) {
+		next = c->next;
+		clientconn_kick(c, "this gate is going away: ask another");
+	}
+}
+
+/* The last connection's end frees the gate, in this turn. */
+static void gate_stop(struct worker *w)
+{
+	struct gate *g = w->user;
+
+	if (!g)
+		return;
+	g->stopping = true;
+	clientlisten_close(g->listen);
+	visitor_stop(g);
+	queue_stop(g);
+	load_stop(g);
+	bool none = !g->face.open;
+	clientconn_face_close(&g->face);
+	if (none)
+		gate_free(g);
+}
+
+static void gate_stats(struct service *s, struct buf *json)
+{
+	struct metric *queue =
+		metric(s->metrics, 0, METRIC_GAUGE, "loquat_gate_queue", "Players in the queue.", NULL, NULL);
+
+	buf_addf(json, "\"queue\":%llu", (unsigned long long)metric_value(queue));
+}
+
+const struct service_def gate_service = {
+	.name = "gate",
+	.config = rows,
+	.worker_start = gate_start,
+	.worker_drain = gate_drain,
+	.worker_stop = gate_stop,
+	.stats = gate_stats,
+};

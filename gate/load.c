@@ -1,0 +1,162 @@
+#include <assert.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "gate/gate.h"
+
+static uint64_t now_ms(const struct gate *g)
+{
+	return g->worker->loop->now_ms;
+}
+
+static bool usable(const struct gate *g, const struct load *l)
+{
+	return l->listed && !l->draining && l->heard_ms && now_ms(g) - l->heard_ms < GATE_FRESH_MS;
+}
+
+struct load *load_least(struct gate *g)
+{
+	struct load *best = NULL;
+
+	for (size_t i = 0; i < g->loads; i++) {
+		struct load *l = g->load[i];
+		if (usable(g, l) && (!best || l->sessions + l->admitted < best->sessions + best->admitted))
+			best = l;
+	}
+	return best;
+}
+
+static unsigned total(const struct gate *g)
+{
+	unsigned n = 0;
+
+	/* one that does not answer still holds its players, as far as anybody knows */
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i]->listed)
+			n += g->load[i]->sessions;
+	return n;
+}
+
+unsigned load_room(const struct gate *g)
+{
+	unsigned taken = g->sessions + g->admitted;
+
+	return taken < g->players_max ? g->players_max - taken : 0;
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------ */
+
+struct question {
+	struct gate *gate;
+	struct load *load;
+};
+
+static void on_load(void *arg, const struct rpc_answer *a)
+{
+	struct question *q = arg;
+	struct gate *g = q->gate;
+	struct load *l = q->load;
+	json_t *o = a->err < 0 ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
+	const char *start = json_string_value(json_object_get(o, "start"));
+
+	free(q);
+	l->asking = false;
+	if (start) {
+		snprintf(l->start, sizeof(l->start), "%s", start);
+		l->sessions = (unsigned)json_integer_value(json_object_get(o, "sessions"));
+		l->draining = json_is_true(json_object_get(o, "draining"));
+		l->heard_ms = now_ms(g);
+		g->sessions = total(g);
+	}
+	json_decref(o);
+	queue_pump(g);
+}
+
+static void ask(struct gate *g, struct load *l)
+{
+	struct question *q = calloc(1, sizeof(*q));
+	char body[40];
+	int n = snprintf(body, sizeof(body), "{\"room\":%u}", g->queue ? 0 : load_room(g));
+	struct rpc_call c = {
+		.method = g->ask_load,
+		.to = { .instance = l->instance, .worker = 0 },
+		.body = span_of(body, (size_t)n),
+		.json = true,
+		.timeout_ms = GATE_FRESH_MS,
+		.on_answer = on_load,
+		.arg = q,
+	};
+
+	assert(q);
+	q->gate = g;
+	q->load = l;
+	l->asking = true;
+	if (!rpc_call(g->worker, &c)) {
+		l->asking = false;
+		free(q);
+	}
+}
+
+static struct load *load_of(struct gate *g, const char *instance)
+{
+	for (size_t i = 0; i < g->loads; i++)
+		if (strcmp(g->load[i]->instance, instance) == 0)
+			return g->load[i];
+	g->load = realloc(g->load, (g->loads + 1) * sizeof(*g->load));
+	struct load *l = calloc(1, sizeof(*l));
+	assert(g->load && l);
+	g->load[g->loads++] = l;
+	snprintf(l->instance, sizeof(l->instance), "%s", instance);
+	return l;
+}
+
+/* The connectors of the route table of this moment. */
+static void list(struct gate *g)
+{
+	const struct route_table *t = g->worker->routes;
+
+	for (size_t i = 0; i < g->loads; i++)
+		g->load[i]->listed = false;
+	for (size_t i = 0; i < t->rows; i++) {
+		const struct route_row *row = &t->row[i];
+		if (strcmp(row->service, "connector") != 0 || row->state != ROUTE_READY)
+			continue;
+		struct load *l = load_of(g, row->id);
+		l->listed = true;
+		l->port = row->client_port;
+		snprintf(l->host, sizeof(l->host), "%s", row->host);
+	}
+	g->sessions = total(g);
+}
+
+static void on_poll(struct timer *t, uint64_t now)
+{
+	struct gate *g = (struct gate *)((char *)t - offsetof(struct gate, poll));
+
+	(void)now;
+	list(g);
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i]->listed && !g->load[i]->asking)
+			ask(g, g->load[i]);
+	loop_timer(g->worker->loop, t, GATE_POLL_MS);
+}
+
+void load_init(struct gate *g)
+{
+	static const char *const keep[] = { "connector", "platform", NULL };
+
+	rpc_keep(g->worker, keep);
+	g->poll.fire = on_poll;
+	loop_timer(g->worker->loop, &g->poll, 0);
+}
+
+void load_stop(struct gate *g)
+{
+	loop_timer_stop(g->worker->loop, &g->poll);
+	for (size_t i = 0; i < g->loads; i++)
+		free(g->load[i]);
+	free(g->load);
+	g->load = NULL;
+	g->loads = 0;
+}

@@ -1,0 +1,581 @@
+#include "rpc/clientconn.h"
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+#include "common/jsontext.h"
+#include "rpc/inflate.h"
+
+#define BEAT_GAP_MS  100 /* heartbeats of a client are answered at most this often */
+#define SLACK_MS     500 /* over two intervals of silence: a busy client's timer is late too */
+#define FLOOD_FACTOR 4   /* times packets_per_s within a second: kicked */
+
+static struct clientconn *of_stream(struct stream *s)
+{
+	return (struct clientconn *)((char *)s - offsetof(struct clientconn, stream));
+}
+
+static struct clientconn *of_beat(struct timer *t)
+{
+	return (struct clientconn *)((char *)t - offsetof(struct clientconn, beat));
+}
+
+static struct clientconn *of_deadline(struct timer *t)
+{
+	return (struct clientconn *)((char *)t - offsetof(struct clientconn, deadline));
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------- */
+
+static void ended(struct clientconn *c, enum log_level level, const char *why)
+{
+	struct clientconn_face *f = c->face;
+
+	if (c->state == CLIENTCONN_ENDED)
+		return;
+	c->state = CLIENTCONN_ENDED;
+	loop_timer_stop(f->loop, &c->beat);
+	loop_timer_stop(f->loop, &c->deadline);
+	websocket_release(&c->ws, f->frames);
+	buf_release(&c->carry);
+	if (level > LOG_DEBUG)
+		metric_add(f->refused, 1);
+	if (log_level_get(f->log) <= level)
+		log_write(f->log, level, "client.end", "sid=%llx addr=%s why=%s", (unsigned long long)c->sid, c->addr,
+			  why);
+	f->ops->on_end(c);
+}
+
+void clientconn_drop(struct clientconn *c, const char *why)
+{
+	if (c->state == CLIENTCONN_ENDED)
+		return;
+	ended(c, LOG_INFO, why);
+	stream_close(&c->stream, 0);
+}
+
+/* The last words have been written: flush them and close. */
+static void close_flushed(struct clientconn *c, const char *why)
+{
+	ended(c, LOG_INFO, why);
+	stream_close_flushed(&c->stream);
+}
+
+static void on_close(struct stream *s, int err)
+{
+	struct clientconn *c = of_stream(s);
+	struct clientconn_face *f = c->face;
+
+	ended(c, LOG_DEBUG, err == 0 || err == ERR_CLOSED ? "the client closed" : err_text(err));
+	f->open--;
+	if (c->next)
+		c->next->prev = c->prev;
+	*c->prev = c->next;
+	metric_set(f->connections, (int64_t)f->open);
+	f->ops->on_free(c);
+}
+
+/* ---- output ------------------------------------------------------------------------------------------------ */
+
+/* Room for a package of n bytes, its WebSocket head already written; NULL: the connection is or gets ended. */
+static char *package_begin(struct clientconn *c, size_t n, size_t *head_n)
+{
+	if (c->state == CLIENTCONN_ENDED)
+		return NULL;
+	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + n);
+	if (!p) {
+		clientconn_drop(c, "reads too slowly");
+		return NULL;
+	}
+	*head_n = c->web ? websocket_head(p, WEBSOCKET_BINARY, n) : 0;
+	return p + *head_n;
+}
+
+static void package_end(struct clientconn *c, size_t n)
+{
+	stream_commit(&c->stream, n);
+	c->last_out_ms = c->face->loop->now_ms;
+	metric_add(c->face->packets_out, 1);
+	metric_add(c->face->bytes_out, n);
+}
+
+static int package_write(struct clientconn *c, const char *head, size_t head_n, const char *body, size_t n)
+{
+	size_t web_n;
+	char *p = package_begin(c, head_n + n, &web_n);
+
+	if (!p)
+		return c->state == CLIENTCONN_ENDED ? ERR_CLOSED : ERR_FULL;
+	memcpy(p, head, head_n);
+	if (n)
+		memcpy(p + head_n, body, n);
+	package_end(c, web_n + head_n + n);
+	return 0;
+}
+
+void clientconn_respond(struct clientconn *c, uint32_t id, const char *body, size_t n)
+{
+	char head[POMELO_HEAD + 6];
+
+	if (!id)
+		return;
+	if (!n) { /* clients throw on an empty body */
+		body = "{}";
+		n = 2;
+	}
+	if (n > POMELO_BODY_MAX - 16) {
+		clientconn_error(c, id, ERR_FAILED, EFFECT_UNKNOWN, "the answer is too large");
+		return;
+	}
+	package_write(c, head, pomelo_response_head(head, id, n), body, n);
+}
+
+void clientconn_error(struct clientconn *c, uint32_t id, int err, enum effect effect, const char *message)
+{
+	struct buf b = BUF_INIT;
+
+	if (!id)
+		return;
+	err = err_public(err);
+	if (!message)
+		message = err_text(err);
+	buf_addf(&b, "{\"code\":%d,\"error\":\"%s\",\"message\":", err_http(err), err_word(err));
+	jsontext_quote(&b, message, strlen(message));
+	buf_addf(&b, ",\"effect\":\"%s\"}", effect_word(effect));
+	clientconn_respond(c, id, b.data, b.len);
+	buf_release(&b);
+}
+
+int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *dict, const char *route, size_t route_n,
+			 const char *body, size_t n)
+{
+	if (!route_n || route_n > POMELO_ROUTE_MAX || !n || n > POMELO_BODY_MAX - POMELO_MESSAGE_HEAD_MAX)
+		return ERR_BAD_REQUEST;
+	p->route = route;
+	p->route_n = route_n;
+	p->body = body;
+	p->n = n;
+	p->code = pomelo_dict_code(dict, route, route_n);
+	p->head_n[0] = pomelo_push_head(p->head[0], 0, route, route_n, n);
+	p->head_n[1] = p->code ? pomelo_push_head(p->head[1], p->code, NULL, 0, n) : 0;
+	return 0;
+}
+
+int clientconn_push(struct clientconn *c, const struct clientconn_push *p)
+{
+	int coded = c->codes && p->code;
+
+	if (c->state != CLIENTCONN_WORKING)
+		return ERR_CLOSED;
+	return package_write(c, p->head[coded], p->head_n[coded], p->body, p->n);
+}
+
+static void heartbeat_send(struct clientconn *c)
+{
+	char head[POMELO_HEAD];
+
+	pomelo_package_head(head, POMELO_HEARTBEAT, 0);
+	c->last_beat_ms = c->face->loop->now_ms;
+	package_write(c, head, sizeof(head), NULL, 0);
+}
+
+static void websocket_end(struct clientconn *c, unsigned code)
+{
+	char frame[WEBSOCKET_CLOSE_BYTES];
+
+	if (!c->web || c->state == CLIENTCONN_ENDED)
+		return;
+	websocket_close_frame(frame, code);
+	stream_write(&c->stream, frame, sizeof(frame));
+}
+
+void clientconn_kick(struct clientconn *c, const char *reason)
+{
+	struct buf b = BUF_INIT;
+	char why[160];
+
+	if (c->state == CLIENTCONN_ENDED)
+		return;
+	if (c->state == CLIENTCONN_NEW || c->state == CLIENTCONN_UPGRADE) {
+		clientconn_drop(c, reason); /* no protocol is agreed that could carry the reason */
+		return;
+	}
+	pomelo_kick(&b, reason);
+	package_write(c, b.data, b.len, NULL, 0);
+	buf_release(&b);
+	websocket_end(c, WEBSOCKET_POLICY);
+	snprintf(why, sizeof(why), "kicked: %s", reason);
+	close_flushed(c, why);
+}
+
+/* ---- timers -------------------------------------------------------------------------------------------------- */
+
+static uint64_t interval_ms(const struct clientconn *c)
+{
+	return c->face->limits.heartbeat_s * 1000ull;
+}
+
+/* Once per interval: is the client alive, and has it heard from us lately? */
+static void on_beat(struct timer *t, uint64_t now_ms)
+{
+	struct clientconn *c = of_beat(t);
+	uint64_t interval = interval_ms(c), silent = now_ms - c->last_in_ms;
+
+	if (silent > 2 * interval + SLACK_MS) {
+		clientconn_drop(c, "silent for two heartbeats");
+		return;
+	}
+	if (now_ms - c->last_out_ms >= interval)
+		heartbeat_send(c);
+	if (c->state == CLIENTCONN_ENDED)
+		return;
+	uint64_t left = 2 * interval + SLACK_MS - silent + 1;
+	loop_timer(c->face->loop, t, left < interval ? left : interval);
+}
+
+static void on_deadline(struct timer *t, uint64_t now_ms)
+{
+	struct clientconn *c = of_deadline(t);
+
+	(void)now_ms;
+	clientconn_kick(c, c->state == CLIENTCONN_WORKING ? "no login in time" : "no handshake in time");
+}
+
+void clientconn_login(struct clientconn *c)
+{
+	c->in = true;
+	loop_timer_stop(c->face->loop, &c->deadline);
+}
+
+void clientconn_login_wait(struct clientconn *c, bool wait)
+{
+	uint64_t now = c->face->loop->now_ms;
+
+	if (c->in || c->state == CLIENTCONN_ENDED || wait != timer_running(&c->deadline))
+		return;
+	if (wait) {
+		c->login_left_ms = c->deadline.due_ms > now ? c->deadline.due_ms - now : 0;
+		loop_timer_stop(c->face->loop, &c->deadline);
+	} else {
+		loop_timer(c->face->loop, &c->deadline, c->login_left_ms);
+	}
+}
+
+void clientconn_strike(struct clientconn *c, uint32_t id, const char *message)
+{
+	clientconn_error(c, id, ERR_DENIED, EFFECT_NONE, message);
+	if (++c->strikes >= CLIENTCONN_STRIKES)
+		clientconn_kick(c, "too many requests before login");
+}
+
+/* ---- input: packages -------------------------------------------------------------------------------------------- */
+
+static void on_hello(struct clientconn *c, const struct pomelo_package *p)
+{
+	struct clientconn_face *f = c->face;
+
+	if (c->state != CLIENTCONN_HANDSHAKE)
+		return; /* a second one is ignored, as pomelo does */
+	buf_clear(&f->scratch);
+	if (pomelo_hello_read(p->body, p->n, &c->hello) < 0) {
+		pomelo_hello_refuse(&f->scratch, 500);
+		package_write(c, f->scratch.data, f->scratch.len, NULL, 0);
+		websocket_end(c, WEBSOCKET_PROTOCOL);
+		close_flushed(c, "the handshake is no JSON object with sys");
+		return;
+	}
+	c->codes = pomelo_takes_codes(&c->hello, f->dict);
+	c->state = CLIENTCONN_ACK;
+	pomelo_hello_reply(&f->scratch, &c->hello, f->limits.heartbeat_s, f->dict);
+	package_write(c, f->scratch.data, f->scratch.len, NULL, 0);
+}
+
+static void on_ack(struct clientconn *c)
+{
+	if (c->state != CLIENTCONN_ACK)
+		return;
+	c->state = CLIENTCONN_WORKING;
+	heartbeat_send(c); /* the JS client never starts by itself */
+	if (c->state == CLIENTCONN_WORKING)
+		loop_timer(c->face->loop, &c->beat, interval_ms(c));
+}
+
+/* Whether one more packet fits into this second. */
+static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
+{
+	unsigned max = c->face->limits.packets_per_s;
+	uint64_t second = c->face->loop->now_ms / 1000;
+
+	if (second != c->second) {
+		c->second = second;
+		c->packets = 0;
+	}
+	if (++c->packets <= max)
+		return true;
+	metric_add(c->face->refused, 1);
+	if (c->packets > FLOOD_FACTOR * max)
+		clientconn_kick(c, "too many packets");
+	else
+		clientconn_error(c, m->id, ERR_BUSY, EFFECT_NONE, "too many packets in this second");
+	return false;
+}
+
+/* Gives the route as text and the body in plain; false: answered with why not. */
+static bool unpack(struct clientconn *c, struct pomelo_message *m)
+{
+	struct clientconn_face *f = c->face;
+
+	if (m->code && !(m->route = pomelo_dict_route(f->dict, m->code, &m->route_n))) {
+		clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, "there is no such route code");
+		return false;
+	}
+	if (!m->compressed)
+		return true;
+	buf_clear(&f->scratch);
+	if (inflate_body(&f->scratch, m->body, m->n, f->limits.body_max) < 0) {
+		clientconn_error(c, m->id, ERR_BAD_REQUEST, EFFECT_NONE, "the compressed body is broken or too large");
+		return false;
+	}
+	m->body = f->scratch.data;
+	m->n = f->scratch.len;
+	return true;
+}
+
+static void on_packet(struct clientconn *c, const struct pomelo_package *p)
+{
+	struct pomelo_message m;
+
+	metric_add(c->face->packets_in, 1);
+	if (c->state != CLIENTCONN_WORKING) {
+		clientconn_drop(c, "data before the handshake's ack");
+		return;
+	}
+	if (pomelo_message_read(p->body, p->n, &m) < 0) {
+		clientconn_kick(c, "a message that cannot be read");
+		return;
+	}
+	if (!rate_ok(c, &m))
+		return;
+	if (m.kind == POMELO_RESPONSE || m.kind == POMELO_PUSH) {
+		/* nothing waits for it; a few are a client's mistake, many are none */
+		if (++c->strikes >= CLIENTCONN_STRIKES)
+			clientconn_kick(c, "responses or pushes from a client");
+		return;
+	}
+	if (unpack(c, &m))
+		c->face->ops->on_message(c, &m);
+}
+
+static void on_package(struct clientconn *c, const struct pomelo_package *p)
+{
+	c->last_in_ms = c->face->loop->now_ms;
+	switch (p->type) {
+	case POMELO_HANDSHAKE: on_hello(c, p); break;
+	case POMELO_ACK: on_ack(c); break;
+	case POMELO_HEARTBEAT:
+		if (c->last_in_ms - c->last_beat_ms >= BEAT_GAP_MS)
+			heartbeat_send(c);
+		break;
+	default: on_packet(c, p); break;
+	}
+}
+
+/* Reads packages off the stream of bytes; how many bytes it took. Stops when the connection ends. */
+static size_t packages(struct clientconn *c, const char *data, size_t n)
+{
+	struct clientconn_limits *l = &c->face->limits;
+	struct pomelo_package p;
+	size_t at = 0;
+
+	while (at < n && c->state != CLIENTCONN_ENDED) {
+		size_t max = c->state < CLIENTCONN_ACK ? l->early_max : l->body_max;
+		ssize_t took = pomelo_package_read(data + at, n - at, max, &p);
+		if (took == ERR_INCOMPLETE)
+			break;
+		if (took < 0) {
+			clientconn_drop(c, took == ERR_FULL ? "a package over the size limit" : "no pomelo package");
+			break;
+		}
+		on_package(c, &p);
+		at += (size_t)took;
+	}
+	return at;
+}
+
+/* ---- input: transports -------------------------------------------------------------------------------------------- */
+
+/* Payload of WebSocket messages: most often whole packages, which are read where they stand. */
+static int on_payload(void *arg, const char *p, size_t n)
+{
+	struct clientconn *c = arg;
+
+	if (!c->carry.len) {
+		size_t took = packages(c, p, n);
+		if (c->state != CLIENTCONN_ENDED && took < n)
+			buf_add(&c->carry, p + took, n - took);
+	} else {
+		buf_add(&c->carry, p, n);
+		/* on_end releases carry: read from memory that stays */
+		struct buf whole = c->carry;
+		c->carry = (struct buf)BUF_INIT;
+		size_t took = packages(c, whole.data, whole.len);
+		buf_consume(&whole, took);
+		if (c->state == CLIENTCONN_ENDED || !whole.len)
+			buf_release(&whole);
+		else
+			c->carry = whole;
+	}
+	return c->state == CLIENTCONN_ENDED ? ERR_CLOSED : 0;
+}
+
+static int on_control(void *arg, enum websocket_opcode opcode, const char *p, size_t n)
+{
+	struct clientconn *c = arg;
+	char frame[WEBSOCKET_HEAD_MAX + 125];
+
+	c->last_in_ms = c->face->loop->now_ms;
+	if (opcode == WEBSOCKET_PONG)
+		return 0;
+	size_t head_n = websocket_head(frame, opcode == WEBSOCKET_PING ? WEBSOCKET_PONG : WEBSOCKET_CLOSE, n);
+	memcpy(frame + head_n, p, n);
+	stream_write(&c->stream, frame, head_n + n);
+	if (opcode == WEBSOCKET_PING)
+		return 0;
+	ended(c, LOG_DEBUG, "the client closed");
+	stream_close_flushed(&c->stream);
+	return ERR_CLOSED;
+}
+
+static const struct websocket_ops web_ops = { .on_data = on_payload, .on_control = on_control };
+
+static ssize_t web_data(struct clientconn *c, const char *data, size_t n)
+{
+	/* the bytes are the stream's and read by nobody else: they may be unmasked in place */
+	ssize_t took = websocket_read(&c->ws, c->face->frames, (char *)(uintptr_t)data, n, &web_ops, c);
+
+	if (c->state == CLIENTCONN_ENDED)
+		return (ssize_t)n;
+	if (took >= 0)
+		return took;
+	websocket_end(c, WEBSOCKET_PROTOCOL);
+	close_flushed(c, "broken WebSocket frames");
+	return (ssize_t)n;
+}
+
+static ssize_t http_data(struct clientconn *c, const char *data, size_t n)
+{
+	struct buf *reply = &c->face->scratch;
+
+	buf_clear(reply);
+	ssize_t took = websocket_upgrade(data, n, reply);
+	if (took == ERR_INCOMPLETE)
+		return 0;
+	stream_write(&c->stream, reply->data, reply->len);
+	if (took < 0) {
+		close_flushed(c, "an HTTP request that is no WebSocket upgrade");
+		return (ssize_t)n;
+	}
+	c->web = true;
+	c->state = CLIENTCONN_HANDSHAKE;
+	return took;
+}
+
+/* A pomelo client's first byte is 1; everything else that may come starts differently. */
+static bool first_byte(struct clientconn *c, uint8_t byte)
+{
+	if (byte == POMELO_HANDSHAKE)
+		c->state = CLIENTCONN_HANDSHAKE;
+	else if (byte >= 'A' && byte <= 'Z')
+		c->state = CLIENTCONN_UPGRADE;
+	else
+		clientconn_drop(c, byte == 0x16 ? "TLS, but no certificate is configured" : "neither pomelo nor HTTP");
+	return c->state != CLIENTCONN_ENDED;
+}
+
+static ssize_t on_data(struct stream *s, const char *data, size_t n)
+{
+	struct clientconn *c = of_stream(s);
+	size_t at = 0;
+
+	if (c->state == CLIENTCONN_ENDED)
+		return (ssize_t)n;
+	if (c->state == CLIENTCONN_NEW && !first_byte(c, (uint8_t)data[0]))
+		return (ssize_t)n;
+	if (c->state == CLIENTCONN_UPGRADE) {
+		ssize_t took = http_data(c, data, n);
+		if (c->state == CLIENTCONN_UPGRADE || c->state == CLIENTCONN_ENDED)
+			return took;
+		at = (size_t)took;
+	}
+	if (c->web)
+		return (ssize_t)at + web_data(c, data + at, n - at);
+	at = packages(c, data, n);
+	return c->state == CLIENTCONN_ENDED ? (ssize_t)n : (ssize_t)at;
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------- */
+
+static const struct stream_ops stream_ops = { .on_data = on_data, .on_close = on_close };
+
+void clientconn_accept(struct clientconn *c, struct clientconn_face *f, struct env_conn *conn, const char *addr)
+{
+	uint64_t now = f->loop->now_ms;
+
+	c->face = f;
+	c->state = CLIENTCONN_NEW;
+	c->last_in_ms = c->last_out_ms = now;
+	c->beat.fire = on_beat;
+	c->deadline.fire = on_deadline;
+	snprintf(c->addr, sizeof(c->addr), "%s", addr);
+	metric_set(f->connections, (int64_t)++f->open);
+	c->next = f->conns;
+	c->prev = &f->conns;
+	if (c->next)
+		c->next->prev = &c->next;
+	f->conns = c;
+	stream_accept(&c->stream, f->loop, conn, &stream_ops, POMELO_HEAD + f->limits.body_max + WEBSOCKET_REQUEST_MAX,
+		      f->limits.out_max);
+	loop_timer(f->loop, &c->deadline, f->limits.login_ms);
+}
+
+bool clientconn_alive(struct clientconn *c)
+{
+	if (c->state != CLIENTCONN_ENDED)
+		stream_poll(&c->stream);
+	return c->state != CLIENTCONN_ENDED && !c->stream.closing;
+}
+
+void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned worker)
+{
+	static const char *const in[] = { "in" }, *const out[] = { "out" };
+
+	f->frames = websocket_pool_new();
+	buf_init(&f->scratch);
+	f->open = 0;
+	f->connections =
+		metric(m, worker, METRIC_GAUGE, "loquat_client_connections", "Client connections open.", NULL, NULL);
+	f->packets_in = metric(m, worker, METRIC_COUNTER, "loquat_client_packets_total",
+			       "Data packages from and to clients.", "direction", in);
+	f->packets_out = metric(m, worker, METRIC_COUNTER, "loquat_client_packets_total",
+				"Data packages from and to clients.", "direction", out);
+	f->bytes_in = metric(m, worker, METRIC_COUNTER, "loquat_client_bytes_total", "Bytes from and to clients.",
+			     "direction", in);
+	f->bytes_out = metric(m, worker, METRIC_COUNTER, "loquat_client_bytes_total", "Bytes from and to clients.",
+			      "direction", out);
+	f->refused = metric(m, worker, METRIC_COUNTER, "loquat_client_refused_total",
+			    "Connections ended and packets refused by us.", NULL, NULL);
+}
+
+void clientconn_face_close(struct clientconn_face *f)
+{
+	for (struct clientconn *c = f->conns; c; c = c->next) {
+		clientconn_drop(c, "this process ends");
+		stream_close(&c->stream, 0); /* who was kicked before may linger */
+	}
+}
+
+void clientconn_face_release(struct clientconn_face *f)
+{
+	assert(f->open == 0);
+	websocket_pool_free(f->frames);
+	buf_release(&f->scratch);
+}

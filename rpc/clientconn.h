@@ -1,0 +1,135 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/metrics.h"
+#include "common/stream.h"
+#include "rpc/pomelo.h"
+#include "rpc/websocket.h"
+/*
+ * clientconn: one client's connection: raw TCP or WebSocket told apart by its first byte, handshake, heartbeat,
+ * limits, kick. Gate and connector build on it; what messages mean is theirs.
+ *
+ * Threads: owner worker only, both structs.
+ * Memory:  the owner embeds struct clientconn; an idle connection holds no buffers. Messages point into the
+ *          connection's input and are valid inside on_message only.
+ * Life:    new → (upgrade) → handshake → ack → working → ended. on_end comes exactly once, when the connection is
+ *          of no more use (kicked, closed, broken), perhaps from inside a call below; on_free later, when the
+ *          memory may go: never from inside one.
+ * Bounds:  a package of early_max bytes until the handshake is done, body_max after; out_max bytes not yet taken by
+ *          the client: more ends the connection; packets_per_s: above it requests are answered busy, above four
+ *          times it the client is kicked; login_ms until clientconn_login, or kicked.
+ * Logged:  why each connection ended, with its address; a peer's plain close only at debug.
+ */
+struct clientconn;
+struct clientconn_ops {
+	/*
+	 * A request or notify in the working state. The route is text (codes are resolved) and the body is not
+	 * compressed any more. Every request must be answered, now or later, by clientconn_respond or _error.
+	 */
+	void (*on_message)(struct clientconn *c, const struct pomelo_message *m);
+	void (*on_end)(struct clientconn *c);
+	void (*on_free)(struct clientconn *c);
+};
+struct clientconn_limits {
+	unsigned heartbeat_s, packets_per_s;
+	unsigned login_ms;
+	size_t early_max, body_max, out_max;
+};
+#define CLIENTCONN_EARLY_MAX 4096
+#define CLIENTCONN_BODY_MAX  65536
+#define CLIENTCONN_OUT_MAX   (1u << 20)
+#define CLIENTCONN_LOGIN_MS  10000
+
+/* What all connections of one worker share. */
+struct clientconn_face {
+	struct loop *loop;
+	struct log *log;
+	const struct pomelo_dict *dict; /* may be NULL */
+	const struct clientconn_ops *ops;
+	struct clientconn_limits limits;
+	void *user; /* the owner's own */
+	/* private */
+	struct websocket_pool *frames;
+	struct buf scratch;
+	size_t open;
+	struct clientconn *conns;
+	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused;
+};
+/* The caller sets the public fields first. Families: loquat_client_connections, _packets_total, _bytes_total … */
+void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned worker);
+/* Closes all connections; on_end and on_free of each come as always. */
+void clientconn_face_close(struct clientconn_face *f);
+void clientconn_face_release(struct clientconn_face *f); /* all connections must be freed */
+
+enum clientconn_state {
+	CLIENTCONN_NEW,       /* no byte has come */
+	CLIENTCONN_UPGRADE,   /* HTTP: the request is not whole */
+	CLIENTCONN_HANDSHAKE, /* waits for the handshake */
+	CLIENTCONN_ACK,       /* handshake answered, waits for its ack */
+	CLIENTCONN_WORKING,
+	CLIENTCONN_ENDED,
+};
+struct clientconn { /* the fields are the module's, but sid; read state, addr and hello freely */
+	struct stream stream;
+	struct clientconn_face *face;
+	struct clientconn *next, **prev; /* of the face */
+	uint64_t sid;                    /* the owner's number for it, in the log; 0: none */
+	enum clientconn_state state;
+	bool web, codes, in, logged;
+	unsigned strikes;
+	struct websocket ws;
+	struct buf carry; /* WebSocket: the begin of a package whose end has not come */
+	struct timer beat, deadline;
+	uint64_t last_in_ms, last_out_ms, last_beat_ms, second;
+	uint64_t login_left_ms; /* while the deadline stands */
+	unsigned packets;
+	struct pomelo_hello hello;
+	char addr[ENV_ADDR_MAX];
+};
+
+/* Takes an accepted connection. addr as env_conn_peer gave it. */
+void clientconn_accept(struct clientconn *c, struct clientconn_face *face, struct env_conn *conn, const char *addr);
+
+/* Answers request id. body is a JSON object; empty becomes {}. id 0 (a notify): nothing is sent. */
+void clientconn_respond(struct clientconn *c, uint32_t id, const char *body, size_t n);
+/* Answers request id with {code, error, message, effect}. message NULL: the error's sentence. */
+void clientconn_error(struct clientconn *c, uint32_t id, int err, enum effect effect, const char *message);
+
+/* A push, made once and sent to many. */
+struct clientconn_push {
+	const char *route, *body;
+	size_t route_n, n;
+	uint16_t code; /* the route's code, or 0 */
+	char head[2][POMELO_MESSAGE_HEAD_MAX];
+	size_t head_n[2]; /* without and with the code */
+};
+/* Points to route and body. ERR_BAD_REQUEST: the route is too long or empty, the body empty or too large. */
+int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *dict, const char *route, size_t route_n,
+			 const char *body, size_t n);
+/* ERR_CLOSED: not working any more. ERR_FULL: the client is too slow; it has been ended. */
+int clientconn_push(struct clientconn *c, const struct clientconn_push *p);
+
+/* The client has logged in, or stands in a queue: the deadline stops. */
+void clientconn_login(struct clientconn *c);
+/* The deadline's clock stands while a login is under way; it goes on when the login failed. */
+void clientconn_login_wait(struct clientconn *c, bool wait);
+/*
+ * A request that is not allowed before login: answered denied; the tenth such is answered and the client kicked.
+ */
+#define CLIENTCONN_STRIKES 10
+void clientconn_strike(struct clientconn *c, uint32_t id, const char *message);
+
+/* Sends {"reason": reason}, flushes, half-closes and closes within a second. why is for the log. */
+void clientconn_kick(struct clientconn *c, const char *reason);
+/* Closes without a word to the client. */
+void clientconn_drop(struct clientconn *c, const char *why);
+/*
+ * Whether the client is still there as far as this machine knows: reads what has arrived first, so a connection
+ * whose end lies unread counts as gone. Not from inside any stream's on_data.
+ */
+bool clientconn_alive(struct clientconn *c);

@@ -1,0 +1,150 @@
+#include "rpc/clientlisten.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+
+struct target {
+	_Atomic(struct loop *) loop; /* released by clientlisten_add, acquired by on_accept: user is there with it */
+	void *user;
+};
+
+struct clientlisten {
+	struct clientlisten_options o;
+	struct env_listener *listener;
+	struct target target[SERVICE_WORKERS_MAX]; /* by the loop's index */
+	unsigned next;
+	struct metric *accepted, *refused;
+	_Atomic unsigned open[CLIENTLISTEN_PLACES];
+};
+
+/* "127.0.0.1:40312": the counter of 127.0.0.1 */
+static _Atomic unsigned *place(struct clientlisten *l, const char *addr)
+{
+	const char *colon = strrchr(addr, ':');
+	size_t n = colon ? (size_t)(colon - addr) : strlen(addr);
+
+	return &l->open[route_hash(addr, n) % CLIENTLISTEN_PLACES];
+}
+
+void clientlisten_gone(struct clientlisten *l, const char *addr)
+{
+	atomic_fetch_sub_explicit(place(l, addr), 1, memory_order_relaxed);
+}
+
+struct hand_over {
+	struct inbox_msg msg;
+	struct clientlisten *l;
+	struct env_conn *conn;
+	void *user;
+	char addr[ENV_ADDR_MAX];
+};
+
+static void hand_over_run(struct inbox_msg *m)
+{
+	struct hand_over *h = (struct hand_over *)m;
+
+	h->l->o.on_conn(h->user, h->conn, h->addr);
+	free(h);
+}
+
+static void hand_over(struct clientlisten *l, struct loop *loop, void *user, struct env_conn *conn, const char *addr)
+{
+	struct hand_over *h = calloc(1, sizeof(*h));
+
+	assert(h);
+	h->msg.run = hand_over_run;
+	h->l = l;
+	h->conn = conn;
+	h->user = user;
+	memcpy(h->addr, addr, ENV_ADDR_MAX);
+	loop_post(loop, &h->msg);
+}
+
+/* Round robin over the workers that have joined. */
+static struct loop *choose(struct clientlisten *l, void **user)
+{
+	for (unsigned tried = 0; tried < SERVICE_WORKERS_MAX; tried++) {
+		struct target *t = &l->target[l->next++ % SERVICE_WORKERS_MAX];
+		struct loop *loop = atomic_load_explicit(&t->loop, memory_order_acquire);
+		if (loop) {
+			*user = t->user;
+			return loop;
+		}
+	}
+	return NULL;
+}
+
+static void on_accept(void *arg, struct env_conn *conn)
+{
+	struct clientlisten *l = arg;
+	char addr[ENV_ADDR_MAX];
+	void *user;
+	struct loop *loop = choose(l, &user);
+
+	env_conn_peer(conn, addr);
+	unsigned others = atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
+	if (!loop || others >= l->o.per_address_max) {
+		clientlisten_gone(l, addr);
+		metric_add(l->refused, 1);
+		log_info(l->o.log, "client.refused", "addr=%s why=%s", addr,
+			 loop ? "too many connections from this address" : "not ready yet");
+		env_conn_close(conn);
+		return;
+	}
+	metric_add(l->accepted, 1);
+	if (loop == l->o.loop)
+		l->o.on_conn(user, conn, addr);
+	else
+		hand_over(l, loop, user, conn, addr);
+}
+
+void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user)
+{
+	struct target *t = &l->target[loop->index];
+
+	assert(loop->index < SERVICE_WORKERS_MAX);
+	t->user = user;
+	atomic_store_explicit(&t->loop, loop, memory_order_release);
+}
+
+int clientlisten_new(const struct clientlisten_options *o, struct clientlisten **out)
+{
+	struct clientlisten *l = calloc(1, sizeof(*l));
+
+	assert(l);
+	l->o = *o;
+	l->accepted = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accepted_total",
+			     "Client connections accepted.", NULL, NULL);
+	l->refused = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accept_refused_total",
+			    "Client connections closed at once: too many of one address.", NULL, NULL);
+	int err = env_listen(o->loop->ev, o->host, o->port, on_accept, l, &l->listener);
+	if (err < 0) {
+		free(l);
+		return err;
+	}
+	*out = l;
+	return 0;
+}
+
+uint16_t clientlisten_port(const struct clientlisten *l)
+{
+	return env_listener_port(l->listener);
+}
+
+void clientlisten_close(struct clientlisten *l)
+{
+	if (!l || !l->listener)
+		return;
+	env_listener_close(l->listener);
+	l->listener = NULL;
+}
+
+void clientlisten_free(struct clientlisten *l)
+{
+	if (!l)
+		return;
+	assert(!l->listener);
+	free(l);
+}

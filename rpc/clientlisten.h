@@ -1,0 +1,34 @@
+#pragma once
+#include <stdint.h>
+#include "common/loop.h"
+#include "rpc/service.h"
+/*
+ * clientlisten: the port for players: accepts, counts per address, spreads connections over the workers.
+ *
+ * Threads: made and closed on the loop given, where it also accepts; clientlisten_add and _gone from any thread.
+ * Memory:  close stops it; free when no thread can call it any more.
+ * Bounds:  per_address_max open connections of one address; more are closed at once, counted and logged. Counts are
+ *          kept in CLIENTLISTEN_PLACES counters by the address' hash: two addresses may share one, which makes
+ *          the bound a little stricter for both.
+ */
+#define CLIENTLISTEN_PLACES 65536
+struct clientlisten;
+struct clientlisten_options {
+	struct loop *loop;
+	struct log *log;
+	struct metrics *metrics;
+	const char *host;
+	uint16_t port; /* 0 takes a free one */
+	unsigned per_address_max;
+	/* A connection for this worker, on its loop; it belongs to the callee. */
+	void (*on_conn)(void *user, struct env_conn *conn, const char *addr);
+};
+/* ERR_EXISTS: another process has the port; ERR_IO */
+int clientlisten_new(const struct clientlisten_options *o, struct clientlisten **out);
+uint16_t clientlisten_port(const struct clientlisten *l);
+/* From now on connections go to this worker's loop too; as long as there is none they are closed. */
+void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user);
+/* The connection with this address has been closed. */
+void clientlisten_gone(struct clientlisten *l, const char *addr);
+void clientlisten_close(struct clientlisten *l); /* accepts no more; twice is once; NULL is fine */
+void clientlisten_free(struct clientlisten *l);  /* NULL is fine */
