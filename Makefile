@@ -147,7 +147,7 @@ test: ## install what is missing, build, lint and run every test
 	@$(RUN) run compat -1 -t 120 $(call SCRIPTS,compat)
 	@$(RUN) sum
 
-lint: all ## layers, seam, format, static checks, Lua
+lint: $(OUR_LIBS) $(NANOPB) $(SERVICES:%=$(BUILD)/obj/%/main.o) ## layers, seam, format, static checks, Lua
 	@$(RUN) begin
 	@$(RUN) run lint -t 120 $(call SCRIPTS,lint)
 	@$(RUN) sum
