@@ -1,7 +1,7 @@
--- What every Lua file of a service finds ready. Handlers keep nothing in globals: state lives in `state`.
+-- What every Lua file of a service finds ready (docs/lua.md). Nothing is kept in globals: it lives in `state`.
 std = "lua54"
 max_line_length = 120
 unused_args = false
-read_globals = { "app", "clock", "db", "json", "log", "once", "push", "random", "room", "time" }
+read_globals = { "app", "clock", "db", "json", "log" }
 globals = { state = { read_only = false, other_fields = true } }
 exclude_files = { "build/**", "var/**", "**/node_modules/**" }

@@ -1,10 +1,10 @@
 #include "scene/scene.h"
 
 static const struct config_row scene_config[] = {
-	{"scene.view_max", CONFIG_INT, "32", false, 1, 1000, "Nearest players an update holds at most."},
-	{"scene.count", CONFIG_INT, "4", false, 1, 100000, "Scenes are numbered from 1 to this."},
-	{"scene.monsters", CONFIG_INT, "40", false, 0, 100000, "Monsters in each scene."},
-	{NULL, CONFIG_INT, NULL, false, 0, 0, NULL},
+	{ "scene.view_max", CONFIG_INT, "32", false, 1, 1000, "Nearest players an update holds at most." },
+	{ "scene.count", CONFIG_INT, "4", false, 1, 100000, "Scenes are numbered from 1 to this." },
+	{ "scene.monsters", CONFIG_INT, "40", false, 0, 100000, "Monsters in each scene." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 
 static int scene_init(struct service *s)
