@@ -75,7 +75,7 @@ function Online.announce(args)
   return {}
 end
 
--- ---- logins ------------------------------------------------------------------------------------------------------------
+-- ---- logins ------------------------------------------------------------------
 
 local function is_same(a, b)
   return a and b and a.sid == b.sid and a.connector == b.connector

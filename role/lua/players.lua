@@ -166,7 +166,7 @@ function Players.gain(player, exp, gold)
   return { exp = player.role.exp + exp, gold = player.role.gold + gold, level = level }
 end
 
--- ---- a new role -------------------------------------------------------------------------------------------------------
+-- ---- a new role ------------------------------------------------------------------
 
 -- Numbers that no other worker, instance or start of it gives out: 8 bits instance, 6 worker, 15 start, 24 count.
 local function new_id()

@@ -1,0 +1,62 @@
+-- Talking: to everybody in a room, or to one player.
+local Handler = {}
+
+local CONTENT_MAX = 2000
+
+-- The key of the room a channel means for this player, or nil, error, message.
+local function room_of(player, channel, rid)
+  if channel == "world" then return "world:" end
+  if channel == "scene" or channel == "team" then
+    if not player[channel] then return nil, "denied", "you are in no " .. channel end
+    return channel .. ":" .. player[channel]
+  end
+  if channel ~= "room" then
+    return nil, "bad_request", "channel: expected world, scene, team, room or private"
+  end
+  if rid and rid ~= player.rid then return nil, "denied", "rid: you are not in this room" end
+  return "room:" .. player.rid
+end
+
+local function message_of(player, msg, channel)
+  return {
+    msg = msg.content, from = player.member.name, target = msg.target, channel = channel, time = clock.wall_ms(),
+  }
+end
+
+-- Yields (asks the owner of the name).
+local function to_one(player, msg)
+  local message = message_of(player, msg, "private")
+  local answer, err, why = app.rpc.chat.nameRemote.deliver(msg.target, { name = msg.target, message = message })
+  if not answer then return nil, err, why end
+  if not answer.online then return nil, "not_found", "target: this player is not online" end
+  return {}
+end
+
+-- Yields (asks the owner of the room or of the name). Those who hear it get the push onChat.
+function Handler.send(session, msg)
+  local player = state.players[session.uid]
+  if not player then return nil, "denied", "you are in no room" end
+  if #msg.content > CONTENT_MAX then return nil, "bad_request", "content: at most " .. CONTENT_MAX .. " bytes" end
+  local channel = msg.channel or "room"
+  if channel == "private" and msg.target == "*" then
+    return nil, "bad_request", "target: a private message needs a player's name"
+  end
+  if msg.target ~= "*" then return to_one(player, msg) end
+  local room, err, why = room_of(player, channel, msg.rid)
+  if not room then return nil, err, why end
+  local answer
+  answer, err, why = app.rpc.chat.roomRemote.post(room, { room = room, message = message_of(player, msg, channel) })
+  if not answer then return nil, err, why end
+  return {}
+end
+
+-- What was said lately. Yields.
+function Handler.history(session, msg)
+  local player = state.players[session.uid]
+  if not player then return nil, "denied", "you are in no room" end
+  local room, err, why = room_of(player, msg.channel or "room", msg.rid)
+  if not room then return nil, err, why end
+  return app.rpc.chat.roomRemote.history(room, { room = room, limit = msg.limit })
+end
+
+return Handler

@@ -1,0 +1,123 @@
+-- The teams this worker owns: state.groups[id] = { id, leader (uid), members (list of {uid, name, online}), invited }.
+local Groups = {}
+
+state.groups = state.groups or {}
+
+local SIZE_MAX = 5
+local INVITE_MS = 60000
+
+local function find(group, uid)
+  for i, member in ipairs(group.members) do
+    if member.uid == uid then return i, member end
+  end
+end
+
+function Groups.show(group)
+  local members = {}
+  for i, member in ipairs(group.members) do
+    members[i] = { uid = member.uid, name = member.name, online = member.online }
+  end
+  return { id = group.id, leader = group.leader, members = members }
+end
+
+-- Tells every member's owner, which pushes onTeam to the player.
+local function tell(group, event, also)
+  local info = Groups.show(group)
+  for _, member in ipairs(group.members) do
+    app.send.team.teamRemote.joined(member.uid, { uid = member.uid, team = group.id, info = info, event = event })
+  end
+  if also then app.send.team.teamRemote.joined(also, { uid = also, event = event }) end
+end
+
+local function disband_if_empty(group)
+  if #group.members == 0 then state.groups[group.id] = nil end
+end
+
+local function remove(group, uid, event)
+  table.remove(group.members, (find(group, uid)))
+  if group.leader == uid and group.members[1] then group.leader = group.members[1].uid end
+  tell(group, event, uid)
+  disband_if_empty(group)
+end
+
+local Verbs = {}
+
+function Verbs.create(_, args)
+  local group = {
+    id = args.team, leader = args.uid, members = { { uid = args.uid, name = args.name, online = true } }, invited = {},
+  }
+  state.groups[args.team] = group
+  tell(group, "create")
+  return group
+end
+
+function Verbs.invite(group, args)
+  if group.leader ~= args.uid then return nil, "denied", "only the leader invites" end
+  if #group.members >= SIZE_MAX then return nil, "denied", "the team is full" end
+  if find(group, args.target) then return nil, "denied", "this player is in the team" end
+  group.invited[args.target] = clock.now_ms() + INVITE_MS
+  return group
+end
+
+function Verbs.accept(group, args)
+  local until_ms = group.invited[args.uid]
+  if not until_ms or until_ms < clock.now_ms() then return nil, "denied", "there is no invitation" end
+  if #group.members >= SIZE_MAX then return nil, "denied", "the team is full" end
+  group.invited[args.uid] = nil
+  group.members[#group.members + 1] = { uid = args.uid, name = args.name, online = true }
+  tell(group, "accept")
+  return group
+end
+
+function Verbs.decline(group, args)
+  group.invited[args.uid] = nil
+  return group
+end
+
+function Verbs.leave(group, args)
+  if not find(group, args.uid) then return nil, "denied", "you are not in this team" end
+  remove(group, args.uid, "leave")
+  return group
+end
+
+function Verbs.kick(group, args)
+  if group.leader ~= args.uid then return nil, "denied", "only the leader sends members away" end
+  if args.target == args.uid then return nil, "denied", "leave instead" end
+  if not find(group, args.target) then return nil, "not_found", "uid: this player is not in the team" end
+  remove(group, args.target, "kick")
+  return group
+end
+
+function Verbs.promote(group, args)
+  if group.leader ~= args.uid then return nil, "denied", "only the leader promotes" end
+  if not find(group, args.target) then return nil, "not_found", "uid: this player is not in the team" end
+  group.leader = args.target
+  tell(group, "promote")
+  return group
+end
+
+function Verbs.online(group, args)
+  local _, member = find(group, args.uid)
+  if member then
+    member.online = args.online
+    tell(group, "online")
+  end
+  return group
+end
+
+function Verbs.info(group)
+  return group
+end
+
+-- One change of one team: its answer, or nil, error, message.
+function Groups.change(args)
+  local verb, group = Verbs[args.verb], state.groups[args.team]
+  if not verb then return nil, "bad_request", "verb: " .. args.verb end
+  if not group and args.verb ~= "create" then return nil, "not_found", "the team does not exist any more" end
+  local err, why
+  group, err, why = verb(group, args)
+  if not group then return nil, err, why end
+  return { team = Groups.show(group) }
+end
+
+return Groups
