@@ -159,6 +159,11 @@ struct env_db_options {
 	uint16_t port;
 	const char *user, *password, *database;
 };
+enum env_db_type { ENV_DB_INT, ENV_DB_DOUBLE, ENV_DB_TEXT };
+struct env_db_column {
+	const char *name; /* as selected: "gold", "MAX(id)" */
+	enum env_db_type type;
+};
 struct env_db_result {
 	int err;       /* 0; ERR_UNAVAILABLE: connection lost, outcome unknown; ERR_FAILED: the database refused */
 	unsigned code; /* the database's error number when ERR_FAILED (1213 deadlock …) */
@@ -168,6 +173,7 @@ struct env_db_result {
 	unsigned rows, columns;   /* of the last statement that gave rows */
 	const char *const *cells; /* rows * columns NUL-ended texts, NULL for SQL NULL; valid in the callback */
 	const size_t *cell_bytes;
+	const struct env_db_column *column; /* of the same statement; also when it gave no row */
 };
 /* Connects in the background; on_open(arg, 0) or (arg, ERR_UNAVAILABLE) with env_db_message() comes once. */
 int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on_open)(void *arg, int err), void *arg,

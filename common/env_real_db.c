@@ -78,7 +78,37 @@ static void failed(struct env_db *db)
 struct cells {
 	const char **text;
 	size_t *bytes;
+	struct env_db_column *column;
 };
+
+static enum env_db_type type_of(const MYSQL_FIELD *f)
+{
+	switch (f->type) {
+	case MYSQL_TYPE_TINY:
+	case MYSQL_TYPE_SHORT:
+	case MYSQL_TYPE_INT24:
+	case MYSQL_TYPE_LONG:
+	case MYSQL_TYPE_LONGLONG:
+	case MYSQL_TYPE_YEAR: return ENV_DB_INT;
+	case MYSQL_TYPE_FLOAT:
+	case MYSQL_TYPE_DOUBLE: return ENV_DB_DOUBLE;
+	case MYSQL_TYPE_DECIMAL:
+	case MYSQL_TYPE_NEWDECIMAL: return f->decimals ? ENV_DB_DOUBLE : ENV_DB_INT; /* SUM of integers is one */
+	default: return ENV_DB_TEXT;
+	}
+}
+
+/* Lives in c; the names are the result's. */
+static const struct env_db_column *columns_read(MYSQL_RES *rows, struct cells *c, unsigned columns)
+{
+	const MYSQL_FIELD *f = mysql_fetch_fields(rows);
+	c->column = calloc(columns, sizeof *c->column);
+	if (!c->column)
+		abort();
+	for (unsigned i = 0; i < columns; i++)
+		c->column[i] = (struct env_db_column){ .name = f[i].name, .type = type_of(&f[i]) };
+	return c->column;
+}
 
 static int cells_read(MYSQL_RES *rows, struct cells *c, size_t count, unsigned columns)
 {
@@ -115,12 +145,14 @@ static void tell_result(struct env_db *db)
 	if (rows && r.err == 0) {
 		r.rows = (unsigned)mysql_num_rows(rows);
 		r.columns = mysql_num_fields(rows);
+		r.column = columns_read(rows, &cells, r.columns);
 		if (r.rows && cells_read(rows, &cells, (size_t)r.rows * r.columns, r.columns) < 0)
 			abort();
 		r.cells = cells.text;
 		r.cell_bytes = cells.bytes;
 	}
 	db->on_result(db->arg, &r);
+	free(cells.column);
 	free(cells.text);
 	free(cells.bytes);
 	mysql_free_result(rows);

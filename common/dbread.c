@@ -1,0 +1,353 @@
+#include "common/dbread.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+
+#define BACKOFF_MIN_MS 100
+#define BACKOFF_MAX_MS 2000
+#define LOOK_AGAIN_MS  10 /* between two looks at the replay's position */
+
+struct read {
+	struct read *next, **prev; /* in the queue; NULL while a connection works on it */
+	struct read *all_next, **all_prev;
+	struct dbread *pool;
+	struct connection *connection;
+	struct timer deadline, again;
+	uint64_t after_lsn;
+	char *sql;
+	size_t n;
+	void (*on_done)(void *arg, const struct env_db_result *r);
+	void *arg;
+	bool resting; /* waits for the position to move */
+};
+
+struct connection {
+	struct dbread *pool;
+	struct env_db *db;
+	struct timer retry;
+	struct read *read;
+	bool open, asks_position, waiting;
+	bool busy; /* a query is under way, also when its read has ended */
+};
+
+struct dbread {
+	struct loop *loop;
+	struct log *log;
+	struct dbread_options options;
+	struct connection *connection;
+	struct read *first, **last;
+	struct read *all;
+	unsigned queued;
+	uint32_t backoff_ms;
+	uint64_t replayed;
+	struct loop_deferred work;
+	bool complained;
+	char position_sql[160];
+};
+
+static void pool_work(struct dbread *d);
+
+/* ---- the queue --------------------------------------------------------------------------------------------- */
+
+static void enqueue(struct dbread *d, struct read *r)
+{
+	r->next = NULL;
+	r->prev = d->last;
+	*d->last = r;
+	d->last = &r->next;
+	d->queued++;
+}
+
+static void unqueue(struct read *r)
+{
+	struct dbread *d = r->pool;
+
+	if (!r->prev)
+		return;
+	*r->prev = r->next;
+	if (r->next)
+		r->next->prev = r->prev;
+	else
+		d->last = r->prev;
+	r->prev = NULL;
+	r->next = NULL;
+	d->queued--;
+}
+
+static void read_drop(struct read *r)
+{
+	struct dbread *d = r->pool;
+
+	unqueue(r);
+	*r->all_prev = r->all_next;
+	if (r->all_next)
+		r->all_next->all_prev = r->all_prev;
+	loop_timer_stop(d->loop, &r->deadline);
+	loop_timer_stop(d->loop, &r->again);
+	free(r->sql);
+	free(r);
+}
+
+static void read_end(struct read *r, const struct env_db_result *result)
+{
+	if (r->connection)
+		r->connection->read = NULL; /* its answer, when it comes, finds nobody */
+	void (*on_done)(void *, const struct env_db_result *) = r->on_done;
+	void *arg = r->arg;
+
+	read_drop(r);
+	on_done(arg, result);
+}
+
+static void read_error(struct read *r, int err, const char *message)
+{
+	struct env_db_result result = { .err = err, .message = message };
+
+	read_end(r, &result);
+}
+
+static void on_deadline(struct timer *t, uint64_t now_ms)
+{
+	struct read *r = (struct read *)((char *)t - offsetof(struct read, deadline));
+
+	(void)now_ms;
+	read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
+}
+
+static void on_again(struct timer *t, uint64_t now_ms)
+{
+	struct read *r = (struct read *)((char *)t - offsetof(struct read, again));
+
+	(void)now_ms;
+	r->resting = false;
+	enqueue(r->pool, r);
+	loop_defer(r->pool->loop, &r->pool->work);
+}
+
+/* ---- connections ----------------------------------------------------------------------------------------------- */
+
+static void connection_retry(struct connection *c)
+{
+	struct dbread *d = c->pool;
+
+	env_db_close(c->db);
+	c->db = NULL;
+	c->open = c->busy = false;
+	c->waiting = true;
+	d->backoff_ms = d->backoff_ms ? d->backoff_ms * 2 : BACKOFF_MIN_MS;
+	if (d->backoff_ms > BACKOFF_MAX_MS)
+		d->backoff_ms = BACKOFF_MAX_MS;
+	loop_timer(d->loop, &c->retry, d->backoff_ms);
+}
+
+static void on_retry(struct timer *t, uint64_t now_ms)
+{
+	struct connection *c = (struct connection *)((char *)t - offsetof(struct connection, retry));
+
+	(void)now_ms;
+	c->waiting = false;
+	pool_work(c->pool);
+}
+
+/* A connection broke under a read: the read changed nothing, so it is simply asked again. */
+static void connection_lost(struct connection *c, const char *message)
+{
+	struct dbread *d = c->pool;
+	struct read *r = c->read;
+
+	if (!d->complained) {
+		d->complained = true;
+		log_warn(d->log, "database.away", "why=%s", message ? message : "connection lost");
+	}
+	c->read = NULL;
+	if (r) {
+		r->connection = NULL;
+		enqueue(d, r);
+	}
+	connection_retry(c);
+}
+
+static void on_open(void *arg, int err)
+{
+	struct connection *c = arg;
+	struct dbread *d = c->pool;
+
+	if (err < 0) {
+		connection_lost(c, env_db_message(c->db));
+		return;
+	}
+	c->open = true;
+	d->backoff_ms = 0;
+	if (d->complained) {
+		d->complained = false;
+		log_info(d->log, "database.back", "instance=%s", d->options.instance);
+	}
+	pool_work(d);
+}
+
+static void connection_open(struct connection *c)
+{
+	if (env_db_open(c->pool->loop->ev, &c->pool->options.db, on_open, c, &c->db) < 0)
+		connection_retry(c);
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------------ */
+
+static void on_result(void *arg, const struct env_db_result *result);
+
+static void connection_ask(struct connection *c)
+{
+	struct read *r = c->read;
+	struct dbread *d = c->pool;
+
+	c->asks_position = r->after_lsn > d->replayed;
+	const char *sql = c->asks_position ? d->position_sql : r->sql;
+	size_t n = c->asks_position ? strlen(sql) : r->n;
+
+	c->busy = true;
+	if (env_db_query(c->db, sql, n, on_result, c) < 0)
+		connection_lost(c, env_db_message(c->db));
+}
+
+static void position_seen(struct connection *c, const struct env_db_result *result)
+{
+	struct read *r = c->read;
+	struct dbread *d = c->pool;
+
+	if (result->rows && result->cells[0]) {
+		uint64_t lsn = strtoull(result->cells[0], NULL, 10);
+
+		if (lsn > d->replayed)
+			d->replayed = lsn;
+	}
+	if (d->replayed >= r->after_lsn) {
+		connection_ask(c);
+		return;
+	}
+	c->read = NULL;
+	r->connection = NULL;
+	r->resting = true;
+	loop_timer(d->loop, &r->again, LOOK_AGAIN_MS);
+	pool_work(d);
+}
+
+static void on_result(void *arg, const struct env_db_result *result)
+{
+	struct connection *c = arg;
+
+	c->busy = false;
+	if (result->err == ERR_UNAVAILABLE) {
+		connection_lost(c, result->message);
+	} else if (!c->read) { /* its deadline came first */
+		pool_work(c->pool);
+	} else if (c->asks_position && result->err == 0) {
+		position_seen(c, result);
+	} else {
+		struct dbread *d = c->pool;
+
+		read_end(c->read, result);
+		pool_work(d);
+	}
+}
+
+static void pool_work(struct dbread *d)
+{
+	for (unsigned i = 0; i < d->options.connections && d->first; i++) {
+		struct connection *c = &d->connection[i];
+
+		if (!c->db) {
+			if (!c->waiting)
+				connection_open(c);
+			continue;
+		}
+		if (!c->open || c->read || c->busy)
+			continue;
+		c->read = d->first;
+		unqueue(c->read);
+		c->read->connection = c;
+		connection_ask(c);
+	}
+}
+
+static void on_work(struct loop_deferred *w)
+{
+	pool_work((struct dbread *)((char *)w - offsetof(struct dbread, work)));
+}
+
+/* ---- public -------------------------------------------------------------------------------------------------------- */
+
+struct dbread *dbread_new(struct loop *loop, struct log *log, const struct dbread_options *o)
+{
+	struct dbread *d = calloc(1, sizeof *d);
+
+	assert(d);
+	d->loop = loop;
+	d->log = log;
+	d->options = *o;
+	d->last = &d->first;
+	d->work.run = on_work;
+	d->connection = calloc(o->connections, sizeof *d->connection);
+	assert(d->connection);
+	for (unsigned i = 0; i < o->connections; i++) {
+		d->connection[i].pool = d;
+		d->connection[i].retry.fire = on_retry;
+	}
+	snprintf(d->position_sql, sizeof d->position_sql, "SELECT lsn FROM loquat_replay WHERE instance = '%s'",
+		 o->instance);
+	return d;
+}
+
+void dbread_free(struct dbread *d)
+{
+	if (!d)
+		return;
+	for (unsigned i = 0; i < d->options.connections; i++) {
+		struct connection *c = &d->connection[i];
+
+		loop_timer_stop(d->loop, &c->retry);
+		env_db_close(c->db);
+	}
+	while (d->all)
+		read_drop(d->all);
+	free(d->connection);
+	free(d);
+}
+
+void dbread_query(struct dbread *d, const char *sql, size_t n, uint64_t after_lsn, uint32_t timeout_ms,
+		  void (*on_done)(void *arg, const struct env_db_result *r), void *arg)
+{
+	struct read *r = calloc(1, sizeof *r);
+
+	assert(r);
+	r->pool = d;
+	r->after_lsn = after_lsn;
+	r->sql = malloc(n + 1);
+	assert(r->sql);
+	memcpy(r->sql, sql, n);
+	r->sql[n] = '\0';
+	r->n = n;
+	r->on_done = on_done;
+	r->arg = arg;
+	r->deadline.fire = on_deadline;
+	r->again.fire = on_again;
+	r->all_next = d->all;
+	r->all_prev = &d->all;
+	if (r->all_next)
+		r->all_next->all_prev = &r->all_next;
+	d->all = r;
+	enqueue(d, r);
+	loop_timer(d->loop, &r->deadline, d->queued > d->options.queue_max ? 0 : timeout_ms);
+	loop_defer(d->loop, &d->work);
+}
+
+uint64_t dbread_replayed(const struct dbread *d)
+{
+	return d->replayed;
+}
+
+bool dbread_connected(const struct dbread *d)
+{
+	return !d->complained;
+}
