@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# cluster.sh: a Loquat cluster of its own for a group, on free ports, with its data in $work.
+# cluster.sh: a Loquat cluster of its own for a group, on free ports, with its data in $work. Its
+# configuration stands in build/, since relative paths start at the folder above the file's.
 
 # A run of free ports from here on, one for each that the cluster may need.
 free_ports() {
@@ -45,27 +46,28 @@ cluster_config() {
 	END
 }
 
-# cluster_start [ID...]: up and ready without the instances named; sets cluster_pid. `cluster_of ID pid` and `... client` ask it.
+# cluster_start [ID...]: up and ready without the instances named; sets cluster_pid and cluster_file
 cluster_start() {
 	need build/bin/loquat
 	[ -e deploy/cluster.lua ] || fail "deploy/cluster.lua is missing"
 	local base
 	base=$(free_ports) || exit 2
-	cluster_config "$base" "$@" >"$work/cluster.lua"
-	build/bin/loquat up --config "$work/cluster.lua" >"$work/up.log" 2>&1 &
+	cluster_file=build/bench-$$-$group.lua
+	cluster_config "$base" "$@" >"$cluster_file"
+	build/bin/loquat up --config "$cluster_file" >"$work/up.log" 2>&1 &
 	cluster_pid=$!
 	started="$started $cluster_pid"
-	wait_for 60 "the cluster (its last words: $work/up.log)" cluster_ready
+	wait_for 60 "loquat: ready" cluster_ready
 }
 
 cluster_ready() {
-	grep -q '^loquat: ready' "$work/up.log" && return
-	kill -0 "$cluster_pid" 2>/dev/null || fail "loquat up ended: $(tail -1 "$work/up.log")"
+	grep -q 'loquat: ready' "$work/up.log" && return
+	running "$cluster_pid" || fail "loquat up ended: $(tail -1 "$work/up.log")"
 	return 1
 }
 
 cluster_status() {
-	build/bin/loquat status --config "$work/cluster.lua" --json || fail "loquat status failed"
+	build/bin/loquat status --config "$cluster_file" --json || fail "loquat status failed"
 }
 
 # cluster_of ID pid|client: the process id, or the client port

@@ -6,7 +6,7 @@
 edge_one() {
 	local name=$1
 	shift
-	load --connections 500 --outstanding 1 --warmup 2 --seconds 5 "$@"
+	load "$name" --connections 500 --outstanding 1 --warmup 2 --seconds 5 "$@"
 	sample "${name}_rate" "$(of "$answer" answers_per_s)"
 	sample "${name}_cpu" "$(of "$answer" server_cpu_us)"
 }
@@ -18,7 +18,7 @@ edge_limit() {
 }
 
 group_edge() {
-	local round port connector scene other_cores=0
+	local round port connector scene
 	need "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen"
 	# One connector and one scene: the same processes on the way as in the limits.
 	cluster_start connector-2 scene-2
@@ -31,7 +31,6 @@ group_edge() {
 		edge_limit echo_relay
 		edge_one scene --port "$port" --login --route scene.sceneHandler.echo --pid "$connector,$scene"
 	done
-	note_others
 	figure connector_echo_closed "$(median connector_rate)" answers/s \
 		"$(median echo_epoll_rate)" "a bare epoll echo that speaks the protocol" ">= 0.40"
 	figure scene_echo_closed "$(median scene_rate)" answers/s \
