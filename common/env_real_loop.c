@@ -51,9 +51,9 @@ void env_loop_stop(struct env_loop *loop)
 /* ---- signals ----------------------------------------------------------------------------------------- */
 
 /*
- * Runs on the loop's thread, which alone has the signal unblocked among the loops. The main thread may get it
- * too, before it waits in env_loop_join: it blocks the signal for itself and sends it anew, so that it finds
- * the loop. So no global variable has to know which loop it is.
+ * Runs on the loop's thread, which alone has the signal unblocked among the loops. The main thread gets it too, since
+ * nobody blocks signals there (those that no loop asked for keep their default effect): it then blocks this one for
+ * itself and sends it anew, so that it finds the loop. So no global variable has to know which loop it is.
  */
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
@@ -313,9 +313,6 @@ int env_loop_start(struct env *env, const char *name, const struct env_loop_ops 
 void env_loop_join(struct env_loop *loop)
 {
 	assert(!env_loop_is_current(loop));
-	sigset_t old;
-	signals_block(&old); /* signals are the loops' affair while we wait */
 	pthread_join(loop->thread, NULL);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	loop_free(loop);
 }
