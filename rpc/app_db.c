@@ -9,7 +9,11 @@
  * The library db: changes are collected in the running task and land together at its end (or at db.commit); reads come
  * from the database after the replay has passed the key's last change.
  */
-#define DB_VALUES_MAX 256
+#define DB_VALUES_MAX  256
+#define DB_CONNECTIONS 2 /* opened at the first read only */
+#define DB_QUEUE_MAX   10000
+#define DB_TIMEOUT_MS  5000
+#define ANSWER_MS      50 /* of a request's time is kept for its answer */
 
 /* ---- changes ------------------------------------------------------------------------------------------------------------- */
 
@@ -178,13 +182,110 @@ static int db_commit(lua_State *L)
 	return luatask_yield(L);
 }
 
-/* ---- the library -------------------------------------------------------------------------------------------------------------- */
+/* ---- reads ------------------------------------------------------------------------------------------------------ */
+
+struct db_wait {
+	struct app *app;
+	uint64_t task;
+	const struct env_db_result *result;
+};
+
+static void push_cell(lua_State *L, const struct env_db_result *r, size_t at, enum env_db_type type)
+{
+	const char *text = r->cells[at];
+
+	if (!text)
+		lua_pushnil(L);
+	else if (type == ENV_DB_INT)
+		lua_pushinteger(L, (lua_Integer)strtoll(text, NULL, 10));
+	else if (type == ENV_DB_DOUBLE)
+		lua_pushnumber(L, strtod(text, NULL));
+	else
+		lua_pushlstring(L, text, r->cell_bytes[at]);
+}
+
+static int push_rows(lua_State *L, void *arg)
+{
+	const struct env_db_result *r = ((struct db_wait *)arg)->result;
+
+	if (r->err < 0) {
+		const char *message = r->message ? r->message : err_text(r->err);
+
+		return app_push_error(L, r->err, span_of(message, strlen(message)), EFFECT_NONE);
+	}
+	lua_createtable(L, (int)r->rows, 0);
+	for (unsigned row = 0; row < r->rows; row++) {
+		lua_createtable(L, 0, (int)r->columns);
+		for (unsigned i = 0; i < r->columns; i++) {
+			push_cell(L, r, (size_t)row * r->columns + i, r->column[i].type);
+			lua_setfield(L, -2, r->column[i].name);
+		}
+		lua_rawseti(L, -2, (lua_Integer)row + 1);
+	}
+	return 1;
+}
+
+static void on_rows(void *arg, const struct env_db_result *r)
+{
+	struct db_wait *w = arg;
+	struct app *a = w->app;
+
+	w->result = r;
+	luatask_resume(a->host, w->task, push_rows, w);
+	if (a->worker->service->sqllog)
+		sqllog_replayed(a->worker->service->sqllog, dbread_replayed(a->dbread));
+	free(w);
+}
+
+static int read_rows(lua_State *L, int sql_index, uint64_t after_lsn)
+{
+	struct app *a = app_of(L);
+	struct app_job *j = app_job_of(L);
+	const char *sql = luaL_checkstring(L, sql_index);
+	struct sql_value values[DB_VALUES_MAX];
+	size_t n = read_values(L, sql_index + 1, values);
+	uint64_t task, now = a->worker->loop->now_ms, left = DB_TIMEOUT_MS;
+	char why[256];
+
+	app_check_may_wait(L);
+	task = luatask_wait(L);
+	buf_clear(&a->text);
+	if (sql_format(&a->text, sql, values, n, why, sizeof why) < 0)
+		return luaL_error(L, "db: %s", why);
+	if (j && j->deadline_ms != UINT64_MAX)
+		left = j->deadline_ms > now + ANSWER_MS ? j->deadline_ms - now - ANSWER_MS : 1;
+	struct db_wait *w = calloc(1, sizeof *w);
+
+	assert(w);
+	w->app = a;
+	w->task = task;
+	dbread_query(a->dbread, a->text.data, a->text.len, after_lsn, (uint32_t)left, on_rows, w);
+	return luatask_yield(L);
+}
+
+/* db.query(sql, …) -> rows | nil, error, message. Yields. */
+static int db_query(lua_State *L)
+{
+	return read_rows(L, 1, 0);
+}
+
+/* db.load(key, sql, …): as query, once the replay has passed the last change of the key. Yields. */
+static int db_load(lua_State *L)
+{
+	struct sqllog *log = app_of(L)->worker->service->sqllog;
+	const char *key = luaL_checkstring(L, 1);
+
+	return read_rows(L, 2, log ? sqllog_key_lsn(log, key) : 0);
+}
+
+/* ---- the library -------------------------------------------------------------------------------------------------- */
 
 int app_db_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "key", db_key },   { "exec", db_exec },     { "set", db_set }, { "relaxed", db_relaxed },
-		{ "sync", db_sync }, { "commit", db_commit }, { NULL, NULL },
+		{ "key", db_key },         { "exec", db_exec }, { "set", db_set },
+		{ "relaxed", db_relaxed }, { "sync", db_sync }, { "commit", db_commit },
+		{ "query", db_query },     { "load", db_load }, { NULL, NULL },
 	};
 
 	luaL_newlib(L, functions);
@@ -193,10 +294,14 @@ int app_db_lib(lua_State *L)
 
 void app_db_open(struct app *a)
 {
-	(void)a;
+	struct service *s = a->worker->service;
+	struct dbread_options o = { .instance = s->id, .connections = DB_CONNECTIONS, .queue_max = DB_QUEUE_MAX };
+
+	service_database(s, &o.db);
+	a->dbread = dbread_new(a->worker->loop, s->log, &o);
 }
 
 void app_db_close(struct app *a)
 {
-	(void)a;
+	dbread_free(a->dbread);
 }

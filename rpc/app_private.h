@@ -1,5 +1,6 @@
 #pragma once
 #include "common/buf.h"
+#include "common/dbread.h"
 #include "common/lua_json.h"
 #include "common/token.h"
 #include "rpc/app.h"

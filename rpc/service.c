@@ -54,6 +54,16 @@ static int find_row(struct service *s, const struct route_table *all, const char
 	return 0;
 }
 
+static void find_database(struct service *s)
+{
+	const char *name = config_string(s->config, "database.socket", "");
+
+	if (*name)
+		service_path(s, name, s->p->database_socket);
+	else
+		snprintf(s->p->database_socket, sizeof s->p->database_socket, "%s/mariadb/mysqld.sock", s->var);
+}
+
 static int open_row(struct service *s, const char *instance, char *error, size_t size)
 {
 	struct route_table *all;
@@ -139,6 +149,7 @@ static int service_open(struct service *s, const struct service_options *o, char
 	s->config = s->p->config;
 	root_of(o->config_file, s->root);
 	service_path(s, config_string(s->config, "paths.var", "var"), s->var);
+	find_database(s);
 	if ((err = open_row(s, o->instance, error, size)) < 0 || (err = open_keys(s, error, size)) < 0 ||
 	    (err = open_schema(s, error, size)) < 0 || (err = open_log(s, error, size)) < 0)
 		return err;
@@ -252,6 +263,21 @@ void service_each(struct service *s, void (*fn)(struct worker *w, void *arg), vo
 		*e = (struct each){ fn, arg, s->worker[i] };
 		loop_call(s->worker[i]->loop, each_run, e);
 	}
+}
+
+void service_database(struct service *s, struct env_db_options *out)
+{
+	const struct config *c = s->config;
+	const char *host = config_string(c, "database.host", "");
+
+	*out = (struct env_db_options){
+		.socket = *host ? NULL : s->p->database_socket,
+		.host = *host ? host : NULL,
+		.port = (uint16_t)config_int(c, "database.port", 3306),
+		.user = config_string(c, "database.user", "root"),
+		.password = config_string(c, "database.password", ""),
+		.database = config_string(c, "database.name", "loquat"),
+	};
 }
 
 struct worker *service_worker(struct service *s, const char *key, size_t n)

@@ -108,6 +108,8 @@ const char *service_failure(const struct service *s); /* NULL: none */
 /* fn(arg) on every worker's thread. */
 void service_each(struct service *s, void (*fn)(struct worker *w, void *arg), void *arg);
 
+/* How to reach the database by the configuration; the texts live as long as the service. */
+void service_database(struct service *s, struct env_db_options *out);
 struct worker *service_worker(struct service *s, const char *key,
 			      size_t n); /* the owner of a key inside this instance */
 const char *service_path(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);

@@ -25,6 +25,7 @@ struct service_private {
 	struct route_table *routes; /* the newest */
 	uint64_t started_ns;
 	char config_file[ENV_PATH_MAX];
+	char database_socket[ENV_PATH_MAX + 32];
 	char lua_folder[ENV_PATH_MAX]; /* where a reload reads */
 };
 

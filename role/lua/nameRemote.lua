@@ -8,11 +8,10 @@ state.names = state.names or {}   -- name → uid
 local function holder(name)
   local known = state.names[name]
   if known ~= nil then return known end
-  local result, err = db.load(Players.key("name", name), { "SELECT uid FROM role_name WHERE name = ?", name })
-  if not result then return nil, err end
+  local rows, err = db.load(Players.key("name", name), "SELECT uid FROM role_name WHERE name = ?", name)
+  if not rows then return nil, err end
   if state.names[name] == nil then
-    local row = result[1][1]
-    state.names[name] = row and row.uid or false
+    state.names[name] = rows[1] and rows[1].uid or false
   end
   return state.names[name]
 end

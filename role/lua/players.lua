@@ -39,10 +39,10 @@ end
 
 local function load(uid)
   local player = { uid = uid, bag = {}, quests = {}, once = {}, queue = {} }
-  local result, err = db.load(Players.key("uid", uid),
-    { "SELECT id, uid, name, level, exp, gold, gems, scene, x, y FROM role WHERE uid = ?", uid })
-  if not result then return nil, err end
-  player.role = result[1][1]
+  local rows, err = db.load(Players.key("uid", uid),
+    "SELECT id, uid, name, level, exp, gold, gems, scene, x, y FROM role WHERE uid = ?", uid)
+  if not rows then return nil, err end
+  player.role = rows[1]
   if player.role then
     local ok
     ok, err = load_details(player)
