@@ -130,10 +130,10 @@ int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), voi
 
 struct luaqueue { /* embed it; private */
 	struct luahost *host;
-	struct luajob *first, **last;
+	struct luajob *first, **last; /* what waits */
+	struct luajob *job;           /* what runs */
 	unsigned waiting, waiting_max;
-	uint64_t running;
-	bool busy, closed;
+	bool starting, closed;
 };
 void luaqueue_init(struct luaqueue *q, struct luahost *h, unsigned waiting_max);
 /*

@@ -33,6 +33,6 @@ struct luasrc *luasrc_ref(struct luasrc *s);
 void luasrc_unref(struct luasrc *s); /* NULL is fine */
 
 size_t luasrc_files(const struct luasrc *s);
-const struct luasrc_file *luasrc_at(const struct luasrc *s, size_t index);       /* sorted by name */
+const struct luasrc_file *luasrc_at(const struct luasrc *s, size_t index);       /* sorted by name; NULL: none */
 const struct luasrc_file *luasrc_find(const struct luasrc *s, const char *name); /* NULL: none */
 const char *luasrc_version(const struct luasrc *s);                              /* 8 hex digits over names and texts */

@@ -1,0 +1,324 @@
+/* The life of a host, protected calls, the budget. */
+#include "common/luahost.h"
+
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+#include "common/lua_msg.h"
+#include "common/luahost_private.h"
+
+enum {
+	MEMORY_DEFAULT = 256 << 20,
+	BUDGET_DEFAULT_MS = 1000,
+	TASKS_DEFAULT = 100000,
+	COUNT = 10000,               /* instructions between two looks, where they are counted */
+	INSTRUCTIONS_PER_MS = 50000, /* about what this kind of machine does */
+};
+
+struct luactx *luahost_ctx(lua_State *L)
+{
+	struct luactx *ctx;
+	memcpy(&ctx, lua_getextraspace(L), sizeof ctx);
+	return ctx;
+}
+
+struct luahost *luahost_of(lua_State *L)
+{
+	return luahost_ctx(L)->host;
+}
+
+/* ---- the budget ----------------------------------------------------------------------------------------- */
+
+static void set_count_hook(struct luahost *h, lua_State *L);
+
+/* Raises at every instruction until the task has ended, so that pcall cannot hold it up. */
+static void on_over(lua_State *L, lua_Debug *ar)
+{
+	(void)ar;
+	struct luahost *h = luahost_of(L);
+	if (!h->over) {
+		set_count_hook(h, L); /* a coroutine that outlived the task it was stopped in */
+		return;
+	}
+	luaL_where(L, 0); /* in a hook, level 0 is the function that runs */
+	lua_pushfstring(L, "stopped: it ran for more than its budget of %d ms", (int)h->o.budget_ms);
+	lua_concat(L, 2);
+	lua_error(L);
+}
+
+static void on_count(lua_State *L, lua_Debug *ar)
+{
+	(void)ar;
+	struct luahost *h = luahost_of(L);
+	h->instructions += COUNT;
+	if (h->instructions < h->instructions_max)
+		return;
+	h->over = 1;
+	lua_sethook(L, on_over, LUA_MASKCOUNT, 1);
+	on_over(L, NULL);
+}
+
+static void set_count_hook(struct luahost *h, lua_State *L)
+{
+	if (h->counting)
+		lua_sethook(L, on_count, LUA_MASKCOUNT, COUNT);
+	else
+		lua_sethook(L, NULL, 0, 0);
+}
+
+/* In a signal handler on the worker's own thread; lua_sethook may be called there. */
+static void on_interrupt(void *arg)
+{
+	struct luahost *h = arg;
+	lua_State *L = h->running;
+	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
+	if (!L || !turn || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
+		return; /* it ended meanwhile */
+	h->over = 1;
+	lua_sethook(L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+void luahost_watch(struct luahost *h)
+{
+	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_mono_ns(h->o.loop->env);
+	if (h->counting || !turn || turn != h->watch.turn) {
+		h->watch.turn = turn;
+		h->watch.since_ns = now;
+		return;
+	}
+	if (now - h->watch.since_ns < h->o.budget_ms * UINT64_C(1000000))
+		return;
+	h->watch.since_ns = now; /* again after another budget, if it still runs */
+	atomic_store_explicit(&h->interrupted, turn, memory_order_relaxed);
+	env_loop_interrupt(h->o.loop->ev, on_interrupt, h);
+}
+
+struct luarun luahost_enter(struct luahost *h, lua_State *L)
+{
+	struct luarun r = { h->running };
+	if (!r.running) {
+		h->instructions = 0;
+		atomic_store_explicit(&h->turn, ++h->turns, memory_order_relaxed);
+	}
+	h->running = L;
+	return r;
+}
+
+void luahost_leave(struct luahost *h, struct luarun r)
+{
+	lua_State *L = h->running;
+	h->running = r.running;
+	if (!r.running)
+		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
+	if (!h->over)
+		return;
+	set_count_hook(h, L);
+	if (r.running)
+		return;
+	h->over = 0;
+	h->stats.over_budget++;
+}
+
+void luahost_spread(struct luahost *h, lua_State *L)
+{
+	if (h->over)
+		lua_sethook(L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------- */
+
+/* A part of the memory is kept for saying that the rest is used up. */
+void luahost_raise_limit(struct luahost *h, bool raised)
+{
+	size_t max = h->o.memory_max;
+	h->mem.max = raised ? max : max - max / 16;
+}
+
+/* Collected once per cycle: counts it and makes the next of its kind. */
+static int on_cycle(lua_State *L)
+{
+	struct luahost *h = luahost_of(L);
+	h->stats.gc_cycles++;
+	lua_newuserdatauv(L, 0, 0);
+	lua_getmetatable(L, 1);
+	lua_setmetatable(L, -2);
+	return 0;
+}
+
+static void count_cycles(lua_State *L)
+{
+	lua_newuserdatauv(L, 0, 0);
+	lua_createtable(L, 0, 1);
+	lua_pushcfunction(L, on_cycle);
+	lua_setfield(L, -2, "__gc");
+	lua_setmetatable(L, -2);
+	lua_pop(L, 1);
+}
+
+static int open_state(lua_State *L, void *arg)
+{
+	struct luahost *h = arg;
+	lua_gc(L, LUA_GCINC, 0, 0, 0);
+	lua_msg_open(L, h->o.schema);
+	count_cycles(L);
+	lua_newtable(L);
+	luahost_open_libraries(L);
+	h->base = luaL_ref(L, LUA_REGISTRYINDEX);
+	return 0;
+}
+
+int luahost_new(const struct luahost_options *o, struct luahost **out)
+{
+	struct luahost *h = calloc(1, sizeof *h);
+	if (!h)
+		return ERR_NOMEM;
+	h->o = *o;
+	if (!h->o.memory_max)
+		h->o.memory_max = MEMORY_DEFAULT;
+	if (!h->o.budget_ms)
+		h->o.budget_ms = BUDGET_DEFAULT_MS;
+	if (!h->o.tasks_max)
+		h->o.tasks_max = TASKS_DEFAULT;
+	luamem_init(&h->mem, 0);
+	luahost_raise_limit(h, false);
+	h->counting = env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
+	h->instructions_max = h->o.budget_ms * (uint64_t)INSTRUCTIONS_PER_MS;
+	h->root.host = h;
+	if (!(h->L = lua_newstate(luamem_alloc, &h->mem))) {
+		luahost_free(h);
+		return ERR_NOMEM;
+	}
+	struct luactx *root = &h->root;
+	memcpy(lua_getextraspace(h->L), &root, sizeof root); /* new coroutines start with a copy */
+	set_count_hook(h, h->L);
+	int err = luahost_protected(h, open_state, h);
+	if (err < 0) {
+		luahost_free(h);
+		return err;
+	}
+	*out = h;
+	return 0;
+}
+
+void luahost_free(struct luahost *h)
+{
+	if (!h)
+		return;
+	assert(!h->current);
+	h->closing = true;
+	if (h->L) {
+		luahost_end_tasks(h);
+		luahost_free_timers(h);
+		luahost_drop_code(h, &h->next);
+		luahost_drop_code(h, &h->code);
+		lua_close(h->L);
+	}
+	luahost_free_tasks(h);
+	luamem_free(&h->mem);
+	free(h);
+}
+
+lua_State *luahost_state(struct luahost *h)
+{
+	return h->L;
+}
+
+void *luahost_user(struct luahost *h)
+{
+	return h->o.user;
+}
+
+struct loop *luahost_loop(struct luahost *h)
+{
+	return h->o.loop;
+}
+
+struct log *luahost_log(struct luahost *h)
+{
+	return h->o.log;
+}
+
+/* ---- protected calls ------------------------------------------------------------------------------------- */
+
+struct protected
+{
+	int (*fn)(lua_State * L, void *arg);
+	void *arg;
+};
+
+static int run_protected(lua_State *L)
+{
+	struct protected *p = lua_touserdata(L, 1);
+	lua_settop(L, 0);
+	p->fn(L, p->arg);
+	return 0;
+}
+
+static int tell_failure(struct luahost *h, int status, char *error, size_t error_size)
+{
+	const char *text = lua_type(h->L, -1) == LUA_TSTRING ? lua_tostring(h->L, -1) : "an error that is no text";
+	if (status == LUA_ERRMEM)
+		h->stats.out_of_memory++;
+	if (error)
+		snprintf(error, error_size, "%s", text);
+	else if (h->o.log)
+		log_error(h->o.log, "lua.error", "task=none error=%s", text);
+	return status == LUA_ERRMEM ? ERR_NOMEM : ERR_FAILED;
+}
+
+int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg, char *error, size_t error_size)
+{
+	struct protected p = { fn, arg };
+	lua_State *L = h->L;
+	if (!lua_checkstack(L, 3))
+		return ERR_NOMEM;
+	struct luarun r = luahost_enter(h, L);
+	lua_pushcfunction(L, run_protected);
+	lua_pushlightuserdata(L, &p);
+	int status = lua_pcall(L, 1, 0, 0), err = 0;
+	luahost_leave(h, r);
+	if (status != LUA_OK) {
+		err = tell_failure(h, status, error, error_size);
+		lua_pop(L, 1);
+	}
+	return err;
+}
+
+int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg)
+{
+	return luahost_try(h, fn, arg, NULL, 0);
+}
+
+struct library {
+	const char *name;
+	lua_CFunction open;
+};
+
+static int add_library(lua_State *L, void *arg)
+{
+	struct library *l = arg;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, luahost_of(L)->base);
+	lua_pushstring(L, l->name);
+	lua_pushcfunction(L, l->open);
+	lua_call(L, 0, 1);
+	lua_rawset(L, -3);
+	return 0;
+}
+
+int luahost_library(struct luahost *h, const char *name, lua_CFunction open)
+{
+	struct library l = { name, open };
+	return luahost_protected(h, add_library, &l);
+}
+
+void luahost_stats(struct luahost *h, struct luahost_stats *out)
+{
+	*out = h->stats;
+	out->memory_bytes = h->mem.used;
+	out->memory_peak_bytes = h->mem.peak;
+	out->memory_max = h->o.memory_max;
+}

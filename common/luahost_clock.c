@@ -1,0 +1,234 @@
+/* The library clock: timers that run functions in tasks, and sleeping. */
+#include <lauxlib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/luahost_private.h"
+
+#define MS_MAX (INT64_C(1000) * 3600 * 24 * 366) /* a year */
+
+static const char handle_type[] = "loquat.timer";
+
+/*
+ * One timer. It lives while it runs or while its function does; the script's handle only points here. A sleeper is a
+ * timer that wakes a task instead.
+ */
+struct luatimer {
+	struct timer timer;
+	struct luajob job;
+	struct luatimer *next, **prev; /* of the host's */
+	struct luahost *host;
+	struct luatimer **handle; /* the script's userdata; NULL: collected */
+	int fn;                   /* registry: function, or its name */
+	uint64_t period_ms, due_ms;
+	uint64_t task; /* of a sleeper, else 0 */
+	bool busy, cancelled;
+};
+
+static struct luatimer *new_timer(struct luahost *h)
+{
+	struct luatimer *t = calloc(1, sizeof *t);
+	if (!t)
+		abort();
+	t->host = h;
+	t->fn = LUA_NOREF;
+	t->next = h->timers;
+	t->prev = &h->timers;
+	if (t->next)
+		t->next->prev = &t->next;
+	h->timers = t;
+	return t;
+}
+
+static void free_timer(struct luatimer *t)
+{
+	if (t->handle)
+		*t->handle = NULL;
+	if (!t->task)
+		t->host->stats.timers--;
+	loop_timer_stop(t->host->o.loop, &t->timer);
+	luaL_unref(t->host->L, LUA_REGISTRYINDEX, t->fn);
+	*t->prev = t->next;
+	if (t->next)
+		t->next->prev = t->prev;
+	free(t);
+}
+
+void luahost_free_timers(struct luahost *h)
+{
+	while (h->timers)
+		free_timer(h->timers);
+}
+
+/* ---- firing --------------------------------------------------------------------------------------------- */
+
+static struct luatimer *of_job(struct luajob *job)
+{
+	return (struct luatimer *)((char *)job - offsetof(struct luatimer, job));
+}
+
+static int push_function(lua_State *L, struct luajob *job)
+{
+	struct luatimer *t = of_job(job);
+	size_t n;
+	if (lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn) == LUA_TFUNCTION)
+		return 0;
+	const char *name = lua_tolstring(L, -1, &n);
+	if (!luahost_push_module_function(L, name, n))
+		return luaL_error(L, "timer: there is no function %s in the code of now", name);
+	return 0;
+}
+
+static void on_done(struct luajob *job, const struct luaresult *r)
+{
+	struct luatimer *t = of_job(job);
+	(void)r; /* an error has been logged */
+	t->busy = false;
+	if (t->cancelled || !t->period_ms)
+		free_timer(t);
+}
+
+/* Multiples of the period from the first due time on, so that it does not drift; missed ones are left out. */
+static void arm_again(struct luatimer *t, uint64_t now_ms)
+{
+	do
+		t->due_ms += t->period_ms;
+	while (t->due_ms <= now_ms);
+	loop_timer(t->host->o.loop, &t->timer, t->due_ms - now_ms);
+}
+
+static void on_fire(struct timer *timer, uint64_t now_ms)
+{
+	struct luatimer *t = (struct luatimer *)timer;
+	if (t->period_ms)
+		arm_again(t, now_ms);
+	if (t->busy)
+		return; /* the last call is not over: skip one */
+	t->busy = true;
+	t->job = (struct luajob){ .name = "timer", .push = push_function, .done = on_done };
+	luatask_start(t->host, &t->job);
+}
+
+static void on_wake(struct timer *timer, uint64_t now_ms)
+{
+	struct luatimer *t = (struct luatimer *)timer;
+	struct luahost *h = t->host;
+	uint64_t task = t->task;
+	(void)now_ms;
+	free_timer(t);
+	luatask_resume(h, task, NULL, NULL);
+}
+
+/* ---- what scripts call ------------------------------------------------------------------------------------ */
+
+static uint64_t check_ms(lua_State *L, int index, int64_t least)
+{
+	lua_Number ms = luaL_checknumber(L, index);
+	if (!(ms >= (double)least && ms <= (double)MS_MAX))
+		luaL_argerror(L, index, least ? "milliseconds from 1" : "milliseconds from 0");
+	return (uint64_t)ms + ((double)(uint64_t)ms < ms);
+}
+
+/* The function, or "module.function", which is looked up anew each time, so that a reload takes effect. */
+static int start(lua_State *L, bool again)
+{
+	struct luahost *h = luahost_of(L);
+	uint64_t ms = check_ms(L, 1, again ? 1 : 0);
+	if (lua_type(L, 2) != LUA_TSTRING)
+		luaL_checktype(L, 2, LUA_TFUNCTION);
+	if (!h->current)
+		return luaL_error(L,
+				  "timers are started by what runs, such as init_service, not while a file is loaded");
+	lua_settop(L, 2);
+	struct luatimer **handle = lua_newuserdatauv(L, sizeof *handle, 0);
+	*handle = NULL;
+	luaL_setmetatable(L, handle_type);
+	lua_pushvalue(L, 2);
+	int fn = luaL_ref(L, LUA_REGISTRYINDEX);
+	struct luatimer *t = *handle = new_timer(h);
+	t->handle = handle;
+	t->fn = fn;
+	t->timer.fire = on_fire;
+	t->period_ms = again ? ms : 0;
+	t->due_ms = h->o.loop->now_ms + ms;
+	h->stats.timers++;
+	loop_timer(h->o.loop, &t->timer, ms);
+	return 1;
+}
+
+/* clock.after(ms, fn): calls fn once; clock.every(ms, fn): again and again. Both return a timer to cancel. */
+static int l_after(lua_State *L)
+{
+	return start(L, false);
+}
+
+static int l_every(lua_State *L)
+{
+	return start(L, true);
+}
+
+/* timer:cancel(): true if it was running. A call of fn under way goes on. */
+static int l_cancel(lua_State *L)
+{
+	struct luatimer **handle = luaL_checkudata(L, 1, handle_type), *t = *handle;
+	bool running = t && !t->cancelled && timer_running(&t->timer);
+	if (t) {
+		t->cancelled = true;
+		loop_timer_stop(t->host->o.loop, &t->timer);
+		if (!t->busy)
+			free_timer(t);
+	}
+	lua_pushboolean(L, running);
+	return 1;
+}
+
+static int forget_handle(lua_State *L)
+{
+	struct luatimer **handle = lua_touserdata(L, 1);
+	if (*handle)
+		(*handle)->handle = NULL;
+	*handle = NULL;
+	return 0;
+}
+
+/* clock.sleep(ms). Yields. */
+static int l_sleep(lua_State *L)
+{
+	uint64_t ms = check_ms(L, 1, 0), task = luatask_wait(L);
+	struct luahost *h = luahost_of(L);
+	struct luatimer *t = new_timer(h);
+	t->task = task;
+	t->timer.fire = on_wake;
+	loop_timer(h->o.loop, &t->timer, ms);
+	return luatask_yield(L);
+}
+
+/* clock.now_ms(): a clock that never goes back; clock.wall_ms(): since 1970, UTC. */
+static int l_now(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)(env_mono_ns(luahost_of(L)->o.loop->env) / 1000000));
+	return 1;
+}
+
+static int l_wall(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)(env_wall_us(luahost_of(L)->o.loop->env) / 1000));
+	return 1;
+}
+
+int luahost_clock_lib(lua_State *L)
+{
+	static const luaL_Reg functions[] = { { "after", l_after }, { "every", l_every },  { "sleep", l_sleep },
+					      { "now_ms", l_now },  { "wall_ms", l_wall }, { NULL, NULL } };
+	static const luaL_Reg methods[] = { { "cancel", l_cancel }, { NULL, NULL } };
+	luaL_newmetatable(L, handle_type);
+	luaL_newlib(L, methods);
+	lua_setfield(L, -2, "__index");
+	lua_pushcfunction(L, forget_handle);
+	lua_setfield(L, -2, "__gc");
+	lua_pushboolean(L, 0);
+	lua_setfield(L, -2, "__metatable");
+	lua_pop(L, 1);
+	luaL_newlib(L, functions);
+	return 1;
+}

@@ -1,0 +1,299 @@
+/* Loading and reloading: a generation of code is made beside the one that runs, and swapped in at one point. */
+#include <lauxlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/err.h"
+#include "common/luahost_private.h"
+
+static const char code_type[] = "loquat.code";
+
+/* ---- files and modules ------------------------------------------------------------------------------------ */
+
+/* The environment of one file: its own table, which sees the base through its metatable. */
+void luahost_push_env(lua_State *L, struct luahost *h)
+{
+	lua_createtable(L, 0, 1);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, h->environment);
+	lua_setmetatable(L, -2);
+}
+
+static void compile(lua_State *L, const struct luasrc_file *f)
+{
+	lua_pushfstring(L, "@%s", f->path);
+	if (luaL_loadbufferx(L, f->text, f->bytes, lua_tostring(L, -1), "t") != LUA_OK)
+		lua_error(L);
+	lua_remove(L, -2);
+}
+
+static int l_require(lua_State *L);
+
+/* Compiles and runs a file in an environment of its own; its value (true for nil) is left on the stack. */
+static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
+{
+	struct luahost *h = luahost_of(L);
+	compile(L, f);
+	luahost_push_env(L, h);
+	lua_pushliteral(L, "require");
+	lua_pushvalue(L, code_index);
+	lua_pushcclosure(L, l_require, 1);
+	lua_rawset(L, -3);
+	if (!lua_setupvalue(L, -2, 1))
+		lua_pop(L, 1); /* a file without a single global name */
+	lua_pushstring(L, f->name);
+	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+		return;
+	lua_getiuservalue(L, code_index, 1);
+	lua_pushnil(L);
+	lua_setfield(L, -2, f->name); /* may be tried again */
+	lua_pop(L, 1);
+	lua_error(L);
+}
+
+/* require(name): the value of the module, run at its first use in this generation of code. */
+static int load_module(lua_State *L, int code_index, const char *name)
+{
+	struct luacode *code = lua_touserdata(L, code_index);
+	lua_getiuservalue(L, code_index, 1);
+	int modules = lua_gettop(L);
+	if (lua_getfield(L, modules, name) != LUA_TNIL) {
+		if (lua_islightuserdata(L, -1))
+			return luaL_error(L, "require '%s': it requires itself, by way of others perhaps", name);
+		return 1;
+	}
+	const struct luasrc_file *f = luasrc_find(code->src, name);
+	if (!f)
+		return luaL_error(L, "require '%s': there is no such file in the service's lua folder", name);
+	lua_pushlightuserdata(L, code); /* being loaded */
+	lua_setfield(L, modules, name);
+	run_file(L, code_index, f);
+	if (lua_isnil(L, -1)) {
+		lua_pop(L, 1);
+		lua_pushboolean(L, 1);
+	}
+	lua_pushvalue(L, -1);
+	lua_setfield(L, modules, name);
+	return 1;
+}
+
+static int l_require(lua_State *L)
+{
+	return load_module(L, lua_upvalueindex(1), luaL_checkstring(L, 1));
+}
+
+/* ---- a generation ----------------------------------------------------------------------------------------- */
+
+static int release_code(lua_State *L)
+{
+	struct luacode *code = lua_touserdata(L, 1);
+	luasrc_unref(code->src);
+	code->src = NULL;
+	return 0;
+}
+
+static struct luacode *new_code(lua_State *L, struct luasrc *src)
+{
+	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 1);
+	*code = (struct luacode){ NULL, LUA_NOREF, LUA_NOREF, LUA_NOREF, LUA_NOREF };
+	if (luaL_newmetatable(L, code_type)) {
+		lua_pushcfunction(L, release_code);
+		lua_setfield(L, -2, "__gc");
+	}
+	lua_setmetatable(L, -2);
+	code->src = luasrc_ref(src);
+	lua_newtable(L);
+	lua_pushvalue(L, -1);
+	lua_setiuservalue(L, -3, 1);
+	code->modules = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_pushvalue(L, -1);
+	code->self = luaL_ref(L, LUA_REGISTRYINDEX);
+	return code;
+}
+
+static bool ends_in(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+	return n > m && !strcmp(text + n - m, end);
+}
+
+static bool is_root(const char *name)
+{
+	return !strchr(name, '.') && (ends_in(name, "Handler") || ends_in(name, "Remote") || !strcmp(name, "init"));
+}
+
+/* All files are compiled, so that a slip in a module that is used later is found now. */
+static void run_roots(lua_State *L, struct luacode *code, int code_index)
+{
+	for (size_t i = 0; i < luasrc_files(code->src); i++) {
+		compile(L, luasrc_at(code->src, i));
+		lua_pop(L, 1);
+	}
+	for (size_t i = 0; i < luasrc_files(code->src); i++) {
+		const struct luasrc_file *f = luasrc_at(code->src, i);
+		if (!is_root(f->name))
+			continue;
+		load_module(L, code_index, f->name);
+		if (!lua_istable(L, -1) && !(lua_isboolean(L, -1) && !strcmp(f->name, "init")))
+			luaL_error(L, "%s: the file must return its table of functions", f->path);
+		lua_settop(L, code_index);
+	}
+}
+
+static int list_methods(lua_State *L, const struct schema *schema, int modules)
+{
+	lua_newtable(L);
+	for (size_t i = 0; schema && i < schema_methods(schema); i++) {
+		const struct msg_method *m = schema_method_at(schema, i);
+		if (lua_getfield(L, modules, m->group) == LUA_TTABLE) {
+			lua_pushstring(L, m->name);
+			if (lua_rawget(L, -2) == LUA_TFUNCTION)
+				lua_rawseti(L, modules + 1, m->index + 1);
+			else
+				lua_pop(L, 1);
+		}
+		lua_pop(L, 1);
+	}
+	return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static int prepare(lua_State *L, void *arg)
+{
+	struct luahost *h = luahost_of(L);
+	struct luacode *code = h->next = new_code(L, arg);
+	int code_index = lua_gettop(L);
+	run_roots(L, code, code_index);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
+	code->methods = list_methods(L, h->o.schema, code_index + 1);
+	if (lua_getfield(L, code_index + 1, "init") != LUA_TTABLE)
+		lua_newtable(L);
+	code->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
+	return 0;
+}
+
+void luahost_drop_code(struct luahost *h, struct luacode **code)
+{
+	struct luacode *c = *code;
+	*code = NULL;
+	if (!c)
+		return;
+	luaL_unref(h->L, LUA_REGISTRYINDEX, c->methods);
+	luaL_unref(h->L, LUA_REGISTRYINDEX, c->modules);
+	luaL_unref(h->L, LUA_REGISTRYINDEX, c->hooks);
+	luaL_unref(h->L, LUA_REGISTRYINDEX, c->self); /* last: c goes with it */
+}
+
+/* ---- public ------------------------------------------------------------------------------------------------ */
+
+int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
+{
+	luahost_abort(h);
+	int err = luahost_try(h, prepare, src, error, error_size);
+	if (err < 0) {
+		luahost_drop_code(h, &h->next);
+		h->stats.reloads_refused += h->code != NULL;
+	}
+	return err;
+}
+
+void luahost_switch(struct luahost *h)
+{
+	if (!h->next)
+		return;
+	h->stats.reloads += h->code != NULL;
+	luahost_drop_code(h, &h->code);
+	h->code = h->next;
+	h->next = NULL;
+}
+
+void luahost_abort(struct luahost *h)
+{
+	luahost_drop_code(h, &h->next);
+}
+
+int luahost_load(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
+{
+	int err = luahost_prepare(h, src, error, error_size);
+	if (err == 0)
+		luahost_switch(h);
+	return err;
+}
+
+const char *luahost_version(struct luahost *h)
+{
+	return h->code ? luasrc_version(h->code->src) : "";
+}
+
+bool luahost_push_method(lua_State *L, const struct msg_method *m)
+{
+	struct luacode *code = luahost_of(L)->code;
+	if (!code)
+		return false;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->methods);
+	bool there = lua_rawgeti(L, -1, m->index + 1) == LUA_TFUNCTION;
+	lua_remove(L, -2);
+	if (!there)
+		lua_pop(L, 1);
+	return there;
+}
+
+bool luahost_has_method(struct luahost *h, const struct msg_method *m)
+{
+	if (!lua_checkstack(h->L, 3) || !luahost_push_method(h->L, m))
+		return false;
+	lua_pop(h->L, 1);
+	return true;
+}
+
+bool luahost_push_hook(lua_State *L, const char *name)
+{
+	struct luacode *code = luahost_of(L)->code;
+	if (!code)
+		return false;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->hooks);
+	lua_pushstring(L, name);
+	bool there = lua_rawget(L, -2) == LUA_TFUNCTION;
+	lua_remove(L, -2);
+	if (!there)
+		lua_pop(L, 1);
+	return there;
+}
+
+struct hook {
+	const char *name;
+	bool there;
+};
+
+static int look_for_hook(lua_State *L, void *arg)
+{
+	struct hook *hook = arg;
+	hook->there = luahost_push_hook(L, hook->name);
+	return 0;
+}
+
+bool luahost_has_hook(struct luahost *h, const char *name)
+{
+	struct hook hook = { name, false };
+	luahost_protected(h, look_for_hook, &hook);
+	return hook.there;
+}
+
+bool luahost_push_module_function(lua_State *L, const char *name, size_t n)
+{
+	struct luacode *code = luahost_of(L)->code;
+	const char *dot = memrchr(name, '.', n);
+	int top = lua_gettop(L);
+	if (!code || !dot)
+		return false;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
+	lua_pushlstring(L, name, (size_t)(dot - name));
+	if (lua_rawget(L, -2) == LUA_TTABLE) {
+		lua_pushlstring(L, dot + 1, n - (size_t)(dot + 1 - name));
+		if (lua_rawget(L, -2) == LUA_TFUNCTION) {
+			lua_replace(L, top + 1);
+			lua_settop(L, top + 1);
+			return true;
+		}
+	}
+	lua_settop(L, top);
+	return false;
+}

@@ -1,0 +1,111 @@
+#pragma once
+#include <signal.h>
+#include <stdatomic.h>
+#include "common/luahost.h"
+#include "common/luamem.h"
+/*
+ * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
+ * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_clock.c (timers). Private to them.
+ *
+ * Threads: owner worker only, but what luahost_watch touches.
+ */
+#define LUAHOST_POOL_MAX 1024 /* coroutines kept for reuse */
+
+struct luatask;
+struct luactx { /* in every lua_State's extra space: a pointer to one of these */
+	struct luahost *host;
+	struct luatask *task; /* NULL: the main state, or a coroutine of the script's own */
+};
+
+enum luatask_state { LUATASK_FREE, LUATASK_RUNNING, LUATASK_WAITING };
+struct luatask { /* a slot; its coroutine stays with it */
+	struct luactx ctx;
+	lua_State *L;
+	int ref; /* what keeps L alive */
+	uint32_t slot, generation;
+	enum luatask_state state;
+	bool asked_to_wait;  /* luatask_wait was called */
+	bool failed_in_push; /* err holds what push answered */
+	int err;
+	struct luajob *job;
+	int (*push)(lua_State *L, void *arg); /* for the resumption */
+	void *push_arg;
+	struct luatask *next_free;
+};
+
+/* While a queue's job ends or starts: who closes (and frees) the queue meanwhile clears it here. */
+struct luaending {
+	struct luaqueue *queue;
+	struct luaending *up;
+};
+
+struct luacode { /* one generation of code: a userdata whose user value is the table of its modules */
+	struct luasrc *src;
+	int methods; /* registry: list of functions by msg_method.index + 1 */
+	int modules; /* registry: table of modules by name */
+	int hooks;   /* registry: init's table, or an empty one */
+	int self;    /* registry: the userdata itself */
+};
+
+struct luatimer;
+struct luahost {
+	struct luahost_options o;
+	struct luamem mem;
+	lua_State *L;
+	struct luactx root;
+	int base;                    /* registry: the table of globals all files see */
+	int environment;             /* registry: the metatable of the files' environments */
+	struct luacode *code, *next; /* what runs, what is prepared */
+
+	struct luatask **task; /* all slots */
+	uint32_t tasks, tasks_cap, pooled;
+	struct luatask *free_tasks; /* with a coroutine first */
+	struct luatask *current;    /* whose code runs now */
+	struct luaending *ending;
+	struct luatimer *timers;
+	bool closing;
+
+	/* the budget: what the signal handler looks at */
+	lua_State *volatile running;  /* innermost state that runs, NULL: none */
+	volatile sig_atomic_t over;   /* the hook is set and raises */
+	_Atomic uint64_t turn;        /* number of the outermost run, 0: none; read by the watch */
+	_Atomic uint64_t interrupted; /* the turn that is to be stopped */
+	uint64_t turns;
+	bool counting; /* no interrupts here: instructions are counted instead */
+	uint64_t instructions, instructions_max;
+	struct { /* the watching thread's own */
+		uint64_t turn, since_ns;
+	} watch;
+
+	struct luahost_stats stats;
+};
+
+struct luactx *luahost_ctx(lua_State *L);
+
+/* Around everything that runs Lua: says which state runs, for the budget. */
+struct luarun {
+	lua_State *running;
+};
+struct luarun luahost_enter(struct luahost *h, lua_State *L);
+void luahost_leave(struct luahost *h, struct luarun r);
+/* A coroutine of the script's own has ended while the budget is used up: stop who resumed it too. */
+void luahost_spread(struct luahost *h, lua_State *L);
+void luahost_raise_limit(struct luahost *h, bool raised); /* for reporting after memory ran out */
+
+/* luahost_protected, but the error's text goes to error, if it is not NULL, and not to the log. */
+int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg, char *error, size_t error_size);
+
+/* luahost_task.c */
+void luahost_end_tasks(struct luahost *h);
+void luahost_free_tasks(struct luahost *h);
+
+/* luahost_code.c: pushes an environment for a file. */
+void luahost_push_env(lua_State *L, struct luahost *h);
+void luahost_drop_code(struct luahost *h, struct luacode **code);
+bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* "module.function" of the running code */
+
+/* luahost_lib.c: fills the table of globals on top of the stack. */
+void luahost_open_libraries(lua_State *L);
+/* luahost_clock.c */
+int luahost_clock_lib(lua_State *L);
+void luahost_free_timers(struct luahost *h);

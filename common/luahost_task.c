@@ -1,0 +1,423 @@
+/* Tasks: pooled coroutines that may wait; and queues of them. */
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+#include "common/luahost_private.h"
+
+#define MESSAGE_MAX   300
+#define TRACEBACK_MAX 1200
+
+/* ---- slots ---------------------------------------------------------------------------------------------- */
+
+static uint64_t handle_of(const struct luatask *t)
+{
+	return (uint64_t)t->generation << 32 | (t->slot + 1);
+}
+
+static struct luatask *find(struct luahost *h, uint64_t handle)
+{
+	uint32_t place = (uint32_t)handle;
+	if (!place || place > h->tasks)
+		return NULL;
+	struct luatask *t = h->task[place - 1];
+	return t->generation == handle >> 32 && t->state != LUATASK_FREE ? t : NULL;
+}
+
+static struct luatask *new_slot(struct luahost *h)
+{
+	if (h->tasks == h->tasks_cap) {
+		h->tasks_cap = h->tasks_cap ? h->tasks_cap * 2 : 64;
+		h->task = realloc(h->task, h->tasks_cap * sizeof(struct luatask *));
+		if (!h->task)
+			abort();
+	}
+	struct luatask *t = calloc(1, sizeof *t);
+	if (!t)
+		abort();
+	t->slot = h->tasks;
+	t->ref = LUA_NOREF;
+	t->ctx.host = h;
+	t->ctx.task = t;
+	h->task[h->tasks++] = t;
+	return t;
+}
+
+static int make_coroutine(lua_State *L, void *arg)
+{
+	struct luatask *t = arg;
+	struct luactx *ctx = &t->ctx;
+	lua_State *co = lua_newthread(L);
+	memcpy(lua_getextraspace(co), &ctx, sizeof ctx);
+	t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	t->L = co;
+	return 0;
+}
+
+static void drop_coroutine(struct luahost *h, struct luatask *t)
+{
+	if (!t->L)
+		return;
+	luaL_unref(h->L, LUA_REGISTRYINDEX, t->ref);
+	t->L = NULL;
+	t->ref = LUA_NOREF;
+	h->stats.coroutines--;
+}
+
+static void free_slot(struct luahost *h, struct luatask *t)
+{
+	t->state = LUATASK_FREE;
+	t->generation = t->generation == UINT32_MAX ? 1 : t->generation + 1;
+	t->job = NULL;
+	if (t->L && h->pooled >= LUAHOST_POOL_MAX)
+		drop_coroutine(h, t);
+	h->pooled += t->L != NULL;
+	t->next_free = h->free_tasks;
+	h->free_tasks = t;
+	h->stats.tasks--;
+}
+
+/* NULL: no memory for another coroutine. */
+static struct luatask *take_slot(struct luahost *h)
+{
+	struct luatask *t = h->free_tasks;
+	if (t)
+		h->free_tasks = t->next_free;
+	else
+		t = new_slot(h);
+	h->stats.tasks++;
+	if (t->L) {
+		h->pooled--;
+		return t;
+	}
+	if (luahost_protected(h, make_coroutine, t) < 0) {
+		free_slot(h, t);
+		return NULL;
+	}
+	h->stats.coroutines++;
+	return t;
+}
+
+/* ---- what went wrong ------------------------------------------------------------------------------------ */
+
+struct report {
+	lua_State *co;
+	char message[MESSAGE_MAX], traceback[TRACEBACK_MAX];
+};
+
+static int make_report(lua_State *L, void *arg)
+{
+	struct report *r = arg;
+	luaL_traceback(L, r->co, NULL, 0);
+	snprintf(r->traceback, sizeof r->traceback, "%s", lua_tostring(L, -1));
+	return 0;
+}
+
+/* The error's own text without allocating; errors that are tables say so. */
+static void message_of(lua_State *co, char out[MESSAGE_MAX])
+{
+	if (lua_type(co, -1) == LUA_TSTRING)
+		snprintf(out, MESSAGE_MAX, "%s", lua_tostring(co, -1));
+	else if (lua_isinteger(co, -1))
+		snprintf(out, MESSAGE_MAX, "%lld", (long long)lua_tointeger(co, -1));
+	else
+		snprintf(out, MESSAGE_MAX, "an error that is a %s", luaL_typename(co, -1));
+	char *line = strchr(out, '\n');
+	if (line)
+		*line = 0;
+}
+
+static void report_failure(struct luahost *h, struct luatask *t, int status, char message[MESSAGE_MAX])
+{
+	struct report r = { .co = t->L };
+	const char *name = t->job->name ? t->job->name : "task";
+	h->stats.failed++;
+	h->stats.out_of_memory += status == LUA_ERRMEM;
+	message_of(t->L, message);
+	luahost_raise_limit(h, true);
+	luahost_protected(h, make_report, &r);
+	luahost_raise_limit(h, false);
+	if (h->o.log)
+		log_error(h->o.log, "lua.error", "task=%s error=%s traceback=%s", name, message, r.traceback);
+}
+
+/* ---- running -------------------------------------------------------------------------------------------- */
+
+static int task_end(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status, (void)ctx;
+	return lua_gettop(L);
+}
+
+/* The first function of each task: what follows is protected, so push may raise. */
+static int task_main(lua_State *L)
+{
+	struct luatask *t = luahost_ctx(L)->task;
+	int n = t->job->push(L, t->job);
+	if (n < 0) {
+		t->err = n;
+		t->failed_in_push = true;
+		return 0;
+	}
+	lua_callk(L, n, LUA_MULTRET, 0, task_end);
+	return task_end(L, LUA_OK, 0);
+}
+
+static void luaqueue_next(struct luaqueue *q, struct luahost *h);
+
+/* Tells the job, then lets the next of its queue run. The slot is free already: done may start other tasks. */
+static void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
+{
+	struct luaending e = { job->queue, h->ending };
+	if (job->queue)
+		job->queue->job = NULL;
+	job->queue = NULL;
+	job->task = 0;
+	h->ending = &e;
+	job->done(job, r);
+	h->ending = e.up;
+	if (e.queue)
+		luaqueue_next(e.queue, h);
+}
+
+/* The values of a finished task are read by done, so its coroutine is given back afterwards. */
+static void finish_ok(struct luahost *h, struct luatask *t, int results)
+{
+	struct luajob *job = t->job;
+	lua_State *L = t->L;
+	struct luaresult r = { .message = "", .L = L, .n = results, .first = lua_gettop(L) - results + 1 };
+	if (t->failed_in_push)
+		r = (struct luaresult){ .err = t->err, .message = "" };
+	end_job(h, job, &r);
+	lua_settop(L, 0);
+	free_slot(h, t);
+}
+
+/* A coroutine that failed is not used again: its hooks may be off for ever, its open variables half-closed. */
+static void finish_failed(struct luahost *h, struct luatask *t, int status)
+{
+	struct luajob *job = t->job;
+	char message[MESSAGE_MAX];
+	struct luaresult r = { .err = ERR_FAILED, .message = message };
+	report_failure(h, t, status, message);
+	drop_coroutine(h, t);
+	free_slot(h, t);
+	end_job(h, job, &r);
+}
+
+/* coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. */
+static void run(struct luahost *h, struct luatask *t)
+{
+	struct luatask *before = h->current;
+	int results = 0;
+	t->state = LUATASK_RUNNING;
+	h->current = t;
+	struct luarun r = luahost_enter(h, t->L);
+	int status = lua_resume(t->L, r.running, 0, &results);
+	luahost_leave(h, r);
+	h->current = before;
+	if (status == LUA_OK)
+		finish_ok(h, t, results);
+	else if (status == LUA_YIELD && t->asked_to_wait)
+		t->state = LUATASK_WAITING;
+	else
+		finish_failed(h, t, status);
+}
+
+uint64_t luatask_start(struct luahost *h, struct luajob *job)
+{
+	if (h->closing) {
+		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "closing" });
+		return 0;
+	}
+	struct luatask *t = h->stats.tasks < h->o.tasks_max ? take_slot(h) : NULL;
+	if (!t) {
+		end_job(h, job, &(struct luaresult){ .err = ERR_BUSY, .message = "too many tasks" });
+		return 0;
+	}
+	t->job = job;
+	t->failed_in_push = t->asked_to_wait = false;
+	uint64_t handle = job->task = handle_of(t);
+	h->stats.started++;
+	lua_pushcfunction(t->L, task_main);
+	run(h, t);
+	return find(h, handle) ? handle : 0;
+}
+
+bool luatask_alive(struct luahost *h, uint64_t task)
+{
+	return find(h, task) != NULL;
+}
+
+bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, void *arg), void *arg)
+{
+	struct luatask *t = find(h, task);
+	if (!t)
+		return false;
+	assert(t->state == LUATASK_WAITING);
+	t->push = push;
+	t->push_arg = arg;
+	t->asked_to_wait = false;
+	run(h, t);
+	return true;
+}
+
+/* Closing runs the script's to-be-closed variables, in the task's name and budget. */
+bool luatask_cancel(struct luahost *h, uint64_t task)
+{
+	struct luatask *t = find(h, task), *before = h->current;
+	if (!t || t->state != LUATASK_WAITING)
+		return false;
+	struct luajob *job = t->job;
+	t->state = LUATASK_RUNNING;
+	h->current = t;
+	struct luarun r = luahost_enter(h, t->L);
+	int status = lua_resetthread(t->L);
+	luahost_leave(h, r);
+	h->current = before;
+	if (status == LUA_OK)
+		lua_settop(t->L, 0);
+	else
+		drop_coroutine(h, t);
+	h->stats.cancelled++;
+	free_slot(h, t);
+	end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "cancelled" });
+	return true;
+}
+
+/* The host is closing, so none starts or waits anew. */
+void luahost_end_tasks(struct luahost *h)
+{
+	for (uint32_t i = 0; i < h->tasks; i++)
+		if (h->task[i]->state == LUATASK_WAITING)
+			luatask_cancel(h, handle_of(h->task[i]));
+}
+
+void luahost_free_tasks(struct luahost *h)
+{
+	for (uint32_t i = 0; i < h->tasks; i++)
+		free(h->task[i]);
+	free(h->task);
+}
+
+/* ---- waiting -------------------------------------------------------------------------------------------- */
+
+uint64_t luatask_wait(lua_State *L)
+{
+	struct luatask *t = luahost_ctx(L)->task;
+	if (!t && luahost_of(L)->current)
+		luaL_error(L, "cannot wait inside a coroutine of one's own");
+	if (!t)
+		luaL_error(L, "cannot wait here: only what a request, a timer or init_service runs may wait");
+	if (!lua_isyieldable(L))
+		luaL_error(L,
+			   "cannot wait inside a function that is called by C (table.sort, string.gsub, a file's top)");
+	t->asked_to_wait = true;
+	return handle_of(t);
+}
+
+static int on_resumed(lua_State *L, int status, lua_KContext ctx)
+{
+	(void)status, (void)ctx;
+	struct luatask *t = luahost_ctx(L)->task;
+	int (*push)(lua_State * L, void *arg) = t->push;
+	t->push = NULL;
+	int n = push ? push(L, t->push_arg) : 0;
+	if (n >= 0)
+		return n;
+	lua_pushnil(L);
+	lua_pushstring(L, err_word(err_public(n)));
+	return 2;
+}
+
+int luatask_yield(lua_State *L)
+{
+	return lua_yieldk(L, 0, 0, on_resumed);
+}
+
+struct luajob *luahost_job(lua_State *L)
+{
+	struct luatask *t = luahost_of(L)->current;
+	return t ? t->job : NULL;
+}
+
+uint64_t luahost_task(lua_State *L)
+{
+	struct luatask *t = luahost_of(L)->current;
+	return t ? handle_of(t) : 0;
+}
+
+/* ---- queues --------------------------------------------------------------------------------------------- */
+
+void luaqueue_init(struct luaqueue *q, struct luahost *h, unsigned waiting_max)
+{
+	*q = (struct luaqueue){ .host = h, .waiting_max = waiting_max };
+	q->last = &q->first;
+}
+
+/* A loop, not a recursion: jobs that end at once would pile up on the stack. */
+static void luaqueue_next(struct luaqueue *q, struct luahost *h)
+{
+	struct luaending e = { q, h->ending };
+	if (q->starting)
+		return;
+	h->ending = &e;
+	q->starting = true;
+	while (e.queue && q->first && !q->job) {
+		struct luajob *job = q->job = q->first;
+		if (!(q->first = job->next))
+			q->last = &q->first;
+		q->waiting--;
+		job->queue = q;
+		luatask_start(h, job);
+	}
+	h->ending = e.up;
+	if (e.queue)
+		q->starting = false;
+}
+
+int luaqueue_push(struct luaqueue *q, struct luajob *job)
+{
+	if (q->closed)
+		return ERR_CLOSED;
+	if ((q->job || q->starting) && q->waiting >= q->waiting_max)
+		return ERR_BUSY;
+	job->next = NULL;
+	*q->last = job;
+	q->last = &job->next;
+	q->waiting++;
+	if (!q->job)
+		luaqueue_next(q, q->host);
+	return 0;
+}
+
+void luaqueue_close(struct luaqueue *q)
+{
+	struct luahost *h = q->host;
+	struct luajob *job = q->first, *running = q->job;
+	for (struct luaending *e = h->ending; e; e = e->up)
+		if (e->queue == q)
+			e->queue = NULL;
+	q->first = q->job = NULL;
+	q->last = &q->first;
+	q->waiting = 0;
+	q->closed = true;
+	if (running) {
+		running->queue = NULL;
+		luatask_cancel(h, running->task);
+	}
+	while (job) {
+		struct luajob *next = job->next;
+		job->queue = NULL;
+		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "the queue was closed" });
+		job = next;
+	}
+}
+
+bool luaqueue_idle(const struct luaqueue *q)
+{
+	return !q->job && !q->first;
+}

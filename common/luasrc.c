@@ -1,0 +1,202 @@
+#include "common/luasrc.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+
+struct luasrc {
+	_Atomic unsigned refs;
+	struct luasrc_file *file;
+	size_t files, cap;
+	char version[9];
+};
+struct reading {
+	struct env *env;
+	struct luasrc *src;
+	char *error;
+	size_t error_size;
+};
+
+static struct luasrc *new_src(void)
+{
+	struct luasrc *s = calloc(1, sizeof *s);
+	if (!s)
+		abort();
+	atomic_store_explicit(&s->refs, 1, memory_order_relaxed);
+	return s;
+}
+
+/* Takes text; name and path are copied. */
+static void add_file(struct luasrc *s, const char *name, const char *path, char *text, size_t bytes)
+{
+	if (s->files == s->cap) {
+		s->cap = s->cap ? s->cap * 2 : 16;
+		s->file = realloc(s->file, s->cap * sizeof *s->file);
+	}
+	char *name_copy = strdup(name), *path_copy = strdup(path);
+	if (!s->file || !name_copy || !path_copy)
+		abort();
+	s->file[s->files++] = (struct luasrc_file){ name_copy, path_copy, text, bytes };
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct luasrc_file *)a)->name, ((const struct luasrc_file *)b)->name);
+}
+
+static uint32_t mix(uint32_t h, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ (unsigned char)p[i]) * 16777619u;
+	return h;
+}
+
+static void finish(struct luasrc *s)
+{
+	uint32_t h = 2166136261u; /* FNV-1a: tells versions apart, guards nothing */
+	if (s->files)
+		qsort(s->file, s->files, sizeof *s->file, by_name);
+	for (size_t i = 0; i < s->files; i++) {
+		h = mix(h, s->file[i].name, strlen(s->file[i].name) + 1);
+		h = mix(h, s->file[i].text, s->file[i].bytes);
+	}
+	snprintf(s->version, sizeof s->version, "%08x", h);
+}
+
+static int read_file(struct reading *r, const char *name, const char *path)
+{
+	char *text;
+	size_t n;
+	for (size_t i = 0; i < r->src->files; i++)
+		if (!strcmp(r->src->file[i].name, name))
+			return 0; /* hidden by an earlier folder */
+	if (r->src->files == LUASRC_FILES) {
+		snprintf(r->error, r->error_size, "%s: more than %d Lua files", path, LUASRC_FILES);
+		return ERR_FULL;
+	}
+	int err = env_file_load(r->env, path, LUASRC_BYTES, &text, &n);
+	if (err < 0) {
+		snprintf(r->error, r->error_size, "%s: %s", path, err == ERR_IO ? env_last_error() : err_text(err));
+		return err;
+	}
+	add_file(r->src, name, path, text, n);
+	return 0;
+}
+
+static void free_names(char **names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+}
+
+/* "grid.lua" is a file, what has no dot may be a folder. prefix: "" or "lib." */
+static int read_folder(struct reading *r, const char *folder, const char *prefix)
+{
+	char **names, path[ENV_PATH_MAX + 256], name[256];
+	size_t n;
+	int err = env_dir_list(r->env, folder, &names, &n);
+	if (err < 0)
+		return err;
+	for (size_t i = 0; err == 0 && i < n; i++) {
+		size_t bytes = strlen(names[i]);
+		bool file = bytes > 4 && !strcmp(names[i] + bytes - 4, ".lua");
+		if (names[i][0] == '.' || bytes + strlen(prefix) >= sizeof name ||
+		    (!file && (*prefix || strchr(names[i], '.'))))
+			continue;
+		snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+		snprintf(name, sizeof name, "%s%.*s%s", prefix, (int)(file ? bytes - 4 : bytes), names[i],
+			 file ? "" : ".");
+		if (file)
+			err = read_file(r, name, path);
+		else if ((err = read_folder(r, path, name)) == ERR_NOT_FOUND || err == ERR_IO)
+			err = 0; /* no folder after all */
+	}
+	free_names(names, n);
+	return err;
+}
+
+int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out)
+{
+	struct reading r = { env, new_src(), error, error_size };
+	int err = 0;
+	for (; err == 0 && *folders; folders++) {
+		*error = 0;
+		err = read_folder(&r, *folders, "");
+		if (err < 0 && !*error)
+			snprintf(error, error_size, "%s: %s", *folders,
+				 err == ERR_IO ? env_last_error() : err_text(err));
+	}
+	if (err < 0) {
+		luasrc_unref(r.src);
+		return err;
+	}
+	finish(r.src);
+	*out = r.src;
+	return 0;
+}
+
+struct luasrc *luasrc_of(const char *name, const char *text, ...)
+{
+	struct luasrc *s = new_src();
+	va_list ap;
+	va_start(ap, text);
+	while (name) {
+		char path[300], *copy = strdup(text);
+		if (!copy)
+			abort();
+		snprintf(path, sizeof path, "%s.lua", name);
+		add_file(s, name, path, copy, strlen(text));
+		if ((name = va_arg(ap, const char *)))
+			text = va_arg(ap, const char *);
+	}
+	va_end(ap);
+	finish(s);
+	return s;
+}
+
+struct luasrc *luasrc_ref(struct luasrc *s)
+{
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+	return s;
+}
+
+void luasrc_unref(struct luasrc *s)
+{
+	/* acquire and release: what others read must be done before it is freed */
+	if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	for (size_t i = 0; i < s->files; i++) {
+		free((char *)s->file[i].name);
+		free((char *)s->file[i].path);
+		free((char *)s->file[i].text);
+	}
+	free(s->file);
+	free(s);
+}
+
+size_t luasrc_files(const struct luasrc *s)
+{
+	return s->files;
+}
+
+const struct luasrc_file *luasrc_at(const struct luasrc *s, size_t index)
+{
+	return index < s->files ? &s->file[index] : NULL;
+}
+
+const struct luasrc_file *luasrc_find(const struct luasrc *s, const char *name)
+{
+	struct luasrc_file key = { .name = name };
+	return s->files ? bsearch(&key, s->file, s->files, sizeof key, by_name) : NULL;
+}
+
+const char *luasrc_version(const struct luasrc *s)
+{
+	return s->version;
+}
