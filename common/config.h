@@ -12,8 +12,11 @@
  *          a list, "gate.players_max" of a nested table, "platforms.*.key" of each entry of a map. The same
  *          rows feed the check, --help and the documentation. An unknown key, a wrong type, a value out of
  *          bounds or a missing one is one line naming file, key path, what was expected and what was found.
- * The file runs in a small environment: math, string, table, pairs, ipairs, tonumber, tostring, and env(name) for
- * environment variables. It may compute, but not read files.
+ *          A row whose section is an optional CONFIG_TABLE that is left out neither applies nor must be given. A
+ *          CONFIG_TABLE without rows below it may hold anything. Names hold no . [ ] and *.
+ * The file runs in a small environment: math (without random), string, table, pairs, ipairs, tonumber, tostring,
+ * type, select, error, assert, and env(name) for environment variables (nil in config_parse). It may compute, but
+ * not read files; an endless loop or more than 64 MiB end it.
  */
 enum config_type {
 	CONFIG_INT,
@@ -46,5 +49,7 @@ double config_number(const struct config *c, const char *path, double otherwise)
 bool config_bool(const struct config *c, const char *path, bool otherwise);
 const char *config_string(const struct config *c, const char *path, const char *otherwise);
 size_t config_count(const struct config *c, const char *path); /* elements of a list; 0 if absent */
+const char *config_key(const struct config *c, const char *path,
+		       size_t i); /* the i-th name in a table, sorted, from 0; NULL: no more. Path "" is the whole */
 bool config_has(const struct config *c, const char *path);
 void config_help(const struct config_row *rows, char *out, size_t size); /* the table for --help */
