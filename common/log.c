@@ -1,11 +1,10 @@
 #include "common/log.h"
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/buf.h"
 #include "common/err.h"
+#include "common/log_text.h"
 
 /*
  * The caller packs format and arguments into a record and copies it into the ring: no lock, no system call, no
@@ -21,9 +20,9 @@
 enum {
 	RING = 1 << 20,
 	GRAIN = 64,
-	ARGS_MAX = 2 * LOG_LINE_MAX,
 	EVENT_MAX = 128,
-	FMT_MAX = 1024,
+	FORMATS = 1024, /* a power of two; each is a place in the program */
+	PROBES = 4,
 	POLL_NS = 2000000,
 	WRITE_BYTES = 64 << 10 /* of text per write */
 };
@@ -35,7 +34,8 @@ struct record {
 	bool cut; /* not all arguments had room */
 	uint16_t event_n, fmt_n, args_n;
 	uint64_t wall_us;
-	char data[]; /* event NUL fmt NUL args */
+	const struct log_format *format; /* NULL: it is in data */
+	char data[];                     /* event, fmt with a NUL if fmt_n > 0, args */
 };
 
 struct log {
@@ -44,6 +44,7 @@ struct log {
 	struct env_file *file;
 	char *instance;
 	char *ring;
+	_Atomic(struct log_format *) formats[FORMATS]; /* those seen before, by the address of their text */
 	_Atomic int level;
 	_Atomic uint64_t dropped;
 	_Atomic bool asleep, nudged;
@@ -56,220 +57,38 @@ struct log {
 	struct buf out;
 };
 
-/* ---- escaping --------------------------------------------------------------------------------------- */
-
-/* Bytes of the well-formed UTF-8 character at p, without C1 controls and line separators; 0: there is none. */
-static unsigned utf8_bytes(const unsigned char *p, size_t n)
-{
-	unsigned c = p[0], more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
-	if (c < 0xc2 || c > 0xf4 || n <= more)
-		return 0;
-	unsigned low = 0x80, high = 0xbf; /* of the second byte: neither overlong, surrogate nor above U+10FFFF */
-	switch (c) {
-	case 0xc2: low = 0xa0; break;
-	case 0xe0: low = 0xa0; break;
-	case 0xed: high = 0x9f; break;
-	case 0xf0: low = 0x90; break;
-	case 0xf4: high = 0x8f; break;
-	default: break;
-	}
-	if (p[1] < low || p[1] > high)
-		return 0;
-	for (unsigned i = 2; i <= more; i++)
-		if (p[i] < 0x80 || p[i] > 0xbf)
-			return 0;
-	return c == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9) ? 0 : more + 1;
-}
-
-static bool plain(const unsigned char *p, size_t n)
-{
-	if (n == 0)
-		return false;
-	for (size_t i = 0; i < n;) {
-		unsigned bytes = p[i] < 0x80 ? 1 : utf8_bytes(p + i, n - i);
-		if (bytes == 0 || p[i] <= ' ' || p[i] == '"' || p[i] == '\\' || p[i] == '=' || p[i] == 0x7f)
-			return false;
-		i += bytes;
-	}
-	return true;
-}
-
-static void add_escaped_byte(struct buf *out, unsigned char c)
-{
-	switch (c) {
-	case '\n': buf_addstr(out, "\\n"); break;
-	case '\r': buf_addstr(out, "\\r"); break;
-	case '\t': buf_addstr(out, "\\t"); break;
-	case '"': buf_addstr(out, "\\\""); break;
-	case '\\': buf_addstr(out, "\\\\"); break;
-	default: buf_addf(out, "\\x%02x", c);
-	}
-}
-
-static void add_value(struct buf *out, const char *text, size_t n)
-{
-	const unsigned char *p = (const unsigned char *)text;
-	if (plain(p, n)) {
-		buf_add(out, text, n);
-		return;
-	}
-	buf_addch(out, '"');
-	for (size_t i = 0; i < n;) {
-		unsigned bytes = p[i] < 0x80 ? 1 : utf8_bytes(p + i, n - i);
-		if (bytes == 0 || p[i] < ' ' || p[i] == '"' || p[i] == '\\' || p[i] == 0x7f) {
-			add_escaped_byte(out, p[i++]);
-			continue;
-		}
-		buf_add(out, text + i, bytes);
-		i += bytes;
-	}
-	buf_addch(out, '"');
-}
-
-/* ---- conversions: read by the caller to pack, by the log thread to print ------------------------------- */
-
-struct spec {
-	bool zero, star;      /* %05d, %.*s */
-	int width, precision; /* precision -1: none */
-	char length;          /* 0, 'l', 'L' for ll, 'z' */
-	char conv;            /* 0: not known */
-};
-
-static int read_number(const char **p)
-{
-	int n = 0;
-	while (**p >= '0' && **p <= '9')
-		n = n < 10000 ? n * 10 + (*(*p)++ - '0') : n + !(*p)++;
-	return n;
-}
-
-/* p is behind the '%'; returns what follows the conversion. */
-static const char *spec_read(const char *p, struct spec *s)
-{
-	*s = (struct spec){ .precision = -1 };
-	if (*p == '0') {
-		s->zero = true;
-		p++;
-	}
-	s->width = read_number(&p);
-	if (*p == '.' && p[1] == '*') {
-		s->star = true;
-		p += 2;
-	} else if (*p == '.') {
-		p++;
-		s->precision = read_number(&p);
-	}
-	if (*p == 'l' && p[1] == 'l') {
-		s->length = 'L';
-		p += 2;
-	} else if (*p == 'l' || *p == 'z') {
-		s->length = *p++;
-	}
-	if (*p && strchr("sdiuxXcfg%", *p))
-		s->conv = *p++;
-	return p;
-}
-
 /* ---- the caller's side --------------------------------------------------------------------------------- */
 
-struct pack {
-	size_t n;
-	bool cut;
-	char bytes[ARGS_MAX];
-};
-
-static void pack_word(struct pack *a, const void *word)
+static struct log_format *format_new(const char *fmt)
 {
-	if (a->n + 8 > sizeof a->bytes) {
-		a->cut = true;
-		return;
-	}
-	memcpy(a->bytes + a->n, word, 8);
-	a->n += 8;
+	size_t n = strlen(fmt) + 1;
+	struct log_format *f = n <= LOG_FMT_MAX ? malloc(sizeof *f + n) : NULL;
+	if (f)
+		log_format_parse(f, memcpy(f + 1, fmt, n));
+	return f;
 }
 
-/* n without a character that breaks off at its end. */
-static size_t whole_characters(const char *text, size_t n)
+/*
+ * The parsed format of this place in the program, made at its first line; NULL: there is no room for more. The
+ * address alone proves nothing (a caller may build its format), so the text is compared.
+ */
+static const struct log_format *format_seen(struct log *log, const char *fmt)
 {
-	const unsigned char *p = (const unsigned char *)text;
-	for (size_t back = 1; back <= 3 && back < n; back++) {
-		unsigned c = p[n - back];
-		if (c >= 0xc0)
-			return back < (c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2) ? n - back : n;
-		if (c < 0x80)
-			return n;
+	uint64_t hash = (uint64_t)(uintptr_t)fmt * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+	for (unsigned i = 0; i < PROBES; i++) {
+		_Atomic(struct log_format *) *at = &log->formats[(hash + i) % FORMATS];
+		/* acquire: pairs with the release below, so the format is seen whole */
+		struct log_format *f = atomic_load_explicit(at, memory_order_acquire), *made;
+		if (!f && (made = format_new(fmt))) {
+			if (atomic_compare_exchange_strong_explicit(at, &f, made, memory_order_release,
+								    memory_order_acquire))
+				return made;
+			free(made);
+		}
+		if (f && !strcmp(f->text, fmt))
+			return f;
 	}
-	return n;
-}
-
-static void pack_text(struct pack *a, const char *text, int precision)
-{
-	if (!text)
-		text = "(null)";
-	size_t most = precision >= 0 && precision < LOG_LINE_MAX ? (size_t)precision : LOG_LINE_MAX;
-	size_t n = strnlen(text, most);
-	if (n == LOG_LINE_MAX)
-		n = whole_characters(text, n);
-	if (a->n + 2 + n > sizeof a->bytes) {
-		a->cut = true;
-		return;
-	}
-	uint16_t n16 = (uint16_t)n;
-	memcpy(a->bytes + a->n, &n16, 2);
-	memcpy(a->bytes + a->n + 2, text, n);
-	a->n += 2 + n;
-}
-
-static long long signed_arg(char length, va_list *args)
-{
-	switch (length) {
-	case 'l': return va_arg(*args, long);
-	case 'L': return va_arg(*args, long long);
-	case 'z': return va_arg(*args, ssize_t);
-	default: return va_arg(*args, int);
-	}
-}
-
-static unsigned long long unsigned_arg(char length, va_list *args)
-{
-	switch (length) {
-	case 'l': return va_arg(*args, unsigned long);
-	case 'L': return va_arg(*args, unsigned long long);
-	case 'z': return va_arg(*args, size_t);
-	default: return va_arg(*args, unsigned);
-	}
-}
-
-static void pack_arg(struct pack *a, const struct spec *s, va_list *args)
-{
-	int precision = s->star ? va_arg(*args, int) : s->precision;
-	switch (s->conv) {
-	case 'd':
-	case 'i': pack_word(a, &(long long){ signed_arg(s->length, args) }); break;
-	case 'c': pack_word(a, &(long long){ va_arg(*args, int) }); break;
-	case 'u':
-	case 'x':
-	case 'X': pack_word(a, &(unsigned long long){ unsigned_arg(s->length, args) }); break;
-	case 'f':
-	case 'g':
-		pack_word(a, &(long long){ precision });
-		pack_word(a, &(double){ va_arg(*args, double) });
-		break;
-	case 's': pack_text(a, va_arg(*args, const char *), precision); break;
-	default: break;
-	}
-}
-
-static void pack_args(struct pack *a, const char *fmt, va_list *args)
-{
-	for (const char *p = strchr(fmt, '%'); p && !a->cut; p = strchr(p, '%')) {
-		struct spec s;
-		p = spec_read(p + 1, &s);
-		if (s.conv)
-			pack_arg(a, &s, args);
-		else
-			a->cut = true; /* what it takes from args is not known, so neither is what follows */
-	}
+	return NULL;
 }
 
 static struct record *record_at(const struct log *log, uint64_t position)
@@ -316,132 +135,43 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 {
 	if (log_level_get(log) > level)
 		return;
-	struct pack a;
-	a.n = 0;
-	a.cut = false;
+	struct log_format own;
+	const struct log_format *seen = format_seen(log, fmt), *format = seen;
+	if (!format) {
+		log_format_parse(&own, fmt);
+		format = &own;
+	}
+	struct log_pack pack;
 	va_list args;
 	va_start(args, fmt);
-	pack_args(&a, fmt, &args);
+	log_format_pack(format, &pack, &args);
 	va_end(args);
 
-	size_t event_n = strnlen(event, EVENT_MAX), fmt_n = strnlen(fmt, FMT_MAX);
-	size_t n = sizeof(struct record) + event_n + 1 + fmt_n + 1 + a.n;
-	uint32_t bytes = (uint32_t)((n + GRAIN - 1) / GRAIN * GRAIN);
+	size_t event_n = strnlen(event, EVENT_MAX), fmt_n = seen ? 0 : format->text_n + 1u;
+	uint32_t bytes = (uint32_t)((sizeof(struct record) + event_n + fmt_n + pack.n + GRAIN - 1) / GRAIN * GRAIN);
 	struct record *r = reserve(log, bytes);
 	if (!r) {
 		atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
 		return;
 	}
 	r->level = (uint8_t)level;
-	r->cut = a.cut || fmt[fmt_n];
+	r->cut = pack.cut || format->cut;
 	r->event_n = (uint16_t)event_n;
 	r->fmt_n = (uint16_t)fmt_n;
-	r->args_n = (uint16_t)a.n;
+	r->args_n = (uint16_t)pack.n;
 	r->wall_us = env_wall_us(log->env);
-	char *p = mempcpy(r->data, event, event_n);
-	*p++ = 0;
-	p = mempcpy(p, fmt, fmt_n);
-	*p++ = 0;
-	memcpy(p, a.bytes, a.n);
+	r->format = seen;
+	char *p = log_copy(r->data, event, event_n);
+	if (fmt_n) {
+		p = log_copy(p, fmt, fmt_n - 1);
+		*p++ = 0;
+	}
+	log_copy(p, pack.bytes, pack.n);
 	atomic_store_explicit(&r->bytes, bytes, memory_order_release); /* pairs with the acquire in drain */
 	wake_if_asleep(log);
 }
 
 /* ---- the log thread: text ------------------------------------------------------------------------------- */
-
-struct unpack {
-	const char *p, *end;
-};
-
-static bool unpack(struct unpack *a, void *word, size_t n)
-{
-	if ((size_t)(a->end - a->p) < n)
-		return false;
-	memcpy(word, a->p, n);
-	a->p += n;
-	return true;
-}
-
-/* Digits of v with a sign, filled up to the width. */
-static void add_digits(struct buf *out, const struct spec *s, unsigned long long v, bool negative, unsigned base)
-{
-	char digits[24], *p = digits + sizeof digits;
-	const char *alphabet = s->conv == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
-	do
-		*--p = alphabet[v % base];
-	while (v /= base);
-	int n = (int)(digits + sizeof digits - p) + negative;
-	int fill = s->width < 64 && s->width > n ? s->width - n : 0;
-	while (!s->zero && fill && fill--)
-		buf_addch(out, ' ');
-	if (negative)
-		buf_addch(out, '-');
-	while (fill-- > 0)
-		buf_addch(out, '0');
-	buf_add(out, p, (size_t)(digits + sizeof digits - p));
-}
-
-static void add_double(struct buf *out, const struct spec *s, int precision, double v)
-{
-	char text[64];
-	precision = precision < 0 ? 6 : precision > 20 ? 20 : precision;
-	bool fixed = s->conv == 'f' && v < 1e30 && v > -1e30; /* 300 digits help nobody */
-	int n = fixed ? snprintf(text, sizeof text, "%.*f", precision, v)
-		      : snprintf(text, sizeof text, "%.*g", precision, v);
-	buf_add(out, text, (size_t)n);
-}
-
-static bool add_arg(struct buf *out, const struct spec *s, struct unpack *a)
-{
-	union {
-		long long i;
-		unsigned long long u;
-		double d;
-	} v;
-	long long precision;
-	uint16_t n;
-	switch (s->conv) {
-	case 0: return false;
-	case '%': buf_addch(out, '%'); return true;
-	case 's':
-		if (!unpack(a, &n, sizeof n) || a->end - a->p < n)
-			return false;
-		add_value(out, a->p, n);
-		a->p += n;
-		return true;
-	case 'f':
-	case 'g':
-		if (!unpack(a, &precision, 8) || !unpack(a, &v, 8))
-			return false;
-		add_double(out, s, (int)precision, v.d);
-		return true;
-	default:
-		if (!unpack(a, &v, 8))
-			return false;
-	}
-	if (s->conv == 'c')
-		add_value(out, &(char){ (char)v.i }, 1);
-	else if (s->conv == 'd' || s->conv == 'i')
-		add_digits(out, s, v.i < 0 ? -v.u : v.u, v.i < 0, 10);
-	else
-		add_digits(out, s, v.u, false, s->conv == 'u' ? 10 : 16);
-	return true;
-}
-
-/* false: the arguments ended before the format did */
-static bool add_fields(struct buf *out, const char *fmt, struct unpack *a)
-{
-	for (;;) {
-		const char *p = strchrnul(fmt, '%');
-		buf_add(out, fmt, (size_t)(p - fmt));
-		if (!*p)
-			return true;
-		struct spec s;
-		fmt = spec_read(p + 1, &s);
-		if (!add_arg(out, &s, a))
-			return false;
-	}
-}
 
 /* Days since 1970 as a date: H. Hinnant, "chrono-compatible low-level date algorithms". */
 static void date_set(struct log *log, uint64_t second)
@@ -475,7 +205,7 @@ static void line_begin(struct log *log, uint64_t wall_us, unsigned level, const 
 	buf_addch(&log->out, ' ');
 	buf_addstr(&log->out, log->instance);
 	buf_addch(&log->out, ' ');
-	add_value(&log->out, event, event_n);
+	log_add_value(&log->out, event, event_n);
 }
 
 /* Cuts at a character, ends with the newline; spaces at the end (a format without fields) go. */
@@ -502,15 +232,21 @@ static void line_end(struct log *log, size_t start, bool cut)
 static void add_record(struct log *log, const struct record *r)
 {
 	size_t start = log->out.len;
-	const char *fmt = r->data + r->event_n + 1, *args = fmt + r->fmt_n + 1;
+	const char *fmt = r->data + r->event_n, *args = fmt + r->fmt_n;
+	struct log_format own;
+	const struct log_format *format = r->format;
+	if (!format) {
+		log_format_parse(&own, fmt);
+		format = &own;
+	}
 	line_begin(log, r->wall_us, r->level, r->data, r->event_n);
 	buf_addch(&log->out, ' ');
 	size_t fields = log->out.len;
-	bool whole = add_fields(&log->out, fmt, &(struct unpack){ args, args + r->args_n });
+	bool whole = log_format_print(format, args, r->args_n, &log->out);
 	/* Values are escaped; a newline in the format itself would be our own mistake, but not a forged line. */
-	for (char *p = log->out.data + fields; p < log->out.data + log->out.len; p++)
-		if (*p == '\n')
-			*p = ' ';
+	for (char *p; (p = memchr(log->out.data + fields, '\n', log->out.len - fields));
+	     fields = (size_t)(p - log->out.data))
+		*p = ' ';
 	line_end(log, start, r->cut || !whole);
 }
 
@@ -540,17 +276,22 @@ static void tell_dropped(struct log *log)
 	log->dropped_told = dropped;
 }
 
-static void give_back(struct log *log, uint64_t head, uint32_t bytes)
+/* Zeroed only: the room is given back in larger pieces, each costs the callers a cache miss. */
+static void clear(struct log *log, uint64_t position, uint32_t bytes)
 {
 	for (uint32_t i = 0; i < bytes; i += GRAIN)
-		atomic_store_explicit(&record_at(log, head + i)->bytes, 0, memory_order_relaxed);
-	atomic_store_explicit(&log->head, head + bytes, memory_order_release); /* pairs with reserve */
+		atomic_store_explicit(&record_at(log, position + i)->bytes, 0, memory_order_relaxed);
+}
+
+static void give_back(struct log *log, uint64_t head)
+{
+	atomic_store_explicit(&log->head, head, memory_order_release); /* pairs with the acquire in reserve */
 }
 
 /* Writes what is complete, at most one ring full; returns the bytes of the ring it took. */
 static uint64_t drain(struct log *log)
 {
-	uint64_t first = atomic_load_explicit(&log->head, memory_order_relaxed), head = first;
+	uint64_t first = atomic_load_explicit(&log->head, memory_order_relaxed), head = first, given = first;
 	atomic_store_explicit(&log->nudged, false, memory_order_relaxed);
 	while (head - first < RING) {
 		struct record *r = record_at(log, head);
@@ -559,11 +300,14 @@ static uint64_t drain(struct log *log)
 			break;
 		if (r->level != PADDING)
 			add_record(log, r);
-		give_back(log, head, bytes);
+		clear(log, head, bytes);
 		head += bytes;
+		if (head - given >= RING / 64)
+			give_back(log, given = head);
 		if (log->out.len >= WRITE_BYTES)
 			write_out(log);
 	}
+	give_back(log, head);
 	tell_dropped(log);
 	write_out(log);
 	return head - first;
@@ -604,6 +348,8 @@ static void log_free(struct log *log)
 {
 	env_file_close(log->file);
 	buf_release(&log->out);
+	for (unsigned i = 0; i < FORMATS; i++)
+		free(log->formats[i]);
 	free(log->instance);
 	free(log->ring);
 	free(log);
