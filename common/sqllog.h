@@ -16,10 +16,13 @@
  * Files:   FOLDER/NNNNNNNN.sql, rotated by size, each starts with "SET NAMES utf8mb4;\n". Each start of the process
  *          begins a new file with its first record. FOLDER/lock is locked by the writer, FOLDER/epoch holds its epoch
  *          and the lsn it started behind, FOLDER/replayed what dbwriter has landed (a hint that shortens opening),
- *          NNNNNNNN.cut the bytes of a tail that was cut.
- * Numbers: lsn grows by one per record, across files and starts; epoch grows with each start. After a failed write or
- *          sync the records not known to be synced are written again, byte for byte, into a new file: a reader skips an
- *          lsn it has seen, and a bad spot behind which a next file goes on without a gap is no damage.
+ *          FOLDER/suspect the file a sync has failed on, NNNNNNNN.cut the bytes of a tail that was cut.
+ * Numbers: lsn grows by one per record, across files and starts; epoch grows with each start (in a folder that knows
+ *          none it begins at the seconds since 1970, above any that counted from an earlier beginning). The order of
+ *          changes is (epoch, lsn): after a power cut the log may end before what dbwriter has landed of it, and the
+ *          next epoch uses those numbers anew. After a failed write or sync the batch is written again, byte for byte,
+ *          into a new file: a reader skips an lsn it has seen in this epoch, and a bad spot behind which a next file
+ *          goes on without a gap is no damage. All records of a batch carry one time, later than the batch before.
  * Threads: sqllog_append, _wait, _key_lsn: any worker; a SQL-log thread of its own writes and syncs in groups.
  *          The builder is the owner's; the reader is pure: bytes in, records out.
  * Bounds:  one body is at most SQLLOG_RECORD_MAX bytes; the ring holds ring_bytes of records not yet written; full:
@@ -130,12 +133,14 @@ void sqllog_wait(struct sqllog *l, struct loop *loop, struct sqllog_waiter *w, u
 void sqllog_join(struct sqllog *l, struct loop *loop);
 
 /*
- * An lsn such that a reader who sees everything up to it in the database sees the key's last change; 0: any state will
- * do. Found in the files at opening and kept by append, in a table of fixed size: keys that share a place make it only
- * later than need be, never earlier. sqllog_replayed says what has landed, by the position read from the database.
+ * Whether a position read from the database (loquat_replay: epoch, lsn) covers the key's last change, so that what is read
+ * with it is that key's present state. The last changes are found in the files at opening and kept by append, in a table
+ * of fixed size: keys that share a place make an answer only later than need be, never too early.
+ * sqllog_key_lsn: that change's lsn; 0: none, or it has landed as far as sqllog_replayed was told.
  */
-uint64_t sqllog_key_lsn(const struct sqllog *l, const char *key); /* any worker */
-void sqllog_replayed(struct sqllog *l, uint64_t lsn);             /* any worker */
+bool sqllog_key_landed(const struct sqllog *l, const char *key, uint64_t epoch, uint64_t lsn); /* any worker */
+uint64_t sqllog_key_lsn(const struct sqllog *l, const char *key);                              /* any worker */
+void sqllog_replayed(struct sqllog *l, uint64_t epoch, uint64_t lsn);                          /* any worker */
 
 struct sqllog_figures {
 	uint64_t records, bytes, syncs; /* since the start */

@@ -79,17 +79,23 @@ uint64_t sqllog_keys_get(const struct sqllog_keys *k, const char *key, size_t by
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
 struct sqllog_found {
-	uint64_t lsn, epoch; /* of the last record; 0: none */
-	uint64_t replayed;   /* dbwriter's hint: records up to it are in the database and were not read */
-	uint32_t file;       /* highest number there is; 0: none */
-	uint64_t cut_bytes;  /* torn tail that was cut */
+	uint64_t lsn, epoch, time_us;      /* of the last record; 0: none */
+	uint64_t replayed, replayed_epoch; /* dbwriter's hint: up to there it is in the database and was not read */
+	uint32_t file;                     /* highest number there is; 0: none */
+	uint64_t cut_bytes;                /* torn tail that was cut */
 	uint32_t cut_file;
+	struct buf batch; /* the records of the last batch (one time) as they stand; the caller releases it */
 };
-/* Verifies the folder's files, cuts a torn tail, syncs the last file, fills keys. error gets the line. */
-int sqllog_scan(struct env *env, const char *folder, struct sqllog_keys *keys, struct sqllog_found *out, char *error,
-		size_t error_size);
+/*
+ * Verifies the folder's files, cuts a torn tail, syncs them, fills keys. may_have_holes: the machine may have died since
+ * the last write, so that of the last batch any piece may be missing. error gets the line.
+ */
+int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct sqllog_keys *keys,
+		struct sqllog_found *out, char *error, size_t error_size);
 /* Cuts everything behind the last whole record of a file; what is cut is kept in NNNNNNNN.cut. Returns bytes cut. */
 int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_t keep);
+/* Shortens a file to a length, or removes it when that is none; whether it succeeds does not matter. */
+void sqllog_shorten(struct env *env, const char *folder, uint32_t number, uint64_t bytes);
 /* Reads "name=number" out of a small file; otherwise when it is not there. */
 uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise);
 
@@ -108,3 +114,53 @@ void sqllog_waits_join(struct sqllog_waits *w, struct loop *loop);
 void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_waiter *x);
 /* SQL-log thread, after written, durable or failing changed: posts to each loop that has somebody to call. */
 void sqllog_waits_wake(struct sqllog_waits *w);
+
+/* ---- the writer ------------------------------------------------------------------------------------------- */
+
+/* Where a file ends that can be trusted, since a write or sync of a batch behind it failed; file 0: none is suspect. */
+struct sqllog_suspect {
+	uint32_t file;
+	uint64_t bytes;
+};
+
+struct sqllog {
+	struct env *env;
+	struct log *log;
+	char folder[ENV_PATH_MAX - 32];
+	uint64_t file_bytes_max;
+	uint64_t linger_ns;
+	struct env_file *lock;
+	struct env_loop *thread;
+	uint64_t epoch;
+	uint64_t opened_lsn, opened_epoch; /* of the last record found at opening */
+
+	struct sqllog_keys *keys;
+	_Atomic uint64_t replayed; /* known to be in the database, as an lsn of this log */
+	uint64_t floor;            /* dbwriter's hint at opening: keys were not read up to here */
+	struct sqllog_ring ring;
+	struct sqllog_waits waits;
+	_Alignas(64) _Atomic bool asleep; /* the thread waits for a wake-up */
+	_Atomic bool hurried;             /* it was told not to linger */
+	_Atomic bool stopped;
+	_Atomic uint64_t bytes, syncs, failures;
+	_Atomic uint32_t number; /* of the file written to, or last used */
+
+	/* the SQL-log thread's own */
+	struct env_file *file;
+	uint64_t file_bytes, synced_bytes;
+	bool new_file; /* its name is not synced yet */
+	struct sqllog_suspect suspect;
+	struct buf pending;
+	uint64_t pending_lsn; /* last one in it */
+	uint64_t time_us;     /* of the last batch */
+	uint64_t due_ns;      /* end of the lingering, 0: nothing waits */
+	uint64_t retry_ns, retry_at_ns, remind_at_ns;
+};
+/* The turn of the SQL-log thread and its last one. */
+uint64_t sqllog_turn(void *arg);
+void sqllog_last_turn(void *arg);
+/* Writes and syncs what is pending, once; on failure the log is failing. Before the thread starts, or on it. */
+bool sqllog_land(struct sqllog *l);
+/* FOLDER/suspect says it to the next start, should this one not live to see the disk come back. */
+void sqllog_suspect_store(struct sqllog *l);
+void sqllog_suspect_settle(struct sqllog *l);

@@ -12,6 +12,7 @@ struct scan {
 	const char *folder;
 	struct sqllog_keys *keys;
 	struct sqllog_found *found;
+	bool may_have_holes;
 	uint32_t *numbers;
 	size_t n;
 	char *error;
@@ -89,8 +90,12 @@ static int take(struct scan *s, const struct sqllog_record *r, uint32_t number, 
 		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: epoch %llu follows epoch %llu before offset %llu",
 			       s->folder, number, (unsigned long long)r->epoch, (unsigned long long)f->epoch,
 			       (unsigned long long)at);
+	if (r->time_us != f->time_us)
+		buf_clear(&f->batch);
+	buf_add(&f->batch, r->body + r->body_bytes - r->bytes, r->bytes);
 	f->lsn = r->lsn;
 	f->epoch = r->epoch;
+	f->time_us = r->time_us;
 	if (r->lsn > f->replayed)
 		sqllog_keys_note(s->keys, r->keys, r->keys_bytes, r->lsn);
 	return 0;
@@ -107,6 +112,45 @@ static int sync_file(struct env *env, const char *path)
 	return err;
 }
 
+#define SECTOR 512
+
+/* Whether bytes hold a run of zeroes as a sector leaves that was never written; our text holds none at all. */
+static bool has_hole(const char *p, size_t n)
+{
+	size_t run = 0;
+	for (const char *end = p + n; p < end && run < SECTOR; p++)
+		run = *p ? 0 : run + 1;
+	return run >= SECTOR;
+}
+
+/*
+ * After a power cut any sector of the last batch may be missing, so whole records may stand behind a hole. A batch is
+ * written only when the one before is synced, and its records carry one time: if all that verifies behind the hole has
+ * the same time, it is that last batch, which was acknowledged to nobody.
+ */
+static int torn_batch(struct scan *s, size_t i, uint64_t from)
+{
+	char path[ENV_PATH_MAX], *bytes;
+	size_t n;
+	struct sqllog_record r;
+	uint64_t time_us = 0;
+	ssize_t at, first = -1;
+	sqllog_path(path, s->folder, s->numbers[i], "sql");
+	int err = env_file_load(s->env, path, SIZE_MAX / 4, &bytes, &n);
+	if (err < 0)
+		return err;
+	bool one_time = n > from;
+	for (size_t next = from; one_time && (at = sqllog_find(bytes, n, next)) >= 0; next = (size_t)at + r.bytes) {
+		sqllog_read(bytes + at, n - (size_t)at, &r, NULL, 0);
+		one_time = !time_us || r.time_us == time_us;
+		time_us = r.time_us;
+		first = first < 0 ? at : first;
+	}
+	bool torn = one_time && first >= 0 && has_hole(bytes + from, (size_t)first - from);
+	free(bytes);
+	return torn;
+}
+
 /*
  * A bad spot is no damage when nothing that verifies comes behind it (a torn tail), or when a later file goes on
  * without a gap (it was written anew there). 1: torn, 0: goes on elsewhere.
@@ -121,11 +165,13 @@ static int judge(struct scan *s, size_t i, struct sqllog_file *f, const char *wh
 	}
 	if (next && next <= s->found->lsn + 1)
 		return 0;
-	int behind = next ? 1 : sqllog_file_behind(f);
-	if (behind < 0)
-		return trouble(s, behind, "%s/%08u.sql: cannot be read: %s", s->folder, s->numbers[i],
-			       env_last_error());
-	if (behind)
+	int behind = next ? 1 : sqllog_file_behind(f), torn = 0;
+	if (behind == 1 && !next && s->may_have_holes)
+		torn = torn_batch(s, i, sqllog_file_at(f));
+	if (behind < 0 || torn < 0)
+		return trouble(s, behind < 0 ? behind : torn, "%s/%08u.sql: cannot be read: %s", s->folder,
+			       s->numbers[i], env_last_error());
+	if (behind && !torn)
 		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: damaged at offset %llu, with whole records behind it: %s",
 			       s->folder, s->numbers[i], (unsigned long long)sqllog_file_at(f), why);
 	return 1;
@@ -180,25 +226,30 @@ static int scan_files(struct scan *s)
 	return err;
 }
 
-static uint64_t replayed_hint(struct env *env, const char *folder)
+static void load_hint(struct env *env, const char *folder, struct sqllog_found *out)
 {
 	char path[ENV_PATH_MAX], *text;
 	size_t n;
 	snprintf(path, sizeof path, "%s/replayed", folder);
 	if (env_file_load(env, path, 4096, &text, &n) < 0)
-		return 0;
-	uint64_t lsn = sqllog_note_get(text, "lsn", 0);
+		return;
+	out->replayed = sqllog_note_get(text, "lsn", 0);
+	out->replayed_epoch = sqllog_note_get(text, "epoch", 0);
 	free(text);
-	return lsn;
 }
 
-int sqllog_scan(struct env *env, const char *folder, struct sqllog_keys *keys, struct sqllog_found *out, char *error,
-		size_t error_size)
+int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct sqllog_keys *keys,
+		struct sqllog_found *out, char *error, size_t error_size)
 {
-	struct scan s = {
-		.env = env, .folder = folder, .keys = keys, .found = out, .error = error, .error_size = error_size
-	};
-	*out = (struct sqllog_found){ .replayed = replayed_hint(env, folder) };
+	struct scan s = { .env = env,
+			  .folder = folder,
+			  .keys = keys,
+			  .found = out,
+			  .may_have_holes = may_have_holes,
+			  .error = error,
+			  .error_size = error_size };
+	*out = (struct sqllog_found){ 0 };
+	load_hint(env, folder, out);
 	error[0] = '\0';
 	int err = sqllog_list(env, folder, &s.numbers, &s.n);
 	if (err < 0)
@@ -245,4 +296,18 @@ int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_
 	}
 	env_file_close(f);
 	return err < 0 ? err : cut > 0 ? cut : cut < 0 && size < 0 ? size : 0;
+}
+
+void sqllog_shorten(struct env *env, const char *folder, uint32_t number, uint64_t bytes)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *f;
+	sqllog_path(path, folder, number, "sql");
+	if (!bytes) {
+		(void)env_file_remove(env, path);
+	} else if (!env_file_open(env, path, ENV_READ | ENV_WRITE, &f)) {
+		if (env_file_size(f) > (int64_t)bytes)
+			(void)env_file_truncate(f, bytes);
+		env_file_close(f);
+	}
 }

@@ -256,6 +256,8 @@ static void life_worker_down(void *arg)
 
 	if (++s->p->workers_down < s->workers)
 		return;
+	if (s->sqllog)
+		sqllog_stop(s->sqllog); /* it posts to the workers' loops, so before they are freed */
 	for (unsigned i = 0; s->worker && i < s->workers; i++) {
 		struct worker *w = s->worker[i];
 

@@ -18,7 +18,7 @@ void records_add(struct buf *b, struct made m)
 	buf_addf(&body, "BEGIN;\n%sCOMMIT;\n", m.statements);
 	struct sqllog_record r = { .lsn = m.lsn,
 				   .epoch = m.epoch,
-				   .time_us = 1700000000000000 + m.lsn,
+				   .time_us = m.time_us ? m.time_us : 1700000000000000 + m.lsn,
 				   .keys = m.keys,
 				   .keys_bytes = strlen(m.keys),
 				   .body = body.data,
@@ -35,7 +35,7 @@ void records_file(const char *folder, unsigned number, uint64_t first, uint64_t 
 	records_begin(&b);
 	for (uint64_t lsn = first; lsn <= last; lsn++) {
 		snprintf(text, sizeof text, "UPDATE role SET gold = %llu WHERE id = 1;\n", (unsigned long long)lsn);
-		records_add(&b, (struct made){ lsn, epoch, "role:1", text });
+		records_add(&b, (struct made){ .lsn = lsn, .epoch = epoch, .keys = "role:1", .statements = text });
 	}
 	snprintf(name, sizeof name, "%08u.sql", number);
 	folder_write(folder, name, b.data, b.len);

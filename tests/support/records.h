@@ -8,6 +8,7 @@
 struct made { /* what of a record matters to a test; body without BEGIN and COMMIT */
 	uint64_t lsn, epoch;
 	const char *keys, *statements;
+	uint64_t time_us; /* 0: one that grows with lsn */
 };
 void records_add(struct buf *b, struct made r);
 void records_begin(struct buf *b); /* the first line of a file */

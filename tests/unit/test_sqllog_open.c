@@ -141,15 +141,92 @@ END_TEST
 START_TEST(damage_far_before_the_next_sound_record_is_still_damage)
 {
 	struct buf b = BUF_INIT;
-	char *zeroes = calloc(1, 3 << 20);
+	char *garbage = malloc(3 << 20);
+	memset(garbage, 'x', 3 << 20);
 	records_begin(&b);
-	records_add(&b, (struct made){ 1, 1, "a", "DELETE FROM bag;\n" });
-	buf_add(&b, zeroes, 3 << 20);
-	records_add(&b, (struct made){ 2, 1, "a", "DELETE FROM bag;\n" });
+	records_add(&b, (struct made){ .lsn = 1, .epoch = 1, .keys = "a", .statements = "DELETE FROM bag;\n" });
+	buf_add(&b, garbage, 3 << 20);
+	records_add(&b, (struct made){ .lsn = 2, .epoch = 1, .keys = "a", .statements = "DELETE FROM bag;\n" });
 	folder_write(dir, "00000001.sql", b.data, b.len);
 	damaged("whole records behind it");
-	free(zeroes);
+	free(garbage);
 	buf_release(&b);
+}
+END_TEST
+
+/* Records 1 to 3, then a batch of 4 to 40 with one time, of which some bytes were never written. */
+static void batch_with_a_hole(size_t skip, size_t hole, char fill)
+{
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	size_t batch = 0;
+	for (uint64_t lsn = 1; lsn <= 40; lsn++) {
+		if (lsn == 4)
+			batch = b.len;
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = "role:1",
+					       .statements = "DELETE FROM bag;\n",
+					       .time_us = 1700000000000000 + (lsn < 4 ? lsn : 4) });
+	}
+	memset(b.data + batch + skip, fill, hole);
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	buf_release(&b);
+}
+
+START_TEST(after_a_power_cut_a_last_batch_with_holes_is_torn)
+{
+	for (size_t skip = 0; skip < 1200; skip += 100) {
+		forget();
+		batch_with_a_hole(skip, 512, 0);
+		ck_assert_msg(!open_log(), "said: %s", error);
+		ck_assert_uint_ge(sqllog_lsn(l), 3);
+		ck_assert_uint_lt(sqllog_lsn(l), 3 + skip / 100 + 1);
+		sqllog_close(l);
+		l = NULL;
+	}
+}
+END_TEST
+
+START_TEST(a_hole_is_damage_when_the_machine_has_not_died_since)
+{
+	ck_assert_int_eq(open_log(), 0); /* notes which run of the machine this is */
+	sqllog_close(l);
+	l = NULL;
+	batch_with_a_hole(700, 512, 0);
+	damaged("whole records behind it");
+}
+END_TEST
+
+START_TEST(a_hole_before_an_earlier_batch_or_bytes_that_are_none_are_damage)
+{
+	batch_with_a_hole(700, 511, 0);
+	damaged("whole records behind it");
+	batch_with_a_hole(700, 512, 'x');
+	damaged("whole records behind it");
+	records_file(dir, 1, 1, 40, 1);
+	size_t n;
+	char *bytes = folder_read(dir, "00000001.sql", &n);
+	memset(bytes + 1000, 0, 600);
+	folder_write(dir, "00000001.sql", bytes, n);
+	damaged("whole records behind it");
+	free(bytes);
+}
+END_TEST
+
+START_TEST(the_last_batch_of_a_file_whose_sync_had_failed_is_written_anew)
+{
+	char note[40];
+	size_t n, two;
+	free(whole_file(2, &two));
+	char *bytes = whole_file(3, &n);
+	snprintf(note, sizeof note, "file=1 bytes=%zu\n", two);
+	folder_write(dir, "suspect", note, strlen(note));
+	goes_on_behind(3);
+	expect_files("1-2\n3-4\n");
+	ck_assert_int_eq(folder_size(dir, "suspect"), -1);
+	goes_on_behind(4);
+	free(bytes);
 }
 END_TEST
 
@@ -236,7 +313,7 @@ START_TEST(what_has_landed_is_not_read_again_and_may_be_gone)
 	ck_assert_uint_eq(sqllog_lsn(l), 12);
 	ck_assert_uint_eq(sqllog_key_lsn(l, "role:1"), 12);
 	ck_assert_uint_eq(sqllog_key_lsn(l, "role:2"), 8); /* not known before the position was seen */
-	sqllog_replayed(l, 8);
+	sqllog_replayed(l, 3, 8);
 	ck_assert_uint_eq(sqllog_key_lsn(l, "role:2"), 0);
 	ck_assert_uint_eq(sqllog_key_lsn(l, "role:1"), 12);
 }
@@ -279,6 +356,10 @@ int main(void)
 	tcase_add_test(t, a_tail_of_zeroes_or_of_garbage_is_cut);
 	tcase_add_test(t, a_flipped_bit_with_records_behind_it_is_damage_named_with_its_place);
 	tcase_add_test(t, damage_far_before_the_next_sound_record_is_still_damage);
+	tcase_add_test(t, after_a_power_cut_a_last_batch_with_holes_is_torn);
+	tcase_add_test(t, a_hole_is_damage_when_the_machine_has_not_died_since);
+	tcase_add_test(t, a_hole_before_an_earlier_batch_or_bytes_that_are_none_are_damage);
+	tcase_add_test(t, the_last_batch_of_a_file_whose_sync_had_failed_is_written_anew);
 	tcase_add_test(t, damage_in_an_earlier_file_is_damage);
 	tcase_add_test(t, a_torn_file_that_was_written_anew_in_the_next_is_no_damage);
 	tcase_add_test(t, a_torn_file_before_one_without_records_is_a_torn_tail);
