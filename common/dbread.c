@@ -15,7 +15,7 @@ struct read {
 	struct dbread *pool;
 	struct connection *connection;
 	struct timer deadline, again;
-	uint64_t after_lsn;
+	char *key; /* NULL: needs no position */
 	char *sql;
 	size_t n;
 	void (*on_done)(void *arg, const struct env_db_result *r);
@@ -41,13 +41,14 @@ struct dbread {
 	struct read *all;
 	unsigned queued;
 	uint32_t backoff_ms;
-	uint64_t replayed;
+	uint64_t epoch, lsn; /* the newest position seen */
 	struct loop_deferred work;
 	bool complained;
 	char position_sql[160];
 };
 
 static void pool_work(struct dbread *d);
+static void connection_retry(struct connection *c);
 
 /* ---- the queue --------------------------------------------------------------------------------------------- */
 
@@ -87,6 +88,7 @@ static void read_drop(struct read *r)
 	loop_timer_stop(d->loop, &r->deadline);
 	loop_timer_stop(d->loop, &r->again);
 	free(r->sql);
+	free(r->key);
 	free(r);
 }
 
@@ -111,8 +113,15 @@ static void read_error(struct read *r, int err, const char *message)
 static void on_deadline(struct timer *t, uint64_t now_ms)
 {
 	struct read *r = (struct read *)((char *)t - offsetof(struct read, deadline));
+	struct connection *c = r->connection;
 
 	(void)now_ms;
+	/* Nobody knows whether this connection will ever answer: the next read gets another. */
+	if (c) {
+		c->read = NULL;
+		r->connection = NULL;
+		connection_retry(c);
+	}
 	read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
 }
 
@@ -197,12 +206,19 @@ static void connection_open(struct connection *c)
 
 static void on_result(void *arg, const struct env_db_result *result);
 
+static bool may_read(const struct read *r)
+{
+	const struct dbread *d = r->pool;
+
+	return !r->key || sqllog_key_landed(d->options.sqllog, r->key, d->epoch, d->lsn);
+}
+
 static void connection_ask(struct connection *c)
 {
 	struct read *r = c->read;
 	struct dbread *d = c->pool;
 
-	c->asks_position = r->after_lsn > d->replayed;
+	c->asks_position = !may_read(r);
 	const char *sql = c->asks_position ? d->position_sql : r->sql;
 	size_t n = c->asks_position ? strlen(sql) : r->n;
 
@@ -216,13 +232,12 @@ static void position_seen(struct connection *c, const struct env_db_result *resu
 	struct read *r = c->read;
 	struct dbread *d = c->pool;
 
-	if (result->rows && result->cells[0]) {
-		uint64_t lsn = strtoull(result->cells[0], NULL, 10);
-
-		if (lsn > d->replayed)
-			d->replayed = lsn;
+	if (result->rows && result->cells[0] && result->cells[1]) {
+		d->epoch = strtoull(result->cells[0], NULL, 10);
+		d->lsn = strtoull(result->cells[1], NULL, 10);
+		sqllog_replayed(d->options.sqllog, d->epoch, d->lsn);
 	}
-	if (d->replayed >= r->after_lsn) {
+	if (may_read(r)) {
 		connection_ask(c);
 		return;
 	}
@@ -294,7 +309,7 @@ struct dbread *dbread_new(struct loop *loop, struct log *log, const struct dbrea
 		d->connection[i].pool = d;
 		d->connection[i].retry.fire = on_retry;
 	}
-	snprintf(d->position_sql, sizeof d->position_sql, "SELECT lsn FROM loquat_replay WHERE instance = '%s'",
+	snprintf(d->position_sql, sizeof d->position_sql, "SELECT epoch, lsn FROM loquat_replay WHERE instance = '%s'",
 		 o->instance);
 	return d;
 }
@@ -315,14 +330,17 @@ void dbread_free(struct dbread *d)
 	free(d);
 }
 
-void dbread_query(struct dbread *d, const char *sql, size_t n, uint64_t after_lsn, uint32_t timeout_ms,
+void dbread_query(struct dbread *d, const char *sql, size_t n, const char *key, uint32_t timeout_ms,
 		  void (*on_done)(void *arg, const struct env_db_result *r), void *arg)
 {
 	struct read *r = calloc(1, sizeof *r);
 
 	assert(r);
 	r->pool = d;
-	r->after_lsn = after_lsn;
+	if (key && d->options.sqllog) {
+		r->key = strdup(key);
+		assert(r->key);
+	}
 	r->sql = malloc(n + 1);
 	assert(r->sql);
 	memcpy(r->sql, sql, n);
@@ -340,11 +358,6 @@ void dbread_query(struct dbread *d, const char *sql, size_t n, uint64_t after_ls
 	enqueue(d, r);
 	loop_timer(d->loop, &r->deadline, d->queued > d->options.queue_max ? 0 : timeout_ms);
 	loop_defer(d->loop, &d->work);
-}
-
-uint64_t dbread_replayed(const struct dbread *d)
-{
-	return d->replayed;
 }
 
 bool dbread_connected(const struct dbread *d)

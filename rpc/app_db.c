@@ -228,16 +228,13 @@ static int push_rows(lua_State *L, void *arg)
 static void on_rows(void *arg, const struct env_db_result *r)
 {
 	struct db_wait *w = arg;
-	struct app *a = w->app;
 
 	w->result = r;
-	luatask_resume(a->host, w->task, push_rows, w);
-	if (a->worker->service->sqllog)
-		sqllog_replayed(a->worker->service->sqllog, dbread_replayed(a->dbread));
+	luatask_resume(w->app->host, w->task, push_rows, w);
 	free(w);
 }
 
-static int read_rows(lua_State *L, int sql_index, uint64_t after_lsn)
+static int read_rows(lua_State *L, int sql_index, const char *key)
 {
 	struct app *a = app_of(L);
 	struct app_job *j = app_job_of(L);
@@ -259,23 +256,20 @@ static int read_rows(lua_State *L, int sql_index, uint64_t after_lsn)
 	assert(w);
 	w->app = a;
 	w->task = task;
-	dbread_query(a->dbread, a->text.data, a->text.len, after_lsn, (uint32_t)left, on_rows, w);
+	dbread_query(a->dbread, a->text.data, a->text.len, key, (uint32_t)left, on_rows, w);
 	return luatask_yield(L);
 }
 
 /* db.query(sql, …) -> rows | nil, error, message. Yields. */
 static int db_query(lua_State *L)
 {
-	return read_rows(L, 1, 0);
+	return read_rows(L, 1, NULL);
 }
 
 /* db.load(key, sql, …): as query, once the replay has passed the last change of the key. Yields. */
 static int db_load(lua_State *L)
 {
-	struct sqllog *log = app_of(L)->worker->service->sqllog;
-	const char *key = luaL_checkstring(L, 1);
-
-	return read_rows(L, 2, log ? sqllog_key_lsn(log, key) : 0);
+	return read_rows(L, 2, luaL_checkstring(L, 1));
 }
 
 /* ---- the library -------------------------------------------------------------------------------------------------- */
@@ -295,7 +289,9 @@ int app_db_lib(lua_State *L)
 void app_db_open(struct app *a)
 {
 	struct service *s = a->worker->service;
-	struct dbread_options o = { .instance = s->id, .connections = DB_CONNECTIONS, .queue_max = DB_QUEUE_MAX };
+	struct dbread_options o = {
+		.instance = s->id, .sqllog = s->sqllog, .connections = DB_CONNECTIONS, .queue_max = DB_QUEUE_MAX
+	};
 
 	service_database(s, &o.db);
 	a->dbread = dbread_new(a->worker->loop, s->log, &o);

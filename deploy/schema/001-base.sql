@@ -1,7 +1,8 @@
 -- The tables of the reference game and of the replay. Names and uids are compared byte by byte.
+-- A migration may be cut off in its middle and run again, for each of its statements commits by itself: IF NOT EXISTS.
 
 -- Where the replay of each log stands; changed in the same transaction as the rows it replays.
-CREATE TABLE loquat_replay (
+CREATE TABLE IF NOT EXISTS loquat_replay (
   instance VARCHAR(31) NOT NULL PRIMARY KEY,
   epoch BIGINT NOT NULL,
   lsn BIGINT NOT NULL,
@@ -9,7 +10,7 @@ CREATE TABLE loquat_replay (
   time_us BIGINT NOT NULL DEFAULT 0
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;
 
-CREATE TABLE role (
+CREATE TABLE IF NOT EXISTS role (
   id BIGINT NOT NULL PRIMARY KEY,
   uid VARCHAR(64) NOT NULL,
   name VARCHAR(80) NOT NULL,
@@ -25,19 +26,19 @@ CREATE TABLE role (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;
 
 -- Names are unique here: claimed by their owner before a role is written.
-CREATE TABLE role_name (
+CREATE TABLE IF NOT EXISTS role_name (
   name VARCHAR(80) NOT NULL PRIMARY KEY,
   uid VARCHAR(64) NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;
 
-CREATE TABLE bag (
+CREATE TABLE IF NOT EXISTS bag (
   role_id BIGINT NOT NULL,
   item INT NOT NULL,
   count BIGINT NOT NULL,
   PRIMARY KEY (role_id, item)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;
 
-CREATE TABLE quest (
+CREATE TABLE IF NOT EXISTS quest (
   role_id BIGINT NOT NULL,
   quest INT NOT NULL,
   state VARCHAR(16) NOT NULL,
@@ -46,7 +47,7 @@ CREATE TABLE quest (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_nopad_bin;
 
 -- Answers of orders, payments and once-calls, written in the same record as their effect.
-CREATE TABLE once_done (
+CREATE TABLE IF NOT EXISTS once_done (
   owner VARCHAR(80) NOT NULL,
   once_key VARCHAR(260) NOT NULL,
   fingerprint VARCHAR(160) NOT NULL,
