@@ -251,6 +251,33 @@ START_TEST(an_error_from_on_data_closes_the_stream_with_it)
 }
 END_TEST
 
+static void stop_reading(void *arg)
+{
+	env_conn_want_read(((struct side *)arg)->s.conn, false);
+}
+
+static void poll_server(void *arg)
+{
+	(void)arg;
+	stream_poll(&server.s);
+	ck_assert_uint_eq(server.got.len, 5);
+	ck_assert(server.s.closing);
+	ck_assert_uint_eq(flag_count(&server.closed), 0);
+	stream_poll(&server.s);
+}
+
+START_TEST(polling_delivers_what_has_come_and_shows_that_the_peer_left)
+{
+	connect_both();
+	on_loop(there, stop_reading, &server);
+	say(&client, "hello", 5);
+	on_loop_turns(here);
+	on_loop(here, close_side, &client);
+	on_loop(there, poll_server, NULL);
+	ck_assert(flag_wait(&server.closed, 1));
+}
+END_TEST
+
 /* ---- output ---- */
 
 static void write_thrice(void *arg)
@@ -273,11 +300,6 @@ START_TEST(several_writes_of_a_turn_leave_together_in_order)
 	ck_assert_uint_eq(server.calls, 1);
 }
 END_TEST
-
-static void stop_reading(void *arg)
-{
-	env_conn_want_read(((struct side *)arg)->s.conn, false);
-}
 
 static void resume_reading(void *arg)
 {
@@ -406,9 +428,10 @@ START_TEST(close_flushed_waits_at_most_a_second_for_a_peer_that_does_not_read)
 {
 	server.take = answer_and_leave;
 	connect_both();
-	say(&client, "x", 1);
 	on_loop(here, stop_reading, &client);
+	say(&client, "x", 1);
 	ck_assert(flag_wait(&server.closed, 1));
+	ck_assert_uint_eq(flag_count(&client.closed), 0);
 }
 END_TEST
 
@@ -448,6 +471,7 @@ int main(void)
 	tcase_add_test(t, what_is_not_consumed_comes_again_with_more_behind);
 	tcase_add_test(t, more_left_over_than_in_max_closes_the_stream_as_full);
 	tcase_add_test(t, an_error_from_on_data_closes_the_stream_with_it);
+	tcase_add_test(t, polling_delivers_what_has_come_and_shows_that_the_peer_left);
 	tcase_add_test(t, several_writes_of_a_turn_leave_together_in_order);
 	tcase_add_test(t, what_the_socket_does_not_take_waits_up_to_out_max_and_arrives_whole);
 	tcase_add_test(t, output_before_the_connection_stands_waits_for_it);
