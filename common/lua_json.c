@@ -15,15 +15,8 @@
 #include "common/lua_msg.h"
 #include "common/text.h"
 
-#define HELD      24 /* members or elements kept on the Lua stack until their table's size is known */
-#define SHOWN_MAX 40 /* bytes of what was found, in a message */
+#define HELD 24 /* members or elements kept on the Lua stack until their table's size is known */
 
-struct path { /* where we are, for messages; kept on the C stack */
-	const struct path *up;
-	const char *name; /* NULL: an element */
-	size_t n;
-	size_t index; /* from 1 */
-};
 struct decoder {
 	lua_State *L;
 	const char *text, *p, *end;
@@ -40,48 +33,13 @@ struct number {
 	size_t n;
 };
 
-static int value(struct decoder *d, const struct path *at);
-static int field_value(struct decoder *d, const struct msg_field *f, const struct path *at);
-static int message(struct decoder *d, const struct msg_type *t, const struct path *at);
+static int value(struct decoder *d, const struct lua_path *at);
+static int field_value(struct decoder *d, const struct msg_field *f, const struct lua_path *at);
+static int message(struct decoder *d, const struct msg_type *t, const struct lua_path *at);
 
 /* ---- what went wrong ------------------------------------------------------------------------------------ */
 
-/* Names and values come from strangers: only plain characters of them are shown. */
-static void show(struct buf *b, const char *p, size_t n)
-{
-	for (size_t i = 0; i < n && i < SHOWN_MAX; i++)
-		buf_addch(b, p[i] >= 0x20 && p[i] < 0x7f && p[i] != '"' ? p[i] : '?');
-	if (n > SHOWN_MAX)
-		buf_addstr(b, "...");
-}
-
-static void show_path(struct buf *b, const struct path *at)
-{
-	if (!at)
-		return;
-	show_path(b, at->up);
-	if (at->name) {
-		if (b->len)
-			buf_addch(b, '.');
-		show(b, at->name, at->n);
-	} else {
-		buf_addf(b, "[%zu]", at->index);
-	}
-}
-
-static int __attribute__((format(printf, 3, 4))) fail(struct decoder *d, const struct path *at, const char *fmt, ...)
-{
-	struct buf b = BUF_INIT;
-	char text[160];
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	show_path(&b, at);
-	snprintf(d->why, d->why_size, "%s%s%s", b.len ? buf_cstr(&b) : "", b.len ? ": " : "", text);
-	buf_release(&b);
-	return ERR_BAD_REQUEST;
-}
+#define fail(d, at, ...) lua_path_fail(ERR_BAD_REQUEST, (d)->why, (d)->why_size, at, __VA_ARGS__)
 
 static int fail_syntax(struct decoder *d, const char *expected)
 {
@@ -90,7 +48,7 @@ static int fail_syntax(struct decoder *d, const char *expected)
 	return fail(d, NULL, "not JSON: byte %zu is not %s", (size_t)(d->p - d->text) + 1, expected);
 }
 
-static int fail_type(struct decoder *d, const struct path *at, const char *expected)
+static int fail_type(struct decoder *d, const struct lua_path *at, const char *expected)
 {
 	const char *p = d->p, *end = d->end;
 	struct buf b = BUF_INIT;
@@ -101,7 +59,7 @@ static int fail_type(struct decoder *d, const struct path *at, const char *expec
 		while (p + 1 + n < end && p[1 + n] != '"')
 			n++;
 		buf_addch(&b, '"');
-		show(&b, p + 1, n);
+		lua_path_show(&b, p + 1, n);
 		buf_addch(&b, '"');
 	} else if (*p == '{') {
 		buf_addstr(&b, "an object");
@@ -110,7 +68,7 @@ static int fail_type(struct decoder *d, const struct path *at, const char *expec
 	} else {
 		while (p + n < end && !strchr(",]} \t\r\n", p[n]))
 			n++;
-		show(&b, p, n);
+		lua_path_show(&b, p, n);
 	}
 	int err = fail(d, at, "expected %s, found %s", expected, buf_cstr(&b));
 	buf_release(&b);
@@ -153,7 +111,7 @@ static inline bool is_digit(const struct decoder *d, const char *p)
 	return p < d->end && *p >= '0' && *p <= '9';
 }
 
-static int enter(struct decoder *d, const struct path *at)
+static int enter(struct decoder *d, const struct lua_path *at)
 {
 	if (++d->depth > LUA_JSON_DEPTH)
 		return fail(d, at, "more than %d levels", LUA_JSON_DEPTH);
@@ -239,7 +197,7 @@ static int fraction_and_exponent(struct decoder *d, const char **at, uint64_t *m
 }
 
 /* Reads -?digits[.digits][e[+-]digits]. */
-static int number(struct decoder *d, const struct path *at, struct number *x)
+static int number(struct decoder *d, const struct lua_path *at, struct number *x)
 {
 	const char *p = d->p;
 	uint64_t mantissa = 0;
@@ -301,7 +259,7 @@ static uint32_t cesu8(const char *p, const char *end) /* a pair of 3-byte surrog
 static const unsigned char plain_byte[256] = { [0x20 ... 0x21] = 1, [0x23 ... 0x5b] = 1, [0x5d ... 0x7f] = 1 };
 
 /* d->p is behind the opening quote; afterwards behind the closing one. Escapes are checked when they are written out. */
-static int scan_string(struct decoder *d, const struct path *at, struct raw *out)
+static int scan_string(struct decoder *d, const struct lua_path *at, struct raw *out)
 {
 	const char *p = d->p;
 	out->p = p;
@@ -392,7 +350,7 @@ static ssize_t write_out(const struct raw *s, char *out)
 	return o - out;
 }
 
-static int push_string(struct decoder *d, const struct path *at, const struct raw *s)
+static int push_string(struct decoder *d, const struct lua_path *at, const struct raw *s)
 {
 	if (s->plain) {
 		lua_pushlstring(d->L, s->p, s->n);
@@ -405,7 +363,7 @@ static int push_string(struct decoder *d, const struct path *at, const struct ra
 	return n < 0 ? fail(d, at, "a wrong escape in a string") : 0;
 }
 
-static int string(struct decoder *d, const struct path *at)
+static int string(struct decoder *d, const struct lua_path *at)
 {
 	struct raw s;
 	if (peek(d) != '"')
@@ -440,14 +398,14 @@ static void make(struct decoder *d, struct held *h, unsigned elements, unsigned 
 	h->made = true;
 }
 
-static int fail_twice(struct decoder *d, const struct path *at, const char *name, size_t n)
+static int fail_twice(struct decoder *d, const struct lua_path *at, const char *name, size_t n)
 {
-	struct path here = { at, name, n, 0 };
+	struct lua_path here = { at, name, n, 0 };
 	return fail(d, &here, "given twice");
 }
 
 /* unique: names may have come before, so look. */
-static int flush_members(struct decoder *d, struct held *h, bool unique, const struct path *at)
+static int flush_members(struct decoder *d, struct held *h, bool unique, const struct lua_path *at)
 {
 	lua_State *L = d->L;
 	make(d, h, 0, h->n);
@@ -478,7 +436,7 @@ static void flush_elements(struct decoder *d, struct held *h)
 
 /* ---- untyped -------------------------------------------------------------------------------------------- */
 
-static int member_name(struct decoder *d, const struct path *at, struct raw *name)
+static int member_name(struct decoder *d, const struct lua_path *at, struct raw *name)
 {
 	if (!next_is(d, '"'))
 		return fail_syntax(d, "a member's name in quotes");
@@ -498,7 +456,7 @@ static int more(struct decoder *d, char close)
 	return fail_syntax(d, close == '}' ? "',' or '}'" : "',' or ']'");
 }
 
-static int object(struct decoder *d, const struct path *at)
+static int object(struct decoder *d, const struct lua_path *at)
 {
 	int err = enter(d, at), again = 0;
 	if (err < 0)
@@ -511,7 +469,7 @@ static int object(struct decoder *d, const struct path *at)
 		struct raw name;
 		if ((err = member_name(d, at, &name)) < 0 || (err = push_string(d, at, &name)) < 0)
 			return err;
-		struct path here = { at, name.p, name.n, 0 };
+		struct lua_path here = { at, name.p, name.n, 0 };
 		if ((err = value(d, &here)) < 0)
 			return err;
 		if (++h.n == HELD && (err = flush_members(d, &h, false, at)) < 0)
@@ -524,7 +482,7 @@ static int object(struct decoder *d, const struct path *at)
 }
 
 /* f: the elements' field, or NULL for any values. */
-static int array(struct decoder *d, const struct msg_field *f, const struct path *at)
+static int array(struct decoder *d, const struct msg_field *f, const struct lua_path *at)
 {
 	int err = enter(d, at), again = 0;
 	if (err < 0)
@@ -533,7 +491,7 @@ static int array(struct decoder *d, const struct msg_field *f, const struct path
 	d->p++;
 	if (!next_is(d, ']'))
 		again = 1;
-	for (struct path here = { at, NULL, 0, 1 }; again; here.index++) {
+	for (struct lua_path here = { at, NULL, 0, 1 }; again; here.index++) {
 		if ((err = f ? field_value(d, f, &here) : value(d, &here)) < 0)
 			return err;
 		if (++h.n == HELD)
@@ -548,7 +506,7 @@ static int array(struct decoder *d, const struct msg_field *f, const struct path
 	return 0;
 }
 
-static int value(struct decoder *d, const struct path *at)
+static int value(struct decoder *d, const struct lua_path *at)
 {
 	struct number x;
 	int err;
@@ -586,25 +544,9 @@ static int value(struct decoder *d, const struct path *at)
 
 /* ---- typed ---------------------------------------------------------------------------------------------- */
 
-/* The least and the most of an integer type; unsigned 64-bit ones end where Lua's integers do. */
-static void range(enum msg_field_type type, int64_t *least, int64_t *most)
-{
-	switch (type) {
-	case MSG_INT32:
-	case MSG_SINT32:
-	case MSG_SFIXED32: *least = INT32_MIN, *most = INT32_MAX; break;
-	case MSG_UINT32:
-	case MSG_FIXED32: *least = 0, *most = UINT32_MAX; break;
-	case MSG_UINT64:
-	case MSG_FIXED64: *least = 0, *most = INT64_MAX; break;
-	default: *least = INT64_MIN, *most = INT64_MAX; break;
-	}
-}
-
-static int integer(struct decoder *d, enum msg_field_type type, const struct path *at, int64_t *out)
+static int integer(struct decoder *d, enum msg_field_type type, const struct lua_path *at, int64_t *out)
 {
 	struct number x;
-	int64_t least, most;
 	const char *start = d->p;
 	if (d->p >= d->end || (*d->p != '-' && !is_digit(d, d->p)))
 		return fail_type(d, at, "an integer");
@@ -615,18 +557,17 @@ static int integer(struct decoder *d, enum msg_field_type type, const struct pat
 		x.is_integer = true; /* 1.0 and 1e3 are integers too */
 		x.i = (int64_t)x.d;
 	}
-	range(type, &least, &most);
 	if (!x.is_integer && !x.is_big) {
 		d->p = start;
 		return fail_type(d, at, "an integer");
 	}
-	if (x.is_big || x.i < least || x.i > most)
+	if (x.is_big || !lua_msg_fits(type, x.i))
 		return fail(d, at, "%.*s is out of range", (int)x.n, x.p);
 	*out = x.i;
 	return 0;
 }
 
-static int real(struct decoder *d, enum msg_field_type type, const struct path *at)
+static int real(struct decoder *d, enum msg_field_type type, const struct lua_path *at)
 {
 	struct number x;
 	if (d->p >= d->end || (*d->p != '-' && !is_digit(d, d->p)))
@@ -641,7 +582,7 @@ static int real(struct decoder *d, enum msg_field_type type, const struct path *
 	return 0;
 }
 
-static int bytes(struct decoder *d, const struct path *at)
+static int bytes(struct decoder *d, const struct lua_path *at)
 {
 	int err = string(d, at);
 	if (err < 0)
@@ -657,7 +598,7 @@ static int bytes(struct decoder *d, const struct path *at)
 	return got < 0 ? fail(d, at, "expected base64") : 0;
 }
 
-static int enumeration(struct decoder *d, const struct msg_enum *e, const struct path *at)
+static int enumeration(struct decoder *d, const struct msg_enum *e, const struct lua_path *at)
 {
 	const struct msg_enum_value *v = NULL;
 	const char *start = d->p;
@@ -684,7 +625,7 @@ static int enumeration(struct decoder *d, const struct msg_enum *e, const struct
 }
 
 /* One value of the field's type (for repeated fields: one element). */
-static int field_value(struct decoder *d, const struct msg_field *f, const struct path *at)
+static int field_value(struct decoder *d, const struct msg_field *f, const struct lua_path *at)
 {
 	int64_t i;
 	int err;
@@ -713,19 +654,19 @@ static int field_value(struct decoder *d, const struct msg_field *f, const struc
 }
 
 /* A map's key stands as a string: "17" for 17, "true" for true. */
-static int map_key(struct decoder *d, const struct msg_field *key, const struct raw *name, const struct path *at)
+static int map_key(struct decoder *d, const struct msg_field *key, const struct raw *name, const struct lua_path *at)
 {
 	if (key->type == MSG_STRING)
 		return push_string(d, at, name);
 	struct decoder inner = *d;
-	struct path here = { at, name->p, name->n, 0 };
+	struct lua_path here = { at, name->p, name->n, 0 };
 	inner.p = name->p;
 	inner.end = name->p + name->n;
 	int err = field_value(&inner, key, &here);
 	return err < 0 || inner.p == inner.end ? err : fail(d, &here, "is no key of this map");
 }
 
-static int map(struct decoder *d, const struct msg_type *entry, const struct path *at)
+static int map(struct decoder *d, const struct msg_type *entry, const struct lua_path *at)
 {
 	int err = 0, again = 0;
 	if (peek(d) != '{')
@@ -740,7 +681,7 @@ static int map(struct decoder *d, const struct msg_type *entry, const struct pat
 		struct raw name;
 		if ((err = member_name(d, at, &name)) < 0 || (err = map_key(d, &entry->field[0], &name, at)) < 0)
 			return err;
-		struct path here = { at, name.p, name.n, 0 };
+		struct lua_path here = { at, name.p, name.n, 0 };
 		if ((err = field_value(d, &entry->field[1], &here)) < 0)
 			return err;
 		if (++h.n == HELD && (err = flush_members(d, &h, false, at)) < 0)
@@ -763,13 +704,13 @@ static bool was_seen(const struct seen *s, unsigned index)
 
 /* Required fields that are missing fail, defaults are added. */
 static int complete(struct decoder *d, const struct msg_type *t, const struct seen *seen, struct held *h,
-		    const struct path *at)
+		    const struct lua_path *at)
 {
 	for (unsigned i = 0; (t->required || t->defaults) && i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		if (was_seen(seen, i) || !(f->required || f->has_default))
 			continue;
-		struct path here = { at, f->name, f->name_bytes, 0 };
+		struct lua_path here = { at, f->name, f->name_bytes, 0 };
 		if (f->required)
 			return fail(d, &here, "required, but missing");
 		lua_rawgeti(d->L, d->names, f->id);
@@ -788,7 +729,7 @@ static bool is_dropped(const struct decoder *d, const struct raw *name)
 }
 
 static int field_of(struct decoder *d, const struct msg_type *t, struct seen *seen, struct held *h,
-		    const struct raw *name, const struct path *at)
+		    const struct raw *name, const struct lua_path *at)
 {
 	char copy[128];
 	struct raw plain = *name;
@@ -797,7 +738,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 		plain = (struct raw){ copy, n < 0 ? 0 : (size_t)n, true };
 	}
 	const struct msg_field *f = msg_field_name(t, plain.p, plain.n);
-	struct path here = { at, name->p, name->n, 0 };
+	struct lua_path here = { at, name->p, name->n, 0 };
 	if (!f)
 		return fail(d, &here, "unknown field");
 	if (was_seen(seen, f->index))
@@ -819,7 +760,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 	return ++h->n == HELD ? flush_members(d, h, true, at) : 0;
 }
 
-static int message(struct decoder *d, const struct msg_type *t, const struct path *at)
+static int message(struct decoder *d, const struct msg_type *t, const struct lua_path *at)
 {
 	struct seen seen = { { 0 } };
 	int err, again = 0;

@@ -1,9 +1,7 @@
 /* Lua values to JSON text, and the library json of scripts. Nothing here allocates in Lua: no memory errors. */
 #include <lauxlib.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,11 +12,6 @@
 
 #define KEYS_HELD 16 /* keys sorted on the C stack; more take memory */
 
-struct path {
-	const struct path *up;
-	const char *name; /* NULL: an element */
-	size_t index;     /* from 1 */
-};
 struct encoder {
 	lua_State *L;
 	struct buf *out;
@@ -28,53 +21,21 @@ struct encoder {
 	char *why;
 	size_t why_size;
 };
-struct key {
-	const char *p;
-	size_t n;
-	int at; /* on the Lua stack */
-};
-
-static int put_value(struct encoder *e, int index, const struct path *at);
-static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct path *at);
-static int put_field(struct encoder *e, int index, const struct msg_field *f, const struct path *at);
+static int put_value(struct encoder *e, int index, const struct lua_path *at);
+static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at);
+static int put_field(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at);
 
 /* ---- what went wrong ------------------------------------------------------------------------------------ */
 
-static void show_path(struct buf *b, const struct path *at)
-{
-	if (!at)
-		return;
-	show_path(b, at->up);
-	if (at->name)
-		buf_addf(b, "%s%.60s", b->len ? "." : "", at->name);
-	else
-		buf_addf(b, "[%zu]", at->index);
-}
+#define fail(e, at, ...) lua_path_fail(ERR_FAILED, (e)->why, (e)->why_size, at, __VA_ARGS__)
 
-static int __attribute__((format(printf, 3, 4))) fail(struct encoder *e, const struct path *at, const char *fmt, ...)
+static int fail_type(struct encoder *e, int index, const char *expected, const struct lua_path *at)
 {
 	struct buf b = BUF_INIT;
-	va_list ap;
-	char text[160];
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof text, fmt, ap);
-	va_end(ap);
-	show_path(&b, at);
-	snprintf(e->why, e->why_size, "%s%s%s", b.len ? buf_cstr(&b) : "", b.len ? ": " : "", text);
+	lua_msg_show(e->L, index, &b);
+	fail(e, at, "expected %s, found %s", expected, buf_cstr(&b));
 	buf_release(&b);
 	return ERR_FAILED;
-}
-
-static int fail_type(struct encoder *e, int index, const char *expected, const struct path *at)
-{
-	lua_State *L = e->L;
-	if (lua_type(L, index) == LUA_TSTRING)
-		return fail(e, at, "expected %s, found \"%.40s\"", expected, lua_tostring(L, index));
-	if (lua_isinteger(L, index))
-		return fail(e, at, "expected %s, found %lld", expected, (long long)lua_tointeger(L, index));
-	if (lua_type(L, index) == LUA_TNUMBER)
-		return fail(e, at, "expected %s, found %.17g", expected, lua_tonumber(L, index));
-	return fail(e, at, "expected %s, found a %s", expected, luaL_typename(L, index));
 }
 
 /* ---- text ----------------------------------------------------------------------------------------------- */
@@ -126,14 +87,14 @@ int lua_json_quote(struct buf *out, const char *text, size_t n)
 	return 0;
 }
 
-static int put_string(struct encoder *e, int index, const struct path *at)
+static int put_string(struct encoder *e, int index, const struct lua_path *at)
 {
 	size_t n;
 	const char *p = lua_tolstring(e->L, index, &n);
 	return lua_json_quote(e->out, p, n) < 0 ? fail(e, at, "text that is not UTF-8") : 0;
 }
 
-static int put_real(struct encoder *e, double v, bool single, const struct path *at)
+static int put_real(struct encoder *e, double v, bool single, const struct lua_path *at)
 {
 	if (!isfinite(v))
 		return fail(e, at, "%s is no number in JSON", isnan(v) ? "NaN" : "infinity");
@@ -160,7 +121,7 @@ static void put_name(struct encoder *e, const char *name, size_t n, bool first)
 	e->out->len += (size_t)(o - start);
 }
 
-static int enter(struct encoder *e, const struct path *at)
+static int enter(struct encoder *e, const struct lua_path *at)
 {
 	if (++e->depth > LUA_JSON_DEPTH)
 		return fail(e, at, "a cycle, or more than %d levels", LUA_JSON_DEPTH);
@@ -178,27 +139,15 @@ static const void *mark_of(struct encoder *e, int index)
 	return mark;
 }
 
-/* How many keys the table has, at most limit + 1. */
-static size_t entries(struct encoder *e, int index, size_t limit)
-{
-	size_t n = 0;
-	for (lua_pushnil(e->L); lua_next(e->L, index); lua_pop(e->L, 1))
-		if (++n > limit) {
-			lua_pop(e->L, 2);
-			break;
-		}
-	return n;
-}
-
 /* f: the elements' field, or NULL for any values. holes: nil is written as null. */
-static int put_elements(struct encoder *e, int index, const struct msg_field *f, bool holes, const struct path *at)
+static int put_elements(struct encoder *e, int index, const struct msg_field *f, bool holes, const struct lua_path *at)
 {
 	int err = enter(e, at);
 	if (err < 0)
 		return err;
 	size_t n = lua_rawlen(e->L, index);
 	buf_addch(e->out, '[');
-	for (struct path here = { at, NULL, 1 }; here.index <= n; here.index++) {
+	for (struct lua_path here = { at, NULL, 0, 1 }; here.index <= n; here.index++) {
 		if (here.index > 1)
 			buf_addch(e->out, ',');
 		int type = lua_rawgeti(e->L, index, (lua_Integer)here.index);
@@ -214,82 +163,65 @@ static int put_elements(struct encoder *e, int index, const struct msg_field *f,
 	return 0;
 }
 
-static int by_bytes(const void *a, const void *b)
+static int put_key(struct encoder *e, enum msg_field_type type, const struct lua_key *key, const struct lua_path *at)
 {
-	const struct key *x = a, *y = b;
-	int order = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
-	return order ? order : (x->n > y->n) - (x->n < y->n);
-}
-
-static void sort_keys(struct key *key, size_t n)
-{
-	if (n > KEYS_HELD) {
-		qsort(key, n, sizeof *key, by_bytes);
-		return;
+	if (type == MSG_STRING) {
+		struct lua_path here = { at, key->p, key->n, 0 };
+		return lua_json_quote(e->out, key->p, key->n) < 0 ? fail(e, &here, "a name that is not UTF-8") : 0;
 	}
-	for (size_t i = 1; i < n; i++) {
-		struct key k = key[i];
-		size_t j = i;
-		for (; j && by_bytes(&key[j - 1], &k) > 0; j--)
-			key[j] = key[j - 1];
-		key[j] = k;
-	}
-}
-
-/* Collects the string keys of the table on the Lua stack, sorted. */
-static int collect(struct encoder *e, int index, struct key *key, size_t n, const struct path *at)
-{
-	lua_State *L = e->L;
-	size_t i = 0;
-	if (!lua_checkstack(L, (int)n + 8))
-		return fail(e, at, "an object of %zu members is too big", n);
-	for (lua_pushnil(L); lua_next(L, index);) {
-		lua_pop(L, 1);
-		if (lua_type(L, -1) != LUA_TSTRING)
-			return fail_type(e, -1, "a name as key (sequences have no holes; mark arrays by json.array)",
-					 at);
-		key[i].p = lua_tolstring(L, -1, &key[i].n);
-		key[i++].at = lua_gettop(L);
-		lua_pushvalue(L, -1);
-	}
-	sort_keys(key, n);
+	buf_addch(e->out, '"');
+	if (type == MSG_BOOL)
+		put_word(e, key->i != 0);
+	else
+		buf_addi(e->out, key->i);
+	buf_addch(e->out, '"');
 	return 0;
 }
 
-/* value: the type of each value, or NULL for any. */
-static int put_members(struct encoder *e, int index, struct key *key, size_t n, const struct msg_field *value_field,
-		       const struct path *at)
+/* f: the type of each value, or NULL for any. */
+static int put_members(struct encoder *e, int index, enum msg_field_type type, const struct lua_key *key, size_t n,
+		       const struct msg_field *f, const struct lua_path *at)
 {
 	lua_State *L = e->L;
+	int err = 0;
 	buf_addch(e->out, '{');
-	for (size_t i = 0; i < n; i++) {
-		struct path here = { at, key[i].p, 0 };
+	for (size_t i = 0; err == 0 && i < n; i++) {
+		struct lua_path here = { at, key[i].p ? key[i].p : "[key]", key[i].p ? key[i].n : 5, 0 };
 		if (i)
 			buf_addch(e->out, ',');
-		if (lua_json_quote(e->out, key[i].p, key[i].n) < 0)
-			return fail(e, &here, "a name that is not UTF-8");
+		if ((err = put_key(e, type, &key[i], at)) < 0)
+			return err;
 		buf_addch(e->out, ':');
 		lua_pushvalue(L, key[i].at);
 		lua_rawget(L, index);
-		int err = value_field ? put_field(e, lua_gettop(L), value_field, &here)
-				      : put_value(e, lua_gettop(L), &here);
-		if (err < 0)
-			return err;
+		err = f ? put_field(e, lua_gettop(L), f, &here) : put_value(e, lua_gettop(L), &here);
 		lua_pop(L, 1);
 	}
 	buf_addch(e->out, '}');
-	return 0;
+	return err;
 }
 
-static int put_object(struct encoder *e, int index, size_t n, const struct msg_field *value_field,
-		      const struct path *at)
+static int fail_keys(struct encoder *e, int err, enum msg_field_type type, const struct lua_path *at)
 {
-	struct key held[KEYS_HELD], *key = n > KEYS_HELD ? malloc(n * sizeof *key) : held;
-	int top = lua_gettop(e->L), err = key ? enter(e, at) : fail(e, at, "out of memory");
+	if (err == ERR_NOMEM)
+		return fail(e, at, "an object with too many members");
+	return fail_type(e, -1,
+			 type == MSG_STRING ? "a name as key (sequences have no holes; mark arrays by json.array)"
+			 : type == MSG_BOOL ? "true or false as key"
+					    : "an integer as key",
+			 at);
+}
+
+/* An object whose keys are of the type, sorted. */
+static int put_object(struct encoder *e, int index, enum msg_field_type type, size_t n, const struct msg_field *f,
+		      const struct lua_path *at)
+{
+	struct lua_key held[KEYS_HELD], *key = n > KEYS_HELD ? malloc(n * sizeof *key) : held;
+	int top = lua_gettop(e->L), err = enter(e, at);
+	if (err == 0 && (err = key ? lua_msg_sorted_keys(e->L, index, type, key, n) : ERR_NOMEM) < 0)
+		err = fail_keys(e, err, type, at);
 	if (err == 0)
-		err = collect(e, index, key, n, at);
-	if (err == 0)
-		err = put_members(e, index, key, n, value_field, at);
+		err = put_members(e, index, type, key, n, f, at);
 	if (key != held)
 		free(key);
 	e->depth--;
@@ -297,7 +229,7 @@ static int put_object(struct encoder *e, int index, size_t n, const struct msg_f
 	return err;
 }
 
-static int put_table(struct encoder *e, int index, const struct path *at)
+static int put_table(struct encoder *e, int index, const struct lua_path *at)
 {
 	const void *mark = mark_of(e, index);
 	if (mark && mark == e->array)
@@ -312,13 +244,13 @@ static int put_table(struct encoder *e, int index, const struct path *at)
 	}
 	if (!lua_checkstack(e->L, 10))
 		return fail(e, at, "out of memory");
-	size_t length = lua_rawlen(e->L, index), n = entries(e, index, SIZE_MAX - 1);
+	size_t length = lua_rawlen(e->L, index), n = lua_msg_entries(e->L, index, SIZE_MAX - 1);
 	if (length && n == length)
 		return put_elements(e, index, NULL, false, at);
-	return put_object(e, index, n, NULL, at);
+	return put_object(e, index, MSG_STRING, n, NULL, at);
 }
 
-static int put_value(struct encoder *e, int index, const struct path *at)
+static int put_value(struct encoder *e, int index, const struct lua_path *at)
 {
 	lua_State *L = e->L;
 	switch (lua_type(L, index)) {
@@ -342,23 +274,19 @@ static int put_value(struct encoder *e, int index, const struct path *at)
 
 /* ---- typed ---------------------------------------------------------------------------------------------- */
 
-static int put_integer(struct encoder *e, int index, enum msg_field_type type, const struct path *at)
+static int put_integer(struct encoder *e, int index, enum msg_field_type type, const struct lua_path *at)
 {
 	int exact = 0;
 	lua_Integer v = lua_type(e->L, index) == LUA_TNUMBER ? lua_tointegerx(e->L, index, &exact) : 0;
 	if (!exact)
 		return fail_type(e, index, "an integer", at);
-	bool fits = type == MSG_INT32 || type == MSG_SINT32 || type == MSG_SFIXED32 ? v >= INT32_MIN && v <= INT32_MAX
-		    : type == MSG_UINT32 || type == MSG_FIXED32                     ? v >= 0 && v <= UINT32_MAX
-		    : type == MSG_UINT64 || type == MSG_FIXED64                     ? v >= 0
-										    : true;
-	if (!fits)
+	if (!lua_msg_fits(type, v))
 		return fail(e, at, "%lld is out of range", (long long)v);
 	buf_addi(e->out, v);
 	return 0;
 }
 
-static int put_enum(struct encoder *e, int index, const struct msg_enum *values, const struct path *at)
+static int put_enum(struct encoder *e, int index, const struct msg_enum *values, const struct lua_path *at)
 {
 	size_t n;
 	if (lua_type(e->L, index) != LUA_TSTRING)
@@ -380,7 +308,7 @@ static int put_bytes(struct encoder *e, int index)
 }
 
 /* One value of the field's type (for repeated fields: one element). */
-static int put_field(struct encoder *e, int index, const struct msg_field *f, const struct path *at)
+static int put_field(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
 {
 	lua_State *L = e->L;
 	int type = lua_type(L, index);
@@ -403,79 +331,26 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 	}
 }
 
-/* Keys that are not strings are written as strings: each becomes one first, in numeric order. */
-struct number_key {
-	lua_Integer v;
-};
-
-static int by_value(const void *a, const void *b)
+static int put_map(struct encoder *e, int index, const struct msg_type *entry, const struct lua_path *at)
 {
-	lua_Integer x = ((const struct number_key *)a)->v, y = ((const struct number_key *)b)->v;
-	return (x > y) - (x < y);
-}
-
-static int put_number_map(struct encoder *e, int index, size_t n, const struct msg_type *entry, const struct path *at)
-{
-	lua_State *L = e->L;
-	bool truth = entry->field[0].type == MSG_BOOL;
-	struct number_key *key = malloc(n * sizeof *key + 1);
-	size_t i = 0;
-	int err = key ? enter(e, at) : fail(e, at, "out of memory");
-	for (lua_pushnil(L); err == 0 && lua_next(L, index); lua_pop(L, 1)) {
-		if (truth ? !lua_isboolean(L, -2) : !lua_isinteger(L, -2))
-			err = fail_type(e, -2, truth ? "true or false as key" : "an integer as key", at);
-		else
-			key[i++].v = truth ? lua_toboolean(L, -2) : lua_tointeger(L, -2);
-	}
-	if (err == 0)
-		qsort(key, n, sizeof *key, by_value);
-	buf_addch(e->out, '{');
-	for (i = 0; err == 0 && i < n; i++) {
-		struct path here = { at, "[key]", 0 };
-		buf_addf(e->out, i ? ",\"" : "\"");
-		if (truth)
-			put_word(e, key[i].v != 0), lua_pushboolean(L, key[i].v != 0);
-		else
-			buf_addi(e->out, key[i].v), lua_pushinteger(L, key[i].v);
-		buf_add(e->out, "\":", 2);
-		lua_rawget(L, index);
-		err = put_field(e, lua_gettop(L), &entry->field[1], &here);
-		lua_pop(L, 1);
-	}
-	buf_addch(e->out, '}');
-	free(key);
-	e->depth--;
-	return err;
-}
-
-static int put_map(struct encoder *e, int index, const struct msg_type *entry, const struct path *at)
-{
-	size_t n = entries(e, index, SIZE_MAX - 1);
-	if (entry->field[0].type == MSG_STRING)
-		return put_object(e, index, n, &entry->field[1], at);
-	return put_number_map(e, index, n, entry, at);
+	size_t n = lua_msg_entries(e->L, index, SIZE_MAX - 1);
+	return put_object(e, index, entry->field[0].type, n, &entry->field[1], at);
 }
 
 /* Every key of the table must be a field: a misspelt one would vanish silently. */
-static int check_names(struct encoder *e, int index, const struct msg_type *t, size_t known, const struct path *at)
+static int check_names(struct encoder *e, int index, const struct msg_type *t, size_t known, const struct lua_path *at)
 {
-	lua_State *L = e->L;
-	if (entries(e, index, known) == known)
+	size_t n;
+	if (!lua_msg_stray_key(e->L, index, t, known))
 		return 0;
-	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-		size_t n = 0;
-		const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &n) : NULL;
-		if (!name)
-			return fail_type(e, -2, "the name of a field", at);
-		if (!msg_field_name(t, name, n)) {
-			struct path here = { at, name, 0 };
-			return fail(e, &here, "%s has no such field", t->name);
-		}
-	}
-	return 0;
+	if (lua_type(e->L, -1) != LUA_TSTRING)
+		return fail_type(e, -1, "the name of a field", at);
+	struct lua_path here = { at, lua_tolstring(e->L, -1, &n), 0, 0 };
+	here.n = n;
+	return fail(e, &here, "%s has no such field", t->name);
 }
 
-static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct path *at)
+static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
 	lua_State *L = e->L;
 	size_t known = 0;
@@ -487,7 +362,7 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 	buf_addch(e->out, '{');
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
-		struct path here = { at, f->name, 0 };
+		struct lua_path here = { at, f->name, f->name_bytes, 0 };
 		lua_rawgeti(L, e->names, f->id);
 		int type = lua_rawget(L, index), value = lua_gettop(L);
 		known += type != LUA_TNIL;

@@ -1,6 +1,15 @@
 #include "common/lua_msg.h"
 
 #include <lauxlib.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+
+#define SHOWN_MAX 40 /* bytes of a stranger's word, in a message */
+#define FEW       16 /* keys that are sorted by insertion */
 
 /* The registry's keys are the addresses of these; their values do not matter. */
 static const char names_key = 'n', array_key = 'a', big_key = 'b';
@@ -96,4 +105,157 @@ void lua_msg_push_default(lua_State *L, const struct msg_field *f)
 	case MSG_ENUM: lua_pushstring(L, msg_enum_number(f->enumeration, (int32_t)f->fallback.i)->name); break;
 	default: lua_pushinteger(L, f->fallback.i); break;
 	}
+}
+
+/* ---- messages about messages -------------------------------------------------------------------------------- */
+
+void lua_path_show(struct buf *out, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n && i < SHOWN_MAX; i++)
+		buf_addch(out, p[i] >= 0x20 && p[i] < 0x7f && p[i] != '"' ? p[i] : '?');
+	if (n > SHOWN_MAX)
+		buf_addstr(out, "...");
+}
+
+static void show_path(struct buf *out, const struct lua_path *at)
+{
+	if (!at)
+		return;
+	show_path(out, at->up);
+	if (at->name) {
+		if (out->len)
+			buf_addch(out, '.');
+		lua_path_show(out, at->name, at->n);
+	} else {
+		buf_addf(out, "[%zu]", at->index);
+	}
+}
+
+int lua_path_fail(int err, char *why, size_t why_size, const struct lua_path *at, const char *fmt, ...)
+{
+	struct buf b = BUF_INIT;
+	char text[200];
+	va_list ap;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	show_path(&b, at);
+	snprintf(why, why_size, "%s%s%s", b.len ? buf_cstr(&b) : "", b.len ? ": " : "", text);
+	buf_release(&b);
+	return err;
+}
+
+void lua_msg_show(lua_State *L, int index, struct buf *out)
+{
+	size_t n;
+	if (lua_type(L, index) == LUA_TSTRING) {
+		const char *p = lua_tolstring(L, index, &n);
+		buf_addch(out, '"');
+		lua_path_show(out, p, n);
+		buf_addch(out, '"');
+	} else if (lua_isinteger(L, index)) {
+		buf_addi(out, lua_tointeger(L, index));
+	} else if (lua_type(L, index) == LUA_TNUMBER) {
+		buf_addf(out, "%.17g", lua_tonumber(L, index));
+	} else if (lua_isnoneornil(L, index)) {
+		buf_addstr(out, "nil");
+	} else {
+		buf_addf(out, "a %s", luaL_typename(L, index));
+	}
+}
+
+/* ---- keys and numbers ---------------------------------------------------------------------------------------- */
+
+bool lua_msg_fits(enum msg_field_type type, int64_t v)
+{
+	switch (type) {
+	case MSG_INT32:
+	case MSG_SINT32:
+	case MSG_SFIXED32: return v >= INT32_MIN && v <= INT32_MAX;
+	case MSG_UINT32:
+	case MSG_FIXED32: return v >= 0 && v <= UINT32_MAX;
+	case MSG_UINT64:
+	case MSG_FIXED64: return v >= 0;
+	default: return true;
+	}
+}
+
+size_t lua_msg_entries(lua_State *L, int index, size_t limit)
+{
+	size_t n = 0;
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1))
+		if (++n > limit) {
+			lua_pop(L, 2);
+			break;
+		}
+	return n;
+}
+
+bool lua_msg_stray_key(lua_State *L, int index, const struct msg_type *t, size_t known)
+{
+	if (lua_msg_entries(L, index, known) == known)
+		return false;
+	for (lua_pushnil(L); lua_next(L, index);) {
+		size_t n = 0;
+		lua_pop(L, 1);
+		const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+		if (!name || !msg_field_name(t, name, n))
+			return true;
+	}
+	return false;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+	const struct lua_key *x = a, *y = b;
+	int order = memcmp(x->p, y->p, x->n < y->n ? x->n : y->n);
+	return order ? order : (x->n > y->n) - (x->n < y->n);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const struct lua_key *x = a, *y = b;
+	return (x->i > y->i) - (x->i < y->i);
+}
+
+static void sort_keys(struct lua_key *key, size_t n, int (*order)(const void *a, const void *b))
+{
+	if (n > FEW) {
+		qsort(key, n, sizeof *key, order);
+		return;
+	}
+	for (size_t i = 1; i < n; i++) {
+		struct lua_key k = key[i];
+		size_t j = i;
+		for (; j && order(&key[j - 1], &k) > 0; j--)
+			key[j] = key[j - 1];
+		key[j] = k;
+	}
+}
+
+static bool read_key(lua_State *L, enum msg_field_type type, struct lua_key *key)
+{
+	*key = (struct lua_key){ .at = lua_gettop(L) };
+	if (type == MSG_STRING) {
+		if (lua_type(L, -1) == LUA_TSTRING)
+			key->p = lua_tolstring(L, -1, &key->n);
+		return lua_type(L, -1) == LUA_TSTRING;
+	}
+	key->i = type == MSG_BOOL ? lua_toboolean(L, -1) : lua_tointeger(L, -1);
+	return type == MSG_BOOL ? lua_isboolean(L, -1) : lua_isinteger(L, -1) && lua_msg_fits(type, key->i);
+}
+
+int lua_msg_sorted_keys(lua_State *L, int index, enum msg_field_type type, struct lua_key *key, size_t n)
+{
+	size_t i = 0;
+	if (n > INT32_MAX || !lua_checkstack(L, (int)n + 8))
+		return ERR_NOMEM;
+	for (lua_pushnil(L); lua_next(L, index);) {
+		lua_pop(L, 1);
+		if (!read_key(L, type, &key[i++]))
+			return ERR_FAILED;
+		lua_pushvalue(L, -1);
+	}
+	sort_keys(key, n, type == MSG_STRING ? by_bytes : by_value);
+	return 0;
 }

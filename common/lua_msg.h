@@ -1,6 +1,8 @@
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <lua.h>
+#include "common/buf.h"
 #include "common/msg.h"
 /*
  * lua_msg: what both codecs (lua_json, lua_pb) agree on: how a message looks as a Lua table.
@@ -35,3 +37,38 @@ void lua_msg_push_array(lua_State *L);
 void lua_msg_push_big(lua_State *L);
 /* Pushes the value written as [default = …]. May raise a memory error. */
 void lua_msg_push_default(lua_State *L, const struct msg_field *f);
+
+/* ---- what the codecs share ---------------------------------------------------------------------------------- */
+
+/* Where in a message something is; kept on the C stack. Names may come from strangers: only plain bytes are shown. */
+struct lua_path {
+	const struct lua_path *up;
+	const char *name; /* NULL: an element */
+	size_t n;
+	size_t index; /* from 1 */
+};
+void lua_path_show(struct buf *out, const char *p, size_t n);
+/* Writes "items[3].count: " and the sentence; returns err. */
+int lua_path_fail(int err, char *why, size_t why_size, const struct lua_path *at, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+/* The value at index for a message: "x", 5 or "a table". */
+void lua_msg_show(lua_State *L, int index, struct buf *out);
+
+/* Is v in the range of the integer type? */
+bool lua_msg_fits(enum msg_field_type type, int64_t v);
+/* How many keys the table has, at most limit + 1. Needs 3 free places on the stack; neither allocates nor raises. */
+size_t lua_msg_entries(lua_State *L, int index, size_t limit);
+/* A key of the table that is no field of t (known: how many are) is left on the stack: true; else false. */
+bool lua_msg_stray_key(lua_State *L, int index, const struct msg_type *t, size_t known);
+
+struct lua_key {
+	const char *p; /* of strings */
+	size_t n;
+	int64_t i; /* of integers and booleans */
+	int at;    /* its place on the Lua stack */
+};
+/*
+ * Pushes the n keys of the table, all of the given type (MSG_STRING, MSG_BOOL or an integer), and fills key, sorted.
+ * ERR_NOMEM; ERR_FAILED: a key of another type, left on top of the stack. Never raises.
+ */
+int lua_msg_sorted_keys(lua_State *L, int index, enum msg_field_type type, struct lua_key *key, size_t n);
