@@ -143,3 +143,17 @@ void sim_file_store(struct sim *w, const char *host, const char *path, const voi
 void sim_file_remove(struct sim *w, const char *host, const char *path);
 /* Flips one bit of a file. */
 void sim_file_flip(struct sim *w, const char *host, const char *path, uint64_t offset, unsigned bit);
+
+/* ---- database ------------------------------------------------------------------------------------------ */
+
+/* Runs statements at once, from outside, committed. 0, or the database's error number with its words in sim_db_error. */
+unsigned sim_db_run(struct sim *w, const char *sql);
+const char *sim_db_error(const struct sim *w);
+/* The committed rows of one SELECT: fn per row. Returns rows, or minus the error number. */
+int sim_db_select(struct sim *w, const char *sql, void (*fn)(void *arg, unsigned columns, const char *const *cells),
+		  void *arg);
+/* One integer: the first cell; otherwise if there is none. */
+int64_t sim_db_int(struct sim *w, const char *sql, int64_t otherwise);
+void sim_db_down(struct sim *w, bool on); /* connections are lost, new ones refused; committed data stay */
+void sim_db_hold(struct sim *w, bool on); /* queries are taken but not answered meanwhile */
+uint64_t sim_db_commits(const struct sim *w);

@@ -247,4 +247,4 @@ uint64_t link_delay_ns(struct sim *w, unsigned a, unsigned b);
 struct disk *disk_new(struct sim *w, struct host *h);
 void disk_machine_died(struct disk *d);
 struct db *db_new(struct sim *w);
-void db_links_changed(struct sim *w, bool cut, const char *a, const char *b);
+void db_links_reset(struct sim *w, const char *a, const char *b);

@@ -687,6 +687,7 @@ void sim_link_reset(struct sim *w, const char *a, const char *b)
 		if (matches(w, p->a, p->b, a, b))
 			reset_pipe(p);
 	}
+	db_links_reset(w, a, b);
 }
 
 static void set_refused(struct link *l, uint32_t on, uint32_t q)

@@ -390,6 +390,7 @@ struct sim *sim_new(uint64_t seed)
 	w->slots[0] = 1ull << SIM_WORLD_SLOT;
 	draw_chances(&w->chances, &w->rng_sched);
 	the_world = w;
+	w->db = db_new(w);
 	return w;
 }
 
