@@ -170,7 +170,7 @@ static int put_enum(struct encoder *e, int index, const struct msg_enum *values,
 static int put_value(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
 {
 	lua_State *L = e->L;
-	int64_t v;
+	int64_t v = 0;
 	int err;
 	switch (f->type) {
 	case MSG_DOUBLE:
