@@ -162,6 +162,7 @@ static const char *session_at(lua_State *L, int index, uint64_t *sid)
 {
 	const char *connector;
 
+	index = lua_absindex(L, index);
 	if (!lua_istable(L, index))
 		app_raise(L, "a session was expected, found a %s", luaL_typename(L, index));
 	lua_getfield(L, index, "sid");

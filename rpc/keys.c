@@ -4,24 +4,16 @@
 #include <string.h>
 #include "common/err.h"
 
+/* The first writer wins, and nobody ever sees half a key. */
 static int key_make(struct env *env, const char *path)
 {
 	unsigned char raw[KEY_HEX / 2];
 	char text[KEY_HEX + 1];
-	struct env_file *f;
 
 	env_random(env, raw, sizeof raw);
 	for (size_t i = 0; i < sizeof raw; i++)
 		snprintf(text + 2 * i, 3, "%02x", raw[i]);
-	int err = env_file_open(env, path, ENV_WRITE | ENV_CREATE | ENV_EXCLUSIVE | ENV_PRIVATE, &f);
-
-	if (err < 0)
-		return err;
-	err = env_file_append(f, text, KEY_HEX);
-	if (err == 0)
-		err = env_file_sync(f);
-	env_file_close(f);
-	return err;
+	return env_file_store(env, path, text, KEY_HEX, ENV_EXCLUSIVE | ENV_PRIVATE);
 }
 
 static int key_read(struct env *env, const char *path, char key[KEY_HEX + 1])
