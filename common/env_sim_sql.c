@@ -274,8 +274,8 @@ static struct expr *call(struct parser *p, const char *name)
 	struct expr *e;
 	char op[32];
 	size_t i = 0;
-	for (; i < sizeof(op) - 1 && name[i]; i++)
-		op[i] = (char)toupper((unsigned char)name[i]);
+	for (const char *c = name; *c && i < sizeof(op) - 1; c++)
+		op[i++] = (char)toupper((unsigned char)*c);
 	op[i] = '\0';
 	if (strcmp(op, "VALUES") == 0 || strcmp(op, "VALUE") == 0) {
 		e = node(p, EXPR_VALUES, "", 0);

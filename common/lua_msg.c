@@ -248,7 +248,7 @@ static bool read_key(lua_State *L, enum msg_field_type type, struct lua_key *key
 int lua_msg_sorted_keys(lua_State *L, int index, enum msg_field_type type, struct lua_key *key, size_t n)
 {
 	size_t i = 0;
-	if (n > INT32_MAX || !lua_checkstack(L, (int)n + 8))
+	if (n > INT32_MAX - 8 || !lua_checkstack(L, (int)n + 8))
 		return ERR_NOMEM;
 	for (lua_pushnil(L); lua_next(L, index);) {
 		lua_pop(L, 1);

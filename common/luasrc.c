@@ -38,10 +38,12 @@ static void add_file(struct luasrc *s, const char *name, const char *path, char 
 		s->cap = s->cap ? s->cap * 2 : 16;
 		s->file = realloc(s->file, s->cap * sizeof *s->file);
 	}
-	char *name_copy = strdup(name), *path_copy = strdup(path);
-	if (!s->file || !name_copy || !path_copy)
+	if (!s->file)
 		abort();
-	s->file[s->files++] = (struct luasrc_file){ name_copy, path_copy, text, bytes };
+	struct luasrc_file *f = &s->file[s->files++];
+	*f = (struct luasrc_file){ .name = strdup(name), .path = strdup(path), .text = text, .bytes = bytes };
+	if (!f->name || !f->path)
+		abort();
 }
 
 static int by_name(const void *a, const void *b)

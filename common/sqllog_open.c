@@ -177,7 +177,7 @@ static int take_over(struct sqllog *l, const struct sqllog_options *o, struct sq
 static int recover(struct sqllog *l, const struct sqllog_options *o, char *error, size_t size)
 {
 	struct sqllog_found found = { 0 };
-	struct note before, now;
+	struct note before, now = { 0 };
 	int err = note_load(l, &before, error, size);
 	if (err < 0)
 		return err;
