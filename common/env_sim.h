@@ -157,3 +157,21 @@ int64_t sim_db_int(struct sim *w, const char *sql, int64_t otherwise);
 void sim_db_down(struct sim *w, bool on); /* connections are lost, new ones refused; committed data stay */
 void sim_db_hold(struct sim *w, bool on); /* queries are taken but not answered meanwhile */
 uint64_t sim_db_commits(const struct sim *w);
+
+/* ---- HTTP ---------------------------------------------------------------------------------------------- */
+
+struct sim_http_answer {
+	bool done;
+	int err; /* 0, or ERR_UNAVAILABLE */
+	int status;
+	char *body; /* NUL-ended, freed by sim_http_release */
+	size_t n;
+	char content_type[64];
+};
+/* Sends a request to a process (by name) from outside; fills *a when the answer comes. headers as in env_http_reply. */
+void sim_http_send(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
+		   const char *const *headers, const void *body, size_t n, struct sim_http_answer *a);
+/* Sends and runs the world until the answer is there, at most ms. Returns the status or a negative error. */
+int sim_http(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
+	     const char *const *headers, const void *body, size_t n, uint32_t ms, struct sim_http_answer *a);
+void sim_http_release(struct sim_http_answer *a);

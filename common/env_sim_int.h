@@ -244,6 +244,10 @@ bool loop_handles(const struct env_loop *l, int signo);
 unsigned link_index(struct sim *w, const char *process);
 struct link *link_between(struct sim *w, unsigned a, unsigned b);
 uint64_t link_delay_ns(struct sim *w, unsigned a, unsigned b);
+bool net_is_own_host(const char *host);
+bool net_listens(struct sim *w, const struct host *h, uint16_t port); /* sockets or HTTP */
+uint16_t net_free_port(struct sim *w, struct host *h);
+bool http_listens(struct sim *w, const struct host *h, uint16_t port);
 struct disk *disk_new(struct sim *w, struct host *h);
 void disk_machine_died(struct disk *d);
 struct db *db_new(struct sim *w);

@@ -494,7 +494,7 @@ void env_conn_peer(const struct env_conn *c, char addr[ENV_ADDR_MAX])
 
 /* ---- listening and connecting ------------------------------------------------------------------------------------------------ */
 
-static bool is_own_host(const char *host)
+bool net_is_own_host(const char *host)
 {
 	return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
 }
@@ -507,11 +507,16 @@ static struct env_listener *find_listener(struct sim *w, const struct host *h, u
 	return l;
 }
 
-static uint16_t free_port(struct sim *w, struct host *h)
+bool net_listens(struct sim *w, const struct host *h, uint16_t port)
+{
+	return find_listener(w, h, port, true) || http_listens(w, h, port);
+}
+
+uint16_t net_free_port(struct sim *w, struct host *h)
 {
 	do
 		h->port_next = h->port_next == 60999 ? 32768 : (uint16_t)(h->port_next + 1);
-	while (find_listener(w, h, h->port_next, true));
+	while (net_listens(w, h, h->port_next));
 	return h->port_next;
 }
 
@@ -554,13 +559,13 @@ int env_listen(struct env_loop *loop, const char *host, uint16_t port,
 	struct sim *w = env->w;
 	struct env_listener *l;
 	if (port == 0)
-		port = free_port(w, env->p->host);
-	else if (find_listener(w, env->p->host, port, true))
+		port = net_free_port(w, env->p->host);
+	else if (net_listens(w, env->p->host, port))
 		return ERR_EXISTS;
 	*out = l = w_alloc(sizeof(*l));
 	obj_init(&l->obj, listener_free);
 	l->env = env;
-	l->loopback = is_own_host(host);
+	l->loopback = net_is_own_host(host);
 	l->port = port;
 	l->on_accept = on_accept;
 	l->arg = arg;
@@ -607,7 +612,7 @@ static void connect_to(struct env_conn *c, struct env_listener *l)
 	struct pipe *there = pipe_new(w, c, d);
 	pipe_new(w, d, c);
 	d->peer_host = c->env->p->host;
-	d->peer_port = free_port(w, c->env->p->host);
+	d->peer_port = net_free_port(w, c->env->p->host);
 	l->queue[(l->queue_first + l->queue_n++) % 256] = d;
 	w_note(w, "accept", there->id, l->port);
 	w_say(w, "connection %s -> %s port %u: pipes %llu, %llu", c->env->p->name, l->env->p->name, l->port,
@@ -656,7 +661,7 @@ int env_connect(struct env_loop *loop, const char *host, uint16_t port, const st
 	c->connecting = true;
 	c->port = port;
 	c->peer_port = port;
-	c->peer_host = is_own_host(host) ? env->p->host : w_host(w, host);
+	c->peer_host = net_is_own_host(host) ? env->p->host : w_host(w, host);
 	w_push(w, w_now(w) + link_delay_ns(w, env->p->index, env->p->index), on_syn, &c->obj, 0);
 	*out = c;
 	return 0;

@@ -747,6 +747,120 @@ START_TEST(a_signal_goes_to_its_handler_or_kills)
 }
 END_TEST
 
+/* ---- HTTP --------------------------------------------------------------------------------------------------------------- */
+
+struct web {
+	struct env_loop *loop;
+	struct env_http *http;
+	struct env_http_request *kept;
+	int status, err, again;
+	char body[64];
+};
+
+static void on_request(void *arg, struct env_http_request *r)
+{
+	static const char *const headers[] = { "X-Test: 1", NULL };
+	struct web *web = arg;
+	char text[200];
+	size_t n;
+	const char *body = env_http_body(r, &n), *name = env_http_query(r, "name"), *key = env_http_header(r, "x-key");
+	if (strcmp(env_http_path(r), "/slow") == 0) {
+		web->kept = r;
+		return;
+	}
+	snprintf(text, sizeof(text), "%s %s %s %s %.*s", env_http_method(r), env_http_path(r), name ? name : "-",
+		 key ? key : "-", (int)n, body);
+	env_http_reply(r, 201, "text/plain", headers, text, strlen(text));
+}
+
+static void serves(void *arg, struct env_loop *loop)
+{
+	struct web *web = arg;
+	ck_assert_int_eq(env_http_listen(loop, "0.0.0.0", 8000, on_request, web, &web->http), 0);
+	web->again = env_http_listen(loop, "0.0.0.0", 8000, on_request, web, &web->http);
+}
+
+static void web_main(struct env *env, void *arg)
+{
+	static const struct env_loop_ops ops = { .on_start = serves, .on_turn = never };
+	struct web *web = arg;
+	env_loop_start(env, "web", &ops, web, &web->loop);
+}
+
+static void on_answer(void *arg, const struct env_http_answer *answer)
+{
+	struct web *web = arg;
+	web->err = answer->err;
+	web->status = answer->status;
+	snprintf(web->body, sizeof(web->body), "%s", answer->body);
+}
+
+static void calls(void *arg, struct env_loop *loop)
+{
+	static const char *const headers[] = { "X-Key: k", NULL };
+	ck_assert_int_eq(env_http_call(loop, "10.0.0.1", 8000, "POST", "/a%20b?name=x+%26y&z", headers, "body", 4, 1000,
+				       on_answer, arg),
+			 0);
+}
+
+static void calls_slow(void *arg, struct env_loop *loop)
+{
+	env_http_call(loop, "10.0.0.1", 8000, "GET", "/slow", NULL, NULL, 0, 1000, on_answer, arg);
+}
+
+static void caller_main(struct env *env, void *arg)
+{
+	static const struct env_loop_ops ops = { .on_start = calls, .on_turn = never };
+	struct env_loop *loop;
+	env_loop_start(env, "caller", &ops, arg, &loop);
+}
+
+static void slow_caller_main(struct env *env, void *arg)
+{
+	static const struct env_loop_ops ops = { .on_start = calls_slow, .on_turn = never };
+	struct env_loop *loop;
+	env_loop_start(env, "caller", &ops, arg, &loop);
+}
+
+START_TEST(a_request_reaches_who_listens_and_its_answer_comes_back)
+{
+	struct web server = { .again = 0 }, client = { .err = 1 };
+	struct sim_http_answer answer;
+	sim_process(w, "web", "10.0.0.1", web_main, &server);
+	sim_run_ms(w, 10);
+	ck_assert_int_eq(server.again, ERR_EXISTS);
+	sim_process(w, "caller", "10.0.0.2", caller_main, &client);
+	sim_run_ms(w, 10);
+	ck_assert_int_eq(client.err, 0);
+	ck_assert_int_eq(client.status, 201);
+	ck_assert_str_eq(client.body, "POST /a b x &y k body");
+	ck_assert_int_eq(sim_http(w, "web", 8000, "GET", "/x", NULL, NULL, 0, 1000, &answer), 201);
+	ck_assert_str_eq(answer.body, "GET /x - - ");
+	ck_assert_str_eq(answer.content_type, "text/plain");
+	sim_http_release(&answer);
+}
+END_TEST
+
+START_TEST(a_request_without_an_answer_ends_in_an_error)
+{
+	struct web server = { .again = 0 }, client = { .err = 1 };
+	struct sim_http_answer answer;
+	sim_process(w, "web", "10.0.0.1", web_main, &server);
+	struct sim_process *p = sim_process(w, "caller", "10.0.0.2", slow_caller_main, &client);
+	sim_run_ms(w, 2000);
+	ck_assert_int_eq(client.err, ERR_TIMEOUT);
+	client.err = 1;
+	sim_restart(p);
+	sim_run_ms(w, 10);
+	ck_assert_int_eq(sim_http(w, "web", 8000, "GET", "/slow", NULL, NULL, 0, 5, &answer), ERR_TIMEOUT);
+	sim_kill(sim_find(w, "web"));
+	sim_run_ms(w, 10);
+	ck_assert_int_eq(client.err, ERR_UNAVAILABLE);
+	ck_assert_int_eq(sim_http(w, "web", 8000, "GET", "/x", NULL, NULL, 0, 1000, &answer), ERR_UNAVAILABLE);
+	sim_http_release(&answer);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("env_sim");
@@ -769,6 +883,8 @@ int main(void)
 	tcase_add_test(t, a_process_has_malloc_and_its_family);
 	tcase_add_test(t, who_is_supervised_is_started_again);
 	tcase_add_test(t, a_signal_goes_to_its_handler_or_kills);
+	tcase_add_test(t, a_request_reaches_who_listens_and_its_answer_comes_back);
+	tcase_add_test(t, a_request_without_an_answer_ends_in_an_error);
 	tcase_add_checked_fixture(net, set_up_pair, tear_down);
 	tcase_add_test(net, bytes_arrive_whole_and_in_order_whatever_the_cuts);
 	tcase_add_test(net, connecting_where_nobody_listens_is_unavailable);

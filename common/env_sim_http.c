@@ -1,0 +1,501 @@
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include "common/env_sim_int.h"
+/*
+ * HTTP without its bytes: a request goes to who listens, its answer comes back, each as late as the link is.
+ * One object is both ends: the server's until it has replied, the client's until it has its answer.
+ */
+#define LOOK_AGAIN_NS (20 * 1000000ull)
+
+struct env_http {
+	struct owned owned;
+	struct obj obj;
+	struct env_http *next; /* of the world */
+	struct env_loop *loop;
+	uint16_t port;
+	void (*on_request)(void *arg, struct env_http_request *r);
+	void *arg;
+	struct env_http_request *requests;
+};
+
+struct env_http_request {
+	struct obj obj;
+	struct sim *w;
+	unsigned from, to; /* for the link; to: known when it has arrived */
+	struct host *to_host;
+	uint16_t to_port;
+	char *method, *path;
+	struct text_pair *query, *headers;
+	char *body;
+	size_t n;
+	char peer[ENV_ADDR_MAX];
+	bool flying;
+	/* server */
+	struct ready at_server;
+	struct env_http *http; /* NULL: not there, or replied */
+	struct env_http_request *next, **prev;
+	/* client: a process, or the test */
+	struct owned owned;
+	struct ready at_client;
+	struct env *env;
+	struct sim_http_answer *outside;
+	void (*on_answer)(void *arg, const struct env_http_answer *a);
+	void *arg;
+	bool waited_for;
+	/* answer */
+	int err, status;
+	char *reply, content_type[64];
+	size_t reply_n;
+};
+
+#define CONTAINER(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
+
+/* ---- texts --------------------------------------------------------------------------------------------------- */
+
+static char *copy_bytes(const void *p, size_t n)
+{
+	char *to = w_alloc(n + 1);
+	if (n)
+		memcpy(to, p, n);
+	return to;
+}
+
+static int digit(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+}
+
+static char *decoded(const char *p, size_t n, bool plus)
+{
+	char *text = w_alloc(n + 1), *to = text;
+	for (size_t i = 0; i < n; i++) {
+		if (p[i] == '%' && i + 2 < n && digit(p[i + 1]) >= 0 && digit(p[i + 2]) >= 0) {
+			*to++ = (char)(digit(p[i + 1]) << 4 | digit(p[i + 2]));
+			i += 2;
+		} else {
+			*to++ = plus && p[i] == '+' ? ' ' : p[i];
+		}
+	}
+	return text;
+}
+
+static void add_pair(struct text_pair **list, char *name, char *value)
+{
+	struct text_pair *pair = w_alloc(sizeof(*pair));
+	while (*list)
+		list = &(*list)->next;
+	*pair = (struct text_pair){ .name = name, .value = value };
+	*list = pair;
+}
+
+static void free_pairs(struct text_pair *p)
+{
+	for (struct text_pair *next; p; p = next) {
+		next = p->next;
+		w_free(p->name);
+		w_free(p->value);
+		w_free(p);
+	}
+}
+
+static void parse_query(struct env_http_request *r, const char *query)
+{
+	while (*query) {
+		size_t part = strcspn(query, "&"), name = strcspn(query, "=&");
+		size_t value = name < part ? name + 1 : part;
+		if (part)
+			add_pair(&r->query, decoded(query, name, true), decoded(query + value, part - value, true));
+		query += part + (query[part] == '&');
+	}
+}
+
+static void parse_headers(struct env_http_request *r, const char *const *headers)
+{
+	for (; headers && *headers; headers++) {
+		size_t name = strcspn(*headers, ":"), value = name + ((*headers)[name] == ':');
+		value += strspn(*headers + value, " ");
+		add_pair(&r->headers, copy_bytes(*headers, name),
+			 copy_bytes(*headers + value, strlen(*headers + value)));
+	}
+}
+
+static const char *find_pair(const struct text_pair *p, const char *name, bool any_case)
+{
+	for (; p; p = p->next)
+		if (any_case ? strcasecmp(p->name, name) == 0 : strcmp(p->name, name) == 0)
+			return p->value;
+	return NULL;
+}
+
+/* ---- a request's life ------------------------------------------------------------------------------------------- */
+
+static void request_free(struct obj *o)
+{
+	struct env_http_request *r = CONTAINER(o, struct env_http_request, obj);
+	free_pairs(r->query);
+	free_pairs(r->headers);
+	w_free(r->method);
+	w_free(r->path);
+	w_free(r->body);
+	w_free(r->reply);
+	w_free(r);
+}
+
+static void maybe_over(struct env_http_request *r)
+{
+	if (!r->flying && !r->http && !r->waited_for && !r->obj.dead)
+		obj_kill(&r->obj);
+}
+
+static void leave_server(struct env_http_request *r)
+{
+	if (!r->http)
+		return;
+	*r->prev = r->next;
+	if (r->next)
+		r->next->prev = r->prev;
+	ready_drop(&r->at_server);
+	r->http = NULL;
+}
+
+static void leave_client(struct env_http_request *r)
+{
+	r->waited_for = false;
+	ready_drop(&r->at_client);
+	r->at_client.loop = NULL;
+	if (r->env)
+		owned_drop(&r->owned);
+	r->env = NULL;
+	maybe_over(r);
+}
+
+static void answer_outside(struct env_http_request *r)
+{
+	struct sim_http_answer *a = r->outside;
+	a->err = r->err;
+	a->status = r->status;
+	a->n = r->reply_n;
+	a->body = malloc(r->reply_n + 1);
+	memcpy(a->body, r->reply ? r->reply : "", r->reply_n);
+	a->body[r->reply_n] = '\0';
+	snprintf(a->content_type, sizeof(a->content_type), "%s", r->content_type);
+	a->done = true;
+	leave_client(r);
+}
+
+static void run_answer(struct ready *ready)
+{
+	struct env_http_request *r = CONTAINER(ready, struct env_http_request, at_client);
+	struct env_http_answer a = {
+		.err = r->err, .status = r->status, .body = r->reply ? r->reply : "", .n = r->reply_n
+	};
+	obj_ref(&r->obj);
+	leave_client(r);
+	r->on_answer(r->arg, &a);
+	obj_unref(&r->obj);
+}
+
+static void on_answered(struct sim *w, void *obj, uint64_t n)
+{
+	struct env_http_request *r = CONTAINER(obj, struct env_http_request, obj);
+	(void)n;
+	if (!r->waited_for)
+		return;
+	if (r->err != ERR_TIMEOUT && link_between(w, r->from, r->to)->stalled) {
+		w_push(w, w->now + LOOK_AGAIN_NS, on_answered, obj, 0);
+		return;
+	}
+	w_note(w, "http answer", (uint64_t)r->status, hash_bytes(0, r->reply ? r->reply : "", r->reply_n));
+	w_say(w, "HTTP answer %d (%d) of %zu bytes for %s", r->status, r->err, r->reply_n, r->path);
+	if (r->outside)
+		answer_outside(r);
+	else
+		loop_ready(&r->at_client);
+}
+
+static void send_answer(struct env_http_request *r, int err)
+{
+	r->err = err;
+	w_push(r->w, w_now(r->w) + link_delay_ns(r->w, r->from, r->to), on_answered, &r->obj, 0);
+}
+
+static void on_timeout(struct sim *w, void *obj, uint64_t n)
+{
+	struct env_http_request *r = CONTAINER(obj, struct env_http_request, obj);
+	(void)n;
+	if (!r->waited_for || r->status || r->err)
+		return;
+	r->err = ERR_TIMEOUT;
+	on_answered(w, obj, 0);
+}
+
+/* The server is gone with the request: the client sees its connection end. */
+static void unanswered(struct env_http_request *r)
+{
+	leave_server(r);
+	if (r->waited_for && !r->err && !r->status)
+		send_answer(r, ERR_UNAVAILABLE);
+	maybe_over(r);
+}
+
+static void run_request(struct ready *ready)
+{
+	struct env_http_request *r = CONTAINER(ready, struct env_http_request, at_server);
+	r->http->on_request(r->http->arg, r);
+}
+
+static struct env_http *find_http(struct sim *w, const struct host *h, uint16_t port)
+{
+	struct env_http *http = w->https;
+	while (http && (http->loop->env->p->host != h || http->port != port))
+		http = http->next;
+	return http;
+}
+
+bool http_listens(struct sim *w, const struct host *h, uint16_t port)
+{
+	return find_http(w, h, port) != NULL;
+}
+
+static void on_arrived(struct sim *w, void *obj, uint64_t n)
+{
+	struct env_http_request *r = CONTAINER(obj, struct env_http_request, obj);
+	struct env_http *http = find_http(w, r->to_host, r->to_port);
+	(void)n;
+	r->to = http ? http->loop->env->p->index : r->from;
+	if (link_between(w, r->from, r->to)->stalled || r->to_host->down) {
+		r->flying = r->waited_for;
+		if (r->flying)
+			w_push(w, w->now + LOOK_AGAIN_NS, on_arrived, obj, 0);
+		maybe_over(r);
+		return;
+	}
+	r->flying = false;
+	if (!http || link_between(w, r->from, r->to)->refused) {
+		unanswered(r);
+		return;
+	}
+	w_note(w, "http", r->to_port, hash_bytes(0, r->body, r->n));
+	r->http = http;
+	r->next = http->requests;
+	r->prev = &http->requests;
+	if (r->next)
+		r->next->prev = &r->next;
+	http->requests = r;
+	r->at_server = (struct ready){ .loop = http->loop, .obj = &r->obj, .run = run_request };
+	loop_ready(&r->at_server);
+}
+
+static struct env_http_request *request_new(struct sim *w, unsigned from, struct host *h, uint16_t port,
+					    const char *method, const char *path_and_query, const char *const *headers,
+					    const void *body, size_t n)
+{
+	struct env_http_request *r = w_alloc(sizeof(*r));
+	size_t path = strcspn(path_and_query, "?");
+	obj_init(&r->obj, request_free);
+	r->w = w;
+	r->from = r->to = from;
+	r->to_host = h;
+	r->to_port = port;
+	r->method = w_strdup(method);
+	r->path = decoded(path_and_query, path, false);
+	parse_query(r, path_and_query + path + (path_and_query[path] == '?'));
+	parse_headers(r, headers);
+	r->body = copy_bytes(body, n);
+	r->n = n;
+	r->flying = r->waited_for = true;
+	w_say(w, "HTTP %s %s to %s:%u", method, path_and_query, h->name, port);
+	w_push(w, w_now(w) + link_delay_ns(w, from, from), on_arrived, &r->obj, 0);
+	return r;
+}
+
+/* ---- serving ------------------------------------------------------------------------------------------------------- */
+
+static void http_free(struct obj *o)
+{
+	w_free(CONTAINER(o, struct env_http, obj));
+}
+
+static void http_gone(struct env_http *http)
+{
+	struct env_http **at = &http->loop->env->w->https;
+	while (*at != http)
+		at = &(*at)->next;
+	*at = http->next;
+	for (struct env_http_request *r; (r = http->requests);)
+		unanswered(r);
+	obj_kill(&http->obj);
+}
+
+static void http_died(struct owned *o, bool machine)
+{
+	(void)machine;
+	http_gone(CONTAINER(o, struct env_http, owned));
+}
+
+int env_http_listen(struct env_loop *loop, const char *host, uint16_t port,
+		    void (*on_request)(void *arg, struct env_http_request *r), void *arg, struct env_http **out)
+{
+	struct sim *w = loop->env->w;
+	struct host *h = loop->env->p->host;
+	struct env_http *http;
+	(void)host;
+	assert(env_loop_is_current(loop));
+	if (port == 0)
+		port = net_free_port(w, h);
+	else if (net_listens(w, h, port))
+		return ERR_EXISTS;
+	*out = http = w_alloc(sizeof(*http));
+	obj_init(&http->obj, http_free);
+	http->loop = loop;
+	http->port = port;
+	http->on_request = on_request;
+	http->arg = arg;
+	http->next = w->https;
+	w->https = http;
+	owned_add(loop->env, &http->owned, http_died);
+	return 0;
+}
+
+uint16_t env_http_port(const struct env_http *h)
+{
+	return h->port;
+}
+
+void env_http_close(struct env_http *h)
+{
+	if (!h)
+		return;
+	owned_drop(&h->owned);
+	http_gone(h);
+}
+
+const char *env_http_method(const struct env_http_request *r)
+{
+	return r->method;
+}
+const char *env_http_path(const struct env_http_request *r)
+{
+	return r->path;
+}
+const char *env_http_query(const struct env_http_request *r, const char *name)
+{
+	return find_pair(r->query, name, false);
+}
+const char *env_http_header(const struct env_http_request *r, const char *name)
+{
+	return find_pair(r->headers, name, true);
+}
+
+void env_http_query_each(const struct env_http_request *r, void (*fn)(void *arg, const char *name, const char *value),
+			 void *arg)
+{
+	for (const struct text_pair *p = r->query; p; p = p->next)
+		fn(arg, p->name, p->value);
+}
+
+const void *env_http_body(const struct env_http_request *r, size_t *n)
+{
+	*n = r->n;
+	return r->body;
+}
+
+void env_http_peer(const struct env_http_request *r, char addr[ENV_ADDR_MAX])
+{
+	snprintf(addr, ENV_ADDR_MAX, "%s", r->peer);
+}
+
+void env_http_reply(struct env_http_request *r, int status, const char *content_type, const char *const *headers,
+		    const void *body, size_t n)
+{
+	(void)headers; /* nobody in the simulation asks for them */
+	assert(r->http && env_loop_is_current(r->http->loop));
+	w_spend(r->w, 3000);
+	leave_server(r);
+	if (r->waited_for && !r->err) {
+		r->status = status;
+		r->reply = copy_bytes(body, n);
+		r->reply_n = n;
+		snprintf(r->content_type, sizeof(r->content_type), "%s", content_type ? content_type : "");
+		send_answer(r, 0);
+	}
+	maybe_over(r);
+}
+
+/* ---- calling ---------------------------------------------------------------------------------------------------------- */
+
+static void caller_died(struct owned *o, bool machine)
+{
+	struct env_http_request *r = CONTAINER(o, struct env_http_request, owned);
+	(void)machine;
+	r->env = NULL; /* the list drops it itself */
+	leave_client(r);
+}
+
+int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
+{
+	struct env *env = loop->env;
+	struct sim *w = env->w;
+	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
+	assert(env_loop_is_current(loop));
+	w_spend(w, 5000);
+	struct env_http_request *r = request_new(w, env->p->index, h, port, method, path_and_query, headers, body, n);
+	snprintf(r->peer, sizeof(r->peer), "%.50s:%u", env->p->host->name, net_free_port(w, env->p->host));
+	r->env = env;
+	r->on_answer = on_answer;
+	r->arg = arg;
+	r->at_client = (struct ready){ .loop = loop, .obj = &r->obj, .run = run_answer };
+	owned_add(env, &r->owned, caller_died);
+	w_push(w, w_now(w) + timeout_ms * 1000000ull, on_timeout, &r->obj, 0);
+	return 0;
+}
+
+/* ---- from outside --------------------------------------------------------------------------------------------------------- */
+
+static struct env_http_request *send_outside(struct sim *w, const char *process, uint16_t port, const char *method,
+					     const char *path_and_query, const char *const *headers, const void *body,
+					     size_t n, struct sim_http_answer *a)
+{
+	struct sim_process *p = sim_find(w, process);
+	assert(p && "no simulated process has this name");
+	*a = (struct sim_http_answer){ .done = false };
+	struct env_http_request *r = request_new(w, 1, p->host, port, method, path_and_query, headers, body, n);
+	snprintf(r->peer, sizeof(r->peer), "192.0.2.1:%u", 40000 + (unsigned)(w->seq % 20000));
+	r->outside = a;
+	return r;
+}
+
+void sim_http_send(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
+		   const char *const *headers, const void *body, size_t n, struct sim_http_answer *a)
+{
+	send_outside(w, process, port, method, path_and_query, headers, body, n, a);
+}
+
+static bool is_done(void *arg)
+{
+	return ((struct sim_http_answer *)arg)->done;
+}
+
+int sim_http(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
+	     const char *const *headers, const void *body, size_t n, uint32_t ms, struct sim_http_answer *a)
+{
+	struct env_http_request *r = send_outside(w, process, port, method, path_and_query, headers, body, n, a);
+	obj_ref(&r->obj);
+	if (!sim_until(w, ms, is_done, a)) {
+		a->err = ERR_TIMEOUT;
+		leave_client(r); /* an answer that still comes must not touch the caller's memory */
+	}
+	obj_unref(&r->obj);
+	return a->err < 0 ? a->err : a->status;
+}
+
+void sim_http_release(struct sim_http_answer *a)
+{
+	free(a->body);
+	a->body = NULL;
+}
