@@ -25,8 +25,10 @@ extern const struct service_def gate_service;
 #define GATE_TICKET_MS  86400000ull
 #define GATE_PLACES_MAX 200000
 
+struct gate;
 /* A connector as this gate knows it. */
 struct load {
+	struct gate *gate;
 	char instance[32], host[64], start[24];
 	uint16_t port;
 	unsigned sessions, admitted; /* logged in by its last word; let in by us and not heard of since */
@@ -111,6 +113,7 @@ void queue_entered(struct gate *g, const char *nonce);
 /* ---- load.c */
 void load_init(struct gate *g);
 void load_stop(struct gate *g);
+void load_ask(struct gate *g);            /* asks all of them now; queue_pump comes with each answer */
 struct load *load_least(struct gate *g);  /* NULL: no connector takes players */
 unsigned load_room(const struct gate *g); /* players that still fit */
 

@@ -47,20 +47,13 @@ unsigned load_room(const struct gate *g)
 
 /* ---- asking ------------------------------------------------------------------------------------------------ */
 
-struct question {
-	struct gate *gate;
-	struct load *load;
-};
-
 static void on_load(void *arg, const struct rpc_answer *a)
 {
-	struct question *q = arg;
-	struct gate *g = q->gate;
-	struct load *l = q->load;
+	struct load *l = arg;
+	struct gate *g = l->gate;
 	json_t *o = a->err < 0 ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
 	const char *start = json_string_value(json_object_get(o, "start"));
 
-	free(q);
 	l->asking = false;
 	if (start) {
 		snprintf(l->start, sizeof(l->start), "%s", start);
@@ -75,7 +68,6 @@ static void on_load(void *arg, const struct rpc_answer *a)
 
 static void ask(struct gate *g, struct load *l)
 {
-	struct question *q = calloc(1, sizeof(*q));
 	char body[40];
 	int n = snprintf(body, sizeof(body), "{\"room\":%u}", g->queue ? 0 : load_room(g));
 	struct rpc_call c = {
@@ -85,17 +77,10 @@ static void ask(struct gate *g, struct load *l)
 		.json = true,
 		.timeout_ms = GATE_FRESH_MS,
 		.on_answer = on_load,
-		.arg = q,
+		.arg = l,
 	};
 
-	assert(q);
-	q->gate = g;
-	q->load = l;
-	l->asking = true;
-	if (!rpc_call(g->worker, &c)) {
-		l->asking = false;
-		free(q);
-	}
+	l->asking = rpc_call(g->worker, &c) != 0;
 }
 
 static struct load *load_of(struct gate *g, const char *instance)
@@ -107,6 +92,7 @@ static struct load *load_of(struct gate *g, const char *instance)
 	struct load *l = calloc(1, sizeof(*l));
 	assert(g->load && l);
 	g->load[g->loads++] = l;
+	l->gate = g;
 	snprintf(l->instance, sizeof(l->instance), "%s", instance);
 	return l;
 }
@@ -130,15 +116,20 @@ static void list(struct gate *g)
 	g->sessions = total(g);
 }
 
+void load_ask(struct gate *g)
+{
+	list(g);
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i]->listed && !g->load[i]->asking)
+			ask(g, g->load[i]);
+}
+
 static void on_poll(struct timer *t, uint64_t now)
 {
 	struct gate *g = (struct gate *)((char *)t - offsetof(struct gate, poll));
 
 	(void)now;
-	list(g);
-	for (size_t i = 0; i < g->loads; i++)
-		if (g->load[i]->listed && !g->load[i]->asking)
-			ask(g, g->load[i]);
+	load_ask(g);
 	loop_timer(g->worker->loop, t, GATE_POLL_MS);
 }
 

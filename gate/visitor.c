@@ -252,7 +252,7 @@ static void on_taken(void *arg, const struct rpc_answer *r)
 		refuse(a.visitor, a.id, a.start_ns, ERR_BUSY, "the queue is full");
 	} else {
 		place_attach(p, a.visitor);
-		queue_pump(a.gate);
+		load_ask(a.gate); /* the other gate knew the cluster to be full: this one looks before it admits */
 		answer(a.visitor, a.id, p, a.start_ns);
 	}
 }

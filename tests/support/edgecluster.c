@@ -1,0 +1,467 @@
+#include "tests/support/edgecluster.h"
+#include <arpa/inet.h>
+#include <check.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "connector/connector.h"
+#include "gate/gate.h"
+#include "tests/support/folder.h"
+
+static struct edgecluster *cluster; /* the made-up services find it here */
+
+/* ---- what was asked ------------------------------------------------------------------------------------------- */
+
+static void note(const char *word, const char *uid)
+{
+	pthread_mutex_lock(&cluster->lock);
+	buf_addf(&cluster->asked, "%s %s;", word, uid);
+	pthread_mutex_unlock(&cluster->lock);
+	flag_raise(&cluster->asks);
+}
+
+unsigned edgecluster_count(struct edgecluster *c, const char *words)
+{
+	unsigned n = 0;
+
+	pthread_mutex_lock(&c->lock);
+	for (const char *at = buf_cstr(&c->asked); (at = strstr(at, words)); at++)
+		n++;
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+bool edgecluster_asked(struct edgecluster *c, const char *words)
+{
+	for (;;) {
+		unsigned long seen = flag_count(&c->asks);
+		if (edgecluster_count(c, words))
+			return true;
+		if (!flag_wait(&c->asks, seen + 1))
+			return false;
+	}
+}
+
+/* ---- the made-up services ----------------------------------------------------------------------------------------- */
+
+static json_t *object(const struct rpc_request *r)
+{
+	json_t *o = json_loadb(r->body.p, r->body.n, 0, NULL);
+
+	ck_assert_ptr_nonnull(o);
+	return o;
+}
+
+static const char *text(const json_t *o, const char *name)
+{
+	const char *t = json_string_value(json_object_get(o, name));
+
+	return t ? t : "";
+}
+
+static void answer(struct rpc_request *r, const char *json)
+{
+	if (r->handle)
+		rpc_answer_ok(r->worker, r->handle, span_of(json, strlen(json)), NULL, 0);
+}
+
+static void keep(struct rpc_request *r, const char *json)
+{
+	cluster->held_worker = r->worker;
+	cluster->held = r->handle;
+	snprintf(cluster->held_answer, sizeof(cluster->held_answer), "%s", json);
+	note("held", "it");
+}
+
+/* Whether the nonce is the uid's; then it is used. Made new in any case. */
+static bool nonce_turn(const char *uid, const char *nonce, char out[32])
+{
+	size_t i = 0;
+
+	while (i < 63 && *cluster->login[i].uid && strcmp(cluster->login[i].uid, uid) != 0)
+		i++;
+	bool fits = strcmp(cluster->login[i].nonce, nonce) == 0;
+	snprintf(cluster->login[i].uid, sizeof(cluster->login[i].uid), "%s", uid);
+	snprintf(cluster->login[i].nonce, sizeof(cluster->login[i].nonce), "n%llu",
+		 (unsigned long long)++cluster->logins);
+	snprintf(out, 32, "%s", cluster->login[i].nonce);
+	return fits;
+}
+
+static void on_login(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r);
+	const char *uid = text(o, "uid"), *resume = text(o, "resume");
+	char json[256], nonce[32], role[128] = "null";
+
+	(void)arg;
+	note(json_is_true(json_object_get(o, "guest")) ? "login-guest" : "login", uid);
+	bool fits = nonce_turn(uid, resume, nonce);
+	if (strncmp(uid, "none", 4) != 0)
+		snprintf(role, sizeof(role), "{\"id\":1,\"name\":\"%s\",\"gold\":1000}", uid);
+	snprintf(json, sizeof(json), "{\"role\":%s,\"resume\":\"%s\",\"resumed\":%s}", role, nonce,
+		 *resume ? "true" : "false");
+	if (strncmp(uid, "living", 6) == 0)
+		answer(r, "{\"refused\":true,\"message\":\"already here\"}");
+	else if (strncmp(uid, "denied", 6) == 0 || (*resume && !fits))
+		rpc_answer_err(r->worker, r->handle, ERR_DENIED, EFFECT_NONE, "not you");
+	else if (strncmp(uid, "slow", 4) == 0)
+		keep(r, json);
+	else
+		answer(r, json);
+	json_decref(o);
+}
+
+static void on_logout(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r);
+
+	(void)arg;
+	note("logout", text(o, "uid"));
+	answer(r, "{}");
+	json_decref(o);
+}
+
+static void on_announce(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r), *one;
+	size_t i;
+
+	(void)arg;
+	for (i = 0; (one = json_array_get(json_object_get(o, "online"), i)); i++) note("announce", text(one, "uid"));
+	if (json_is_true(json_object_get(o, "last")))
+		note("announced", text(o, "connector"));
+	answer(r, "{}");
+	json_decref(o);
+}
+
+static void on_add(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r), *member = json_object_get(o, "member");
+	char json[300];
+
+	(void)arg;
+	note("add", text(member, "uid"));
+	note("room", text(o, "rid"));
+	snprintf(json, sizeof(json), "{\"users\":[\"%s\",\"other\"]}", text(member, "name"));
+	answer(r, json);
+	json_decref(o);
+}
+
+static void on_remove(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r);
+
+	(void)arg;
+	note("remove", text(o, "uid"));
+	answer(r, "{}");
+	json_decref(o);
+}
+
+static void on_scene_enter(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r);
+	char value[24], json[64];
+	int scene = (int)json_integer_value(json_object_get(o, "scene"));
+	struct rpc_attr attr = { .name = span_of("scene", 5) };
+
+	(void)arg;
+	cluster->sid = r->sid;
+	snprintf(cluster->connector_id, sizeof(cluster->connector_id), "%s", r->instance);
+	attr.value = span_of(value, (size_t)snprintf(value, sizeof(value), "%d", scene));
+	snprintf(json, sizeof(json), "{\"code\":200,\"scene\":%d}", scene);
+	if (scene == 99)
+		keep(r, json);
+	else
+		rpc_answer_ok(r->worker, r->handle, span_of(json, strlen(json)), &attr, 1);
+	json_decref(o);
+}
+
+static void on_move(void *arg, struct rpc_request *r)
+{
+	char json[200];
+
+	(void)arg;
+	snprintf(json, sizeof(json), "{\"code\":200,\"key\":\"%.*s\",\"uid\":\"%.*s\"}", (int)r->key.n, r->key.p,
+		 (int)r->uid.n, r->uid.p);
+	answer(r, json);
+}
+
+static void on_attack(void *arg, struct rpc_request *r)
+{
+	(void)arg;
+	rpc_answer_err(r->worker, r->handle, ERR_FAILED, EFFECT_UNKNOWN, "the handler \"raised\"");
+}
+
+static void on_echo(void *arg, struct rpc_request *r)
+{
+	(void)arg;
+	rpc_answer_ok(r->worker, r->handle, r->body, NULL, 0);
+}
+
+static void on_verify(void *arg, struct rpc_request *r)
+{
+	json_t *o = object(r);
+	char json[100];
+
+	(void)arg;
+	snprintf(json, sizeof(json), "{\"uid\":\"%s:%s\"}", text(o, "platform"), text(o, "account"));
+	if (strcmp(text(o, "credential"), "good") == 0)
+		answer(r, json);
+	else
+		rpc_answer_err(r->worker, r->handle, ERR_DENIED, EFFECT_NONE, "the credential is wrong");
+	json_decref(o);
+}
+
+static int made_up_start(struct worker *w)
+{
+	static const struct {
+		const char *name;
+		rpc_handler *fn;
+	} all[] = {
+		{ "role.roleRemote.login", on_login },       { "role.roleRemote.logout", on_logout },
+		{ "role.roleRemote.announce", on_announce }, { "chat.chatRemote.add", on_add },
+		{ "chat.chatRemote.remove", on_remove },     { "scene.sceneHandler.enter", on_scene_enter },
+		{ "scene.sceneHandler.move", on_move },      { "scene.sceneHandler.attack", on_attack },
+		{ "scene.sceneHandler.echo", on_echo },      { "platform.platformRemote.verify", on_verify },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		const struct msg_method *m = schema_method(w->service->schema, all[i].name, strlen(all[i].name));
+		ck_assert_ptr_nonnull(m);
+		if (strcmp(m->service, w->service->def->name) == 0)
+			rpc_handle(w, m, all[i].fn, NULL);
+	}
+	return 0;
+}
+
+static const struct service_def role_def = { .name = "role", .worker_start = made_up_start };
+static const struct service_def chat_def = { .name = "chat", .worker_start = made_up_start };
+static const struct service_def scene_def = { .name = "scene", .worker_start = made_up_start };
+static const struct service_def platform_def = { .name = "platform", .worker_start = made_up_start };
+
+static void release(void *arg)
+{
+	struct edgecluster *c = arg;
+	struct rpc_attr attr = { .name = span_of("scene", 5), .value = span_of("99", 2) };
+	bool scene = c->held_worker == c->scene->worker[0];
+
+	rpc_answer_ok(c->held_worker, c->held, span_of(c->held_answer, strlen(c->held_answer)), &attr, scene);
+}
+
+void edgecluster_release(struct edgecluster *c)
+{
+	ck_assert(edgecluster_asked(c, "held it;"));
+	loop_call(c->held_worker->loop, release, c);
+}
+
+/* ---- calls to the connectors --------------------------------------------------------------------------------------- */
+
+struct wish {
+	struct edgecluster *c;
+	const char *method, *connector, *route;
+	int worker;
+	const char *json;
+	struct buf bytes;
+	struct flag done;
+	char answer[512];
+};
+
+static void wish_answered(void *arg, const struct rpc_answer *a)
+{
+	struct wish *w = arg;
+
+	if (a->err < 0)
+		snprintf(w->answer, sizeof(w->answer), "%s", err_word(a->err));
+	else
+		snprintf(w->answer, sizeof(w->answer), "%.*s", (int)a->body.n, a->body.p);
+	flag_raise(&w->done);
+}
+
+static void wish_call(void *arg)
+{
+	struct wish *w = arg;
+	struct service *s = w->c->scene;
+	struct rpc_call call = {
+		.method = schema_method(s->schema, w->method, strlen(w->method)),
+		.to = { .instance = w->connector, .worker = w->worker },
+		.json = w->json != NULL,
+		.body = w->json ? span_of(w->json, strlen(w->json)) : span_of(w->bytes.data, w->bytes.len),
+		.on_answer = wish_answered,
+		.arg = w,
+	};
+
+	rpc_call(s->worker[0], &call);
+}
+
+static void wish_do(struct wish *w)
+{
+	flag_init(&w->done);
+	loop_call(w->c->scene->worker[0]->loop, wish_call, w);
+	ck_assert(flag_wait(&w->done, 1));
+	buf_release(&w->bytes);
+}
+
+const char *edgecluster_call(struct edgecluster *c, const char *method, const char *connector, uint64_t sid,
+			     const char *json)
+{
+	static struct wish w;
+
+	w = (struct wish){ .c = c, .method = method, .connector = connector, .worker = (int)(sid >> 48), .json = json };
+	wish_do(&w);
+	return w.answer;
+}
+
+static void field_add(struct buf *b, unsigned number, const void *p, size_t n)
+{
+	ck_assert_uint_lt(n, 128);
+	buf_addch(b, (char)(number << 3 | 2));
+	buf_addch(b, (char)n);
+	buf_add(b, p, n);
+}
+
+void edgecluster_push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
+		      const char *body)
+{
+	struct wish w = { .c = c,
+			  .method = "connector.connectorRemote.push",
+			  .connector = connector,
+			  .worker = (int)(sids[0] >> 48) };
+
+	field_add(&w.bytes, 1, sids, n * 8);
+	field_add(&w.bytes, 2, route, strlen(route));
+	field_add(&w.bytes, 3, body, strlen(body));
+	wish_do(&w);
+	ck_assert_str_eq(w.answer, "");
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------- */
+
+static uint16_t free_port(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t n = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+	close(fd);
+	return ntohs(a.sin_port);
+}
+
+static void row(struct buf *b, const char *id, const char *service, uint16_t client)
+{
+	buf_addf(b, "{ id = \"%s\", service = \"%s\", client = %u, rpc = %u, http = 0 },\n", id, service, client,
+		 free_port());
+}
+
+static void config_write(struct edgecluster *c, const struct edgecluster_options *o)
+{
+	struct buf b = BUF_INIT;
+	char root[512], path[600];
+
+	ck_assert_ptr_nonnull(getcwd(root, sizeof(root)));
+	buf_addstr(&b, "local c = { instances = {\n");
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "gate-%d", i + 1);
+		if (i == 0 || o->two_gates)
+			row(&b, path, "gate", c->gate_port[i] = free_port());
+		snprintf(path, sizeof(path), "connector-%d", i + 1);
+		row(&b, path, "connector", c->connector_port[i] = free_port());
+	}
+	row(&b, "role-1", "role", 0);
+	row(&b, "chat-1", "chat", 0);
+	row(&b, "scene-1", "scene", 0);
+	row(&b, "platform-1", "platform", 0);
+	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/loquat.desc\" },\n", c->dir, root);
+	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
+	buf_addf(&b, "%s\n", o->lua ? o->lua : "");
+	buf_addstr(&b, "}\nfor _, name in ipairs { \"gate\", \"connector\" } do\n  c[name] = c[name] or {}\n");
+	buf_addf(&b, "  c[name].threads = %u\nend\nreturn c\n", o->threads ? o->threads : 1);
+	folder_write(c->dir, "cluster.lua", b.data, b.len);
+	buf_release(&b);
+}
+
+static void start(struct edgecluster *c, const struct service_def *def, const char *instance, struct service **out)
+{
+	struct service_options o = { .config_file = c->config, .instance = instance };
+	char error[600] = "";
+
+	ck_assert_msg(service_start(c->env, def, &o, error, sizeof(error), out) == 0, "%s: %s", instance, error);
+}
+
+void edgecluster_begin(struct edgecluster *c, struct service **s, const char *instance)
+{
+	static const struct service_def *const all[] = { &role_def,     &chat_def,     &scene_def,
+							 &platform_def, &gate_service, &connector_service };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (strncmp(all[i]->name, instance, strlen(all[i]->name)) == 0)
+			start(c, all[i], instance, s);
+}
+
+void edgecluster_end(struct edgecluster *c, struct service **s)
+{
+	(void)c;
+	if (!*s)
+		return;
+	service_stop(*s);
+	loop_join((*s)->control); /* its thread ends when all has ended; Check's limit bounds the wait */
+	service_free(*s);
+	*s = NULL;
+}
+
+static void wait_ready(struct service *s)
+{
+	for (int i = 0; i < 10000 && atomic_load(&s->state) != SERVICE_READY; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	ck_assert_msg(atomic_load(&s->state) == SERVICE_READY, "%s is not ready: %s", s->id, service_failure(s));
+}
+
+void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *o)
+{
+	memset(c, 0, sizeof(*c));
+	cluster = c;
+	pthread_mutex_init(&c->lock, NULL);
+	flag_init(&c->asks);
+	char *dir = folder_new();
+	snprintf(c->dir, sizeof(c->dir), "%s", dir);
+	free(dir);
+	snprintf(c->config, sizeof(c->config), "%s/cluster.lua", c->dir);
+	config_write(c, o);
+	c->env = env_new();
+	edgecluster_begin(c, &c->role, "role-1");
+	edgecluster_begin(c, &c->chat, "chat-1");
+	edgecluster_begin(c, &c->scene, "scene-1");
+	edgecluster_begin(c, &c->platform, "platform-1");
+	edgecluster_begin(c, &c->connector[0], "connector-1");
+	edgecluster_begin(c, &c->connector[1], "connector-2");
+	edgecluster_begin(c, &c->gate[0], "gate-1");
+	if (o->two_gates)
+		edgecluster_begin(c, &c->gate[1], "gate-2");
+	wait_ready(c->gate[0]);
+	if (o->two_gates)
+		wait_ready(c->gate[1]);
+	wait_ready(c->connector[0]);
+	wait_ready(c->connector[1]);
+	ck_assert(edgecluster_asked(c, "announced connector-1;"));
+	ck_assert(edgecluster_asked(c, "announced connector-2;"));
+}
+
+void edgecluster_stop(struct edgecluster *c)
+{
+	struct service **all[] = { &c->gate[0], &c->gate[1], &c->connector[0], &c->connector[1],
+				   &c->role,    &c->chat,    &c->scene,        &c->platform };
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		edgecluster_end(c, all[i]);
+	env_free(c->env);
+	buf_release(&c->asked);
+	folder_free(strdup(c->dir));
+}

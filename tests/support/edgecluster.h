@@ -1,0 +1,61 @@
+#pragma once
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/buf.h"
+#include "rpc/service.h"
+#include "tests/support/flag.h"
+/*
+ * edgecluster: gate and connectors as they are, in the test's process, on free ports, before services that are
+ * made up here: role, chat, scene, platform answer what a test wants, and write down what they were asked.
+ *
+ * Threads: the test's own. Memory: one at a time; edgecluster_stop frees. Trouble at the start fails the test.
+ *
+ * What the made-up role answers goes by the uid's begin: "living…" an older connection lives; "slow…" after
+ * edgecluster_release; "denied…" an error; "none…" no role; else a role of that name. A login with a resume nonce
+ * that the last login of this uid was given has resumed = true; with another one it is denied.
+ * The made-up scene: enter {scene} sets the attribute "scene", after edgecluster_release when the scene is 99; move
+ * answers the key it was routed by; echo the same; attack fails as a handler that raised.
+ */
+struct edgecluster {
+	struct env *env;
+	char dir[320], config[340];
+	struct service *gate[2], *connector[2], *role, *chat, *scene, *platform;
+	uint16_t gate_port[2], connector_port[2];
+	/* what the made-up services were asked: "login alice;logout alice;…", newest last */
+	pthread_mutex_t lock;
+	struct buf asked;
+	struct flag asks;
+	/* the last session that spoke to the scene */
+	uint64_t sid;
+	char connector_id[32];
+	/* a request that waits for edgecluster_release */
+	struct worker *held_worker;
+	uint64_t held;
+	char held_answer[256];
+	uint64_t logins;
+	struct {
+		char uid[65], nonce[32];
+	} login[64];
+};
+
+struct edgecluster_options {
+	unsigned threads; /* of gate and connectors; 0: 1 */
+	const char *lua;  /* more tables of the configuration: "gate = {players_max = 2}," */
+	bool two_gates;
+};
+void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *o);
+void edgecluster_stop(struct edgecluster *c);
+/* Waits until the words stand in what was asked. */
+bool edgecluster_asked(struct edgecluster *c, const char *words);
+unsigned edgecluster_count(struct edgecluster *c, const char *words); /* how often they stand there now */
+void edgecluster_release(struct edgecluster *c); /* answers the request that waits; waits for it to come first */
+/* Ends a made-up service or starts it anew. */
+void edgecluster_end(struct edgecluster *c, struct service **s);
+void edgecluster_begin(struct edgecluster *c, struct service **s, const char *instance);
+/* A call by the made-up scene to the connector's worker that holds the session; JSON. Returns its answer's body. */
+const char *edgecluster_call(struct edgecluster *c, const char *method, const char *connector, uint64_t sid,
+			     const char *json);
+/* A push by the made-up scene, as Lua's app.push writes it. */
+void edgecluster_push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
+		      const char *body);

@@ -1,0 +1,659 @@
+/*
+ * The edge as players meet it: gate and connectors on real sockets, with 1 and with 3 workers, before services made
+ * up by tests/support/edgecluster.
+ */
+#include <check.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "common/token.h"
+#include "tests/support/edgecluster.h"
+#include "tests/support/wireclient.h"
+
+#define ENTER  "connector.entryHandler.enter"
+#define RESUME "connector.entryHandler.resume"
+#define ECHO   "connector.entryHandler.echo"
+#define QUERY  "gate.gateHandler.queryEntry"
+
+static struct edgecluster cluster;
+static const unsigned threads[] = { 1, 3 }; /* by _i */
+
+static void begin(int i, const char *lua)
+{
+	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i], .lua = lua });
+}
+
+static void end(void)
+{
+	edgecluster_stop(&cluster);
+}
+
+static void expect(const char *answer, const char *part)
+{
+	ck_assert_msg(answer && strstr(answer, part), "%s is not in %s", part, answer ? answer : "(closed)");
+}
+
+/* The text of a member of the answer; valid until the next call. */
+static const char *member(const char *answer, const char *name)
+{
+	static char text[2][800];
+	static int turn;
+	json_t *o = json_loads(answer ? answer : "", 0, NULL), *v = json_object_get(o, name);
+	char *out = text[turn ^= 1];
+
+	if (json_is_integer(v))
+		snprintf(out, 800, "%lld", (long long)json_integer_value(v));
+	else
+		snprintf(out, 800, "%s", json_string_value(v) ? json_string_value(v) : "");
+	json_decref(o);
+	return out;
+}
+
+static const char *enter_guest(struct wireclient *c, int connector, const char *name)
+{
+	char body[200];
+
+	wireclient_ready(c, cluster.connector_port[connector], false);
+	snprintf(body, sizeof(body), "{\"username\":\"%s\",\"rid\":\"lobby\"}", name);
+	return wireclient_ask(c, ENTER, body);
+}
+
+/* Asks the gate; retried while no connector has told it how full it is. */
+static const char *query(struct wireclient *gate, int i, const char *body)
+{
+	const char *answer;
+
+	wireclient_ready(gate, cluster.gate_port[i], false);
+	for (;;) {
+		answer = wireclient_ask(gate, QUERY, body);
+		if (!answer || !strstr(answer, "\"code\":503"))
+			return answer;
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	}
+}
+
+static void enter_by_gate(struct wireclient *c, const char *query_body, char token[TOKEN_MAX])
+{
+	struct wireclient gate;
+	char body[TOKEN_MAX + 40];
+	const char *way = query(&gate, 0, query_body);
+
+	expect(way, "\"code\":200");
+	snprintf(token, TOKEN_MAX, "%s", member(way, "token"));
+	wireclient_ready(c, (uint16_t)atoi(member(way, "port")), true);
+	wireclient_close(&gate);
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", token);
+	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
+}
+
+/* ---- logging in */
+
+START_TEST(a_guest_enters_by_the_gates_token)
+{
+	struct wireclient gate, c;
+	char body[TOKEN_MAX + 40];
+	begin(_i, NULL);
+	const char *way = query(&gate, 0, "{\"uid\":\"alice\"}");
+	ck_assert_str_eq(member(way, "host"), "127.0.0.1");
+	ck_assert_str_eq(member(way, "uid"), "alice");
+	snprintf(body, sizeof(body), "{\"token\":\"%s\",\"username\":\"alice\",\"rid\":\"r1\"}", member(way, "token"));
+	wireclient_ready(&c, (uint16_t)atoi(member(way, "port")), true);
+	const char *answer = wireclient_ask(&c, ENTER, body);
+	expect(answer,
+	       "{\"code\":200,\"uid\":\"alice\",\"role\":{\"id\":1,\"name\":\"alice\",\"gold\":1000},\"users\":[\"alice\",\"other\"],"
+	       "\"resume\":\"");
+	expect(answer, "\"resumed\":false}");
+	ck_assert(edgecluster_asked(&cluster, "login alice;add alice;room r1;"));
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"x\":1,\"y\":[]}"), "{\"x\":1,\"y\":[]}");
+	wireclient_close(&c);
+	wireclient_close(&gate);
+	ck_assert(edgecluster_asked(&cluster, "remove alice;"));
+	ck_assert(edgecluster_asked(&cluster, "logout alice;"));
+	end();
+}
+END_TEST
+
+START_TEST(a_token_is_good_once_and_for_its_player)
+{
+	struct wireclient gate, c;
+	char token[TOKEN_MAX], body[TOKEN_MAX + 60];
+	begin(_i, NULL);
+	const char *way = query(&gate, 0, "{\"uid\":\"bob\"}");
+	snprintf(token, sizeof(token), "%s", member(way, "token"));
+	uint16_t port = (uint16_t)atoi(member(way, "port"));
+	uint16_t other = port == cluster.connector_port[0] ? cluster.connector_port[1] : cluster.connector_port[0];
+	/* not here */
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", token);
+	wireclient_ready(&c, other, false);
+	expect(wireclient_ask(&c, ENTER, body), "\"error\":\"denied\"");
+	wireclient_close(&c);
+	/* not another's */
+	wireclient_ready(&c, port, false);
+	snprintf(body, sizeof(body), "{\"token\":\"%s\",\"username\":\"eve\"}", token);
+	expect(wireclient_ask(&c, ENTER, body), "\"error\":\"bad_request\"");
+	/* a changed one */
+	snprintf(body, sizeof(body), "{\"token\":\"A%s\"}", token);
+	expect(wireclient_ask(&c, ENTER, body), "\"error\":\"denied\"");
+	/* itself */
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", token);
+	expect(wireclient_ask(&c, ENTER, body), "\"code\":200");
+	wireclient_close(&c);
+	/* and not again, on whatever worker */
+	for (int i = 0; i < 3; i++) {
+		wireclient_ready(&c, port, false);
+		expect(wireclient_ask(&c, ENTER, body), "this token has been used");
+		wireclient_close(&c);
+	}
+	wireclient_close(&gate);
+	end();
+}
+END_TEST
+
+START_TEST(an_account_enters_by_its_platforms_credential)
+{
+	struct wireclient gate, c;
+	char token[TOKEN_MAX];
+	begin(_i, NULL);
+	expect(query(&gate, 0, "{\"platform\":\"demo\",\"account\":\"none1\",\"credential\":\"bad\"}"),
+	       "\"error\":\"denied\"");
+	expect(wireclient_ask(&gate, QUERY, "{\"platform\":\"demo\",\"account\":\"x\"}"), "\"error\":\"bad_request\"");
+	wireclient_close(&gate);
+	enter_by_gate(&c, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}", token);
+	ck_assert(edgecluster_asked(&cluster, "login demo:x;"));
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_second_login_of_a_living_name_is_answered_as_in_pomelos_chat)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	ck_assert_str_eq(enter_guest(&c, 0, "living1"), "{\"code\":500,\"error\":true,\"message\":\"already here\"}");
+	/* the connection may try again */
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"carol\"}"), "\"code\":200");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(wrong_login_requests_say_what_is_wrong)
+{
+	static const struct {
+		const char *route, *body, *part;
+	} wrong[] = {
+		{ ENTER, "{}", "token or username" },
+		{ ENTER, "[]", "no JSON object" },
+		{ ENTER, "garbage", "no JSON object" },
+		{ ENTER, "", "token or username" },
+		{ ENTER, "{\"username\":7}", "username: expected a string" },
+		{ ENTER, "{\"username\":\"a\",\"colour\":\"red\"}", "colour: there is no such field" },
+		{ ENTER, "{\"username\":\"a*b\"}", "username: 1 to 64" },
+		{ ENTER, "{\"username\":\"a:b\"}", "username: 1 to 64" },
+		{ ENTER, "{\"username\":\"a\\u0007\"}", "username: 1 to 64" },
+		{ ENTER, "{\"username\":\"\"}", "username: 1 to 64" },
+		{ ENTER, "{\"username\":\"a\",\"rid\":\"*\"}", "rid: 1 to 64" },
+		{ RESUME, "{}", "resume: missing" },
+		{ RESUME, "{\"resume\":\"AAAA.BBBB\"}", "\"error\":\"denied\"" },
+		{ ENTER, "{\"token\":\"\"}", "\"error\":\"denied\"" },
+	};
+	struct wireclient c;
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+		expect(wireclient_ask(&c, wrong[i].route, wrong[i].body), wrong[i].part);
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"dora\",\"__route__\":\"x\"}"), "\"code\":200");
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"dora\"}"), "\"error\":\"bad_request\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(before_login_everything_else_is_denied_and_the_tenth_kicked)
+{
+	static const char *const routes[] = { ECHO, "scene.sceneHandler.move", "role.roleHandler.get", "no.such.route",
+					      "nodots" };
+	struct wireclient c;
+	begin(_i, NULL);
+	for (int gate = 0; gate < 2; gate++) {
+		wireclient_ready(&c, gate ? cluster.gate_port[0] : cluster.connector_port[0], false);
+		for (int i = 0; i < 10; i++)
+			expect(wireclient_ask(&c, routes[i % 5], "{}"), "\"error\":\"denied\"");
+		expect(wireclient_kick(&c), "before login");
+		wireclient_close(&c);
+	}
+	end();
+}
+END_TEST
+
+START_TEST(guests_are_refused_where_they_need_a_token)
+{
+	struct wireclient c;
+	char token[TOKEN_MAX];
+	begin(_i, "connector = { guests = false },");
+	expect(enter_guest(&c, 0, "frank"), "\"error\":\"denied\"");
+	wireclient_close(&c);
+	enter_by_gate(&c, "{\"uid\":\"frank\"}", token);
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_login_that_the_owner_refuses_leaves_the_connection_outside)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "denied1"), "\"message\":\"not you\"");
+	expect(wireclient_ask(&c, ECHO, "{}"), "\"error\":\"denied\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_connection_lost_during_login_is_logged_out_again)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	wireclient_send(&c, ENTER, "{\"username\":\"slow2\"}");
+	ck_assert(edgecluster_asked(&cluster, "held it;"));
+	wireclient_close(&c);
+	edgecluster_release(&cluster);
+	ck_assert(edgecluster_asked(&cluster, "logout slow2;"));
+	ck_assert(edgecluster_count(&cluster, "add slow2;") == 0 || edgecluster_asked(&cluster, "remove slow2;"));
+	end();
+}
+END_TEST
+
+START_TEST(a_resume_token_takes_the_session_over_once)
+{
+	struct wireclient c, again;
+	char body[TOKEN_MAX + 40];
+	begin(_i, NULL);
+	const char *in = enter_guest(&c, 0, "gina");
+	snprintf(body, sizeof(body), "{\"resume\":\"%s\"}", member(in, "resume"));
+	wireclient_ready(&again, cluster.connector_port[1], true);
+	in = wireclient_ask(&again, RESUME, body);
+	expect(in, "\"resumed\":true");
+	expect(in, "\"uid\":\"gina\"");
+	ck_assert(edgecluster_asked(&cluster, "login gina;add gina;room lobby;"));
+	wireclient_close(&again);
+	wireclient_ready(&again, cluster.connector_port[1], true);
+	expect(wireclient_ask(&again, RESUME, body), "\"error\":\"denied\"");
+	wireclient_close(&again);
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+/* ---- requests and pushes */
+
+START_TEST(requests_go_to_their_service_and_answers_come_back_as_they_are)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "hugo"), "\"code\":200");
+	ck_assert_str_eq(wireclient_ask(&c, "scene.sceneHandler.echo", "{\"a\": [1,  2]}"), "{\"a\": [1,  2]}");
+	ck_assert_str_eq(wireclient_ask(&c, "scene.sceneHandler.echo", ""), "{}");
+	ck_assert_str_eq(
+		wireclient_ask(&c, "scene.sceneHandler.attack", "{\"target\":1}"),
+		"{\"code\":500,\"error\":\"failed\",\"message\":\"the handler \\\"raised\\\"\",\"effect\":\"unknown\"}");
+	expect(wireclient_ask(&c, "scene.sceneHandler.fly", "{}"), "\"error\":\"not_found\"");
+	expect(wireclient_ask(&c, "scene.sceneRemote.echo", "{}"), "\"error\":\"not_found\"");
+	expect(wireclient_ask(&c, "nodots", "{}"), "\"error\":\"not_found\"");
+	expect(wireclient_ask(&c, QUERY, "{}"), "\"error\":\"not_found\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_service_that_does_not_run_is_unavailable_in_time)
+{
+	struct wireclient c;
+	begin(_i, "connector = { request_s = 1 },");
+	expect(enter_guest(&c, 0, "ida"), "\"code\":200");
+	expect(wireclient_ask(&c, "team.teamHandler.info", "{}"), "\"error\":\"unavailable\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(emoji_leave_as_escapes_that_every_client_reads)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "jo"), "\"code\":200");
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"m\":\"\xed\xa0\xbd\xed\xb8\x80\xe4\xb8\xad\"}"),
+			 "{\"m\":\"\\ud83d\\ude00\xe4\xb8\xad\"}");
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"m\":\"\xf0\x9f\x98\x80\"}"), "{\"m\":\"\\ud83d\\ude00\"}");
+	expect(wireclient_ask(&c, ECHO, "{\"m\":\"\xff\"}"), "\"error\":\"bad_request\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(an_attribute_set_by_an_answer_routes_what_follows)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "kim"), "\"code\":200");
+	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"kim\",\"uid\":\"kim\"");
+	expect(wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":7}"), "\"scene\":7");
+	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"7\",\"uid\":\"kim\"");
+	char json[100];
+	snprintf(json, sizeof(json), "{\"sid\":%llu,\"name\":\"scene\",\"value\":\"8\"}",
+		 (unsigned long long)cluster.sid);
+	ck_assert_str_eq(edgecluster_call(&cluster, "connector.connectorRemote.attr", cluster.connector_id, cluster.sid,
+					  json),
+			 "{}");
+	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"8\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(what_comes_behind_enter_waits_for_it)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	uint32_t enter = wireclient_send(&c, ENTER, "{\"username\":\"slow1\"}");
+	uint32_t echo = wireclient_send(&c, ECHO, "{\"n\":1}");
+	uint32_t move = wireclient_send(&c, "scene.sceneHandler.move", "{}");
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, enter), "\"code\":200");
+	expect(wireclient_answer(&c, echo), "{\"n\":1}");
+	expect(wireclient_answer(&c, move), "\"uid\":\"slow1\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(what_comes_behind_scene_enter_goes_where_that_decides)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "lea"), "\"code\":200");
+	uint32_t enter = wireclient_send(&c, "scene.sceneHandler.enter", "{\"scene\":99}");
+	uint32_t move = wireclient_send(&c, "scene.sceneHandler.move", "{}");
+	/* other services are not held up */
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{}"), "{}");
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, enter), "\"scene\":99");
+	expect(wireclient_answer(&c, move), "\"key\":\"99\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(sixty_four_requests_wait_and_the_next_is_busy)
+{
+	struct wireclient c;
+	uint32_t id[66];
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	uint32_t enter = wireclient_send(&c, ENTER, "{\"username\":\"slow3\"}");
+	for (int i = 0; i < 66; i++)
+		id[i] = wireclient_send(&c, ECHO, "{}");
+	expect(wireclient_answer(&c, id[64]), "\"error\":\"busy\"");
+	expect(wireclient_answer(&c, id[65]), "\"error\":\"busy\"");
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, enter), "\"code\":200");
+	for (int i = 0; i < 64; i++)
+		ck_assert_str_eq(wireclient_answer(&c, id[i]), "{}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_push_reaches_each_session_named)
+{
+	struct wireclient a, b;
+	uint64_t sids[3];
+	begin(_i, NULL);
+	expect(enter_guest(&a, 0, "mia"), "\"code\":200");
+	wireclient_ask(&a, "scene.sceneHandler.enter", "{\"scene\":1}");
+	sids[0] = cluster.sid;
+	sids[1] = cluster.sid ^ 0x100000; /* somebody long gone */
+	edgecluster_push(&cluster, "connector-1", sids, 2, "onHello", "{\"n\":1}");
+	ck_assert_str_eq(wireclient_push(&a, "onHello"), "{\"n\":1}");
+	/* one push for all who are on one worker */
+	for (;;) {
+		expect(enter_guest(&b, 0, "nora"), "\"code\":200");
+		wireclient_ask(&b, "scene.sceneHandler.enter", "{\"scene\":1}");
+		if (cluster.sid >> 48 == sids[0] >> 48)
+			break;
+		wireclient_close(&b);
+	}
+	sids[2] = cluster.sid;
+	edgecluster_push(&cluster, "connector-1", sids, 3, "onHello", "{\"n\":2}");
+	ck_assert_str_eq(wireclient_push(&a, "onHello"), "{\"n\":2}");
+	ck_assert_str_eq(wireclient_push(&b, "onHello"), "{\"n\":2}");
+	wireclient_close(&a);
+	wireclient_close(&b);
+	end();
+}
+END_TEST
+
+START_TEST(a_kick_reaches_the_player_and_its_owner_hears_of_it)
+{
+	struct wireclient c;
+	char json[100];
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "olga"), "\"code\":200");
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	snprintf(json, sizeof(json), "{\"sid\":%llu,\"reason\":\"newer login\"}", (unsigned long long)cluster.sid);
+	ck_assert_str_eq(edgecluster_call(&cluster, "connector.connectorRemote.kick", "connector-1", cluster.sid, json),
+			 "{}");
+	ck_assert_str_eq(wireclient_kick(&c), "newer login");
+	ck_assert(edgecluster_asked(&cluster, "logout olga;"));
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_connection_is_alive_until_its_client_closed_it)
+{
+	char json[64];
+	begin(_i, NULL);
+	for (int i = 0; i < 20; i++) {
+		struct wireclient c;
+		expect(enter_guest(&c, 0, "paul"), "\"code\":200");
+		wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+		snprintf(json, sizeof(json), "{\"sid\":%llu}", (unsigned long long)cluster.sid);
+		const char *alive =
+			edgecluster_call(&cluster, "connector.connectorRemote.alive", "connector-1", cluster.sid, json);
+		ck_assert_str_eq(alive, "{\"alive\":true}");
+		wireclient_close(&c);
+		alive = edgecluster_call(&cluster, "connector.connectorRemote.alive", "connector-1", cluster.sid, json);
+		ck_assert_str_eq(alive, "{\"alive\":false}");
+	}
+	end();
+}
+END_TEST
+
+START_TEST(a_new_owner_is_told_who_is_here)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "quin"), "\"code\":200");
+	edgecluster_end(&cluster, &cluster.role);
+	edgecluster_begin(&cluster, &cluster.role, "role-1");
+	ck_assert(edgecluster_asked(&cluster, "announce quin;"));
+	edgecluster_end(&cluster, &cluster.chat);
+	unsigned adds = edgecluster_count(&cluster, "add quin;");
+	edgecluster_begin(&cluster, &cluster.chat, "chat-1");
+	while (edgecluster_count(&cluster, "add quin;") == adds)
+		ck_assert(flag_wait(&cluster.asks, flag_count(&cluster.asks) + 1));
+	/* its player has noticed nothing */
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{}"), "{}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(a_draining_connector_sends_its_players_away_with_a_reason)
+{
+	struct wireclient c;
+	begin(_i, NULL);
+	expect(enter_guest(&c, 0, "rosa"), "\"code\":200");
+	service_stop(cluster.connector[0]);
+	expect(wireclient_kick(&c), "going away");
+	ck_assert(edgecluster_asked(&cluster, "logout rosa;"));
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+/* ---- the queue */
+
+START_TEST(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves)
+{
+	struct wireclient gate, in[2], c;
+	char token[TOKEN_MAX], body[TOKEN_MAX + 40];
+	begin(_i, "gate = { players_max = 2 },");
+	enter_by_gate(&in[0], "{\"uid\":\"in0\"}", token);
+	enter_by_gate(&in[1], "{\"uid\":\"in1\"}", token);
+	const char *queued = query(&gate, 0, "{\"uid\":\"waits\"}");
+	expect(queued, "\"code\":202");
+	expect(queued, "\"position\":1,\"eta\":");
+	wireclient_close(&in[0]);
+	const char *admit = wireclient_push(&gate, "onAdmit");
+	ck_assert_str_eq(member(admit, "uid"), "waits");
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", member(admit, "token"));
+	wireclient_ready(&c, (uint16_t)atoi(member(admit, "port")), false);
+	expect(wireclient_ask(&c, ENTER, body), "\"code\":200");
+	wireclient_close(&c);
+	wireclient_close(&in[1]);
+	wireclient_close(&gate);
+	end();
+}
+END_TEST
+
+START_TEST(a_ticket_keeps_the_place_of_who_comes_again)
+{
+	struct wireclient gate[3], in;
+	char token[TOKEN_MAX], body[TOKEN_MAX + 40];
+	begin(_i, "gate = { players_max = 1 },");
+	enter_by_gate(&in, "{\"uid\":\"in\"}", token);
+	const char *first = query(&gate[0], 0, "{\"uid\":\"first\"}");
+	snprintf(body, sizeof(body), "{\"ticket\":\"%s\"}", member(first, "ticket"));
+	expect(query(&gate[1], 0, "{\"uid\":\"second\"}"), "\"position\":2");
+	wireclient_close(&gate[0]);
+	first = query(&gate[2], 0, body);
+	expect(first, "\"code\":202");
+	expect(first, "\"position\":1");
+	expect(body, member(first, "ticket"));
+	expect(wireclient_ask(&gate[2], QUERY, "{\"ticket\":\"AAAA\"}"), "\"error\":\"not_found\"");
+	wireclient_close(&in);
+	expect(wireclient_push(&gate[2], "onAdmit"), "\"uid\":\"first\"");
+	expect(wireclient_push(&gate[1], "onQueue"), "\"position\":1");
+	/* an admission is told again to who lost it */
+	expect(wireclient_ask(&gate[2], QUERY, body), "\"code\":200");
+	wireclient_close(&gate[1]);
+	wireclient_close(&gate[2]);
+	end();
+}
+END_TEST
+
+START_TEST(a_ticket_is_good_at_any_gate)
+{
+	struct wireclient gate[2], in;
+	char token[TOKEN_MAX], body[TOKEN_MAX + 40];
+	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[_i],
+								   .lua = "gate = { players_max = 1 },",
+								   .two_gates = true });
+	enter_by_gate(&in, "{\"uid\":\"in\"}", token);
+	snprintf(body, sizeof(body), "{\"ticket\":\"%s\"}",
+		 member(query(&gate[0], 0, "{\"uid\":\"moves\"}"), "ticket"));
+	wireclient_close(&gate[0]);
+	expect(query(&gate[1], 1, body), "\"position\":1");
+	/* the first gate has given the place up */
+	expect(query(&gate[0], 0, body), "\"error\":\"not_found\"");
+	wireclient_close(&gate[0]);
+	wireclient_close(&gate[1]);
+	wireclient_close(&in);
+	end();
+}
+END_TEST
+
+START_TEST(guests_without_token_are_busy_when_the_cluster_is_full)
+{
+	struct wireclient in, c;
+	char token[TOKEN_MAX];
+	begin(_i, "gate = { players_max = 1 },");
+	enter_by_gate(&in, "{\"uid\":\"in\"}", token);
+	/* the gate's word reaches the connectors with its next question */
+	for (bool busy = false; !busy;) {
+		busy = strstr(enter_guest(&c, 0, "sam"), "\"error\":\"busy\"");
+		wireclient_close(&c);
+	}
+	wireclient_close(&in);
+	end();
+}
+END_TEST
+
+START_TEST(admissions_keep_their_pace)
+{
+	struct wireclient gate[30];
+	struct timespec from, to;
+	begin(_i, "gate = { admit_per_s = 10 },");
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (int i = 0; i < 20; i++) {
+		char body[40];
+		snprintf(body, sizeof(body), "{\"uid\":\"p%d\"}", i);
+		expect(query(&gate[i], 0, body), "\"code\":20");
+	}
+	expect(wireclient_push(&gate[19], "onAdmit"), "\"uid\":\"p19\"");
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	double s = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
+	ck_assert_msg(s > 1.5 && s < 8, "20 admissions at 10 per second took %.2f s", s);
+	for (int i = 0; i < 20; i++)
+		wireclient_close(&gate[i]);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("edge");
+
+	tcase_set_timeout(t, 30);
+#define BOTH(test) tcase_add_loop_test(t, test, 0, 2)
+	BOTH(a_guest_enters_by_the_gates_token);
+	BOTH(a_token_is_good_once_and_for_its_player);
+	BOTH(an_account_enters_by_its_platforms_credential);
+	BOTH(a_second_login_of_a_living_name_is_answered_as_in_pomelos_chat);
+	BOTH(wrong_login_requests_say_what_is_wrong);
+	BOTH(before_login_everything_else_is_denied_and_the_tenth_kicked);
+	BOTH(guests_are_refused_where_they_need_a_token);
+	BOTH(a_login_that_the_owner_refuses_leaves_the_connection_outside);
+	BOTH(a_connection_lost_during_login_is_logged_out_again);
+	BOTH(a_resume_token_takes_the_session_over_once);
+	BOTH(requests_go_to_their_service_and_answers_come_back_as_they_are);
+	BOTH(a_service_that_does_not_run_is_unavailable_in_time);
+	BOTH(emoji_leave_as_escapes_that_every_client_reads);
+	BOTH(an_attribute_set_by_an_answer_routes_what_follows);
+	BOTH(what_comes_behind_enter_waits_for_it);
+	BOTH(what_comes_behind_scene_enter_goes_where_that_decides);
+	BOTH(sixty_four_requests_wait_and_the_next_is_busy);
+	BOTH(a_push_reaches_each_session_named);
+	BOTH(a_kick_reaches_the_player_and_its_owner_hears_of_it);
+	BOTH(a_connection_is_alive_until_its_client_closed_it);
+	BOTH(a_new_owner_is_told_who_is_here);
+	BOTH(a_draining_connector_sends_its_players_away_with_a_reason);
+	BOTH(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves);
+	BOTH(a_ticket_keeps_the_place_of_who_comes_again);
+	BOTH(a_ticket_is_good_at_any_gate);
+	BOTH(guests_without_token_are_busy_when_the_cluster_is_full);
+	BOTH(admissions_keep_their_pace);
+	Suite *s = suite_create("edge");
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

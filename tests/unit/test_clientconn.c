@@ -1,0 +1,644 @@
+/* The promises of rpc/clientconn.h and rpc/clientlisten.h, over real sockets. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <zlib.h>
+#include "rpc/clientconn.h"
+#include "rpc/clientlisten.h"
+#include "tests/support/flag.h"
+#include "tests/support/on_loop.h"
+#include "tests/support/wireclient.h"
+
+/* A server that echoes and knows a few routes that make it do things. */
+struct server {
+	struct env *env;
+	struct loop *loop;
+	struct log *log;
+	struct metrics *metrics;
+	struct clientconn_face face;
+	struct clientlisten *listen;
+	struct pomelo_dict *dict;
+	struct flag ended, freed;
+	uint16_t port;
+	struct clientconn_limits limits;
+	unsigned per_address_max;
+	struct clientconn *last;
+	bool alive;
+};
+static struct server s;
+
+static bool route_is(const struct pomelo_message *m, const char *name)
+{
+	return m->route_n == strlen(name) && memcmp(m->route, name, m->route_n) == 0;
+}
+
+static void flood(struct clientconn *c)
+{
+	char body[1000] = "{\"x\":\"";
+	struct clientconn_push p;
+
+	memset(body + 6, 'x', sizeof(body) - 8);
+	memcpy(body + sizeof(body) - 2, "\"}", 2);
+	clientconn_push_make(&p, NULL, "onFlood", 7, body, sizeof(body));
+	for (int i = 0; i < 20000 && clientconn_push(c, &p) == 0; i++)
+		;
+}
+
+static void on_message(struct clientconn *c, const struct pomelo_message *m)
+{
+	struct clientconn_push p;
+
+	if (route_is(m, "kick"))
+		clientconn_kick(c, "because \"so\"");
+	else if (route_is(m, "early"))
+		clientconn_strike(c, m->id, "not yet");
+	else if (route_is(m, "login"))
+		clientconn_login(c);
+	else if (route_is(m, "flood"))
+		flood(c);
+	else if (route_is(m, "push.me") && clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7) == 0)
+		clientconn_push(c, &p);
+	else if (route_is(m, "fail"))
+		clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, "there is \"none\"");
+	else
+		clientconn_respond(c, m->id, m->body, m->n);
+}
+
+static void on_end(struct clientconn *c)
+{
+	if (s.last == c)
+		s.last = NULL;
+	flag_raise(&s.ended);
+}
+
+static void on_free(struct clientconn *c)
+{
+	clientlisten_gone(s.listen, c->addr);
+	free(c);
+	flag_raise(&s.freed);
+}
+
+static const struct clientconn_ops ops = { .on_message = on_message, .on_end = on_end, .on_free = on_free };
+
+static void on_conn(void *user, struct env_conn *conn, const char *addr)
+{
+	struct clientconn *c = calloc(1, sizeof(*c));
+
+	(void)user;
+	s.last = c;
+	clientconn_accept(c, &s.face, conn, addr);
+}
+
+static void server_open(void *arg)
+{
+	struct clientlisten_options o = { .loop = s.loop,
+					  .log = s.log,
+					  .metrics = s.metrics,
+					  .host = "127.0.0.1",
+					  .per_address_max = s.per_address_max,
+					  .on_conn = on_conn };
+
+	(void)arg;
+	s.face = (struct clientconn_face){
+		.loop = s.loop, .log = s.log, .ops = &ops, .dict = s.dict, .limits = s.limits
+	};
+	clientconn_face_init(&s.face, s.metrics, 0);
+	ck_assert_int_eq(clientlisten_new(&o, &s.listen), 0);
+	clientlisten_add(s.listen, s.loop, NULL);
+	s.port = clientlisten_port(s.listen);
+}
+
+static void server_close(void *arg)
+{
+	(void)arg;
+	clientlisten_close(s.listen);
+	clientconn_face_close(&s.face);
+}
+
+static void server_release(void *arg)
+{
+	(void)arg;
+	clientconn_face_release(&s.face);
+}
+
+/* Tests that want other limits change s.limits before they call it. */
+static void serve(void)
+{
+	on_loop(s.loop, server_open, NULL);
+}
+
+static void setup(void)
+{
+	static const char *const routes[] = { "fail", "onPush" };
+
+	memset(&s, 0, sizeof(s));
+	flag_init(&s.ended);
+	flag_init(&s.freed);
+	s.env = env_new();
+	s.loop = on_loop_new(s.env, "face");
+	ck_assert_int_eq(log_open(s.env, "test", "/dev/null", LOG_ERROR, &s.log), 0);
+	s.metrics = metrics_new("test");
+	pomelo_dict_new(routes, 2, &s.dict);
+	s.limits = (struct clientconn_limits){ .heartbeat_s = 10,
+					       .packets_per_s = 100000,
+					       .login_ms = 10000,
+					       .early_max = CLIENTCONN_EARLY_MAX,
+					       .body_max = CLIENTCONN_BODY_MAX,
+					       .out_max = CLIENTCONN_OUT_MAX };
+	s.per_address_max = 100;
+}
+
+static void teardown(void)
+{
+	on_loop(s.loop, server_close, NULL);
+	on_loop_turns(s.loop);
+	on_loop(s.loop, server_release, NULL);
+	on_loop_free(s.loop);
+	clientlisten_free(s.listen);
+	pomelo_dict_free(s.dict);
+	log_close(s.log);
+	metrics_free(s.metrics);
+	env_free(s.env);
+}
+
+static const char hello[] = "\x01\0\0\x0a{\"sys\":{}}";
+#define HELLO hello, sizeof(hello) - 1
+
+/* ---- transports and greetings */
+
+START_TEST(raw_and_websocket_clients_are_served_on_one_port)
+{
+	struct wireclient c;
+
+	serve();
+	for (int web = 0; web < 2; web++) {
+		wireclient_ready(&c, s.port, web);
+		ck_assert_str_eq(wireclient_ask(&c, "echo", "{\"x\":1}"), "{\"x\":1}");
+		wireclient_close(&c);
+	}
+}
+END_TEST
+
+START_TEST(bytes_may_come_one_by_one)
+{
+	static const char all[] = "\x01\0\0\x0a{\"sys\":{}}\x02\0\0\0\x04\0\0\x09\0\x01\x04"
+				  "echo{}";
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	for (size_t i = 0; i < sizeof(all) - 1; i++)
+		wireclient_raw(&c, all + i, 1);
+	ck_assert_int_eq(wireclient_next(&c, false).type, POMELO_HANDSHAKE);
+	ck_assert_str_eq(wireclient_answer(&c, 1), "{}");
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(everything_may_come_in_one_piece)
+{
+	static const char all[] = "\x01\0\0\x0a{\"sys\":{}}\x02\0\0\0\x04\0\0\x09\0\x01\x04"
+				  "echo{}\x04\0\0\x09\0\x02\x04"
+				  "echo[]";
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_raw(&c, all, sizeof(all) - 1);
+	ck_assert_int_eq(wireclient_next(&c, false).type, POMELO_HANDSHAKE);
+	ck_assert_str_eq(wireclient_answer(&c, 1), "{}");
+	ck_assert_str_eq(wireclient_answer(&c, 2), "[]");
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(a_package_may_be_split_over_websocket_messages)
+{
+	static const char first[] = "\x82\x86\0\0\0\0\x04\0\0\x09\0\x01", second[] = "\x82\x87\0\0\0\0\x04"
+										     "echo{}";
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, true);
+	wireclient_raw(&c, first, sizeof(first) - 1);
+	wireclient_raw(&c, second, sizeof(second) - 1);
+	ck_assert_str_eq(wireclient_answer(&c, 1), "{}");
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(a_large_package_comes_whole_over_both)
+{
+	static char body[60001];
+	struct wireclient c;
+
+	serve();
+	memset(body, 'b', sizeof(body) - 1);
+	for (int web = 0; web < 2; web++) {
+		wireclient_ready(&c, s.port, web);
+		ck_assert_str_eq(wireclient_ask(&c, "echo", body), body);
+		ck_assert_str_eq(wireclient_ask(&c, "echo", "{}"), "{}");
+		wireclient_close(&c);
+	}
+}
+END_TEST
+
+START_TEST(a_first_byte_of_nobody_ends_the_connection)
+{
+	static const char *const first[] = { "\x16\x03\x01", "\x02", "\x04", "\xff", " ", "g" };
+	struct wireclient c;
+
+	serve();
+	for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++) {
+		wireclient_open(&c, s.port);
+		wireclient_raw(&c, first[i], 1);
+		ck_assert(wireclient_closed(&c));
+		wireclient_close(&c);
+	}
+	ck_assert(flag_wait(&s.freed, 6));
+}
+END_TEST
+
+START_TEST(a_browser_is_told_what_this_port_is)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_raw(&c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27);
+	while (!c.in.len || !memmem(c.in.data, c.in.len, "game clients", 12)) {
+		char *room = buf_reserve(&c.in, 1024);
+		ssize_t n = read(c.fd, room, 1024);
+		ck_assert_int_gt(n, 0);
+		c.in.len += (size_t)n;
+	}
+	ck_assert_mem_eq(c.in.data, "HTTP/1.1 426", 12);
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(the_first_heartbeat_follows_the_ack_and_each_is_answered)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	ck_assert_int_eq(wireclient_next(&c, true).type, POMELO_HEARTBEAT);
+	ck_assert_str_eq(wireclient_ask(&c, "echo", "{}"), "{}");
+	/* in a storm one per 100 ms is answered, and the last one not ignored for ever */
+	for (bool answered = false; !answered;) {
+		wireclient_package(&c, POMELO_HEARTBEAT, NULL, 0);
+		wireclient_send(&c, "echo", "{}");
+		while (wireclient_next(&c, true).type == POMELO_HEARTBEAT)
+			answered = true;
+	}
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(a_websocket_ping_is_answered_and_a_close_returned)
+{
+	struct wireclient c;
+	char in[4];
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_upgrade(&c);
+	wireclient_raw(&c, "\x89\x82\0\0\0\0hi", 8);
+	ck_assert_int_eq(recv(c.fd, in, 4, MSG_WAITALL), 4);
+	ck_assert_mem_eq(in, "\x8a\x02hi", 4);
+	wireclient_raw(&c, "\x88\x82\0\0\0\0\x03\xe8", 8);
+	ck_assert_int_eq(recv(c.fd, in, 4, MSG_WAITALL), 4);
+	ck_assert_mem_eq(in, "\x88\x02\x03\xe8", 4);
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+/* ---- refusals */
+
+START_TEST(a_wrong_handshake_gets_500_and_the_end)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_raw(&c, "\x01\0\0\x02{}", 6);
+	struct wiregot got = wireclient_next(&c, false);
+	ck_assert_int_eq(got.type, POMELO_HANDSHAKE);
+	ck_assert_str_eq(got.body, "{\"code\":500}");
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(before_the_handshake_four_kilobytes_are_the_most)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_raw(&c, "\x01\0\x10\x01", 4); /* 4097: its head is enough */
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(later_the_body_limit_holds)
+{
+	struct wireclient c;
+
+	serve();
+	for (int web = 0; web < 2; web++) {
+		wireclient_ready(&c, s.port, web);
+		wireclient_raw(&c, web ? "\x82\x84\0\0\0\0\x04\x01\0\x01" : "\x04\x01\0\x01", web ? 10 : 4);
+		ck_assert(wireclient_closed(&c));
+		wireclient_close(&c);
+	}
+}
+END_TEST
+
+START_TEST(data_before_the_ack_ends_the_connection)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_raw(&c, HELLO);
+	ck_assert_int_eq(wireclient_next(&c, false).type, POMELO_HANDSHAKE);
+	wireclient_send(&c, "echo", "{}");
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(an_unknown_route_code_is_answered)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_package(&c, POMELO_DATA, "\x01\x05\0\x09{}", 6);
+	ck_assert_ptr_nonnull(strstr(wireclient_answer(&c, 5), "\"code\":404,\"error\":\"not_found\""));
+	wireclient_package(&c, POMELO_DATA, "\x01\x06\0\x01{}", 6); /* "fail" */
+	ck_assert_str_eq(wireclient_answer(&c, 6), "{\"code\":404,\"error\":\"not_found\",\"message\":\"there is "
+						   "\\\"none\\\"\",\"effect\":\"none\"}");
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(an_unreadable_message_is_kicked)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_package(&c, POMELO_DATA, "\xe0", 1);
+	ck_assert_str_eq(wireclient_kick(&c), "a message that cannot be read");
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(a_kick_carries_its_reason_and_then_the_end)
+{
+	struct wireclient c;
+
+	serve();
+	for (int web = 0; web < 2; web++) {
+		wireclient_ready(&c, s.port, web);
+		wireclient_notify(&c, "kick", "{}");
+		ck_assert_str_eq(wireclient_kick(&c), "because \\\"so\\\"");
+		ck_assert(wireclient_closed(&c));
+		wireclient_close(&c);
+	}
+}
+END_TEST
+
+START_TEST(the_tenth_request_before_login_is_kicked)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	for (int i = 1; i <= CLIENTCONN_STRIKES; i++)
+		ck_assert_ptr_nonnull(strstr(wireclient_ask(&c, "early", "{}"), "\"error\":\"denied\""));
+	ck_assert_ptr_nonnull(strstr(wireclient_kick(&c), "before login"));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(who_does_not_log_in_is_kicked)
+{
+	struct wireclient silent, waits, in;
+
+	s.limits.login_ms = 150;
+	serve();
+	wireclient_open(&silent, s.port);
+	wireclient_ready(&waits, s.port, false);
+	wireclient_ready(&in, s.port, false);
+	wireclient_notify(&in, "login", "{}");
+	ck_assert(wireclient_closed(&silent));
+	ck_assert_str_eq(wireclient_kick(&waits), "no login in time");
+	ck_assert_str_eq(wireclient_ask(&in, "echo", "{}"), "{}");
+	wireclient_close(&silent);
+	wireclient_close(&waits);
+	wireclient_close(&in);
+}
+END_TEST
+
+START_TEST(who_says_nothing_for_two_heartbeats_is_dropped)
+{
+	struct wireclient c;
+
+	s.limits.heartbeat_s = 1;
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "login", "{}");
+	/* the ack's heartbeat, at least one of the server's own, and the end */
+	ck_assert_int_eq(wireclient_next(&c, true).type, POMELO_HEARTBEAT);
+	ck_assert_int_eq(wireclient_next(&c, true).type, POMELO_HEARTBEAT);
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(too_many_packets_are_busy_and_far_too_many_the_end)
+{
+	struct wireclient c;
+	int busy = 0;
+
+	s.limits.packets_per_s = 50;
+	serve();
+	wireclient_ready(&c, s.port, false);
+	for (int i = 0; i < 1000; i++)
+		wireclient_send(&c, "echo", "{}");
+	for (;;) {
+		struct wiregot got = wireclient_next(&c, false);
+		if (got.type != POMELO_DATA) {
+			ck_assert_int_eq(got.type, POMELO_KICK);
+			break;
+		}
+		busy += strstr(got.m.body, "\"code\":429") != NULL;
+	}
+	ck_assert_int_ge(busy, 100);
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(who_reads_too_slowly_is_dropped)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "flood", "{}");
+	ck_assert(flag_wait(&s.ended, 1));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(connections_of_one_address_are_bounded)
+{
+	struct wireclient c[4];
+
+	s.per_address_max = 3;
+	serve();
+	for (int i = 0; i < 3; i++)
+		wireclient_ready(&c[i], s.port, false);
+	wireclient_open(&c[3], s.port);
+	ck_assert(wireclient_closed(&c[3]));
+	wireclient_close(&c[3]);
+	wireclient_close(&c[0]);
+	ck_assert(flag_wait(&s.freed, 1));
+	wireclient_ready(&c[0], s.port, false);
+	for (int i = 0; i < 3; i++)
+		wireclient_close(&c[i]);
+}
+END_TEST
+
+/* ---- bodies and pushes */
+
+START_TEST(a_compressed_body_is_read_and_a_bomb_is_not)
+{
+	static char zeros[1 << 20];
+	char body[4096];
+	uLongf n = sizeof(body) - 12;
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	memcpy(body,
+	       "\x10\x07\x04"
+	       "echo",
+	       7);
+	compress((Bytef *)body + 7, &n, (const Bytef *)"{\"packed\":true}", 15);
+	wireclient_package(&c, POMELO_DATA, body, 7 + n);
+	ck_assert_str_eq(wireclient_answer(&c, 7), "{\"packed\":true}");
+	n = sizeof(body) - 12;
+	compress((Bytef *)body + 7, &n, (const Bytef *)zeros, sizeof(zeros));
+	wireclient_package(&c, POMELO_DATA, body, 7 + n);
+	ck_assert_ptr_nonnull(strstr(wireclient_answer(&c, 7), "\"code\":400"));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(pushes_use_codes_only_with_clients_that_know_them)
+{
+	static const char pitaya[] = "{\"sys\":{\"libVersion\":\"1\"}}";
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "push.me", "{}");
+	struct wiregot got = wireclient_next(&c, false);
+	ck_assert_uint_eq(got.m.code, 2);
+	ck_assert_str_eq(got.m.body, "{\"a\":1}");
+	wireclient_close(&c);
+	wireclient_open(&c, s.port);
+	wireclient_package(&c, POMELO_HANDSHAKE, pitaya, sizeof(pitaya) - 1);
+	wireclient_next(&c, false);
+	wireclient_package(&c, POMELO_ACK, NULL, 0);
+	wireclient_notify(&c, "push.me", "{}");
+	got = wireclient_next(&c, false);
+	ck_assert_uint_eq(got.m.code, 0);
+	ck_assert_uint_eq(got.m.route_n, 6);
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(an_answer_is_never_empty)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	ck_assert_str_eq(wireclient_ask(&c, "echo", ""), "{}");
+	wireclient_close(&c);
+}
+END_TEST
+
+static void look(void *arg)
+{
+	(void)arg;
+	s.alive = s.last && clientconn_alive(s.last);
+}
+
+START_TEST(a_closed_socket_is_not_alive_at_once)
+{
+	serve();
+	for (int i = 0; i < 50; i++) {
+		struct wireclient c;
+		wireclient_ready(&c, s.port, false);
+		ck_assert_str_eq(wireclient_ask(&c, "echo", "{}"), "{}");
+		on_loop(s.loop, look, NULL);
+		ck_assert(s.alive);
+		wireclient_close(&c);
+		on_loop(s.loop, look, NULL);
+		ck_assert(!s.alive);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("clientconn");
+
+	tcase_set_timeout(t, 20);
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, raw_and_websocket_clients_are_served_on_one_port);
+	tcase_add_test(t, bytes_may_come_one_by_one);
+	tcase_add_test(t, everything_may_come_in_one_piece);
+	tcase_add_test(t, a_package_may_be_split_over_websocket_messages);
+	tcase_add_test(t, a_large_package_comes_whole_over_both);
+	tcase_add_test(t, a_first_byte_of_nobody_ends_the_connection);
+	tcase_add_test(t, a_browser_is_told_what_this_port_is);
+	tcase_add_test(t, the_first_heartbeat_follows_the_ack_and_each_is_answered);
+	tcase_add_test(t, a_websocket_ping_is_answered_and_a_close_returned);
+	tcase_add_test(t, a_wrong_handshake_gets_500_and_the_end);
+	tcase_add_test(t, before_the_handshake_four_kilobytes_are_the_most);
+	tcase_add_test(t, later_the_body_limit_holds);
+	tcase_add_test(t, data_before_the_ack_ends_the_connection);
+	tcase_add_test(t, an_unknown_route_code_is_answered);
+	tcase_add_test(t, an_unreadable_message_is_kicked);
+	tcase_add_test(t, a_kick_carries_its_reason_and_then_the_end);
+	tcase_add_test(t, the_tenth_request_before_login_is_kicked);
+	tcase_add_test(t, who_does_not_log_in_is_kicked);
+	tcase_add_test(t, who_says_nothing_for_two_heartbeats_is_dropped);
+	tcase_add_test(t, too_many_packets_are_busy_and_far_too_many_the_end);
+	tcase_add_test(t, who_reads_too_slowly_is_dropped);
+	tcase_add_test(t, connections_of_one_address_are_bounded);
+	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
+	tcase_add_test(t, pushes_use_codes_only_with_clients_that_know_them);
+	tcase_add_test(t, an_answer_is_never_empty);
+	tcase_add_test(t, a_closed_socket_is_not_alive_at_once);
+	Suite *suite = suite_create("clientconn");
+	suite_add_tcase(suite, t);
+	SRunner *r = srunner_create(suite);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
