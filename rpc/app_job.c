@@ -128,6 +128,7 @@ static void answer_ok(struct app_job *j)
 {
 	struct rpc_attr attrs[FRAME_ATTRS_MAX];
 
+	env_failpoint(j->app->worker->loop->env, "app.before_answer");
 	if (j->kind == APP_HTTP) {
 		j->http.on_answer(j->http.arg, (int)j->waiting_err, j->out.data, j->out.len);
 	} else if (j->handle) {

@@ -1,0 +1,37 @@
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/stream.h"
+/*
+ * player: a pomelo client that logs in through the gate and buys potions, one order after the other, until it has
+ * bought enough. A lost connection, a kick, a refusal that may pass: it comes back and asks again with the same order.
+ *
+ * Threads: its loop's. Memory: the caller's; what is remembered of answers (struct purchases) outlives the player's process.
+ */
+#define PLAYER_ORDERS_MAX 32
+struct purchases {
+	char uid[32];
+	unsigned wanted, answered;       /* orders 0 … answered - 1 were answered with 200 */
+	int64_t gold[PLAYER_ORDERS_MAX]; /* as the answer said */
+	unsigned logins, refusals, closes, repeats;
+	char wrong[256]; /* an answer that must never come; empty: none */
+};
+
+struct player {
+	struct loop *loop;
+	struct purchases *record;
+	const char *gate_host;
+	uint16_t gate_port;
+	struct stream stream;
+	bool streaming, in;
+	enum { PLAYER_GATE, PLAYER_CONNECTOR } stage;
+	struct timer timer, patience;
+	char host[64], token[768];
+	uint16_t port;
+	uint32_t id, asked;
+	uint32_t think_ms; /* longest pause between purchases */
+	struct loop_deferred again;
+};
+/* Zeroed by the caller but for what is given here. */
+void player_start(struct player *p, struct loop *loop, const char *gate_host, uint16_t gate_port, uint32_t think_ms,
+		  struct purchases *record);
