@@ -29,11 +29,17 @@ struct sim_process;
 /* ---- the world -------------------------------------------------------------------------------------- */
 
 struct sim *sim_new(uint64_t seed);
-void sim_free(struct sim *w); /* NULL is fine */
+void sim_free(struct sim *w);  /* NULL is fine */
+struct sim *sim_current(void); /* the one world, NULL if there is none */
+/* From here on as another seed: chance and the faults it brings are drawn anew, everything that is there stays. */
+void sim_reseed(struct sim *w, uint64_t seed);
 uint64_t sim_seed(const struct sim *w);
 uint64_t sim_now_ns(const struct sim *w);
 uint64_t sim_events(const struct sim *w); /* handled so far */
 uint64_t sim_hash(const struct sim *w);   /* rolling, over everything that happened */
+/* A pointer of the test's own, kept for it. */
+void sim_user_set(struct sim *w, void *user);
+void *sim_user(const struct sim *w);
 /* A folder of the real machine that every simulated one can read below its own files: sources, schema, configuration. */
 void sim_root(struct sim *w, const char *dir);
 

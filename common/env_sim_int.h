@@ -219,11 +219,11 @@ struct sim {
 	struct failcount *failcounts;
 	bool allow_abort, verbose;
 	char *failure;
+	void *user;
 	char (*lines)[256]; /* ring of the trace */
 	uint64_t lines_n;
 };
 
-struct sim *sim_current(void); /* the one world, NULL if there is none */
 uint64_t w_now(struct sim *w); /* with what the running fiber has computed */
 void w_spend(struct sim *w, uint64_t ns);
 void w_push(struct sim *w, uint64_t at, void (*fn)(struct sim *w, void *obj, uint64_t n), struct obj *obj, uint64_t n);

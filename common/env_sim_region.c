@@ -6,18 +6,25 @@
 #include <time.h>
 #include "common/env_sim_int.h"
 /*
- * Memory at fixed addresses. A slot is 4 GiB of address space: 3 GiB heap, then the stacks of its fibers.
- * A heap is a bump pointer and free lists by size; the same calls give the same addresses, and each block
- * comes filled with a pattern, so that code which reads what it never wrote repeats its mistake as well.
+ * Memory at fixed addresses. A slot is 4 GiB of address space: 1 GiB for blocks, 2 GiB for huge ones, then
+ * the stacks of its fibers. A heap is a bump pointer and free lists by size; the same calls give the same
+ * addresses, and each block comes filled with a pattern, so that code which reads what it never wrote repeats its
+ * mistake as well. Huge ones come from the system anew after each reset, zeroed: filling many megabytes of
+ * which a short seed uses a page would be most of its cost.
  */
 #define BASE       0x100000000000ull
 #define SLOT_SHIFT 32
-#define HEAP_BYTES (3ull << 30)
+#define HEAP_BYTES (1ull << 30)
+#define HUGE_AT    HEAP_BYTES
+#define HUGE_BYTES (2ull << 30)
+#define HUGE       (2u << 20)
+#define STACKS_AT  (HUGE_AT + HUGE_BYTES)
 #define SMALL      1024 /* up to here a list per 16 bytes */
 #define SMALL_N    (SMALL / 16 + 1)
 #define LARGE_N    (4 * 24) /* above: four per power of two */
 #define FILL       0xA5
 #define LIVE       0x51u
+#define INNER      0xA1u /* an aligned address inside a block: bytes_16 leads back to the block */
 #define FREED      0xF1u
 
 struct header {            /* the 8 bytes before a block; blocks are aligned to 16 */
@@ -26,7 +33,8 @@ struct header {            /* the 8 bytes before a block; blocks are aligned to 
 };
 struct region {
 	char *base;
-	size_t used, top; /* top: highest use ever, for the curious */
+	size_t used, huge_used;
+	uint64_t guarded; /* bitmap of stacks whose last page is guarded */
 	void *small[SMALL_N], *large[LARGE_N];
 };
 _Static_assert(sizeof(struct header) == 8, "blocks stay aligned");
@@ -39,6 +47,7 @@ void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
 void __real_free(void *p);
+int __real_posix_memalign(void **out, size_t align, size_t n);
 time_t __real_time(time_t *out);
 clock_t __real_clock(void);
 void *__wrap_malloc(size_t n);
@@ -66,9 +75,6 @@ static void map(unsigned slot)
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	if (got != at)
 		give_up("cannot map a region at its fixed address");
-	for (unsigned i = 0; slot != SIM_WORLD_SLOT && i < SIM_STACKS; i++)
-		if (mprotect(at + HEAP_BYTES + (uint64_t)i * SIM_STACK_BYTES, 4096, PROT_NONE) < 0)
-			give_up("cannot guard a stack");
 	regions[slot].base = at;
 }
 
@@ -82,13 +88,21 @@ struct region *region_get(unsigned slot)
 void region_reset(struct region *r)
 {
 	r->used = 0;
+	if (r->huge_used && madvise(r->base + HUGE_AT, (r->huge_used + 4095) & ~4095ull, MADV_DONTNEED) < 0)
+		give_up("cannot reset a region");
+	r->huge_used = 0;
 	memset(r->small, 0, sizeof(r->small));
 	memset(r->large, 0, sizeof(r->large));
 }
 
 char *region_stack(unsigned slot, unsigned index)
 {
-	return region_get(slot)->base + HEAP_BYTES + (uint64_t)index * SIM_STACK_BYTES + 4096;
+	struct region *r = region_get(slot);
+	char *at = r->base + STACKS_AT + (uint64_t)index * SIM_STACK_BYTES;
+	if (!(r->guarded >> index & 1) && mprotect(at, 4096, PROT_NONE) < 0)
+		give_up("cannot guard a stack");
+	r->guarded |= 1ull << index;
+	return at + 4096;
 }
 
 struct region *region_enter(struct region *r)
@@ -124,24 +138,32 @@ static size_t capacity(void *p)
 	return (size_t)header_of(p)->bytes_16 * 16 + 8;
 }
 
-static void *take(struct region *r, size_t n)
+/* A block never used since the reset, of so many bytes behind its header; NULL: the region is full. */
+static char *bump(struct region *r, size_t bytes)
+{
+	bool huge = bytes >= HUGE;
+	size_t *used = huge ? &r->huge_used : &r->used;
+	if (*used + bytes + 16 > (huge ? HUGE_BYTES : HEAP_BYTES)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (*used == 0)
+		*used = 8; /* so that blocks are at 16k */
+	*used += bytes + 8;
+	return r->base + (huge ? HUGE_AT : 0) + *used - bytes;
+}
+
+static void *take(struct region *r, size_t n, bool *fresh)
 {
 	size_t bytes;
+	if (n > HUGE_BYTES / 2)
+		return NULL;
 	void **list = class_of(r, n, &bytes), *p = *list;
-	if (p) {
+	*fresh = !p;
+	if (p)
 		memcpy(list, p, sizeof(*list));
-	} else {
-		if (n > HEAP_BYTES / 2 || r->used + bytes + 8 > HEAP_BYTES) {
-			errno = ENOMEM;
-			return NULL;
-		}
-		if (r->used == 0)
-			r->used = 8; /* so that blocks are at 16k */
-		p = r->base + r->used + 8;
-		r->used += bytes + 8;
-		if (r->used > r->top)
-			r->top = r->used;
-	}
+	else if (!(p = bump(r, bytes)))
+		return NULL;
 	header_of(p)->bytes_16 = (uint32_t)((bytes - 8) / 16);
 	header_of(p)->mark = LIVE;
 	return p;
@@ -149,14 +171,16 @@ static void *take(struct region *r, size_t n)
 
 void *region_alloc(struct region *r, size_t n)
 {
-	void *p = take(r, n);
-	return p ? memset(p, FILL, capacity(p)) : NULL;
+	bool fresh;
+	void *p = take(r, n, &fresh);
+	return p && n < HUGE ? memset(p, FILL, capacity(p)) : p;
 }
 
 void *region_zalloc(struct region *r, size_t n)
 {
-	void *p = take(r, n);
-	return p ? memset(p, 0, n) : NULL;
+	bool fresh;
+	void *p = take(r, n, &fresh);
+	return p && !(fresh && n >= HUGE) ? memset(p, 0, n) : p;
 }
 
 static struct region *region_of(const void *p)
@@ -166,10 +190,17 @@ static struct region *region_of(const void *p)
 									     : &regions[(at - BASE) >> SLOT_SHIFT];
 }
 
+/* The block that p, as malloc's family gave it out, lies in. */
+static void *block_of(void *p)
+{
+	return header_of(p)->mark == INNER ? (char *)p - (size_t)header_of(p)->bytes_16 * 16 : p;
+}
+
 void region_free(void *p)
 {
 	struct region *r = region_of(p);
 	size_t bytes;
+	p = block_of(p);
 	if (header_of(p)->mark != LIVE) {
 		fprintf(stderr, "env_sim: free of %p, which is not a living block\n", p);
 		abort();
@@ -183,7 +214,7 @@ void region_free(void *p)
 
 void *region_realloc(struct region *r, void *p, size_t n)
 {
-	size_t had = capacity(p);
+	size_t had = capacity(block_of(p)) - (size_t)((char *)p - (char *)block_of(p));
 	if (n <= had && n * 4 >= had)
 		return p;
 	void *q = region_alloc(r, n);
@@ -297,11 +328,16 @@ char *__wrap_strdup(const char *s)
 
 int __wrap_posix_memalign(void **out, size_t align, size_t n)
 {
-	/* blocks are aligned to 16; more is reached by asking for more, and never freed apart: only 16 is offered */
-	if (align > 16)
-		return EINVAL;
-	*out = __wrap_malloc(n);
-	return *out ? 0 : ENOMEM;
+	if (!current)
+		return __real_posix_memalign(out, align, n);
+	char *block = region_alloc(current, n + (align > 16 ? align : 0));
+	if (!block)
+		return ENOMEM;
+	char *p = align > 16 ? (char *)(((uintptr_t)block + align - 1) & ~(uintptr_t)(align - 1)) : block;
+	if (p != block)
+		*header_of(p) = (struct header){ (uint32_t)((p - block) / 16), INNER };
+	*out = p;
+	return 0;
 }
 
 void *__wrap_aligned_alloc(size_t align, size_t n)

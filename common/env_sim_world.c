@@ -373,24 +373,30 @@ void sim_calm(struct sim *w)
 	w->failplans = NULL;
 }
 
-struct sim *sim_new(uint64_t seed)
+void sim_reseed(struct sim *w, uint64_t seed)
 {
-	assert(!the_world && "one world at a time");
 	uint64_t x = seed;
-	region_reset(region_get(SIM_WORLD_SLOT));
-	struct sim *w = w_alloc(sizeof(*w));
 	struct rng *streams[] = { &w->rng_sched, &w->rng_net,  &w->rng_disk, &w->rng_db,
 				  &w->rng_app,   &w->rng_test, &w->rng_fail };
 	for (size_t i = 0; i < sizeof(streams) / sizeof(*streams); i++)
 		rng_seed(streams[i], splitmix(&x));
 	w->seed = seed;
+	w_note(w, "seed", seed, 0);
+	draw_chances(&w->chances, &w->rng_sched);
+}
+
+struct sim *sim_new(uint64_t seed)
+{
+	assert(!the_world && "one world at a time");
+	region_reset(region_get(SIM_WORLD_SLOT));
+	struct sim *w = w_alloc(sizeof(*w));
 	w->pid_next = 1000;
 	w->process_count = 2;
 	w->processes_last = &w->processes;
 	w->slots[0] = 1ull << SIM_WORLD_SLOT;
-	draw_chances(&w->chances, &w->rng_sched);
 	the_world = w;
 	w->db = db_new(w);
+	sim_reseed(w, seed);
 	return w;
 }
 
@@ -401,6 +407,16 @@ void sim_free(struct sim *w)
 	assert(w == the_world && !w->fiber);
 	the_world = NULL;
 	region_reset(region_get(SIM_WORLD_SLOT)); /* all of it, whatever points where */
+}
+
+void sim_user_set(struct sim *w, void *user)
+{
+	w->user = user;
+}
+
+void *sim_user(const struct sim *w)
+{
+	return w->user;
 }
 
 uint64_t sim_seed(const struct sim *w)

@@ -127,10 +127,13 @@ static void a_service_that_stops_leaves_no_process(struct sim *w)
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
-		{ "pings_are_answered_right_and_again_after_faults", pings_are_answered_right_and_again_after_faults,
-		  2000, NULL },
-		{ "a_service_that_stops_leaves_no_process", a_service_that_stops_leaves_no_process, 200, NULL },
-		{ NULL, NULL, 0, NULL },
+		{ .name = "pings_are_answered_right_and_again_after_faults",
+		  .run = pings_are_answered_right_and_again_after_faults,
+		  .seeds = 1000 },
+		{ .name = "a_service_that_stops_leaves_no_process",
+		  .run = a_service_that_stops_leaves_no_process,
+		  .seeds = 200 },
+		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);
 }

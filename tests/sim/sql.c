@@ -248,11 +248,15 @@ static void moves_without_transactions_are_found_out(struct sim *w)
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
-		{ "statements_do_what_mariadb_does", statements_do_what_mariadb_does, 20, NULL },
-		{ "transactions_happen_whole_or_not_at_all", transactions_happen_whole_or_not_at_all, 500, NULL },
-		{ "moves_without_transactions_are_found_out", moves_without_transactions_are_found_out, 100,
-		  "no BEGIN" },
-		{ NULL, NULL, 0, NULL },
+		{ .name = "statements_do_what_mariadb_does", .run = statements_do_what_mariadb_does, .seeds = 20 },
+		{ .name = "transactions_happen_whole_or_not_at_all",
+		  .run = transactions_happen_whole_or_not_at_all,
+		  .seeds = 300 },
+		{ .name = "moves_without_transactions_are_found_out",
+		  .run = moves_without_transactions_are_found_out,
+		  .seeds = 100,
+		  .planted = "no BEGIN" },
+		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);
 }

@@ -677,7 +677,14 @@ END_TEST
 static void allocates(struct env *env, void *arg)
 {
 	(void)env, (void)arg;
-	char *p = malloc(10), *q = calloc(3, 7), *r = strdup("text");
+	char *p = malloc(10), *q = calloc(3, 7), *r = strdup("text"), *s[3];
+	for (int i = 0; i < 3; i++) {
+		s[i] = aligned_alloc(64 << i, 1000);
+		ck_assert_uint_eq((uintptr_t)s[i] % (64 << i), 0);
+		memset(s[i], i, 1000);
+	}
+	s[1] = realloc(s[1], 5000);
+	ck_assert_int_eq(s[1][999], 1);
 	for (size_t n = 1; n < 3000000; n = n * 3 / 2 + 1) {
 		p = realloc(p, n);
 		ck_assert_uint_eq((uintptr_t)p % 16, 0);
@@ -692,6 +699,8 @@ static void allocates(struct env *env, void *arg)
 	free(p);
 	free(q);
 	free(r);
+	for (int i = 0; i < 3; i++)
+		free(s[i]);
 }
 
 START_TEST(a_process_has_malloc_and_its_family)

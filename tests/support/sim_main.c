@@ -63,37 +63,73 @@ static void note_failure(struct board *b, uint64_t seed, const char *why)
 
 /* ---- a worker ---------------------------------------------------------------------------------------------------- */
 
-static void one_seed(struct board *b, const struct options *o, const struct sim_scenario *s, uint64_t seed)
+static void go(struct board *b, const struct options *o, const struct sim_scenario *s, struct sim *w)
 {
-	struct sim *w = sim_new(seed);
+	uint64_t seed = sim_seed(w), from_ms = sim_now_ns(w) / 1000000, events = sim_events(w);
 	alarm(SEED_S);
 	s->run(w);
 	alarm(0);
-	atomic_fetch_add(&b->sim_ms, sim_now_ns(w) / 1000000);
-	atomic_fetch_add(&b->events, sim_events(w));
+	atomic_fetch_add(&b->sim_ms, sim_now_ns(w) / 1000000 - from_ms);
+	atomic_fetch_add(&b->events, sim_events(w) - events);
 	atomic_fetch_add(&b->done, 1);
 	if (o->hash)
 		printf("# %s seed %llu hash %016llx\n", s->name, (unsigned long long)seed,
 		       (unsigned long long)sim_hash(w));
 	if (sim_failure(w))
 		note_failure(b, seed, sim_failure(w));
-	sim_free(w);
+}
+
+static void note_death(struct board *b, uint64_t seed, int status);
+
+/* The prepared world is the parent's and stays as it is; the child has a copy of it, at the same addresses. */
+static void go_forked(struct board *b, const struct options *o, const struct sim_scenario *s, struct sim *w,
+		      uint64_t seed)
+{
+	int status = 0;
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		sim_reseed(w, seed);
+		go(b, o, s, w);
+		fflush(stdout);
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		note_failure(b, seed, "fork failed");
+	note_death(b, seed, status);
+}
+
+static struct sim *prepared(struct board *b, const struct sim_scenario *s)
+{
+	struct sim *w = sim_new(0);
+	alarm(SEED_S);
+	s->prepare(w);
+	alarm(0);
+	if (sim_failure(w))
+		note_failure(b, 0, sim_failure(w));
+	return w;
 }
 
 static void work(struct board *b, const struct options *o, const struct sim_scenario *s, uint64_t to, unsigned job)
 {
 	uint64_t seed;
+	struct sim *w = s->prepare ? prepared(b, s) : NULL;
 	while (!atomic_load(&b->stop) && (seed = atomic_fetch_add(&b->next, 1)) <= to) {
 		atomic_store(&b->running[job], seed + 1);
-		one_seed(b, o, s, seed);
+		if (s->prepare) {
+			go_forked(b, o, s, w, seed);
+		} else {
+			w = sim_new(seed);
+			go(b, o, s, w);
+			sim_free(w);
+		}
 		atomic_store(&b->running[job], 0);
 	}
 	fflush(stdout);
 }
 
-static void note_death(struct board *b, unsigned job, int status)
+static void note_death(struct board *b, uint64_t seed, int status)
 {
-	uint64_t running = atomic_load(&b->running[job]);
 	char why[64];
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return;
@@ -103,7 +139,7 @@ static void note_death(struct board *b, unsigned job, int status)
 		snprintf(why, sizeof(why), "the program died: %s", strsignal(WTERMSIG(status)));
 	else
 		snprintf(why, sizeof(why), "the program ended with status %d", WEXITSTATUS(status));
-	note_failure(b, running ? running - 1 : 0, why);
+	note_failure(b, seed, why);
 }
 
 static void run_workers(struct board *b, const struct options *o, const struct sim_scenario *s, uint64_t to)
@@ -122,8 +158,10 @@ static void run_workers(struct board *b, const struct options *o, const struct s
 		atomic_store(&b->stop, true);
 	}
 	for (unsigned j = 0; j < o->jobs; j++)
-		if (pids[j] > 0 && waitpid(pids[j], &status, 0) == pids[j])
-			note_death(b, j, status);
+		if (pids[j] > 0 && waitpid(pids[j], &status, 0) == pids[j]) {
+			uint64_t running = atomic_load(&b->running[j]);
+			note_death(b, running ? running - 1 : 0, status);
+		}
 }
 
 /* ---- one scenario --------------------------------------------------------------------------------------------------- */
@@ -192,10 +230,14 @@ static void catch_crashes(void)
 
 static bool tell_seed(const struct options *o, const struct sim_scenario *s)
 {
-	told = sim_new(o->from);
+	told = sim_new(s->prepare ? 0 : o->from);
 	catch_crashes();
 	sim_verbose(told, true);
 	alarm(SEED_S);
+	if (s->prepare) {
+		s->prepare(told);
+		sim_reseed(told, o->from);
+	}
 	s->run(told);
 	alarm(0);
 	sim_trace_print(told);
