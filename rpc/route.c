@@ -79,23 +79,50 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 	return 0;
 }
 
+#define PORTS 3
+static uint16_t row_port(const struct route_row *row, size_t k, const char **name)
+{
+	static const char *const names[PORTS] = { "client", "rpc", "http" };
+
+	*name = names[k];
+	return k == 0 ? row->client_port : k == 1 ? row->rpc_port : row->http_port;
+}
+
+/* Two listeners cannot share a port, of one instance or of two on one address. */
+static int row_check_ports(const struct route_row *row, const struct route_row *other, size_t i, char *error,
+			   size_t error_size)
+{
+	const char *name, *its;
+
+	for (size_t k = 0; k < PORTS; k++)
+		for (size_t m = 0; m < PORTS; m++) {
+			uint16_t port = row_port(row, k, &name);
+
+			if (!port || port != row_port(other, m, &its) || (row == other && m <= k))
+				continue;
+			snprintf(error, error_size, "instances[%zu].%s: %s has port %u already (%s)", i, name,
+				 other->id, port, its);
+			return ERR_CONFIG;
+		}
+	return 0;
+}
+
 static int row_check_twin(const struct route_table *t, const struct route_row *row, size_t i, char *error,
 			  size_t error_size)
 {
-	for (size_t k = 0; k < t->rows; k++) {
+	int err = row_check_ports(row, row, i, error, error_size);
+
+	for (size_t k = 0; k < t->rows && err == 0; k++) {
 		const struct route_row *other = &t->row[k];
 
 		if (!strcmp(other->id, row->id)) {
 			snprintf(error, error_size, "instances[%zu].id: \"%s\" is there already", i, row->id);
 			return ERR_CONFIG;
 		}
-		if (row->rpc_port && row->rpc_port == other->rpc_port && !strcmp(row->host, other->host)) {
-			snprintf(error, error_size, "instances[%zu].rpc: %s has port %u already", i, other->id,
-				 row->rpc_port);
-			return ERR_CONFIG;
-		}
+		if (!strcmp(row->host, other->host))
+			err = row_check_ports(row, other, i, error, error_size);
 	}
-	return 0;
+	return err;
 }
 
 int route_from_config(const struct config *c, bool all, char *error, size_t error_size, struct route_table **out)
