@@ -81,7 +81,7 @@ struct service {
 	struct service_private *p;
 };
 
-/* The command line of every service: --config FILE --instance ID --help --version. Returns the exit status. */
+/* The command line of every service: --config FILE --instance ID --check --help --version. Returns the exit status. */
 int service_main(int argc, char **argv, const struct service_def *def);
 
 /*

@@ -14,6 +14,7 @@ static void usage(const struct service_def *def)
 	       "One process of Loquat's %s service.\n\n"
 	       "  --config FILE    the cluster's configuration (deploy/cluster.lua)\n"
 	       "  --instance ID    which row of it this process is, such as %s-1\n"
+	       "  --check          read the configuration, say what is wrong with it, and end\n"
 	       "  --help           this text\n"
 	       "  --version        the version\n\nKeys of the configuration:\n",
 	       def->name, def->name, def->name);
@@ -50,16 +51,28 @@ static int run(const struct service_def *def, const struct service_options *o)
 	return status;
 }
 
+static int check(const struct service_def *def, const struct service_options *o)
+{
+	struct env *env = env_new();
+	struct config *config;
+	char error[512];
+	int err = service_config_load(env, o->config_file, def->name, def->config, error, sizeof error, &config);
+
+	if (err == 0)
+		config_free(config);
+	env_free(env);
+	return err < 0 ? complain(def, error) : 0;
+}
+
 int service_main(int argc, char **argv, const struct service_def *def)
 {
 	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' },
-		{ "instance", required_argument, NULL, 'i' },
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'v' },
-		{ NULL, 0, NULL, 0 },
+		{ "config", required_argument, NULL, 'c' }, { "instance", required_argument, NULL, 'i' },
+		{ "check", no_argument, NULL, 'k' },        { "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },      { NULL, 0, NULL, 0 },
 	};
 	struct service_options o = { .config_file = "deploy/cluster.lua" };
+	bool only_check = false;
 	int c;
 
 	opterr = 0;
@@ -69,6 +82,7 @@ int service_main(int argc, char **argv, const struct service_def *def)
 		switch (c) {
 		case 'c': o.config_file = optarg; break;
 		case 'i': o.instance = optarg; break;
+		case 'k': only_check = true; break;
 		case 'h': usage(def); return 0;
 		case 'v': printf("%s " LOQUAT_VERSION "\n", def->name); return 0;
 		default:
@@ -80,5 +94,5 @@ int service_main(int argc, char **argv, const struct service_def *def)
 	if (optind < argc || !o.instance)
 		return complain(def, optind < argc ? "takes options only (see --help)"
 						   : "--instance ID is missing (see --help)");
-	return run(def, &o);
+	return only_check ? check(def, &o) : run(def, &o);
 }
