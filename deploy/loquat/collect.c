@@ -1,0 +1,269 @@
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+#include "deploy/loquat/supervisor.h"
+
+/*
+ * What the instances say in /stats: asked for when somebody wants to know, and now and then for the plots, so that
+ * they are already full when a page opens. Nobody watching, it is asked rarely: an idle cluster is idle.
+ */
+#define ANSWER_MS      1000
+#define WATCHED_MS     10000 /* how long after the last look somebody counts as watching */
+#define SAMPLE_MS      1000
+#define SAMPLE_IDLE_MS 10000
+
+struct collection {
+	struct supervisor *up;
+	void (*done)(void *arg);
+	void *arg;
+	unsigned left;
+};
+struct part {
+	struct collection *whole;
+	struct instance *instance;
+	pid_t pid;
+};
+
+static void part_done(struct collection *k)
+{
+	if (--k->left)
+		return;
+	k->done(k->arg);
+	free(k);
+}
+
+static void note_process(struct instance *i)
+{
+	uint64_t cpu = (uint64_t)json_integer_value(json_object_get(i->stats, "cpu_us"));
+	double uptime = json_number_value(json_object_get(i->stats, "uptime_s"));
+
+	i->rss_bytes = (uint64_t)json_integer_value(json_object_get(i->stats, "rss_bytes"));
+	if (i->cpu_us && cpu >= i->cpu_us && uptime > i->sampled_s + 0.2)
+		i->cpu = (double)(cpu - i->cpu_us) / 1e6 / (uptime - i->sampled_s);
+	else if (uptime <= i->sampled_s)
+		i->cpu = 0; /* a new life */
+	i->cpu_us = cpu;
+	i->sampled_s = uptime;
+}
+
+static void on_stats(void *arg, const struct env_http_answer *a)
+{
+	struct part *p = arg;
+	struct instance *i = p->instance;
+	json_t *stats =
+		a->err == 0 && a->status == 200 && i->child.pid == p->pid ? json_loadb(a->body, a->n, 0, NULL) : NULL;
+
+	if (stats) {
+		json_decref(i->stats);
+		i->stats = stats;
+		note_process(i);
+	}
+	part_done(p->whole);
+	free(p);
+}
+
+static void ask_instance(struct collection *k, struct instance *i)
+{
+	struct part *p = malloc(sizeof *p);
+
+	assert(p);
+	*p = (struct part){ k, i, i->child.pid };
+	k->left++;
+	if (env_http_call(k->up->loop->ev, i->row->host, i->row->http_port, "GET", "/stats", NULL, NULL, 0, ANSWER_MS,
+			  on_stats, p) < 0) {
+		k->left--;
+		free(p);
+	}
+}
+
+void collect(struct supervisor *up, void (*done)(void *arg), void *arg)
+{
+	struct collection *k = malloc(sizeof *k);
+
+	assert(k);
+	*k = (struct collection){ up, done, arg, 1 };
+	for (size_t i = 0; i < up->instances; i++)
+		if (up->instance[i].child.pid && up->instance[i].child.ready_ms && up->instance[i].row->http_port)
+			ask_instance(k, &up->instance[i]);
+	part_done(k);
+}
+
+/* ---- the sum: counts and rates add up; the middle is weighted by the counts, the tail is the worst one's ------------ */
+
+static double number(const json_t *o, const char *name)
+{
+	return json_number_value(json_object_get(o, name));
+}
+
+static void set_sum(json_t *to, const json_t *from, const char *name)
+{
+	const json_t *v = json_object_get(from, name);
+
+	if (json_is_integer(v))
+		json_object_set_new(to, name, json_integer((json_int_t)(number(to, name) + number(from, name))));
+	else
+		json_object_set_new(to, name, json_real(number(to, name) + number(from, name)));
+}
+
+static void merge_method(json_t *to, const json_t *from)
+{
+	static const char *const middle[] = { "p50_us", "p90_us" }, *const worst[] = { "p99_us", "max_us" },
+				 *const sums[] = { "count", "rate_1s", "rate_10s", "rate_60s" };
+	double have = number(to, "count"), more = number(from, "count"), all = have + more;
+	json_t *errors = json_object_get(to, "errors"), *v;
+	const char *name;
+
+	for (size_t i = 0; i < 2; i++) {
+		double mean = all > 0 ? (number(to, middle[i]) * have + number(from, middle[i]) * more) / all : 0;
+		double most =
+			number(from, worst[i]) > number(to, worst[i]) ? number(from, worst[i]) : number(to, worst[i]);
+
+		json_object_set_new(to, middle[i], json_integer((json_int_t)mean));
+		json_object_set_new(to, worst[i], json_integer((json_int_t)most));
+	}
+	for (size_t i = 0; i < 4; i++)
+		set_sum(to, from, sums[i]);
+	json_object_foreach(json_object_get(from, "errors"), name, v)
+		set_sum(errors, json_object_get(from, "errors"), name);
+}
+
+static void merge_methods(json_t *to, json_t *from)
+{
+	const char *name;
+	json_t *m;
+
+	json_object_foreach(from, name, m)
+	{
+		json_t *mine = json_object_get(to, name);
+
+		if (mine)
+			merge_method(mine, m);
+		else
+			json_object_set_new(to, name, json_deep_copy(m));
+	}
+}
+
+/* Objects of plain numbers (sqllog, replay) and plain numbers themselves. */
+static void merge_value(json_t *to, const char *name, json_t *v)
+{
+	const char *inner;
+	json_t *w, *mine = json_object_get(to, name);
+
+	if (json_is_object(v)) {
+		if (!mine)
+			json_object_set_new(to, name, mine = json_object());
+		json_object_foreach(v, inner, w) merge_value(mine, inner, w);
+	} else if (json_is_number(v)) {
+		json_t *wrap = json_pack("{s:O}", name, v);
+
+		if (!strcmp(name, "lag_ms")) {
+			if (number(wrap, name) > number(to, name) || !mine)
+				json_object_set(to, name, v);
+		} else {
+			set_sum(to, wrap, name);
+		}
+		json_decref(wrap);
+	} else if (json_is_boolean(v)) {
+		json_object_set_new(to, name, json_boolean(json_is_true(v) || json_is_true(mine)));
+	}
+}
+
+json_t *collect_sum(struct supervisor *up)
+{
+	static const char *const own[] = { "uptime_s", "epoch", "instance", "service", "methods" };
+	json_t *sum = json_object(), *methods = json_object(), *v;
+	const char *name;
+
+	json_object_set_new(sum, "instance", json_string("supervisor"));
+	json_object_set_new(sum, "uptime_s", json_real((double)(up->loop->now_ms - up->started_ms) / 1000));
+	json_object_set_new(sum, "methods", methods);
+	for (size_t i = 0; i < up->instances; i++) {
+		json_object_foreach(up->instance[i].stats, name, v)
+		{
+			bool special = false;
+
+			for (size_t k = 0; k < sizeof own / sizeof *own; k++)
+				special |= !strcmp(name, own[k]);
+			if (!special)
+				merge_value(sum, name, v);
+		}
+		merge_methods(methods, json_object_get(up->instance[i].stats, "methods"));
+	}
+	return sum;
+}
+
+/* ---- samples for the plots --------------------------------------------------------------------------------------------- */
+
+static double sum_errors(const json_t *methods)
+{
+	double n = 0;
+	const char *name, *word;
+	json_t *m, *e;
+
+	json_object_foreach((json_t *)(uintptr_t)methods, name, m)
+		json_object_foreach(json_object_get(m, "errors"), word, e) n += json_number_value(e);
+	return n;
+}
+
+static void sample_take(struct supervisor *up)
+{
+	json_t *sum = collect_sum(up), *methods = json_object_get(sum, "methods"), *m;
+	struct sample s = { .errors = sum_errors(methods) };
+	const char *name;
+
+	json_object_foreach(methods, name, m)
+	{
+		s.requests += number(m, "rate_1s");
+		if (number(m, "rate_10s") > 0 && number(m, "p99_us") > s.p99_us)
+			s.p99_us = number(m, "p99_us");
+	}
+	s.lag = number(json_object_get(sum, "replay"), "lag_records");
+	s.sessions = number(sum, "sessions");
+	up->history[up->samples++ % HISTORY] = s;
+	json_decref(sum);
+}
+
+static void on_sampled(void *arg)
+{
+	struct supervisor *up = arg;
+	bool watched = up->watched_ms && up->loop->now_ms - up->watched_ms < WATCHED_MS;
+
+	if (up->phase == PHASE_STOPPING)
+		return;
+	sample_take(up);
+	loop_timer(up->loop, &up->sampling, watched ? SAMPLE_MS : SAMPLE_IDLE_MS);
+}
+
+static void on_sampling(struct timer *t, uint64_t now_ms)
+{
+	struct supervisor *up = (struct supervisor *)((char *)t - offsetof(struct supervisor, sampling));
+
+	(void)now_ms;
+	collect(up, on_sampled, up);
+}
+
+void collect_start(struct supervisor *up)
+{
+	up->sampling.fire = on_sampling;
+	loop_timer(up->loop, &up->sampling, SAMPLE_MS);
+}
+
+void collect_watch(struct supervisor *up)
+{
+	bool watched = up->watched_ms && up->loop->now_ms - up->watched_ms < WATCHED_MS;
+
+	up->watched_ms = up->loop->now_ms;
+	if (!watched && up->sampling.fire && up->phase != PHASE_STOPPING)
+		loop_timer(up->loop, &up->sampling, 0);
+}
+
+void collect_stop(struct supervisor *up)
+{
+	loop_timer_stop(up->loop, &up->sampling);
+	for (size_t i = 0; i < up->instances; i++) {
+		json_decref(up->instance[i].stats);
+		up->instance[i].stats = NULL;
+	}
+}

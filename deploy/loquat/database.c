@@ -1,0 +1,357 @@
+#include "deploy/loquat/database.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "common/err.h"
+
+#define ANSWER_S 60 /* a recovery after kill -9 may take its time */
+#define LOOK_MS  50
+
+/* ---- the private server ------------------------------------------------------------------------------------------- */
+
+static const char *find_program(const char *name, char out[ENV_PATH_MAX])
+{
+	static const char *const folders[] = { "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin",
+					       "/usr/libexec" };
+
+	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+		snprintf(out, ENV_PATH_MAX, "%s/%s", folders[i], name);
+		if (access(out, X_OK) == 0)
+			return out;
+	}
+	return NULL;
+}
+
+static void absolute(const char *path, char out[ENV_PATH_MAX])
+{
+	char full[PATH_MAX];
+
+	if (realpath(path, full) && strlen(full) < ENV_PATH_MAX)
+		strcpy(out, full);
+	else
+		snprintf(out, ENV_PATH_MAX, "%s", path);
+}
+
+static const char *user_name(void)
+{
+	const struct passwd *p = getpwuid(getuid());
+
+	return p ? p->pw_name : "root";
+}
+
+/* Runs a program to its end, what it says in a file. */
+static int run_program(const char *const *argv, const char *words)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int fd = open(words, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+		dup2(fd, 1);
+		dup2(fd, 2);
+		execvp(argv[0], (char *const *)(uintptr_t)argv);
+		_exit(127);
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int install(const char *folder)
+{
+	char program[ENV_PATH_MAX], data[ENV_PATH_MAX + 32], fresh[ENV_PATH_MAX + 32], words[ENV_PATH_MAX + 32];
+	char data_option[ENV_PATH_MAX + 64], user_option[96];
+	struct stat st;
+
+	snprintf(data, sizeof data, "%s/data", folder);
+	if (stat(data, &st) == 0)
+		return 0;
+	if (!find_program("mariadb-install-db", program))
+		return complain("mariadb-install-db is not installed: sudo apt-get install mariadb-server-core");
+	snprintf(fresh, sizeof fresh, "%s/data.new", folder);
+	snprintf(words, sizeof words, "%s/install.log", folder);
+	snprintf(data_option, sizeof data_option, "--datadir=%s", fresh);
+	snprintf(user_option, sizeof user_option, "--user=%s", user_name());
+	const char *const clear[] = { "rm", "-rf", fresh, NULL };
+	const char *const make[] = { program, "--no-defaults", data_option, user_option,
+				     "--auth-root-authentication-method=normal", "--skip-test-db",
+				     "--skip-name-resolve", NULL };
+
+	printf("loquat: making the database in %s (once)\n", folder);
+	fflush(stdout);
+	/* renamed at the end: a first start that is cut leaves no half-made folder behind */
+	if (run_program(clear, words) != 0 || run_program(make, words) != 0 || rename(fresh, data) < 0)
+		return complain("the database could not be made: see %s", words);
+	return 0;
+}
+
+int database_prepare(struct cluster *c)
+{
+	char program[ENV_PATH_MAX], folder[ENV_PATH_MAX + 16], full[ENV_PATH_MAX];
+
+	if (!find_program("mariadbd", program))
+		return complain(
+			"mariadbd is not installed: sudo apt-get install mariadb-server-core mariadb-client-core");
+	snprintf(folder, sizeof folder, "%s/mariadb", c->var);
+	if (env_dir_make(c->env, folder) < 0)
+		return complain("%s: %s", folder, env_last_error());
+	absolute(folder, full);
+	snprintf(c->socket, sizeof c->socket, "%s/mysqld.sock", full);
+	if (strlen(c->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
+		return complain("paths.var: %s is too long for a unix socket (%zu bytes): choose a shorter folder",
+				c->socket, sizeof((struct sockaddr_un *)0)->sun_path - 1);
+	return install(full);
+}
+
+void database_describe(struct cluster *c, struct child *child)
+{
+	static const char *const fixed[] = {
+		"--no-defaults",
+		"--skip-networking",
+		"--skip-name-resolve",
+		"--skip-log-bin",
+		"--character-set-server=utf8mb4",
+		"--collation-server=utf8mb4_nopad_bin",
+		"--innodb-buffer-pool-size=256M",
+		"--innodb-log-file-size=128M",
+		"--innodb-flush-log-at-trx-commit=1",
+		"--max-connections=500",
+		"--max-allowed-packet=64M",
+	};
+	size_t n = sizeof fixed / sizeof *fixed;
+	const char **argv = calloc(n + 8, sizeof *argv);
+	char full[ENV_PATH_MAX], folder[ENV_PATH_MAX + 16], text[2 * ENV_PATH_MAX];
+
+	assert(argv);
+	snprintf(folder, sizeof folder, "%s/mariadb", c->var);
+	absolute(folder, full);
+	find_program("mariadbd", child->program);
+	argv[0] = "mariadbd";
+	for (size_t i = 0; i < n; i++)
+		argv[i + 1] = fixed[i];
+	snprintf(text, sizeof text, "--datadir=%s/data", full);
+	argv[n + 1] = strdup(text);
+	snprintf(text, sizeof text, "--socket=%s", c->socket);
+	argv[n + 2] = strdup(text);
+	snprintf(text, sizeof text, "--pid-file=%s/mysqld.pid", full);
+	argv[n + 3] = strdup(text);
+	snprintf(text, sizeof text, "--log-error=%s/error.log", full);
+	argv[n + 4] = strdup(text);
+	snprintf(text, sizeof text, "--user=%s", user_name());
+	argv[n + 5] = strdup(text);
+	child->argv = argv;
+}
+
+/* ---- the schema -------------------------------------------------------------------------------------------------------- */
+
+struct database {
+	struct cluster *c;
+	struct loop *loop;
+	struct env_db *db;
+	struct env_db_options options;
+	void (*on_ready)(void *arg, const char *why);
+	void *arg;
+	struct timer timer;
+	uint64_t until_ms;
+	char folder[ENV_PATH_MAX];
+	char **names;
+	size_t n, at;
+	char why[2 * ENV_PATH_MAX + 128];
+};
+
+static void database_connect(struct database *d);
+static void next_file(struct database *d);
+
+static void tell(struct database *d, const char *why)
+{
+	if (why)
+		snprintf(d->why, sizeof d->why, "%s", why);
+	d->on_ready(d->arg, why ? d->why : NULL);
+}
+
+static void fail(struct database *d, const char *what, const struct env_db_result *r)
+{
+	char text[512];
+
+	snprintf(text, sizeof text, "%s: %s", what, r->message ? r->message : err_text(r->err));
+	tell(d, text);
+}
+
+static void on_applied(void *arg, const struct env_db_result *r)
+{
+	struct database *d = arg;
+
+	if (r->err < 0) {
+		char what[ENV_PATH_MAX + 64];
+
+		snprintf(what, sizeof what, "%s/%s, statement %u", d->folder, d->names[d->at], r->failed_at + 1);
+		fail(d, what, r);
+		return;
+	}
+	d->at++;
+	next_file(d);
+}
+
+static int number_of(const char *name)
+{
+	return (int)strtol(name, NULL, 10);
+}
+
+static void apply(struct database *d)
+{
+	char path[2 * ENV_PATH_MAX], *text;
+	struct buf sql = BUF_INIT;
+	size_t n;
+
+	snprintf(path, sizeof path, "%s/%s", d->folder, d->names[d->at]);
+	if (env_file_load(d->c->env, path, 4 << 20, &text, &n) < 0) {
+		snprintf(d->why, sizeof d->why, "%s: %s", path, env_last_error());
+		d->on_ready(d->arg, d->why);
+		return;
+	}
+	buf_add(&sql, text, n);
+	buf_addf(&sql, "\nINSERT INTO loquat_schema (version, name) VALUES (%d, '%s')", number_of(d->names[d->at]),
+		 d->names[d->at]);
+	env_db_query(d->db, sql.data, sql.len, on_applied, d);
+	buf_release(&sql);
+	free(text);
+}
+
+static void on_looked(void *arg, const struct env_db_result *r)
+{
+	struct database *d = arg;
+
+	if (r->err < 0) {
+		fail(d, "the schema", r);
+	} else if (r->rows) {
+		d->at++;
+		next_file(d);
+	} else {
+		apply(d);
+	}
+}
+
+static void next_file(struct database *d)
+{
+	char sql[128];
+
+	while (d->at < d->n && (!strstr(d->names[d->at], ".sql") || number_of(d->names[d->at]) <= 0))
+		d->at++;
+	if (d->at == d->n) {
+		tell(d, NULL);
+		return;
+	}
+	snprintf(sql, sizeof sql, "SELECT 1 FROM loquat_schema WHERE version = %d", number_of(d->names[d->at]));
+	env_db_query(d->db, sql, strlen(sql), on_looked, d);
+}
+
+static void on_made(void *arg, const struct env_db_result *r)
+{
+	struct database *d = arg;
+
+	if (r->err < 0) {
+		fail(d, "the schema", r);
+		return;
+	}
+	int err = env_dir_list(d->c->env, d->folder, &d->names, &d->n);
+
+	if (err < 0) {
+		snprintf(d->why, sizeof d->why, "%s: %s", d->folder, err_text(err));
+		d->on_ready(d->arg, d->why);
+		return;
+	}
+	next_file(d);
+}
+
+static void make(struct database *d)
+{
+	const char *name = config_string(d->c->config, "database.name", "loquat");
+	struct buf sql = BUF_INIT;
+
+	buf_addf(
+		&sql,
+		"CREATE DATABASE IF NOT EXISTS `%s` DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin; USE `%s`; "
+		"CREATE TABLE IF NOT EXISTS loquat_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, "
+		"applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB",
+		name, name);
+	env_db_query(d->db, sql.data, sql.len, on_made, d);
+	buf_release(&sql);
+}
+
+static void on_look_again(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	database_connect((struct database *)((char *)t - offsetof(struct database, timer)));
+}
+
+/* A refused login will not get better by waiting; a server that is still starting will. */
+static bool is_refused(const char *message)
+{
+	return strstr(message, "Access denied") || strstr(message, "not allowed to connect");
+}
+
+static void on_open(void *arg, int err)
+{
+	struct database *d = arg;
+
+	if (err == 0) {
+		make(d);
+		return;
+	}
+	snprintf(d->why, sizeof d->why, "the database does not let us in: %s", env_db_message(d->db));
+	env_db_close(d->db);
+	d->db = NULL;
+	if (is_refused(d->why) || d->loop->now_ms >= d->until_ms)
+		d->on_ready(d->arg, d->why);
+	else
+		loop_timer(d->loop, &d->timer, LOOK_MS);
+}
+
+static void database_connect(struct database *d)
+{
+	if (env_db_open(d->loop->ev, &d->options, on_open, d, &d->db) < 0)
+		loop_timer(d->loop, &d->timer, LOOK_MS);
+}
+
+struct database *database_open(struct cluster *c, struct loop *loop, void (*on_ready)(void *arg, const char *why),
+			       void *arg)
+{
+	struct database *d = calloc(1, sizeof *d);
+	const char *host = config_string(c->config, "database.host", "");
+
+	assert(d);
+	*d = (struct database){ .c = c, .loop = loop, .on_ready = on_ready, .arg = arg };
+	d->options = (struct env_db_options){
+		.socket = *host ? NULL : c->socket,
+		.host = *host ? host : NULL,
+		.port = (uint16_t)config_int(c->config, "database.port", 3306),
+		.user = config_string(c->config, "database.user", "root"),
+		.password = config_string(c->config, "database.password", ""),
+	};
+	d->timer.fire = on_look_again;
+	d->until_ms = loop->now_ms + ANSWER_S * 1000;
+	cluster_path(c, "deploy/schema", d->folder);
+	if (env_file_mtime_us(c->env, d->folder) < 0) /* a configuration elsewhere uses the installation's schema */
+		snprintf(d->folder, sizeof d->folder, "%.490s/deploy/schema", c->home);
+	database_connect(d);
+	return d;
+}
+
+void database_close(struct database *d)
+{
+	if (!d)
+		return;
+	loop_timer_stop(d->loop, &d->timer);
+	env_db_close(d->db);
+	for (size_t i = 0; i < d->n; i++)
+		free(d->names[i]);
+	free(d->names);
+	free(d);
+}

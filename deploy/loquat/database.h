@@ -1,0 +1,19 @@
+#pragma once
+#include "deploy/loquat/child.h"
+#include "deploy/loquat/loquat.h"
+/*
+ * database: the cluster's own MariaDB, in paths.var/mariadb, reached by a unix socket only; and the schema, brought up to
+ * date by the files of deploy/schema, in order, each once (table loquat_schema).
+ *
+ * Threads: the supervisor's loop; database_prepare blocks and comes before it runs.
+ */
+struct database;
+/* Makes the data folder at the first start. Prints one line and returns 2 if that cannot be. */
+int database_prepare(struct cluster *c);
+/* The child's command line for a prepared folder. */
+void database_describe(struct cluster *c, struct child *child);
+
+/* Waits until it answers, makes the schema's database, applies what is missing; then on_ready(arg, NULL) or (arg, why). */
+struct database *database_open(struct cluster *c, struct loop *loop, void (*on_ready)(void *arg, const char *why),
+			       void *arg);
+void database_close(struct database *d);

@@ -1,0 +1,52 @@
+#pragma once
+#include <stdbool.h>
+#include "common/config.h"
+#include "common/env.h"
+#include "common/loop.h"
+#include "rpc/keys.h"
+#include "rpc/route.h"
+/*
+ * loquat: the command that starts, watches and changes a cluster.
+ *
+ * Each command is one row of the table in main.c and one function. All of them find the cluster through its
+ * configuration (--config FILE).
+ */
+struct cluster {
+	struct env *env;
+	struct config *config;
+	struct route_table *routes; /* all rows of the file, started or not */
+	char config_file[ENV_PATH_MAX];
+	char root[ENV_PATH_MAX], var[ENV_PATH_MAX];
+	char socket[ENV_PATH_MAX + 32]; /* the database's unix socket */
+	char key[KEY_HEX + 1];          /* empty if there is none yet */
+	char programs[ENV_PATH_MAX];    /* the folder of build/bin/loquat and the services beside it */
+	char home[ENV_PATH_MAX];        /* the installation: above build/bin */
+	const char *http_host;          /* the supervisor's */
+	uint16_t http_port;
+	bool private_database;
+};
+/* Reads the configuration; on failure prints one line and returns ERR_CONFIG. */
+int cluster_open(struct cluster *c, const char *config_file);
+void cluster_close(struct cluster *c);
+const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX]);
+
+struct command {
+	const char *name, *arguments, *help;
+	int (*run)(struct cluster *c, int argc, char **argv); /* argv[0] is the command; returns the exit status */
+};
+/* Prints "loquat: …" on stderr, returns 2. */
+int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+int command_up(struct cluster *c, int argc, char **argv);
+int command_status(struct cluster *c, int argc, char **argv);
+int command_stats(struct cluster *c, int argc, char **argv);
+int command_start(struct cluster *c, int argc, char **argv); /* also drain and stop */
+int command_reload(struct cluster *c, int argc, char **argv);
+int command_call(struct cluster *c, int argc, char **argv);
+int command_sql(struct cluster *c, int argc, char **argv);
+int command_logs(struct cluster *c, int argc, char **argv);
+int command_bots(struct cluster *c, int argc, char **argv);
+
+/* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
+int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
+	char **answer);

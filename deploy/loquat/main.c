@@ -1,0 +1,215 @@
+/* loquat: starts, watches and changes a cluster. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "common/err.h"
+#include "deploy/loquat/loquat.h"
+#include "rpc/service_config.h"
+#include "rpc/version.h"
+
+static const struct command commands[] = {
+	{ "up", "", "start the processes of this host and watch them", command_up },
+	{ "status", "[--json]", "the processes and their state", command_status },
+	{ "stats", "[--once]", "live rates and latencies per method", command_stats },
+	{ "logs", "[ID] [-f]", "the log lines of one or all processes", command_logs },
+	{ "start", "ID", "start an instance", command_start },
+	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start },
+	{ "stop", "ID", "stop an instance", command_start },
+	{ "reload", "SERVICE", "new Lua for all instances of a service, all or none", command_reload },
+	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call },
+	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql },
+	{ NULL, NULL, NULL, NULL },
+};
+
+int complain(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fputs("loquat: ", stderr);
+	vfprintf(stderr, fmt, args);
+	fputc('\n', stderr);
+	va_end(args);
+	return 2;
+}
+
+static void usage(FILE *to)
+{
+	fputs("usage: loquat COMMAND [ARGUMENTS] [--config FILE]\n\n", to);
+	for (const struct command *k = commands; k->name; k++)
+		fprintf(to, "  %-8s %-38s %s\n", k->name, k->arguments, k->help);
+	fputs("\n  --config FILE  the cluster's file (deploy/cluster.lua)\n  --help         this text, or a command's\n"
+	      "  --version      the version\n",
+	      to);
+}
+
+const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX])
+{
+	int n = *relative == '/' ? snprintf(out, ENV_PATH_MAX, "%s", relative)
+				 : snprintf(out, ENV_PATH_MAX, "%s/%s", c->root, relative);
+
+	if (n >= ENV_PATH_MAX)
+		exit(complain("%s: the path is too long", relative));
+	return out;
+}
+
+static void find_root(struct cluster *c)
+{
+	const char *slash = strrchr(c->config_file, '/');
+
+	if (!slash)
+		snprintf(c->root, sizeof c->root, "..");
+	else if (!memchr(c->config_file, '/', (size_t)(slash - c->config_file)))
+		snprintf(c->root, sizeof c->root, ".");
+	else
+		snprintf(c->root, sizeof c->root, "%.*s/..", (int)(slash - c->config_file), c->config_file);
+}
+
+/* Programs and pages stand beside this very program, wherever the configuration is. */
+static void find_home(struct cluster *c)
+{
+	ssize_t n = readlink("/proc/self/exe", c->programs, sizeof c->programs - 1);
+
+	c->programs[n > 0 ? n : 0] = '\0';
+	char *slash = strrchr(c->programs, '/');
+
+	if (slash)
+		*slash = '\0';
+	snprintf(c->home, sizeof c->home, "%s", c->programs);
+	for (int up = 0; up < 2 && (slash = strrchr(c->home, '/')); up++)
+		*slash = '\0';
+}
+
+static void find_database(struct cluster *c)
+{
+	const char *socket = config_string(c->config, "database.socket", "");
+	char path[ENV_PATH_MAX];
+
+	c->private_database = !*socket && !*config_string(c->config, "database.host", "") &&
+			      config_bool(c->config, "supervisor.database", true);
+	if (*socket)
+		snprintf(c->socket, sizeof c->socket, "%s", cluster_path(c, socket, path));
+	else
+		snprintf(c->socket, sizeof c->socket, "%s/mariadb/mysqld.sock", c->var);
+}
+
+static void find_key(struct cluster *c)
+{
+	char path[ENV_PATH_MAX + 32], *text;
+	size_t n;
+
+	snprintf(path, sizeof path, "%s/keys/cluster.key", c->var);
+	if (env_file_load(c->env, path, 4096, &text, &n) < 0)
+		return;
+	if (n == KEY_HEX)
+		memcpy(c->key, text, KEY_HEX + 1);
+	free(text);
+}
+
+int cluster_open(struct cluster *c, const char *config_file)
+{
+	char error[512];
+
+	*c = (struct cluster){ .env = env_new() };
+	snprintf(c->config_file, sizeof c->config_file, "%s", config_file);
+	if (service_config_load(c->env, config_file, NULL, NULL, error, sizeof error, &c->config) < 0 ||
+	    route_from_config(c->config, true, error, sizeof error, &c->routes) < 0) {
+		complain("%s", error);
+		return ERR_CONFIG;
+	}
+	find_root(c);
+	find_home(c);
+	cluster_path(c, config_string(c->config, "paths.var", "var"), c->var);
+	find_database(c);
+	find_key(c);
+	c->http_host = config_string(c->config, "supervisor.host", "127.0.0.1");
+	c->http_port = (uint16_t)config_int(c->config, "supervisor.http", 8000);
+	return 0;
+}
+
+void cluster_close(struct cluster *c)
+{
+	route_unref(c->routes);
+	config_free(c->config);
+	env_free(c->env);
+}
+
+/* Takes "--config FILE" out of the arguments, wherever it stands. */
+static const char *take_config(int *argc, char **argv)
+{
+	const char *file = "deploy/cluster.lua";
+	int kept = 0;
+
+	for (int i = 0; i < *argc; i++) {
+		if (!strcmp(argv[i], "--config") && i + 1 < *argc)
+			file = argv[++i];
+		else if (!strncmp(argv[i], "--config=", 9))
+			file = argv[i] + 9;
+		else
+			argv[kept++] = argv[i];
+	}
+	argv[kept] = NULL;
+	*argc = kept;
+	return file;
+}
+
+static int common_prefix(const char *a, const char *b)
+{
+	int n = 0;
+
+	while (a[n] && a[n] == b[n])
+		n++;
+	return n;
+}
+
+static int unknown(const char *name)
+{
+	const struct command *best = commands;
+
+	for (const struct command *k = commands; k->name; k++)
+		if (common_prefix(k->name, name) > common_prefix(best->name, name))
+			best = k;
+	return complain("there is no command \"%s\"; did you mean \"%s\"? (loquat --help lists all)", name, best->name);
+}
+
+static int run(const struct command *k, const char *config_file, int argc, char **argv)
+{
+	struct cluster c;
+	int status = 2;
+
+	if (cluster_open(&c, config_file) == 0) {
+		status = k->run(&c, argc, argv);
+		cluster_close(&c);
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	const char *config_file = take_config(&argc, argv);
+
+	if (argc < 2) {
+		usage(stderr);
+		return 2;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+		usage(stdout);
+		return 0;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		puts("loquat " LOQUAT_VERSION);
+		return 0;
+	}
+	for (const struct command *k = commands; k->name; k++) {
+		if (strcmp(k->name, argv[1]))
+			continue;
+		if (argc > 2 && !strcmp(argv[2], "--help")) {
+			printf("usage: loquat %s %s [--config FILE]\n\n%s.\n", k->name, k->arguments, k->help);
+			return 0;
+		}
+		return run(k, config_file, argc - 1, argv + 1);
+	}
+	return unknown(argv[1]);
+}

@@ -1,0 +1,142 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "deploy/loquat/supervisor.h"
+#include "rpc/version.h"
+
+/*
+ * What a person sees of `loquat up`: the first screen, then every line of every process with its name. Until the
+ * first screen is out the lines are held back, so that the table stays in one piece.
+ */
+static const char *paint(const struct supervisor *up, const char *code)
+{
+	return up->colour ? code : "";
+}
+
+static const char *colour_of(const struct supervisor *up, size_t n)
+{
+	static const char *const colours[] = { "\033[36m", "\033[32m", "\033[33m", "\033[35m", "\033[34m",
+					       "\033[96m", "\033[92m", "\033[93m", "\033[95m", "\033[94m" };
+
+	return paint(up, colours[n % (sizeof colours / sizeof *colours)]);
+}
+
+static void put(struct supervisor *up, const struct buf *b)
+{
+	if (!up->shown && (up->phase == PHASE_STARTING || up->status)) { /* var/log has them in any case */
+		buf_add(&up->held, b->data, b->len);
+		return;
+	}
+	fwrite(b->data, 1, b->len, stdout);
+	fflush(stdout);
+}
+
+static void release_held(struct supervisor *up)
+{
+	fwrite(up->held.data, 1, up->held.len, stdout);
+	buf_release(&up->held);
+	fflush(stdout);
+}
+
+void screen_line(struct supervisor *up, const char *id, size_t colour, const char *line)
+{
+	struct buf b = BUF_INIT;
+
+	buf_addf(&b, "%s%-*s%s %s\n", colour_of(up, colour), up->width, id, paint(up, "\033[0m"), line);
+	put(up, &b);
+	buf_release(&b);
+}
+
+void screen_say(struct supervisor *up, const char *fmt, ...)
+{
+	va_list args;
+	char text[512];
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof text, fmt, args);
+	va_end(args);
+	if (up->held.len && !up->status)
+		release_held(up);
+	printf("loquat: %s\n", text);
+	fflush(stdout);
+}
+
+/* ---- the first screen ------------------------------------------------------------------------------------ */
+
+static const char *what_of(const char *service)
+{
+	static const struct {
+		const char *service, *what;
+	} rows[] = {
+		{ "gate", "players knock here" },
+		{ "connector", "players' connections" },
+		{ "scene", "maps and monsters" },
+		{ "role", "players, bags, quests, shop" },
+		{ "team", "teams" },
+		{ "chat", "rooms and whispers" },
+		{ "platform", "logins and payments" },
+		{ "dbwriter", "replays the SQL logs" },
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (!strcmp(rows[i].service, service))
+			return rows[i].what;
+	return service;
+}
+
+static void show_instance(struct supervisor *up, const struct instance *i)
+{
+	char address[80];
+
+	if (!i->here || i->child.state == CHILD_STOPPED)
+		return;
+	snprintf(address, sizeof address, "%s:%u", i->row->host,
+		 i->row->client_port ? i->row->client_port : i->row->rpc_port);
+	printf(" %s✓%s %-*s pid %-7d %-21s %s\n", paint(up, "\033[32m"), paint(up, "\033[0m"), up->width, i->row->id,
+	       (int)i->child.pid, address, what_of(i->row->service));
+}
+
+static void show_database(struct supervisor *up)
+{
+	const char *host = config_string(up->c->config, "database.host", "");
+
+	if (up->c->private_database)
+		printf(" %s✓%s %-*s pid %-7d %-21s the database, in %s/mariadb\n", paint(up, "\033[32m"),
+		       paint(up, "\033[0m"), up->width, "mariadb", (int)up->db_child.pid, "unix socket only",
+		       up->c->var);
+	else
+		printf(" %s✓%s %-*s %-11s %-21s the database\n", paint(up, "\033[32m"), paint(up, "\033[0m"), up->width,
+		       "mariadb", "", *host ? host : up->c->socket);
+}
+
+static void show_waiting_rows(struct supervisor *up)
+{
+	for (size_t i = 0; i < up->instances; i++)
+		if (up->instance[i].here && up->instance[i].child.state == CHILD_STOPPED)
+			printf(" · %-*s %-11s start it with: build/bin/loquat start %s\n", up->width,
+			       up->instance[i].row->id, "not started", up->instance[i].row->id);
+}
+
+void screen_first(struct supervisor *up)
+{
+	const char *bold = paint(up, "\033[1m"), *plain = paint(up, "\033[0m");
+
+	printf("\n %sLoquat %s%s · cluster \"%s\" · data in %s\n\n", bold, LOQUAT_VERSION, plain,
+	       config_string(up->c->config, "cluster", "loquat"), up->c->var);
+	show_database(up);
+	for (size_t i = 0; i < up->instances; i++)
+		show_instance(up, &up->instance[i]);
+	show_waiting_rows(up);
+	printf("\n %sPlay%s       http://%s:%u/demo/   (open it twice)\n", bold, plain, up->c->http_host,
+	       up->http_port);
+	printf(" %sDashboard%s  http://%s:%u/\n", bold, plain, up->c->http_host, up->http_port);
+	printf(" %sNext%s       build/bin/loquat status · build/bin/loquat stats · build/bin/loquat bots --players 100 --rate 2 "
+	       "--seconds 10\n"
+	       "            edit scene/lua/*.lua, then build/bin/loquat reload scene · Ctrl-C stops everything\n\n",
+	       bold, plain);
+	printf("loquat: ready\n");
+	up->shown = true;
+	release_held(up);
+}

@@ -1,0 +1,218 @@
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include "common/err.h"
+#include "deploy/loquat/control.h"
+
+/* ---- asking the supervisor ------------------------------------------------------------------------------------ */
+
+/* Where it listens: by the configuration, or what a free port turned out to be. */
+static uint16_t port_of(struct cluster *c)
+{
+	char path[ENV_PATH_MAX + 16];
+	unsigned pid, port = 0;
+
+	if (c->http_port)
+		return c->http_port;
+	snprintf(path, sizeof path, "%s/loquat.pid", c->var);
+	FILE *f = fopen(path, "re");
+
+	if (f && fscanf(f, "%u %u", &pid, &port) != 2)
+		port = 0;
+	if (f)
+		fclose(f);
+	return (uint16_t)port;
+}
+
+int supervisor_ask(struct cluster *c, const char *method, const char *path, json_t **out)
+{
+	char *text = NULL;
+	uint16_t port = port_of(c);
+	int status = port ? ask(c, c->http_host, port, method, path, NULL, &text) : ERR_UNAVAILABLE;
+
+	if (status < 0) {
+		complain("this cluster does not run (%s:%u: %s): build/bin/loquat up", c->http_host, port,
+			 err_text(status));
+		return ERR_UNAVAILABLE;
+	}
+	*out = json_loads(text, 0, NULL);
+	free(text);
+	if (*out && status == 200)
+		return 0;
+	const char *message = json_string_value(json_object_get(*out, "message"));
+
+	complain("%s",
+		 message ? message : "the supervisor's port answers, but not as a supervisor: is it another program?");
+	json_decref(*out);
+	return ERR_FAILED;
+}
+
+/* ---- status ------------------------------------------------------------------------------------------------------ */
+
+static const char *text_of(const json_t *o, const char *name)
+{
+	const char *s = json_string_value(json_object_get(o, name));
+
+	return s && *s ? s : "-";
+}
+
+static void print_row(const char *id, const json_t *o)
+{
+	static const char *const colours[][2] = { { "ready", "\033[32m" },
+						  { "failed", "\033[31m" },
+						  { "backoff", "\033[31m" } };
+	const json_t *pid = json_object_get(o, "pid");
+	const char *state = text_of(o, "state"), *colour = "";
+	char number[16] = "-";
+
+	if (json_is_integer(pid))
+		snprintf(number, sizeof number, "%d", (int)json_integer_value(pid));
+	for (size_t i = 0; i < 3 && isatty(1); i++)
+		if (!strcmp(colours[i][0], state))
+			colour = colours[i][1];
+	printf("%-14s %s%-9s%s %8s %9d  %-21s %-21s %-21s %6.1f%s%s\n", id, colour, state, *colour ? "\033[0m" : "",
+	       number, (int)json_integer_value(json_object_get(o, "restarts")), text_of(o, "client"), text_of(o, "rpc"),
+	       text_of(o, "http"), json_number_value(json_object_get(o, "rss_bytes")) / 1048576,
+	       *text_of(o, "why") == '-' ? "" : "  ", *text_of(o, "why") == '-' ? "" : text_of(o, "why"));
+}
+
+static void print_table(const json_t *status)
+{
+	const json_t *o;
+	size_t i;
+
+	printf("%-14s %-9s %8s %9s  %-21s %-21s %-21s %6s\n", "instance", "state", "pid", "restarts", "client", "rpc",
+	       "http", "MiB");
+	if (json_is_true(json_object_get(json_object_get(status, "database"), "private")))
+		print_row("mariadb", json_object_get(status, "database"));
+	json_array_foreach(json_object_get(status, "instances"), i, o) print_row(text_of(o, "id"), o);
+}
+
+static void print_json(const json_t *status)
+{
+	static const char *const keys[] = { "id", "service", "pid", "state", "client", "rpc", "http", "restarts" };
+	json_t *list = json_array(), *o;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "instances"), i, o)
+	{
+		json_t *row = json_object();
+
+		for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+			json_object_set(row, keys[k], json_object_get(o, keys[k]));
+		json_array_append_new(list, row);
+	}
+	json_dumpf(list, stdout, JSON_INDENT(1));
+	putchar('\n');
+	json_decref(list);
+}
+
+int command_status(struct cluster *c, int argc, char **argv)
+{
+	bool json = argc == 2 && !strcmp(argv[1], "--json");
+	json_t *status;
+
+	if (argc > 1 && !json)
+		return complain("status: unknown argument \"%s\" (loquat status --help)", argv[1]);
+	if (supervisor_ask(c, "GET", "/status", &status) < 0)
+		return 1;
+	if (json)
+		print_json(status);
+	else
+		print_table(status);
+	json_decref(status);
+	return 0;
+}
+
+/* ---- start, drain, stop ---------------------------------------------------------------------------------------------- */
+
+#define WAIT_MS 60000
+#define LOOK_MS 50
+
+static const char *state_of(const json_t *status, const char *id, const json_t **row)
+{
+	size_t i;
+	const json_t *o;
+
+	json_array_foreach(json_object_get(status, "instances"), i, o) if (!strcmp(text_of(o, "id"), id))
+	{
+		*row = o;
+		return text_of(o, "state");
+	}
+	return "";
+}
+
+static int tell_end(const char *id, const json_t *row, const char *state)
+{
+	if (!strcmp(state, "ready"))
+		printf("%s: ready, pid %d\n", id, (int)json_integer_value(json_object_get(row, "pid")));
+	else if (!strcmp(state, "failed"))
+		return complain("%s: failed: %s", id, text_of(row, "why")), 1;
+	else
+		printf("%s: %s\n", id, state);
+	return 0;
+}
+
+/* Waits until it is what was asked for, so that a script can go on with the next step. */
+static int wait_until(struct cluster *c, const char *id, const char *wanted)
+{
+	const struct timespec look = { .tv_nsec = LOOK_MS * 1000000 };
+
+	for (int ms = 0; ms < WAIT_MS; ms += LOOK_MS) {
+		const json_t *row = NULL;
+		json_t *status;
+
+		if (supervisor_ask(c, "GET", "/status", &status) < 0)
+			return 1;
+		const char *state = state_of(status, id, &row);
+
+		if (!strcmp(state, wanted) || !strcmp(state, "failed")) {
+			int end = tell_end(id, row, state);
+
+			json_decref(status);
+			return end;
+		}
+		json_decref(status);
+		nanosleep(&look, NULL);
+	}
+	complain("%s is not %s after %d s: build/bin/loquat logs %s", id, wanted, WAIT_MS / 1000, id);
+	return 1;
+}
+
+int command_start(struct cluster *c, int argc, char **argv)
+{
+	char path[128];
+	json_t *answer;
+
+	if (argc != 2)
+		return complain("%s: expected one instance: loquat %s ID", argv[0], argv[0]);
+	if (strspn(argv[1], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(argv[1]) ||
+	    strlen(argv[1]) > 31)
+		return complain("%s: \"%s\" is no instance's name", argv[0], argv[1]);
+	snprintf(path, sizeof path, "/admin/%s?id=%s", argv[0], argv[1]);
+	if (supervisor_ask(c, "POST", path, &answer) < 0)
+		return 1;
+	json_decref(answer);
+	return wait_until(c, argv[1], !strcmp(argv[0], "start") ? "ready" : "stopped");
+}
+
+int command_reload(struct cluster *c, int argc, char **argv)
+{
+	char path[128];
+	json_t *answer, *o;
+	size_t i;
+
+	if (argc != 2 || strspn(argv[1], "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(argv[1]) ||
+	    strlen(argv[1]) > 31)
+		return complain("reload: expected one service: loquat reload SERVICE");
+	snprintf(path, sizeof path, "/admin/reload?id=%s", argv[1]);
+	if (supervisor_ask(c, "POST", path, &answer) < 0)
+		return 1;
+	json_array_foreach(json_object_get(answer, "instances"), i, o)
+		printf("%s: runs version %s\n", text_of(o, "instance"), text_of(o, "version"));
+	json_decref(answer);
+	return 0;
+}

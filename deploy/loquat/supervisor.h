@@ -1,0 +1,112 @@
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "deploy/loquat/child.h"
+#include "deploy/loquat/database.h"
+#include "deploy/loquat/loquat.h"
+/*
+ * supervisor: the processes of this host, from the first to the last.
+ *
+ * Threads: everything is on its one loop.
+ * Order:   the database, its schema, the route table, then all instances at once; when each is ready, the cluster is.
+ *          Stopping goes the other way, stage by stage: gates, connectors, games, roles, the replay once it has
+ *          caught up, the database.
+ * Routes:  paths.var/routes.lua names the instances that run or are to run again; its version grows with each
+ *          change. A draining instance is marked, a stopped or failed one is taken out.
+ */
+enum phase { PHASE_STARTING, PHASE_READY, PHASE_STOPPING };
+#define HISTORY 120 /* samples kept for the plots of the dashboard */
+
+struct supervisor;
+struct instance {
+	struct child child;
+	struct supervisor *up;
+	const struct route_row *row;
+	const char *argv[6];
+	struct timer look; /* the next question whether it is ready */
+	bool here;         /* on this host: supervised; else only a row of the route table */
+	bool routed;       /* it stands in the route table */
+	bool leaving;      /* drained there */
+	uint64_t epoch;    /* of its start */
+	char why[160];     /* why it is not ready, in its own words */
+	json_t *stats;     /* its last /stats; NULL: none yet */
+	uint64_t cpu_us;   /* at the last sample, which was … */
+	double sampled_s;  /* … at this uptime of the instance */
+	double cpu;        /* cores, between the last two samples */
+	uint64_t rss_bytes;
+};
+struct sample { /* of the whole cluster */
+	double requests, errors, p99_us, lag, sessions;
+};
+struct supervisor {
+	struct cluster *c;
+	struct loop *loop;
+	struct instance *instance;
+	size_t instances;
+	struct child db_child;
+	struct database *db;
+	bool db_ready;
+	struct env_http *http;
+	uint16_t http_port;
+	int lock;
+	enum phase phase;
+	uint64_t version, started_ms;
+	/* stopping */
+	int stage, status;
+	bool asked, interrupted;
+	uint64_t stage_until_ms, interrupted_ms;
+	struct timer step;
+	/* screen */
+	bool colour, shown;
+	int width;
+	struct buf held; /* lines that wait until the first screen is out */
+	/* dashboard */
+	struct timer sampling;
+	uint64_t watched_ms;
+	struct sample history[HISTORY];
+	unsigned samples;
+	struct reload *reload;
+};
+
+/* supervisor.c */
+void supervisor_start(struct supervisor *up); /* on the loop, first */
+void supervisor_stop(struct supervisor *up);  /* begins the ordered stop; again: nothing */
+void supervisor_fail(struct supervisor *up, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The rows of the route table as it is now; out->row has room for up->instances. */
+void supervisor_routes(const struct supervisor *up, struct route_table *out);
+struct instance *supervisor_find(struct supervisor *up, const char *id);
+int instance_start(struct instance *i, char *why, size_t size); /* ERR_EXISTS: it runs; ERR_DENIED: a port is taken */
+int instance_stop(struct instance *i);                          /* ERR_NOT_FOUND: it does not run */
+int instance_drain(struct instance *i);
+
+/* stop.c: the ordered end */
+void stop_begin(struct supervisor *up);
+void stop_step(struct supervisor *up); /* after each change of a child */
+
+/* screen.c */
+void screen_line(struct supervisor *up, const char *id, size_t colour, const char *line);
+void screen_first(struct supervisor *up);
+void screen_say(struct supervisor *up, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* face.c: the supervisor's HTTP; collect.c: what the instances say */
+int face_start(struct supervisor *up);
+void face_stop(struct supervisor *up);
+void face_json(struct env_http_request *r, int status, json_t *take);
+void face_refuse(struct env_http_request *r, int err, const char *message);
+/* Asks every ready instance for /stats; done(arg) when all have answered or a second has passed. */
+void collect(struct supervisor *up, void (*done)(void *arg), void *arg);
+json_t *collect_sum(struct supervisor *up); /* all of them as one /stats */
+void collect_start(struct supervisor *up);
+void collect_watch(struct supervisor *up); /* somebody looks: sample each second for a while */
+void collect_stop(struct supervisor *up);
+/* reload.c */
+void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r);
+
+/* ports.c */
+struct holder {
+	int pid; /* 0: not known */
+	char name[64];
+};
+bool port_is_taken(const char *host, uint16_t port, struct holder *out); /* also when it may not be bound: errno */
+bool host_is_here(const char *host);

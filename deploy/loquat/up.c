@@ -1,0 +1,191 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "common/err.h"
+#include "deploy/loquat/supervisor.h"
+
+/* ---- what has to be right before anything is started --------------------------------------------------------- */
+
+/* One supervisor per data folder: the lock ends with the process, so an old file does no harm. */
+static int take_lock(struct supervisor *up)
+{
+	char path[ENV_PATH_MAX + 16], text[64] = "";
+
+	if (env_dir_make(up->c->env, up->c->var) < 0)
+		return complain("paths.var: %s: %s", up->c->var, env_last_error());
+	snprintf(path, sizeof path, "%s/loquat.pid", up->c->var);
+	up->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (up->lock < 0)
+		return complain("%s: %s", path, strerror(errno));
+	if (flock(up->lock, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	if (read(up->lock, text, sizeof text - 1) < 0)
+		text[0] = '\0';
+	return complain("this cluster already runs (pid %d): build/bin/loquat status", (int)strtol(text, NULL, 10));
+}
+
+static int check_port(const char *what, const char *key, const char *host, uint16_t port)
+{
+	struct holder h;
+
+	if (!port || !port_is_taken(host, port, &h))
+		return 0;
+	if (h.pid)
+		return complain("%s: port %s:%u (%s) is taken by pid %d (%s)", what, host, port, key, h.pid, h.name);
+	return complain("%s: port %s:%u (%s): %s", what, host, port, key, strerror(errno));
+}
+
+static int check_ports(struct supervisor *up)
+{
+	struct cluster *c = up->c;
+	int status = check_port("the dashboard", "supervisor.http", c->http_host, c->http_port);
+
+	for (size_t i = 0; i < up->instances && !status; i++) {
+		const struct route_row *r = up->instance[i].row;
+		char path[48];
+
+		snprintf(path, sizeof path, "instances[%zu].start", i + 1);
+		if (!up->instance[i].here || !config_bool(c->config, path, true))
+			continue;
+		if ((status = check_port(r->id, "client", r->host, r->client_port)) == 0 &&
+		    (status = check_port(r->id, "rpc", r->host, r->rpc_port)) == 0)
+			status = check_port(r->id, "http", r->host, r->http_port);
+	}
+	return status;
+}
+
+static int make_keys(struct cluster *c)
+{
+	static const char *const names[] = { "cluster.key", "token.key", "platform-demo.key" };
+	char folder[ENV_PATH_MAX + 8], key[KEY_HEX + 1], error[512];
+
+	snprintf(folder, sizeof folder, "%s/keys", c->var);
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		if (key_load(c->env, folder, names[i], key, error, sizeof error) < 0)
+			return complain("%s", error);
+		if (i == 0)
+			memcpy(c->key, key, sizeof key);
+	}
+	return 0;
+}
+
+/* Each service knows its own keys of the configuration: it is asked, and prints its own line. */
+static int check_service(struct cluster *c, const struct route_row *row)
+{
+	char program[ENV_PATH_MAX + 40];
+	int status;
+
+	snprintf(program, sizeof program, "%s/%s", c->programs, row->service);
+	if (access(program, X_OK) < 0)
+		return complain("%s: there is no program %s: run `make`, or correct the service's name", row->id,
+				program);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		execl(program, row->service, "--config", c->config_file, "--instance", row->id, "--check",
+		      (char *)NULL);
+		_exit(2);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return complain("%s: %s", program, strerror(errno));
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 2;
+}
+
+static int check_services(struct supervisor *up)
+{
+	for (size_t i = 0; i < up->instances; i++) {
+		bool seen = false;
+
+		for (size_t k = 0; k < i; k++)
+			seen |= !strcmp(up->instance[i].row->service, up->instance[k].row->service);
+		if (!seen && up->instance[i].here && check_service(up->c, up->instance[i].row))
+			return 2;
+	}
+	return 0;
+}
+
+static int make_folders(struct cluster *c)
+{
+	char path[ENV_PATH_MAX + 8];
+
+	snprintf(path, sizeof path, "%s/log", c->var);
+	return env_dir_make(c->env, path) < 0 ? complain("%s: %s", path, env_last_error()) : 0;
+}
+
+static int prepare(struct supervisor *up)
+{
+	int status = check_services(up);
+
+	if (status || (status = take_lock(up)) || (status = check_ports(up)) || (status = make_folders(up->c)) ||
+	    (status = make_keys(up->c)))
+		return status;
+	return up->c->private_database ? database_prepare(up->c) : 0;
+}
+
+/* ---- the life of the supervisor --------------------------------------------------------------------------------- */
+
+/* For the other commands, and for a second `up`. */
+static void note_pid(struct supervisor *up)
+{
+	char text[32];
+	int n = snprintf(text, sizeof text, "%d %u\n", (int)getpid(), up->http_port);
+
+	if (ftruncate(up->lock, 0) < 0 || pwrite(up->lock, text, (size_t)n, 0) != n)
+		complain("%s/loquat.pid: %s", up->c->var, strerror(errno));
+}
+
+static void on_start(struct loop *loop, void *arg)
+{
+	struct supervisor *up = arg;
+
+	up->loop = loop;
+	supervisor_start(up);
+	note_pid(up);
+}
+
+static void init(struct supervisor *up, struct cluster *c)
+{
+	up->c = c;
+	up->lock = -1;
+	up->width = 7;
+	up->colour = isatty(1) && !getenv("NO_COLOR");
+	up->instances = c->routes->rows;
+	up->instance = calloc(up->instances ? up->instances : 1, sizeof *up->instance);
+	for (size_t i = 0; i < up->instances; i++) {
+		struct instance *k = &up->instance[i];
+
+		k->up = up;
+		k->row = &c->routes->row[i];
+		k->here = host_is_here(k->row->host);
+		if ((int)strlen(k->row->id) > up->width)
+			up->width = (int)strlen(k->row->id);
+	}
+}
+
+int command_up(struct cluster *c, int argc, char **argv)
+{
+	struct supervisor up = { .status = 0 };
+	struct loop *loop;
+	int status;
+
+	if (argc > 1)
+		return complain("up takes no \"%s\" (loquat up --help)", argv[1]);
+	init(&up, c);
+	if ((status = prepare(&up)) == 0) {
+		signal(SIGPIPE, SIG_IGN);
+		if (loop_start(c->env, "supervisor", 0, on_start, NULL, &up, &loop) < 0)
+			return complain("a thread could not be started: %s", env_last_error());
+		loop_join(loop);
+		status = up.status;
+		if (status == 0)
+			printf("loquat: stopped\n");
+	}
+	free(up.instance);
+	return status;
+}
