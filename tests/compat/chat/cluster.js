@@ -1,0 +1,73 @@
+'use strict';
+// A cluster of its own: deploy/cluster.lua on free ports, with its data in a temporary folder.
+const { spawn } = require('child_process');
+const fs = require('fs');
+const net = require('net');
+const os = require('os');
+const path = require('path');
+
+const root = path.resolve(__dirname, '../../..');
+const READY_MS = 60000;
+
+// All of them at once, so that none is given out twice.
+const freePorts = async (n) => {
+  const servers = await Promise.all(Array.from({ length: n }, () => new Promise((done) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => done(server));
+  })));
+  const ports = servers.map((server) => server.address().port);
+  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))));
+  return ports;
+};
+
+// The file may compute, so it is wrapped, not edited.
+const config = (folder, ports) => `
+local cluster = (function()
+${fs.readFileSync(path.join(root, 'deploy/cluster.lua'), 'utf8')}
+end)()
+local ports, at = { ${ports.join(', ')} }, 0
+local function fresh(old)
+  if not old or old == 0 then return old end
+  at = at + 1
+  return ports[at]
+end
+for _, row in ipairs(cluster.instances) do
+  row.client, row.rpc, row.http = fresh(row.client), fresh(row.rpc), fresh(row.http)
+end
+cluster.paths.var = "${folder}/var"
+cluster.paths.messages = "${root}/build/loquat.desc"
+cluster.supervisor.http = fresh(cluster.supervisor.http)
+return cluster
+`;
+
+exports.start = async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'loquat-compat-'));
+  const ports = await freePorts(60);
+  const file = path.join(folder, 'cluster.lua');
+  fs.writeFileSync(file, config(folder, ports));
+  const up = spawn(path.join(root, 'build/bin/loquat'), ['up', '--config', file], { cwd: root });
+  const ended = new Promise((done) => up.on('close', done));
+  let said = '';
+  await new Promise((done, refuse) => {
+    const timer = setTimeout(() => refuse(new Error(`not ready after ${READY_MS} ms:\n${said}`)), READY_MS);
+    const hear = (chunk) => {
+      said += chunk;
+      if (!said.includes('loquat: ready')) return;
+      clearTimeout(timer);
+      done();
+    };
+    up.stdout.on('data', hear);
+    up.stderr.on('data', hear);
+    ended.then((status) => refuse(new Error(`loquat up ended with ${status}:\n${said}`)));
+  });
+  return {
+    // the first row of deploy/cluster.lua is gate-1, and its first port the clients'
+    host: '127.0.0.1',
+    port: ports[0],
+    said: () => said,
+    stop: async () => {
+      up.kill('SIGTERM');
+      await ended;
+      fs.rmSync(folder, { recursive: true, force: true });
+    },
+  };
+};
