@@ -15,7 +15,8 @@
 #include "common/lua_msg.h"
 #include "common/text.h"
 
-#define HELD 24 /* members or elements kept on the Lua stack until their table's size is known */
+#define HELD      24 /* members or elements kept on the Lua stack until their table's size is known */
+#define SHORT_MAX 40 /* LUAI_MAXSHORTLEN: longer strings are not kept once */
 
 struct decoder {
 	lua_State *L;
@@ -404,10 +405,28 @@ static int fail_twice(struct decoder *d, const struct lua_path *at, const char *
 	return fail(d, &here, "given twice");
 }
 
-/* unique: names may have come before, so look. */
+/* Lua keeps equal short strings once: if all addresses differ, the names do. Else one has to look. */
+static bool surely_differ(struct decoder *d, const struct held *h)
+{
+	const char *name[HELD];
+	for (unsigned i = 0; i < h->n; i++) {
+		int at = h->base + 1 + 2 * (int)i;
+		size_t n = SHORT_MAX + 1;
+		name[i] = lua_type(d->L, at) == LUA_TSTRING ? lua_tolstring(d->L, at, &n) : NULL;
+		if (n > SHORT_MAX)
+			return false;
+		for (unsigned k = 0; k < i; k++)
+			if (name[k] == name[i])
+				return false;
+	}
+	return !h->made;
+}
+
+/* unique: the names are known to differ. */
 static int flush_members(struct decoder *d, struct held *h, bool unique, const struct lua_path *at)
 {
 	lua_State *L = d->L;
+	unique = unique || surely_differ(d, h);
 	make(d, h, 0, h->n);
 	for (; h->n; h->n--) {
 		if (!unique) {
@@ -694,7 +713,8 @@ static int map(struct decoder *d, const struct msg_type *entry, const struct lua
 }
 
 struct seen { /* which fields came, by index */
-	uint64_t bits[4];
+	uint64_t bits[MSG_FIELDS_MAX / 64];
+	unsigned next; /* most clients send fields in the order of the .proto */
 };
 
 static bool was_seen(const struct seen *s, unsigned index)
@@ -737,7 +757,10 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 		ssize_t n = write_out(name, copy);
 		plain = (struct raw){ copy, n < 0 ? 0 : (size_t)n, true };
 	}
-	const struct msg_field *f = msg_field_name(t, plain.p, plain.n);
+	const struct msg_field *f = seen->next < t->fields && t->field[seen->next].name_bytes == plain.n &&
+						    !memcmp(t->field[seen->next].name, plain.p, plain.n)
+					    ? &t->field[seen->next]
+					    : msg_field_name(t, plain.p, plain.n);
 	struct lua_path here = { at, name->p, name->n, 0 };
 	if (!f)
 		return fail(d, &here, "unknown field");
@@ -746,6 +769,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 	skip_space(d);
 	if (word(d, "null", 4))
 		return 0; /* as if it were not there */
+	seen->next = f->index + 1u;
 	seen->bits[f->index / 64] |= UINT64_C(1) << (f->index % 64);
 	lua_rawgeti(d->L, d->names, f->id);
 	int err;
@@ -762,7 +786,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 
 static int message(struct decoder *d, const struct msg_type *t, const struct lua_path *at)
 {
-	struct seen seen = { { 0 } };
+	struct seen seen = { { 0 }, 0 };
 	int err, again = 0;
 	if (peek(d) != '{')
 		return fail_type(d, at, "an object");

@@ -10,12 +10,10 @@
 #include "common/lua_msg.h"
 #include "common/text.h"
 
-#define KEYS_HELD 16 /* keys sorted on the C stack; more take memory */
-
 struct encoder {
 	lua_State *L;
 	struct buf *out;
-	int names;               /* where the table of names is on the Lua stack */
+	/* where the table of names is on the Lua stack */
 	const void *array, *big; /* the metatables that mean something */
 	unsigned depth;
 	char *why;
@@ -179,10 +177,9 @@ static int put_key(struct encoder *e, enum msg_field_type type, const struct lua
 }
 
 /* f: the type of each value, or NULL for any. */
-static int put_members(struct encoder *e, int index, enum msg_field_type type, const struct lua_key *key, size_t n,
+static int put_members(struct encoder *e, enum msg_field_type type, const struct lua_key *key, size_t n,
 		       const struct msg_field *f, const struct lua_path *at)
 {
-	lua_State *L = e->L;
 	int err = 0;
 	buf_addch(e->out, '{');
 	for (size_t i = 0; err == 0 && i < n; i++) {
@@ -192,10 +189,7 @@ static int put_members(struct encoder *e, int index, enum msg_field_type type, c
 		if ((err = put_key(e, type, &key[i], at)) < 0)
 			return err;
 		buf_addch(e->out, ':');
-		lua_pushvalue(L, key[i].at);
-		lua_rawget(L, index);
-		err = f ? put_field(e, lua_gettop(L), f, &here) : put_value(e, lua_gettop(L), &here);
-		lua_pop(L, 1);
+		err = f ? put_field(e, key[i].at, f, &here) : put_value(e, key[i].at, &here);
 	}
 	buf_addch(e->out, '}');
 	return err;
@@ -213,17 +207,18 @@ static int fail_keys(struct encoder *e, int err, enum msg_field_type type, const
 }
 
 /* An object whose keys are of the type, sorted. */
-static int put_object(struct encoder *e, int index, enum msg_field_type type, size_t n, const struct msg_field *f,
+static int put_object(struct encoder *e, int index, enum msg_field_type type, const struct msg_field *f,
 		      const struct lua_path *at)
 {
-	struct lua_key held[KEYS_HELD], *key = n > KEYS_HELD ? malloc(n * sizeof *key) : held;
+	struct lua_keys keys;
 	int top = lua_gettop(e->L), err = enter(e, at);
-	if (err == 0 && (err = key ? lua_msg_sorted_keys(e->L, index, type, key, n) : ERR_NOMEM) < 0)
+	if (err < 0)
+		return err;
+	if ((err = lua_keys_collect(&keys, e->L, index, type)) < 0)
 		err = fail_keys(e, err, type, at);
-	if (err == 0)
-		err = put_members(e, index, type, key, n, f, at);
-	if (key != held)
-		free(key);
+	else
+		err = put_members(e, type, keys.key, keys.n, f, at);
+	lua_keys_release(&keys);
 	e->depth--;
 	lua_settop(e->L, top);
 	return err;
@@ -244,10 +239,10 @@ static int put_table(struct encoder *e, int index, const struct lua_path *at)
 	}
 	if (!lua_checkstack(e->L, 10))
 		return fail(e, at, "out of memory");
-	size_t length = lua_rawlen(e->L, index), n = lua_msg_entries(e->L, index, SIZE_MAX - 1);
-	if (length && n == length)
+	size_t length = lua_rawlen(e->L, index);
+	if (length && lua_msg_entries(e->L, index, length) == length)
 		return put_elements(e, index, NULL, false, at);
-	return put_object(e, index, MSG_STRING, n, NULL, at);
+	return put_object(e, index, MSG_STRING, NULL, at);
 }
 
 static int put_value(struct encoder *e, int index, const struct lua_path *at)
@@ -333,73 +328,71 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 
 static int put_map(struct encoder *e, int index, const struct msg_type *entry, const struct lua_path *at)
 {
-	size_t n = lua_msg_entries(e->L, index, SIZE_MAX - 1);
-	return put_object(e, index, entry->field[0].type, n, &entry->field[1], at);
+	return put_object(e, index, entry->field[0].type, &entry->field[1], at);
 }
 
 /* Every key of the table must be a field: a misspelt one would vanish silently. */
-static int check_names(struct encoder *e, int index, const struct msg_type *t, size_t known, const struct lua_path *at)
+static int fail_fields(struct encoder *e, int err, const struct msg_type *t, const struct lua_path *at)
 {
-	size_t n;
-	if (!lua_msg_stray_key(e->L, index, t, known))
-		return 0;
+	struct lua_path here = { at, NULL, 0, 0 };
+	if (err == ERR_NOMEM)
+		return fail(e, at, "out of memory");
 	if (lua_type(e->L, -1) != LUA_TSTRING)
 		return fail_type(e, -1, "the name of a field", at);
-	struct lua_path here = { at, lua_tolstring(e->L, -1, &n), 0, 0 };
-	here.n = n;
+	here.name = lua_tolstring(e->L, -1, &here.n);
 	return fail(e, &here, "%s has no such field", t->name);
+}
+
+static int put_repeated(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
+{
+	if (!lua_istable(e->L, index))
+		return fail_type(e, index, "a table", at);
+	return f->map ? put_map(e, index, f->message, at) : put_elements(e, index, f, false, at);
 }
 
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
-	lua_State *L = e->L;
-	size_t known = 0;
-	if (!lua_istable(L, index))
+	int value[MSG_FIELDS_MAX], top = lua_gettop(e->L), err;
+	bool first = true;
+	if (!lua_istable(e->L, index))
 		return fail_type(e, index, "a table", at);
-	int err = enter(e, at);
-	if (err < 0)
+	if ((err = enter(e, at)) < 0)
 		return err;
+	if ((err = lua_msg_fields(e->L, index, t, value)) < 0)
+		return fail_fields(e, err, t, at);
 	buf_addch(e->out, '{');
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		lua_rawgeti(L, e->names, f->id);
-		int type = lua_rawget(L, index), value = lua_gettop(L);
-		known += type != LUA_TNIL;
-		if (type == LUA_TNIL || lua_msg_is_null(L, value)) {
-			if (f->required)
-				return fail(e, &here, "required, but missing");
-		} else {
-			put_name(e, f->name, f->name_bytes, e->out->data[e->out->len - 1] == '{');
-			if (f->repeated && type != LUA_TTABLE)
-				return fail_type(e, value, "a table", &here);
-			err = f->map        ? put_map(e, value, f->message, &here)
-			      : f->repeated ? put_elements(e, value, f, false, &here)
-					    : put_field(e, value, f, &here);
-			if (err < 0)
-				return err;
+		if (value[i] && !lua_msg_is_null(e->L, value[i])) {
+			put_name(e, f->name, f->name_bytes, first);
+			first = false;
+			err = f->repeated ? put_repeated(e, value[i], f, &here) : put_field(e, value[i], f, &here);
+		} else if (f->required) {
+			err = fail(e, &here, "required, but missing");
 		}
-		lua_pop(L, 1);
+		if (err < 0)
+			return err;
 	}
 	buf_addch(e->out, '}');
 	e->depth--;
-	return check_names(e, index, t, known, at);
+	lua_settop(e->L, top);
+	return 0;
 }
 
 int lua_json_encode(lua_State *L, int index, const struct msg_type *type, struct buf *out, char *why, size_t why_size)
 {
 	int top = lua_gettop(L), err;
 	size_t before = out->len;
-	struct encoder e = { .L = L, .out = out, .names = top + 1, .why = why, .why_size = why_size };
+	struct encoder e = { .L = L, .out = out, .why = why, .why_size = why_size };
 	index = lua_absindex(L, index);
 	if (!lua_checkstack(L, 8))
 		return fail(&e, NULL, "out of memory");
-	lua_msg_push_names(L);
 	lua_msg_push_array(L);
 	e.array = lua_topointer(L, -1);
 	lua_msg_push_big(L);
 	e.big = lua_topointer(L, -1);
-	lua_settop(L, top + 1);
+	lua_settop(L, top);
 	if (type && lua_isnil(L, index) && !type->required)
 		buf_add(out, "{}", 2), err = 0;
 	else if (type && !type->any)

@@ -191,18 +191,22 @@ size_t lua_msg_entries(lua_State *L, int index, size_t limit)
 	return n;
 }
 
-bool lua_msg_stray_key(lua_State *L, int index, const struct msg_type *t, size_t known)
+int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at)
 {
-	if (lua_msg_entries(L, index, known) == known)
-		return false;
-	for (lua_pushnil(L); lua_next(L, index);) {
-		size_t n = 0;
-		lua_pop(L, 1);
-		const char *name = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
-		if (!name || !msg_field_name(t, name, n))
-			return true;
+	memset(at, 0, t->fields * sizeof *at);
+	if (!lua_checkstack(L, t->fields + 8))
+		return ERR_NOMEM;
+	for (lua_pushnil(L); lua_next(L, index); lua_insert(L, -2)) { /* the value stays, the key goes on */
+		size_t n;
+		const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &n) : NULL;
+		const struct msg_field *f = name ? msg_field_name(t, name, n) : NULL;
+		if (!f) {
+			lua_pop(L, 1);
+			return ERR_FAILED;
+		}
+		at[f->index] = lua_gettop(L) - 1;
 	}
-	return false;
+	return 0;
 }
 
 static int by_bytes(const void *a, const void *b)
@@ -237,25 +241,53 @@ static bool read_key(lua_State *L, enum msg_field_type type, struct lua_key *key
 {
 	*key = (struct lua_key){ .at = lua_gettop(L) };
 	if (type == MSG_STRING) {
-		if (lua_type(L, -1) == LUA_TSTRING)
-			key->p = lua_tolstring(L, -1, &key->n);
-		return lua_type(L, -1) == LUA_TSTRING;
+		if (lua_type(L, -2) == LUA_TSTRING)
+			key->p = lua_tolstring(L, -2, &key->n);
+		return key->p != NULL;
 	}
-	key->i = type == MSG_BOOL ? lua_toboolean(L, -1) : lua_tointeger(L, -1);
-	return type == MSG_BOOL ? lua_isboolean(L, -1) : lua_isinteger(L, -1) && lua_msg_fits(type, key->i);
+	key->i = type == MSG_BOOL ? lua_toboolean(L, -2) : lua_tointeger(L, -2);
+	return type == MSG_BOOL ? lua_isboolean(L, -2) : lua_isinteger(L, -2) && lua_msg_fits(type, key->i);
 }
 
-int lua_msg_sorted_keys(lua_State *L, int index, enum msg_field_type type, struct lua_key *key, size_t n)
+static bool room_for_key(struct lua_keys *k, lua_State *L)
 {
-	size_t i = 0;
-	if (n > INT32_MAX - 8 || !lua_checkstack(L, (int)n + 8))
-		return ERR_NOMEM;
-	for (lua_pushnil(L); lua_next(L, index);) {
-		lua_pop(L, 1);
-		if (!read_key(L, type, &key[i++]))
-			return ERR_FAILED;
-		lua_pushvalue(L, -1);
+	if (!k->key) {
+		k->key = k->held;
+		k->cap = sizeof k->held / sizeof *k->held;
+	} else {
+		size_t cap = k->cap * 2;
+		struct lua_key *key = realloc(k->key == k->held ? NULL : k->key, cap * sizeof *key);
+		if (!key)
+			return false;
+		if (k->key == k->held)
+			memcpy(key, k->held, sizeof k->held);
+		k->key = key;
+		k->cap = cap;
 	}
-	sort_keys(key, n, type == MSG_STRING ? by_bytes : by_value);
+	return k->cap < INT32_MAX / 4 && lua_checkstack(L, (int)k->cap * 2 + 8);
+}
+
+int lua_keys_collect(struct lua_keys *k, lua_State *L, int index, enum msg_field_type type)
+{
+	k->key = NULL;
+	k->n = k->cap = 0;
+	for (lua_pushnil(L); lua_next(L, index);) {
+		if (k->n == k->cap && !room_for_key(k, L))
+			return ERR_NOMEM;
+		if (!read_key(L, type, &k->key[k->n++])) {
+			lua_pop(L, 1);
+			return ERR_FAILED;
+		}
+		lua_insert(L, -2); /* the value under its key */
+		k->key[k->n - 1].at--;
+		lua_pushvalue(L, -1); /* goes on from here */
+	}
+	sort_keys(k->key, k->n, type == MSG_STRING ? by_bytes : by_value);
 	return 0;
+}
+
+void lua_keys_release(struct lua_keys *k)
+{
+	if (k->key != k->held)
+		free(k->key);
 }

@@ -58,17 +58,26 @@ void lua_msg_show(lua_State *L, int index, struct buf *out);
 bool lua_msg_fits(enum msg_field_type type, int64_t v);
 /* How many keys the table has, at most limit + 1. Needs 3 free places on the stack; neither allocates nor raises. */
 size_t lua_msg_entries(lua_State *L, int index, size_t limit);
-/* A key of the table that is no field of t (known: how many are) is left on the stack: true; else false. */
-bool lua_msg_stray_key(lua_State *L, int index, const struct msg_type *t, size_t known);
+/*
+ * Pushes the values of the table's fields of t, and says by the field's index where each is (0: absent). ERR_NOMEM;
+ * ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
+ */
+int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at);
 
 struct lua_key {
 	const char *p; /* of strings */
 	size_t n;
 	int64_t i; /* of integers and booleans */
-	int at;    /* its place on the Lua stack */
+	int at;    /* where its value is on the Lua stack; the key is the next */
+};
+struct lua_keys { /* zero n; release it */
+	struct lua_key *key;
+	size_t n, cap;
+	struct lua_key held[16];
 };
 /*
- * Pushes the n keys of the table, all of the given type (MSG_STRING, MSG_BOOL or an integer), and fills key, sorted.
- * ERR_NOMEM; ERR_FAILED: a key of another type, left on top of the stack. Never raises.
+ * Pushes the values and keys of the table and sorts them by key; all keys are of the given type (MSG_STRING, MSG_BOOL or
+ * an integer). ERR_NOMEM; ERR_FAILED: a key of another type, left on top of the stack. Never raises.
  */
-int lua_msg_sorted_keys(lua_State *L, int index, enum msg_field_type type, struct lua_key *key, size_t n);
+int lua_keys_collect(struct lua_keys *k, lua_State *L, int index, enum msg_field_type type);
+void lua_keys_release(struct lua_keys *k);

@@ -12,12 +12,10 @@
 #include "common/text.h"
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
-enum { KEYS_HELD = 16 }; /* keys sorted on the C stack; more take memory */
 
 struct encoder {
 	lua_State *L;
 	struct buf *out;
-	int names;
 	unsigned depth;
 	char *why;
 	size_t why_size;
@@ -241,20 +239,16 @@ static int put_list(struct encoder *e, int index, const struct msg_field *f, con
 	return err;
 }
 
-static int put_entry(struct encoder *e, int index, const struct msg_field *f, const struct lua_key *key,
-		     const struct lua_path *at)
+static int put_entry(struct encoder *e, const struct msg_field *f, const struct lua_key *key, const struct lua_path *at)
 {
 	const struct msg_field *part = f->message->field;
 	put_tag(e, f, BYTES);
 	size_t start = begin_part(e);
 	put_tag(e, &part[0], wire_of(part[0].type));
-	int err = put_value(e, key->at, &part[0], at);
+	int err = put_value(e, key->at + 1, &part[0], at);
 	if (err == 0) {
-		lua_pushvalue(e->L, key->at);
-		lua_rawget(e->L, index);
 		put_tag(e, &part[1], wire_of(part[1].type));
-		err = put_value(e, lua_gettop(e->L), &part[1], at);
-		lua_pop(e->L, 1);
+		err = put_value(e, key->at, &part[1], at);
 	}
 	end_part(e, start);
 	return err;
@@ -262,21 +256,18 @@ static int put_entry(struct encoder *e, int index, const struct msg_field *f, co
 
 static int put_map(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
 {
-	struct lua_key held[KEYS_HELD], *key;
-	size_t n = lua_msg_entries(e->L, index, SIZE_MAX - 1);
-	int top = lua_gettop(e->L);
-	key = n > KEYS_HELD ? malloc(n * sizeof *key) : held;
-	int err = key ? lua_msg_sorted_keys(e->L, index, f->message->field[0].type, key, n) : ERR_NOMEM;
+	struct lua_keys keys;
+	int top = lua_gettop(e->L), err = lua_keys_collect(&keys, e->L, index, f->message->field[0].type);
 	if (err == ERR_NOMEM)
-		err = fail(e, at, "a map with too many entries");
+		err = fail(e, at, "out of memory");
 	else if (err < 0)
 		err = fail_type(e, -1, "a key of the map's type", at);
-	for (size_t i = 0; err == 0 && i < n; i++) {
-		struct lua_path here = { at, key[i].p ? key[i].p : "[key]", key[i].p ? key[i].n : 5, 0 };
-		err = put_entry(e, index, f, &key[i], &here);
+	for (size_t i = 0; err == 0 && i < keys.n; i++) {
+		const struct lua_key *key = &keys.key[i];
+		struct lua_path here = { at, key->p ? key->p : "[key]", key->p ? key->n : 5, 0 };
+		err = put_entry(e, f, key, &here);
 	}
-	if (key != held)
-		free(key);
+	lua_keys_release(&keys);
 	lua_settop(e->L, top);
 	return err;
 }
@@ -293,51 +284,50 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 	return put_value(e, index, f, at);
 }
 
-static int fail_stray(struct encoder *e, const struct msg_type *t, const struct lua_path *at)
+/* Every key of the table must be a field: a misspelt one would vanish silently. */
+static int fail_fields(struct encoder *e, int err, const struct msg_type *t, const struct lua_path *at)
 {
-	size_t n;
+	struct lua_path here = { at, NULL, 0, 0 };
+	if (err == ERR_NOMEM)
+		return fail(e, at, "out of memory");
 	if (lua_type(e->L, -1) != LUA_TSTRING)
 		return fail_type(e, -1, "the name of a field", at);
-	struct lua_path here = { at, lua_tolstring(e->L, -1, &n), 0, 0 };
-	here.n = n;
+	here.name = lua_tolstring(e->L, -1, &here.n);
 	return fail(e, &here, "%s has no such field", t->name);
 }
 
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
-	lua_State *L = e->L;
-	size_t known = 0;
-	if (!lua_istable(L, index))
+	int value[MSG_FIELDS_MAX], top = lua_gettop(e->L), err;
+	if (!lua_istable(e->L, index))
 		return fail_type(e, index, "a table", at);
-	if (++e->depth > LUA_PB_DEPTH || !lua_checkstack(L, 10))
+	if (++e->depth > LUA_PB_DEPTH)
 		return fail(e, at, "a cycle, or more than %d levels", LUA_PB_DEPTH);
+	if ((err = lua_msg_fields(e->L, index, t, value)) < 0)
+		return fail_fields(e, err, t, at);
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		lua_rawgeti(L, e->names, f->id);
-		int type = lua_rawget(L, index), err = 0;
-		known += type != LUA_TNIL;
-		if (type != LUA_TNIL && !lua_msg_is_null(L, -1))
-			err = put_field(e, lua_gettop(L), f, &here);
+		if (value[i] && !lua_msg_is_null(e->L, value[i]))
+			err = put_field(e, value[i], f, &here);
 		else if (f->required)
 			err = fail(e, &here, "required, but missing");
 		if (err < 0)
 			return err;
-		lua_pop(L, 1);
 	}
 	e->depth--;
-	return lua_msg_stray_key(L, index, t, known) ? fail_stray(e, t, at) : 0;
+	lua_settop(e->L, top);
+	return 0;
 }
 
 int lua_pb_encode(lua_State *L, int index, const struct msg_type *type, struct buf *out, char *why, size_t why_size)
 {
 	int top = lua_gettop(L), err = 0;
 	size_t before = out->len;
-	struct encoder e = { .L = L, .out = out, .names = top + 1, .why = why, .why_size = why_size };
+	struct encoder e = { .L = L, .out = out, .why = why, .why_size = why_size };
 	index = lua_absindex(L, index);
 	if (!lua_checkstack(L, 8))
 		return fail(&e, NULL, "out of memory");
-	lua_msg_push_names(L);
 	if (lua_isnil(L, index) && !type->required)
 		err = 0;
 	else if (type->any && !lua_istable(L, index))

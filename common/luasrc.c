@@ -1,6 +1,5 @@
 #include "common/luasrc.h"
 
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -31,19 +30,24 @@ static struct luasrc *new_src(void)
 	return s;
 }
 
+static char *copy_of(const char *text)
+{
+	char *copy = strdup(text);
+	if (!copy)
+		abort();
+	return copy;
+}
+
 /* Takes text; name and path are copied. */
 static void add_file(struct luasrc *s, const char *name, const char *path, char *text, size_t bytes)
 {
 	if (s->files == s->cap) {
 		s->cap = s->cap ? s->cap * 2 : 16;
 		s->file = realloc(s->file, s->cap * sizeof *s->file);
+		if (!s->file)
+			abort();
 	}
-	if (!s->file)
-		abort();
-	struct luasrc_file *f = &s->file[s->files++];
-	*f = (struct luasrc_file){ .name = strdup(name), .path = strdup(path), .text = text, .bytes = bytes };
-	if (!f->name || !f->path)
-		abort();
+	s->file[s->files++] = (struct luasrc_file){ copy_of(name), copy_of(path), text, bytes };
 }
 
 static int by_name(const void *a, const void *b)
@@ -143,21 +147,14 @@ int luasrc_read(struct env *env, const char *const *folders, char *error, size_t
 	return 0;
 }
 
-struct luasrc *luasrc_of(const char *name, const char *text, ...)
+struct luasrc *luasrc_of(const char *const *names_and_texts)
 {
 	struct luasrc *s = new_src();
-	va_list ap;
-	va_start(ap, text);
-	while (name) {
-		char path[300], *copy = strdup(text);
-		if (!copy)
-			abort();
-		snprintf(path, sizeof path, "%s.lua", name);
-		add_file(s, name, path, copy, strlen(text));
-		if ((name = va_arg(ap, const char *)))
-			text = va_arg(ap, const char *);
+	for (const char *const *p = names_and_texts; *p; p += 2) {
+		char path[300];
+		snprintf(path, sizeof path, "%s.lua", p[0]);
+		add_file(s, p[0], path, copy_of(p[1]), strlen(p[1]));
 	}
-	va_end(ap);
 	finish(s);
 	return s;
 }

@@ -28,7 +28,7 @@ struct luasrc_file {
  */
 int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out);
 /* From memory, for tests: names and texts in turn, NULL-ended. */
-struct luasrc *luasrc_of(const char *name, const char *text, ...) __attribute__((sentinel));
+struct luasrc *luasrc_of(const char *const *names_and_texts);
 struct luasrc *luasrc_ref(struct luasrc *s);
 void luasrc_unref(struct luasrc *s); /* NULL is fine */
 

@@ -10,9 +10,8 @@
 #include "common/err.h"
 #include "google/protobuf/descriptor.pb-c.h"
 
-#define FIELDS_MAX 256
-#define DENSE_MAX  511 /* numbers above are found by binary search */
-#define DEPTH_MAX  32  /* of messages written inside messages */
+#define DENSE_MAX 511 /* numbers above are found by binary search */
+#define DEPTH_MAX 32  /* of messages written inside messages */
 
 typedef Google__Protobuf__FileDescriptorSet pb_set;
 typedef Google__Protobuf__FileDescriptorProto pb_file;
@@ -88,6 +87,14 @@ static uint32_t hash_of(const char *p, size_t n)
 	for (size_t i = 0; i < n; i++)
 		h = (h ^ (unsigned char)p[i]) * 16777619u;
 	return h ^ h >> 15;
+}
+
+/* For the few fields of a message three of their bytes and the length tell most apart. */
+static uint32_t field_hash(const char *p, size_t n)
+{
+	if (!n)
+		return 0;
+	return (uint32_t)n * 7 + (unsigned char)p[0] * 31u + (unsigned char)p[n / 2] * 131u + (unsigned char)p[n - 1];
 }
 
 /* ---- names -------------------------------------------------------------------------------------------- */
@@ -380,7 +387,7 @@ static void index_type(struct schema *s, struct msg_type *t, struct msg_field *f
 		t->defaults = (uint16_t)(t->defaults + field[i].has_default);
 		if (field[i].number <= t->dense_max)
 			dense[field[i].number] = (uint16_t)(i + 1);
-		uint32_t h = hash_of(field[i].name, field[i].name_bytes) & t->hash_mask;
+		uint32_t h = field_hash(field[i].name, field[i].name_bytes) & t->hash_mask;
 		while (hash[h])
 			h = (h + 1) & t->hash_mask;
 		hash[h] = (uint16_t)(i + 1);
@@ -391,8 +398,8 @@ static void index_type(struct schema *s, struct msg_type *t, struct msg_field *f
 
 static int fill_type(struct loading *l, struct msg_type *t, const pb_message *m, const pb_file *file)
 {
-	if (m->n_field > FIELDS_MAX)
-		return refuse(l, "%s has %zu fields, at most %d are supported", t->name, m->n_field, FIELDS_MAX);
+	if (m->n_field > MSG_FIELDS_MAX)
+		return refuse(l, "%s has %zu fields, at most %d are supported", t->name, m->n_field, MSG_FIELDS_MAX);
 	struct msg_field *field = take(l->s, m->n_field * sizeof *field + 1);
 	t->fields = (uint16_t)m->n_field;
 	for (size_t i = 0; i < m->n_field; i++) {
@@ -511,7 +518,7 @@ const struct msg_field *msg_field_number(const struct msg_type *t, uint32_t numb
 
 const struct msg_field *msg_field_name(const struct msg_type *t, const char *name, size_t n)
 {
-	for (uint32_t h = hash_of(name, n) & t->hash_mask; t->hash[h]; h = (h + 1) & t->hash_mask) {
+	for (uint32_t h = field_hash(name, n) & t->hash_mask; t->hash[h]; h = (h + 1) & t->hash_mask) {
 		const struct msg_field *f = &t->field[t->hash[h] - 1];
 		if (f->name_bytes == n && !memcmp(f->name, name, n))
 			return f;

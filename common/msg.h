@@ -12,8 +12,9 @@
  * Memory:  everything belongs to the schema and lives until schema_free; pointers are stable.
  * Names:   a service's proto package is the service's name ("role"), a proto service in it is a group of methods
  *          ("shopHandler" for clients, "roleRemote" for services).
- * Limits:  256 fields in a message; field numbers up to 2^29 - 1.
+ * Limits:  MSG_FIELDS_MAX fields in a message; field numbers up to 2^29 - 1.
  */
+#define MSG_FIELDS_MAX 256
 struct schema;
 
 enum msg_kind { MSG_PLAIN, MSG_READ, MSG_ONCE }; /* the numbers of loquat.Kind */

@@ -10,6 +10,11 @@
 int text_is_utf8(const char *p, size_t n)
 {
 	for (const char *end = p + n; p < end;) {
+		uint64_t word;
+		if (end - p >= 8 && !(memcpy(&word, p, 8), word & UINT64_C(0x8080808080808080))) {
+			p += 8; /* eight of ASCII at once */
+			continue;
+		}
 		unsigned bytes = text_utf8(p, end);
 		if (!bytes)
 			return 0;

@@ -12,6 +12,9 @@
 #include "tests/support/on_loop.h"
 #include "tests/support/sample.h"
 
+/* Files from memory: names and texts in turn. */
+#define SRC(...) luasrc_of((const char *const[]){ __VA_ARGS__, NULL })
+
 static struct env *env;
 static struct loop *loop;
 static struct log *log_;
@@ -141,8 +144,7 @@ static struct run *script(const char *body)
 	struct buf text = BUF_INIT;
 	buf_addf(&text, "local M = {} function M.go() %s end return M", body);
 	on_loop(loop, load,
-		luasrc_of("init", buf_cstr(&text), "other", "return {n = 7, fn = function() state.ran = true end}",
-			  NULL));
+		SRC("init", buf_cstr(&text), "other", "return {n = 7, fn = function() state.ran = true end}"));
 	buf_release(&text);
 	ck_assert_msg(load_err == 0, "%s", why);
 	memset(&x, 0, sizeof x);
@@ -167,7 +169,7 @@ static const char *fails(const char *body)
 
 static const char *refused(const char *name, const char *text)
 {
-	on_loop(loop, load, luasrc_of(name, text, NULL));
+	on_loop(loop, load, SRC(name, text));
 	ck_assert_int_eq(load_err, ERR_FAILED);
 	return why;
 }
@@ -259,8 +261,7 @@ START_TEST(require_finds_files_of_the_service_only_and_once)
 		 "init.lua:1: require 'missing': there is no such file in the service's lua folder");
 	ck_fails("require '../etc/passwd'",
 		 "init.lua:1: require '../etc/passwd': there is no such file in the service's lua folder");
-	on_loop(loop, load,
-		luasrc_of("init", "return require 'a'", "a", "return require 'b'", "b", "return require 'a'", NULL));
+	on_loop(loop, load, SRC("init", "return require 'a'", "a", "return require 'b'", "b", "return require 'a'"));
 	ck_assert_int_eq(load_err, ERR_FAILED);
 	ck_assert_str_eq(why, "b.lua:1: require 'a': it requires itself, by way of others perhaps");
 }
@@ -353,7 +354,7 @@ START_TEST(an_endless_loop_is_stopped)
 		static struct run r;
 		struct buf text = BUF_INIT;
 		buf_addf(&text, "local M = {} function M.go() %s end return M", loops[i]);
-		on_loop(loop, load, luasrc_of("init", buf_cstr(&text), NULL));
+		on_loop(loop, load, SRC("init", buf_cstr(&text)));
 		buf_release(&text);
 		memset(&r, 0, sizeof r);
 		loop_call(loop, start, &r);
@@ -523,7 +524,7 @@ static void load_go(const char *body)
 {
 	struct buf text = BUF_INIT;
 	buf_addf(&text, "local M = {} function M.go() %s end return M", body);
-	load(luasrc_of("init", buf_cstr(&text), NULL));
+	load(SRC("init", buf_cstr(&text)));
 	buf_release(&text);
 	ck_assert_msg(load_err == 0, "%s", why);
 }
@@ -713,7 +714,7 @@ static void new_queue(const char *body)
 	struct buf text = BUF_INIT;
 	add_wait(NULL);
 	buf_addf(&text, "return {go = function(i) %s end}", body);
-	load(luasrc_of("init", buf_cstr(&text), NULL));
+	load(SRC("init", buf_cstr(&text)));
 	buf_release(&text);
 	luaqueue_init(&queue, host, 4);
 	order[0] = 0;
@@ -800,8 +801,8 @@ static const struct msg_method *method(const char *full)
 
 ON_LOOP(methods_are_found_in_their_files)
 {
-	load(luasrc_of("shopHandler", "local H = {} function H.buy() return 'bought' end H.items = 5 return H",
-		       "sampleRemote", "return {get = function() return 'got' end}", NULL));
+	load(SRC("shopHandler", "local H = {} function H.buy() return 'bought' end H.items = 5 return H",
+		 "sampleRemote", "return {get = function() return 'got' end}"));
 	ck_assert_msg(load_err == 0, "%s", why);
 	ck_assert(luahost_has_method(host, method("sample.shopHandler.buy")));
 	ck_assert(luahost_has_method(host, method("sample.sampleRemote.get")));
@@ -816,8 +817,7 @@ ON_LOOP(methods_are_found_in_their_files)
 ON_LOOP(a_reload_keeps_the_state_and_running_tasks_finish_on_the_old_code)
 {
 	struct run x = { .ended = 0 }, y = { .ended = 0 };
-	struct luasrc *next =
-		luasrc_of("init", "return {go = function() state.n = state.n + 1 return 'new', state.n end}", NULL);
+	struct luasrc *next = SRC("init", "return {go = function() state.n = state.n + 1 return 'new', state.n end}");
 	add_wait(NULL);
 	load_go("state.n = 1 wait() return 'old', state.n");
 	start(&x);
@@ -842,7 +842,7 @@ ON_LOOP(broken_code_changes_nothing_and_is_named)
 					      "error('at the top')", "return {} + 1" };
 	load_go("return 'good'");
 	for (size_t i = 0; i < 4; i++) {
-		struct luasrc *src = luasrc_of("init", broken[i], NULL);
+		struct luasrc *src = SRC("init", broken[i]);
 		ck_assert_int_eq(luahost_prepare(host, src, why, sizeof why), ERR_FAILED);
 		ck_assert_int_eq(strncmp(why, "init.lua:1: ", 12), 0);
 		luasrc_unref(src);
@@ -858,16 +858,16 @@ ON_LOOP(broken_code_changes_nothing_and_is_named)
 
 ON_LOOP(a_file_that_nobody_requires_yet_is_checked_too)
 {
-	load(luasrc_of("init", "return {}", "later", "local x =", NULL));
+	load(SRC("init", "return {}", "later", "local x ="));
 	ck_assert_int_eq(load_err, ERR_FAILED);
 	ck_assert_int_eq(strncmp(why, "later.lua:1:", 12), 0);
-	load(luasrc_of("xHandler", "local t = {}", NULL));
+	load(SRC("xHandler", "local t = {}"));
 	ck_assert_str_eq(why, "xHandler.lua: the file must return its table of functions");
 }
 
 ON_LOOP(what_was_prepared_can_be_dropped)
 {
-	struct luasrc *src = luasrc_of("init", "return {go = function() return 'new' end}", NULL);
+	struct luasrc *src = SRC("init", "return {go = function() return 'new' end}");
 	load_go("return 'old'");
 	luahost_prepare(host, src, why, sizeof why);
 	luahost_abort(host);
@@ -882,7 +882,7 @@ START_TEST(an_endless_loop_at_the_top_of_a_file_is_stopped_too)
 {
 	short_budget();
 	load_err = 1;
-	loop_call(loop, load, luasrc_of("init", "while true do end", NULL));
+	loop_call(loop, load, SRC("init", "while true do end"));
 	for (int k = 0; k < 2000 && __atomic_load_n(&load_err, __ATOMIC_ACQUIRE) == 1; k++) {
 		luahost_watch(host);
 		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
