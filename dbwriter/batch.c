@@ -1,0 +1,155 @@
+#include "dbwriter/batch.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+void batch_init(struct batch *b, unsigned records_max, size_t bytes_max)
+{
+	*b = (struct batch){ .records_max = records_max, .bytes_max = bytes_max };
+	b->item = calloc(records_max, sizeof *b->item);
+	assert(b->item);
+	b->capacity = records_max;
+}
+
+void batch_release(struct batch *b)
+{
+	buf_release(&b->raw);
+	buf_release(&b->sql);
+	free(b->item);
+	*b = (struct batch){ 0 };
+}
+
+void batch_clear(struct batch *b)
+{
+	buf_clear(&b->raw);
+	b->n = b->sent = b->limit = 0;
+}
+
+bool batch_full(const struct batch *b)
+{
+	return b->n == b->records_max || b->raw.len >= b->bytes_max;
+}
+
+void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file)
+{
+	struct batch_item *i = &b->item[b->n++];
+	assert(b->n <= b->capacity);
+	const char *raw = r->body + r->body_bytes - r->bytes;
+	*i = (struct batch_item){ .at = { r->epoch, r->lsn },
+				  .time_us = r->time_us,
+				  .file = file,
+				  .raw = b->raw.len,
+				  .raw_bytes = r->bytes };
+	const char *statements = sqllog_statements(r, &i->statement_bytes, &i->statements);
+	i->statement = b->raw.len + (size_t)(statements - raw);
+	buf_add(&b->raw, raw, r->bytes);
+}
+
+void batch_sql(struct batch *b)
+{
+	static const char commit[] = "COMMIT";
+	unsigned most = b->limit && b->limit < b->n ? b->limit : b->n;
+	assert(b->n);
+	buf_clear(&b->sql);
+	for (b->sent = 0; b->sent < most; b->sent++) {
+		const struct batch_item *i = &b->item[b->sent];
+		buf_add(&b->sql, b->raw.data + i->statement, i->statement_bytes);
+	}
+	buf_add(&b->sql, commit, sizeof commit - 1);
+}
+
+const struct batch_item *batch_last(const struct batch *b)
+{
+	assert(b->sent && b->sent <= b->n);
+	return &b->item[b->sent - 1];
+}
+
+const struct batch_item *batch_first(const struct batch *b)
+{
+	return b->n ? &b->item[0] : NULL;
+}
+
+static void drop_front(struct batch *b, unsigned n)
+{
+	size_t bytes = b->item[n - 1].raw + b->item[n - 1].raw_bytes;
+	buf_consume(&b->raw, bytes);
+	memmove(b->item, b->item + n, (b->n - n) * sizeof *b->item);
+	b->n -= n;
+	for (unsigned i = 0; i < b->n; i++) {
+		b->item[i].raw -= bytes;
+		b->item[i].statement -= bytes;
+	}
+}
+
+void batch_landed(struct batch *b)
+{
+	assert(b->sent);
+	drop_front(b, b->sent);
+	/* Behind a transaction that was made smaller stands the record that was refused: alone, to be sure. */
+	b->limit = b->limit && b->sent > 1 ? 1 : 0;
+	b->sent = 0;
+}
+
+/* The record that holds the statement; sent: it is the COMMIT's. */
+static unsigned record_of(const struct batch *b, unsigned statement)
+{
+	unsigned i = 0;
+	for (unsigned seen = 0; i < b->sent; i++) {
+		seen += b->item[i].statements;
+		if (statement < seen)
+			break;
+	}
+	return i;
+}
+
+bool batch_refused(struct batch *b, unsigned failed_at)
+{
+	unsigned at = record_of(b, failed_at);
+	if (b->sent == 1)
+		return true;
+	if (at >= b->sent)
+		b->limit = b->sent / 2;
+	else
+		b->limit = at ? at : 1;
+	b->sent = 0;
+	return false;
+}
+
+enum batch_fault batch_fault(unsigned code)
+{
+	switch (code) {
+	case 1020: /* record has changed since last read */
+	case 1021: /* disk full */
+	case 1037: /* out of memory */
+	case 1038: /* out of sort memory */
+	case 1040: /* too many connections */
+	case 1041: /* out of resources */
+	case 1044: /* access denied … */
+	case 1045:
+	case 1046: /* no database selected */
+	case 1047: /* not ready yet (a cluster's node) */
+	case 1049: /* unknown database */
+	case 1053: /* shutdown in progress */
+	case 1099: /* table locked */
+	case 1100:
+	case 1114: /* table full */
+	case 1142: /* command denied … */
+	case 1143:
+	case 1153: /* packet larger than the server takes */
+	case 1180: /* error during COMMIT */
+	case 1181:
+	case 1203: /* too many connections of this user */
+	case 1205: /* lock wait timeout */
+	case 1206: /* lock table full */
+	case 1213: /* deadlock */
+	case 1226: /* user's limit reached */
+	case 1227: /* access denied */
+	case 1290: /* the server runs with an option: read only */
+	case 1317: /* interrupted */
+	case 1792: /* transaction is read only */
+	case 1836: /* read only mode */
+	case 1969: /* statement timeout */
+	case 3024: return BATCH_AGAIN;
+	default: return code >= 8000 ? BATCH_AGAIN : BATCH_REFUSED; /* 8000 and 9000: TiDB's, all of a moment */
+	}
+}

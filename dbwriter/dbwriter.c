@@ -1,0 +1,163 @@
+#include "dbwriter/dbwriter.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "dbwriter/replay.h"
+
+static const struct config_row config_rows[] = {
+	{ "dbwriter.batch_records", CONFIG_INT, "1000", false, 1, 100000, "Records in one transaction, at most." },
+	{ "dbwriter.batch_bytes", CONFIG_INT, "1048576", false, 1024, 8 << 20, "Bytes of records in one, about." },
+	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
+	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
+	  "A look at the folders, should their watch miss a change." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+
+/* s->user, the control thread's: the running replay; NULL before and after. */
+
+/* ---- its life ----------------------------------------------------------------------------------------------- */
+
+/* The newest NNN of deploy/schema/NNN-name.sql: older tables would refuse what the services write. */
+static unsigned newest_schema(struct service *s)
+{
+	char folder[ENV_PATH_MAX], **names;
+	size_t n;
+	unsigned newest = 0;
+	if (env_dir_list(s->env, service_path(s, "deploy/schema", folder), &names, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		unsigned number = (unsigned)strtoul(names[i], NULL, 10);
+		newest = number > newest ? number : newest;
+		free(names[i]);
+	}
+	free(names);
+	return newest;
+}
+
+static int on_worker_start(struct worker *w)
+{
+	struct service *s = w->service;
+	char folder[ENV_PATH_MAX + 16];
+	if (w->index)
+		return 0;
+	snprintf(folder, sizeof folder, "%s/sqllog", s->var);
+	struct replay_options o = {
+		.folder = folder,
+		.batch_records_max = (unsigned)config_int(s->config, "dbwriter.batch_records", 1000),
+		.batch_bytes_max = (size_t)config_int(s->config, "dbwriter.batch_bytes", 1 << 20),
+		.poll_ms = (uint32_t)config_int(s->config, "dbwriter.poll_ms", 500),
+		.keep_s = (uint64_t)config_int(s->config, "dbwriter.keep_s", 604800),
+		.schema_version = newest_schema(s),
+	};
+	service_database(s, &o.db);
+	w->user = s->user = replay_new(w->loop, s->log, &o);
+	return 0;
+}
+
+static void on_worker_stop(struct worker *w)
+{
+	replay_free(w->user);
+	w->user = NULL;
+}
+
+/* ---- its figures: control thread ------------------------------------------------------------------------------ */
+
+static struct replay_figures figures(struct service *s)
+{
+	struct replay_figures f = { 0 };
+	if (s->user)
+		replay_figures(s->user, &f);
+	return f;
+}
+
+static int64_t lag_records(void *arg)
+{
+	return (int64_t)figures(arg).lag_records;
+}
+
+static int64_t lag_ms(void *arg)
+{
+	return (int64_t)figures(arg).lag_ms;
+}
+
+static int64_t records(void *arg)
+{
+	return (int64_t)figures(arg).records;
+}
+
+static int64_t transactions(void *arg)
+{
+	return (int64_t)figures(arg).transactions;
+}
+
+static int64_t quarantined(void *arg)
+{
+	return (int64_t)figures(arg).quarantined;
+}
+
+static int64_t connected(void *arg)
+{
+	return figures(arg).connected;
+}
+
+static int on_init(struct service *s)
+{
+	struct metrics *m = s->metrics;
+	metrics_gauge_fn(m, "loquat_replay_lag_records", "Records in the SQL logs not yet in the database.",
+			 lag_records, s);
+	metrics_gauge_fn(m, "loquat_replay_lag_milliseconds", "Age of the oldest of them.", lag_ms, s);
+	metrics_gauge_fn(m, "loquat_replay_records", "Records landed since the start.", records, s);
+	metrics_gauge_fn(m, "loquat_replay_transactions", "Transactions of the replay since the start.", transactions,
+			 s);
+	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
+	metrics_gauge_fn(m, "loquat_replay_database_connected", "1 while the database answers.", connected, s);
+	return 0;
+}
+
+static void on_stop(struct service *s)
+{
+	s->user = NULL; /* freed by its worker, after this */
+}
+
+static void add_instance(void *arg, const char *instance, const struct replay_figures *f)
+{
+	struct buf *json = arg;
+	if (json->data[json->len - 1] != '{')
+		buf_addch(json, ',');
+	buf_addf(json,
+		 "\"%s\":{\"epoch\":%llu,\"lsn\":%llu,\"lag_records\":%llu,\"lag_ms\":%llu,\"records\":%llu,"
+		 "\"quarantined\":%llu,\"fenced\":%llu,\"stopped\":%s}",
+		 instance, (unsigned long long)f->epoch, (unsigned long long)f->lsn, (unsigned long long)f->lag_records,
+		 (unsigned long long)f->lag_ms, (unsigned long long)f->records, (unsigned long long)f->quarantined,
+		 (unsigned long long)f->fenced, f->stopped ? "true" : "false");
+}
+
+static void on_stats(struct service *s, struct buf *json)
+{
+	struct replay_figures f = figures(s);
+	buf_addf(json,
+		 "\"replay\":{\"lag_records\":%llu,\"lag_ms\":%llu,\"records\":%llu,\"transactions\":%llu,"
+		 "\"quarantined\":%llu,\"retries\":%llu,\"connected\":%s,\"instances\":{",
+		 (unsigned long long)f.lag_records, (unsigned long long)f.lag_ms, (unsigned long long)f.records,
+		 (unsigned long long)f.transactions, (unsigned long long)f.quarantined, (unsigned long long)f.retries,
+		 f.connected ? "true" : "false");
+	if (s->user)
+		replay_each(s->user, add_instance, json);
+	buf_addstr(json, "}}");
+}
+
+static const char *on_not_ready(struct service *s)
+{
+	return figures(s).connected ? NULL : "the database is away";
+}
+
+const struct service_def dbwriter_service = {
+	.name = "dbwriter",
+	.config = config_rows,
+	.init_service = on_init,
+	.stop_service = on_stop,
+	.worker_start = on_worker_start,
+	.worker_stop = on_worker_stop,
+	.stats = on_stats,
+	.not_ready = on_not_ready,
+};

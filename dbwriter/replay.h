@@ -1,0 +1,54 @@
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/env.h"
+#include "common/log.h"
+#include "common/loop.h"
+/*
+ * replay: lands the SQL logs of this host in the database, exactly once.
+ *
+ * Every folder below `folder` is the log of one instance and a stream of its own, landed in the order (epoch, lsn), many
+ * records per transaction, the streams in turn over one connection. A transaction moves the position of its stream first,
+ *
+ *     BEGIN; UPDATE loquat_replay SET epoch, lsn, … WHERE instance AND epoch = before AND lsn = before
+ *
+ * and goes on only if that changed the row: so position and rows change together or not at all, a lost answer to COMMIT
+ * is settled by reading the position, and a second dbwriter finds the row moved (or locked) and lands nothing twice.
+ *
+ * Syncs:    what is landed must be in the log whatever happens, so the end of a log that its writer may not have synced
+ *           is synced before the transaction begins.
+ * Away:     lost connections, locks, full disks are waited for, with back-off; the logs only grow.
+ * Refused:  a record that the database refuses for good is found, appended to FOLDER/quarantine.sql with the reason,
+ *           synced, counted and passed over, in a transaction that only moves the position. If dbwriter dies between the
+ *           two it stands there twice, with the same lsn. An alarm is logged.
+ * Damaged:  a log with damage or missing numbers stops there, alone, with an alarm, until it is mended.
+ * Keeping:  files that have landed are removed when they are older than keep_s.
+ *
+ * Threads: replay_new, replay_free: the loop's; the figures: any thread. The loop's thread blocks while files are read
+ *          and synced, so it should do little else.
+ */
+struct replay;
+struct replay_options {
+	const char *folder;         /* var/sqllog */
+	struct env_db_options db;   /* the texts must outlive the replay */
+	unsigned batch_records_max; /* 0: 1000 */
+	size_t batch_bytes_max;     /* 0: 1 MiB */
+	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
+	uint64_t keep_s;
+	unsigned schema_version; /* waits until loquat_schema has it; 0: whatever is there */
+};
+struct replay *replay_new(struct loop *loop, struct log *log, const struct replay_options *o);
+void replay_free(struct replay *r); /* a transaction under way is rolled back; NULL is fine */
+
+struct replay_figures {
+	uint64_t lag_records;                                         /* in the logs and not landed */
+	uint64_t lag_ms;                                              /* age of the oldest of them; 0: none */
+	uint64_t records, transactions, quarantined, fenced, retries; /* since the start */
+	uint64_t epoch, lsn;                                          /* of one instance: its position */
+	unsigned streams, stopped;                                    /* stopped: by damage or a gap */
+	bool connected;                                               /* the database answers */
+};
+/* Of all instances together: sums, and the highest lag_ms. */
+void replay_figures(const struct replay *r, struct replay_figures *out);
+void replay_each(const struct replay *r, void (*fn)(void *arg, const char *instance, const struct replay_figures *f),
+		 void *arg);

@@ -1,0 +1,79 @@
+#pragma once
+#include <stdatomic.h>
+#include "dbwriter/batch.h"
+#include "dbwriter/follow.h"
+#include "dbwriter/replay.h"
+/*
+ * replay_int: what replay.c (the connection and its transactions) and replay_stream.c (one instance's log) share.
+ */
+
+/* Written by the loop, read by anybody. */
+struct replay_counts {
+	_Atomic uint64_t records, transactions, quarantined, fenced, retries;
+	_Atomic uint64_t epoch, lsn, log_lsn; /* position; last lsn known to be in the log */
+	_Atomic uint64_t oldest_us;           /* time of the oldest record not landed; 0: none known */
+	_Atomic bool stopped;
+};
+
+struct stream {
+	struct stream *_Atomic next; /* only ever added to, so that any thread may walk the list */
+	struct replay *replay;
+	char name[64];
+	char folder[ENV_PATH_MAX - 64];
+	struct env_watch *watch;
+	bool dirty; /* there may be something to read */
+	bool known; /* the position was read from the database */
+	struct position landed;
+	struct position synced; /* the log is on the disk up to here */
+	uint32_t landed_file, removed_until;
+	struct follow follow;
+	struct batch batch;
+	uint64_t look_again_ms; /* at the last lsn, the hint, old files */
+	uint64_t stopped_ms, told_ms;
+	struct position hinted;
+	bool given_up;        /* the batch's first record is passed over in the next transaction */
+	struct position kept; /* the record that was put into quarantine last */
+	unsigned refusal_code;
+	char refusal[300];
+	uint64_t fenced_told;
+	struct replay_counts counts;
+};
+
+struct replay {
+	struct loop *loop;
+	struct log *log;
+	struct replay_options o;
+	struct stream *_Atomic streams;
+	struct stream *current; /* of the transaction under way, or of the query for its position */
+	struct stream *turn;    /* whose turn comes next */
+	struct env_watch *watch;
+	struct loop_deferred work;
+	struct timer poll, retry, patience;
+	struct env_db *db;
+	bool ready;   /* the connection stands and is set up */
+	bool busy;    /* a query is under way */
+	bool resting; /* until the retry timer */
+	bool away_told;
+	uint32_t backoff_ms;
+	_Atomic bool connected;
+	struct buf sql;
+};
+
+/* Finds the folders that are new. */
+void streams_discover(struct replay *r);
+void stream_release(struct stream *s);
+/* The position is known: reads from there. */
+void stream_begin(struct stream *s, struct position landed, uint32_t file);
+/* The position is in doubt: what was read ahead is forgotten. */
+void stream_doubt(struct stream *s);
+/* Reads ahead into the batch. True: there is something to land. */
+bool stream_fill(struct stream *s);
+/* Syncs the log as far as the transaction under way reaches; false: it cannot be synced now. */
+bool stream_sync(struct stream *s);
+/* The transaction under way was committed. */
+void stream_landed(struct stream *s);
+/* Now and then: the last lsn in the log, the hint for its writer, files that have landed long ago. */
+void stream_look(struct stream *s, uint64_t now_ms);
+void stream_hint(struct stream *s);
+/* Appends the batch's first record to quarantine.sql, synced, with the reason in s. */
+int stream_quarantine(struct stream *s);

@@ -1,0 +1,314 @@
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+#include "dbwriter/replay_int.h"
+/*
+ * One instance's log: reading ahead of the transaction, and the housekeeping behind it.
+ */
+
+#define LOOK_MS        5000
+#define ALARM_AFTER_MS 2000 /* a writer that starts mends its tail at once */
+#define ALARM_AGAIN_MS 60000
+
+/* ---- finding them -------------------------------------------------------------------------------------------- */
+
+static void on_written(void *arg)
+{
+	struct stream *s = arg;
+	s->dirty = true;
+	loop_defer(s->replay->loop, &s->replay->work);
+}
+
+static bool is_known(struct replay *r, const char *name)
+{
+	for (struct stream *s = r->streams; s; s = s->next)
+		if (!strcmp(s->name, name))
+			return true;
+	return false;
+}
+
+/* A log has a lock or files; anything else below the folder is not ours. */
+static bool is_log(struct replay *r, const char *folder)
+{
+	uint32_t *numbers;
+	size_t n;
+	if (sqllog_list(r->loop->env, folder, &numbers, &n) < 0)
+		return false;
+	free(numbers);
+	return n;
+}
+
+/* What had landed when this was known last, so that the lag can be told before the database answers. */
+static void load_hint(struct stream *s)
+{
+	char path[ENV_PATH_MAX], *text;
+	unsigned long long lsn = 0;
+	size_t n;
+	snprintf(path, sizeof path, "%s/replayed", s->folder);
+	if (env_file_load(s->replay->loop->env, path, 4096, &text, &n) < 0)
+		return;
+	if (sscanf(text, "lsn=%llu", &lsn) == 1)
+		atomic_store_explicit(&s->counts.lsn, lsn, memory_order_relaxed);
+	free(text);
+}
+
+static void stream_add(struct replay *r, const char *name)
+{
+	struct stream *s = calloc(1, sizeof *s), *_Atomic *at = &r->streams;
+	assert(s);
+	s->replay = r;
+	snprintf(s->name, sizeof s->name, "%s", name);
+	if ((size_t)snprintf(s->folder, sizeof s->folder, "%s/%s", r->o.folder, name) >= sizeof s->folder ||
+	    strlen(name) >= sizeof s->name || !is_log(r, s->folder)) {
+		free(s);
+		return;
+	}
+	load_hint(s);
+	batch_init(&s->batch, r->o.batch_records_max, r->o.batch_bytes_max);
+	follow_init(&s->follow, r->loop->env, s->folder, (struct position){ 0 });
+	s->dirty = true;
+	if (env_watch(r->loop->ev, s->folder, on_written, s, &s->watch) < 0)
+		s->watch = NULL; /* the poll finds what is new, later */
+	while (*at)
+		at = &(*at)->next;
+	atomic_store_explicit(at, s, memory_order_release);
+	log_info(r->log, "dbwriter.log", "instance=%s folder=%s", s->name, s->folder);
+}
+
+void streams_discover(struct replay *r)
+{
+	char **names;
+	size_t n;
+	if (env_dir_list(r->loop->env, r->o.folder, &names, &n) < 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		if (!is_known(r, names[i]) && !strchr(names[i], '.'))
+			stream_add(r, names[i]);
+		free(names[i]);
+	}
+	free(names);
+}
+
+void stream_release(struct stream *s)
+{
+	env_watch_close(s->watch);
+	follow_release(&s->follow);
+	batch_release(&s->batch);
+	free(s);
+}
+
+/* ---- reading ahead -------------------------------------------------------------------------------------------- */
+
+static void note_oldest(struct stream *s)
+{
+	const struct batch_item *first = batch_first(&s->batch);
+	atomic_store_explicit(&s->counts.oldest_us, first ? first->time_us : 0, memory_order_relaxed);
+}
+
+void stream_begin(struct stream *s, struct position landed, uint32_t file)
+{
+	follow_release(&s->follow);
+	follow_init(&s->follow, s->replay->loop->env, s->folder, landed);
+	batch_clear(&s->batch);
+	s->given_up = false;
+	s->landed = landed;
+	s->landed_file = file;
+	s->known = true;
+	s->dirty = true;
+	atomic_store_explicit(&s->counts.epoch, landed.epoch, memory_order_relaxed);
+	atomic_store_explicit(&s->counts.lsn, landed.lsn, memory_order_relaxed);
+}
+
+void stream_doubt(struct stream *s)
+{
+	batch_clear(&s->batch);
+	s->known = s->given_up = false;
+	s->dirty = true;
+}
+
+static void alarm_if_lasting(struct stream *s, int state)
+{
+	struct replay *r = s->replay;
+	uint64_t now_ms = r->loop->now_ms;
+	bool stopped = state == FOLLOW_STOPPED || state == FOLLOW_WAITING || state < 0;
+	atomic_store_explicit(&s->counts.stopped, state == FOLLOW_STOPPED, memory_order_relaxed);
+	if (!stopped) {
+		if (s->told_ms)
+			log_info(r->log, "dbwriter.goes_on", "instance=%s", s->name);
+		s->stopped_ms = s->told_ms = 0;
+		return;
+	}
+	s->stopped_ms = s->stopped_ms ? s->stopped_ms : now_ms;
+	if (now_ms - s->stopped_ms < ALARM_AFTER_MS || (s->told_ms && now_ms - s->told_ms < ALARM_AGAIN_MS))
+		return;
+	s->told_ms = now_ms;
+	if (state == FOLLOW_WAITING)
+		log_warn(r->log, "dbwriter.torn", "instance=%s why=%s next=%s", s->name, s->follow.why,
+			 "its writer cuts the tail when it starts");
+	else
+		log_error(r->log, "dbwriter.stopped", "instance=%s why=%s", s->name, s->follow.why);
+}
+
+static void tell_oddities(struct stream *s, const struct sqllog_record *rec)
+{
+	struct replay *r = s->replay;
+	if (s->follow.forked && rec)
+		log_warn(r->log, "dbwriter.forked",
+			 "instance=%s landed_epoch=%llu landed_lsn=%llu epoch=%llu lsn=%llu why=%s", s->name,
+			 (unsigned long long)s->landed.epoch, (unsigned long long)s->landed.lsn,
+			 (unsigned long long)rec->epoch, (unsigned long long)rec->lsn,
+			 "the log ended before what had landed of it");
+	if (s->follow.fenced > s->fenced_told) {
+		log_error(r->log, "dbwriter.fenced", "instance=%s records=%llu file=%08u.sql why=%s", s->name,
+			  (unsigned long long)(s->follow.fenced - s->fenced_told), s->follow.number,
+			  "an older epoch behind a newer one");
+		atomic_fetch_add_explicit(&s->counts.fenced, s->follow.fenced - s->fenced_told, memory_order_relaxed);
+	}
+	s->fenced_told = s->follow.fenced;
+}
+
+bool stream_fill(struct stream *s)
+{
+	struct sqllog_record rec;
+	int state = FOLLOW_RECORD;
+	if (s->dirty && !batch_full(&s->batch)) {
+		while (!batch_full(&s->batch) && (state = follow_next(&s->follow, &rec)) == FOLLOW_RECORD) {
+			batch_add(&s->batch, &rec, s->follow.number);
+			tell_oddities(s, &rec);
+		}
+		tell_oddities(s, NULL);
+		/* a full batch leaves more behind; anything else has to change before it is worth a look */
+		s->dirty = state == FOLLOW_RECORD;
+		alarm_if_lasting(s, state);
+		note_oldest(s);
+		if (s->batch.n && s->batch.item[s->batch.n - 1].at.lsn > s->counts.log_lsn)
+			atomic_store_explicit(&s->counts.log_lsn, s->batch.item[s->batch.n - 1].at.lsn,
+					      memory_order_relaxed);
+	}
+	return s->batch.n;
+}
+
+bool stream_sync(struct stream *s)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *f;
+	const struct batch_item *last = batch_last(&s->batch), *newest = &s->batch.item[s->batch.n - 1];
+	if (position_compare(last->at, s->synced) <= 0)
+		return true;
+	sqllog_path(path, s->folder, last->file, "sql");
+	int err = env_file_open(s->replay->loop->env, path, ENV_READ, &f);
+	if (err == ERR_NOT_FOUND)
+		return true; /* its writer had to write it anew elsewhere, and has synced that */
+	if (!err) {
+		err = env_file_sync(f);
+		env_file_close(f);
+	}
+	if (!err)
+		s->synced = newest->file == last->file ? newest->at : last->at;
+	return !err;
+}
+
+void stream_landed(struct stream *s)
+{
+	const struct batch_item *last = batch_last(&s->batch);
+	s->landed = last->at;
+	s->landed_file = last->file;
+	atomic_store_explicit(&s->counts.epoch, s->landed.epoch, memory_order_relaxed);
+	atomic_store_explicit(&s->counts.lsn, s->landed.lsn, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->counts.records, s->batch.sent, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->counts.transactions, 1, memory_order_relaxed);
+	batch_landed(&s->batch);
+	note_oldest(s);
+}
+
+/* ---- housekeeping ---------------------------------------------------------------------------------------------- */
+
+void stream_hint(struct stream *s)
+{
+	char path[ENV_PATH_MAX], text[80];
+	if (!s->known || !s->landed.lsn || !position_compare(s->hinted, s->landed))
+		return;
+	snprintf(path, sizeof path, "%s/replayed", s->folder);
+	int n = snprintf(text, sizeof text, "lsn=%llu epoch=%llu\n", (unsigned long long)s->landed.lsn,
+			 (unsigned long long)s->landed.epoch);
+	if (!env_file_store(s->replay->loop->env, path, text, (size_t)n, 0))
+		s->hinted = s->landed;
+}
+
+/* Files before the one that holds the position have landed whole. */
+static void remove_old(struct stream *s)
+{
+	struct env *env = s->replay->loop->env;
+	uint64_t now_us = env_wall_us(env), keep_us = s->replay->o.keep_s * 1000000;
+	uint32_t *numbers;
+	size_t n;
+	if (!s->known || !s->landed_file || sqllog_list(env, s->folder, &numbers, &n) < 0)
+		return;
+	for (size_t i = 0; i < n && numbers[i] < s->landed_file; i++) {
+		char path[ENV_PATH_MAX];
+		sqllog_path(path, s->folder, numbers[i], "sql");
+		int64_t written_us = env_file_mtime_us(env, path);
+		if (written_us > 0 && (uint64_t)written_us + keep_us < now_us && !env_file_remove(env, path))
+			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql", s->name, numbers[i]);
+	}
+	free(numbers);
+}
+
+/* The lag as far as it can be told without reading everything. */
+static void look_behind(struct stream *s)
+{
+	struct env *env = s->replay->loop->env;
+	uint64_t last = follow_last_lsn(env, s->folder);
+	if (last)
+		atomic_store_explicit(&s->counts.log_lsn, last, memory_order_relaxed);
+	if (last > s->counts.lsn && !s->counts.oldest_us)
+		atomic_store_explicit(&s->counts.oldest_us, env_wall_us(env), memory_order_relaxed);
+}
+
+void stream_look(struct stream *s, uint64_t now_ms)
+{
+	if (s->known && !s->batch.n)
+		s->dirty = true;
+	if (!s->known || s->batch.n || s->counts.stopped)
+		look_behind(s);
+	if (now_ms < s->look_again_ms)
+		return;
+	s->look_again_ms = now_ms + LOOK_MS;
+	stream_hint(s);
+	remove_old(s);
+}
+
+/* ---- what the database refuses -------------------------------------------------------------------------------- */
+
+static void describe(struct stream *s, struct buf *out)
+{
+	const struct batch_item *i = batch_first(&s->batch);
+	buf_addf(out, "-- quarantine instance=%s epoch=%llu lsn=%llu file=%08u.sql error=%u message=", s->name,
+		 (unsigned long long)i->at.epoch, (unsigned long long)i->at.lsn, i->file, s->refusal_code);
+	for (const char *p = s->refusal; *p; p++)
+		buf_addch(out, (unsigned char)*p < ' ' ? ' ' : *p);
+	buf_addch(out, '\n');
+	buf_add(out, s->batch.raw.data + i->raw, i->raw_bytes);
+}
+
+int stream_quarantine(struct stream *s)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *f;
+	struct buf text = BUF_INIT;
+	snprintf(path, sizeof path, "%s/quarantine.sql", s->replay->o.folder);
+	int err = env_file_open(s->replay->loop->env, path, ENV_WRITE | ENV_CREATE, &f);
+	if (err < 0)
+		return err;
+	if (env_file_size(f) == 0)
+		buf_addstr(&text, "SET NAMES utf8mb4;\n");
+	describe(s, &text);
+	err = env_file_append(f, text.data, text.len);
+	if (!err)
+		err = env_file_sync(f);
+	env_file_close(f);
+	buf_release(&text);
+	return err;
+}

@@ -1,0 +1,151 @@
+#include "dbwriter/show.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "common/err.h"
+#include "common/sqllog.h"
+#include "dbwriter/follow.h"
+
+static void add_time(struct buf *out, uint64_t time_us)
+{
+	time_t s = (time_t)(time_us / 1000000);
+	struct tm t;
+	gmtime_r(&s, &t);
+	buf_addf(out, "%04d-%02d-%02dT%02d:%02d:%02d.%06uZ", t.tm_year + 1900, t.tm_mon + 1, t.tm_mday, t.tm_hour,
+		 t.tm_min, t.tm_sec, (unsigned)(time_us % 1000000));
+}
+
+static void add_record(struct buf *out, const struct sqllog_record *r)
+{
+	size_t bytes;
+	unsigned count;
+	const char *p = sqllog_statements(r, &bytes, &count), *end = p + bytes;
+	buf_addf(out, "lsn %llu  epoch %llu  ", (unsigned long long)r->lsn, (unsigned long long)r->epoch);
+	add_time(out, r->time_us);
+	buf_addf(out, "  key %.*s  trace %llx\n", (int)r->keys_bytes, r->keys, (unsigned long long)r->trace);
+	while (p < end) {
+		const char *newline = memchr(p, '\n', (size_t)(end - p));
+		buf_addf(out, "    %.*s\n", (int)(newline - p), p);
+		p = newline + 1;
+	}
+}
+
+/* ---- a file --------------------------------------------------------------------------------------------------- */
+
+static int cannot(struct buf *out, const char *file, int err)
+{
+	buf_addf(out, "%s cannot be read: %s\n", file, err == ERR_IO ? env_last_error() : err_text(err));
+	return err;
+}
+
+/* How the file ended: 0 or 1. */
+static int add_end(struct buf *out, const char *file, struct sqllog_file *f, int end, const char *why)
+{
+	unsigned long long at = sqllog_file_at(f);
+	if (end == ERR_IO)
+		return cannot(out, file, end);
+	if (!end)
+		return 0;
+	if (sqllog_file_behind(f) == 1)
+		buf_addf(out, "%s: DAMAGED at offset %llu (%s), with whole records behind it\n", file, at,
+			 end == ERR_INCOMPLETE ? "the record is cut off" : why);
+	else
+		buf_addf(
+			out,
+			"%s: torn at offset %llu (%s): a record that is being written, or a tail its writer will cut\n",
+			file, at, end == ERR_INCOMPLETE ? "the record is cut off" : why);
+	return 1;
+}
+
+static int walk(struct env *env, const char *file, struct buf *out, bool print, uint64_t *records,
+		struct sqllog_file *f)
+{
+	struct sqllog_record r;
+	char why[80] = "";
+	int err = sqllog_file_open(f, env, file);
+	if (err < 0)
+		return cannot(out, file, err);
+	while ((err = sqllog_file_next(f, &r, why, sizeof why)) == 1) {
+		++*records;
+		if (print)
+			add_record(out, &r);
+	}
+	return add_end(out, file, f, err, why);
+}
+
+int show_dump(struct env *env, const char *file, struct buf *out)
+{
+	struct sqllog_file f = { 0 };
+	uint64_t records = 0;
+	int result = walk(env, file, out, true, &records, &f);
+	sqllog_file_close(&f);
+	return result;
+}
+
+int show_verify(struct env *env, const char *file, struct buf *out)
+{
+	struct sqllog_file f = { 0 };
+	uint64_t records = 0;
+	int result = walk(env, file, out, false, &records, &f);
+	if (result >= 0 && records)
+		buf_addf(out, "%s: %llu sound records, lsn %llu to %llu, %llu bytes\n", file,
+			 (unsigned long long)records, (unsigned long long)f.first, (unsigned long long)f.last,
+			 (unsigned long long)sqllog_file_at(&f));
+	else if (!result)
+		buf_addf(out, "%s: sound, no records\n", file);
+	sqllog_file_close(&f);
+	return result;
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------ */
+
+/* What dbwriter noted in the folder; 0: nothing. */
+static uint64_t noted_lsn(struct env *env, const char *folder)
+{
+	char path[ENV_PATH_MAX], *text;
+	unsigned long long lsn = 0;
+	size_t n;
+	snprintf(path, sizeof path, "%s/replayed", folder);
+	if (env_file_load(env, path, 4096, &text, &n) < 0)
+		return 0;
+	if (sscanf(text, "lsn=%llu", &lsn) != 1)
+		lsn = 0;
+	free(text);
+	return lsn;
+}
+
+static int add_status(struct env *env, const char *folder, const char *name, const struct show_position *positions,
+		      size_t n, struct buf *out)
+{
+	char path[ENV_PATH_MAX - 32];
+	const struct show_position *p = NULL;
+	if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
+		return 0;
+	uint64_t last = follow_last_lsn(env, path);
+	for (size_t i = 0; positions && i < n; i++)
+		if (!strcmp(positions[i].instance, name))
+			p = &positions[i];
+	uint64_t landed = positions ? (p ? p->lsn : 0) : noted_lsn(env, path);
+	uint64_t lag = last > landed ? last - landed : 0;
+	buf_addf(out, "%-20s %12llu %12llu %10llu\n", name, (unsigned long long)last, (unsigned long long)landed,
+		 (unsigned long long)lag);
+	return lag > 0;
+}
+
+int show_status(struct env *env, const char *folder, const struct show_position *positions, size_t n, struct buf *out)
+{
+	char **names;
+	size_t count;
+	int behind = 0, err = env_dir_list(env, folder, &names, &count);
+	if (err < 0)
+		return cannot(out, folder, err);
+	buf_addf(out, "%-20s %12s %12s %10s\n", "instance", "in the log", positions ? "landed" : "landed about", "lag");
+	for (size_t i = 0; i < count; i++) {
+		if (!strchr(names[i], '.'))
+			behind |= add_status(env, folder, names[i], positions, n, out);
+		free(names[i]);
+	}
+	free(names);
+	return behind;
+}
