@@ -34,7 +34,6 @@ for _, row in ipairs(cluster.instances) do
   row.client, row.rpc, row.http = fresh(row.client), fresh(row.rpc), fresh(row.http)
 end
 cluster.paths.var = "${folder}/var"
-cluster.paths.messages = "${root}/build/loquat.desc"
 cluster.supervisor.http = fresh(cluster.supervisor.http)
 return cluster
 `;
@@ -42,7 +41,8 @@ return cluster
 exports.start = async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'loquat-compat-'));
   const ports = await freePorts(60);
-  const file = path.join(folder, 'cluster.lua');
+  // relative paths in it start above its folder
+  const file = path.join(root, 'build', `compat-${process.pid}.lua`);
   fs.writeFileSync(file, config(folder, ports));
   const up = spawn(path.join(root, 'build/bin/loquat'), ['up', '--config', file], { cwd: root });
   const ended = new Promise((done) => up.on('close', done));
@@ -68,6 +68,7 @@ exports.start = async () => {
       up.kill('SIGTERM');
       await ended;
       fs.rmSync(folder, { recursive: true, force: true });
+      fs.rmSync(file, { force: true });
     },
   };
 };
