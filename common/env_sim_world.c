@@ -72,9 +72,9 @@ uint64_t hash_bytes(uint64_t h, const void *p, size_t n)
 {
 	const unsigned char *at = p;
 	uint64_t v, lane[4] = { h, h + 1, h + 2, h + 3 };
-	for (; n >= 32; n -= 32, at += 32) /* four at a time: a multiplication waits for its own lane only */
-		for (int i = 0; i < 4; i++) {
-			memcpy(&v, at + 8 * i, 8);
+	for (; n >= 32; n -= 32) /* four at a time: a multiplication waits for its own lane only */
+		for (int i = 0; i < 4; i++, at += 8) {
+			memcpy(&v, at, 8);
 			lane[i] = mix(lane[i], v);
 		}
 	h = lane[0] ^ rotl(lane[1], 16) ^ rotl(lane[2], 32) ^ rotl(lane[3], 48);

@@ -1,3 +1,4 @@
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,25 @@ static void statements_do_what_mariadb_does(struct sim *w)
 	sim_until(w, 600000, is_over, &a.over);
 	sim_check(w, a.over, "it did not come to an end: step %u", a.cases.step);
 	sim_check(w, !a.cases.failed, "%u differences, the first: %s", a.cases.failed, a.cases.first);
+}
+
+/* ---- the schema ------------------------------------------------------------------------------------------------ */
+
+static void the_schema_files_can_be_loaded(struct sim *w)
+{
+	glob_t files;
+	char *text;
+	if (glob("deploy/schema/*.sql", 0, NULL, &files) != 0)
+		sim_fail(w, "there are no schema files");
+	sim_root(w, ".");
+	for (size_t i = 0; !sim_failure(w) && i < files.gl_pathc; i++) {
+		sim_check(w, sim_file_load(w, "10.0.0.1", files.gl_pathv[i], &text) > 0, "%s is empty",
+			  files.gl_pathv[i]);
+		sim_check(w, sim_db_run(w, text) == 0, "%s: %s", files.gl_pathv[i], sim_db_error(w));
+		free(text);
+	}
+	globfree(&files);
+	sim_check(w, sim_db_int(w, "SELECT COUNT(*) FROM role", -1) == 0, "table role: %s", sim_db_error(w));
 }
 
 /* ---- transfers: several clients move gold between accounts; the sum stays, acknowledged moves are there -------- */
@@ -249,6 +269,7 @@ int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
 		{ .name = "statements_do_what_mariadb_does", .run = statements_do_what_mariadb_does, .seeds = 20 },
+		{ .name = "the_schema_files_can_be_loaded", .run = the_schema_files_can_be_loaded, .seeds = 1 },
 		{ .name = "transactions_happen_whole_or_not_at_all",
 		  .run = transactions_happen_whole_or_not_at_all,
 		  .seeds = 300 },
