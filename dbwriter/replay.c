@@ -426,6 +426,8 @@ struct replay *replay_new(struct loop *loop, struct log *log, const struct repla
 	r->loop = loop;
 	r->log = log;
 	r->o = *o;
+	r->o.folder = strdup(o->folder); /* the caller's may stand on its stack */
+	assert(r->o.folder);
 	r->o.batch_records_max = o->batch_records_max ? o->batch_records_max : 1000;
 	r->o.batch_bytes_max = o->batch_bytes_max ? o->batch_bytes_max : 1u << 20;
 	r->o.poll_ms = o->poll_ms ? o->poll_ms : 500;
@@ -457,6 +459,7 @@ void replay_free(struct replay *r)
 		stream_release(s);
 	}
 	buf_release(&r->sql);
+	free((char *)(uintptr_t)r->o.folder);
 	free(r);
 }
 

@@ -29,7 +29,7 @@
  */
 struct replay;
 struct replay_options {
-	const char *folder;         /* var/sqllog */
+	const char *folder;         /* var/sqllog; copied */
 	struct env_db_options db;   /* the texts must outlive the replay */
 	unsigned batch_records_max; /* 0: 1000 */
 	size_t batch_bytes_max;     /* 0: 1 MiB */
