@@ -10,17 +10,18 @@
 #include "rpc/version.h"
 
 static const struct command commands[] = {
-	{ "up", "", "start the processes of this host and watch them", command_up },
-	{ "status", "[--json]", "the processes and their state", command_status },
-	{ "stats", "[--once]", "live rates and latencies per method", command_stats },
-	{ "logs", "[ID] [-f]", "the log lines of one or all processes", command_logs },
-	{ "start", "ID", "start an instance", command_start },
-	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start },
-	{ "stop", "ID", "stop an instance", command_start },
-	{ "reload", "SERVICE", "new Lua for all instances of a service, all or none", command_reload },
-	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call },
-	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql },
-	{ NULL, NULL, NULL, NULL },
+	{ "up", "", "start the processes of this host and watch them", command_up, NULL },
+	{ "status", "[--json]", "the processes and their state", command_status, NULL },
+	{ "stats", "[--once]", "live rates and latencies per method", command_stats, NULL },
+	{ "logs", "[ID] [-f]", "the log lines of one or all processes", command_logs, NULL },
+	{ "start", "ID", "start an instance", command_start, NULL },
+	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start, NULL },
+	{ "stop", "ID", "stop an instance", command_start, NULL },
+	{ "reload", "SERVICE", "new Lua for all instances of a service, all or none", command_reload, NULL },
+	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call, NULL },
+	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql, NULL },
+	{ "bots", "--players N --rate R --seconds S", "load with real player behaviour", command_bots, bots_help },
+	{ NULL, NULL, NULL, NULL, NULL },
 };
 
 int complain(const char *fmt, ...)
@@ -206,7 +207,8 @@ int main(int argc, char **argv)
 		if (strcmp(k->name, argv[1]))
 			continue;
 		if (argc > 2 && !strcmp(argv[2], "--help")) {
-			printf("usage: loquat %s %s [--config FILE]\n\n%s.\n", k->name, k->arguments, k->help);
+			printf("usage: loquat %s %s [--config FILE]\n\n%s.\n%s", k->name, k->arguments, k->help,
+			       k->more ? k->more : "");
 			return 0;
 		}
 		return run(k, config_file, argc - 1, argv + 1);
