@@ -82,19 +82,22 @@ static void on_interrupt(void *arg)
 	lua_sethook(L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
-void luahost_watch(struct luahost *h)
+bool luahost_watch(struct luahost *h)
 {
+	if (h->counting)
+		return false;
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_mono_ns(h->o.loop->env);
-	if (h->counting || !turn || turn != h->watch.turn) {
+	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
 		h->watch.since_ns = now;
-		return;
+		return true;
 	}
 	if (now - h->watch.since_ns < h->o.budget_ms * UINT64_C(1000000))
-		return;
+		return true;
 	h->watch.since_ns = now; /* again after another budget, if it still runs */
 	atomic_store_explicit(&h->interrupted, turn, memory_order_relaxed);
 	env_loop_interrupt(h->o.loop->ev, on_interrupt, h);
+	return true;
 }
 
 struct luarun luahost_enter(struct luahost *h, lua_State *L)
@@ -112,8 +115,11 @@ void luahost_leave(struct luahost *h, struct luarun r)
 {
 	lua_State *L = h->running;
 	h->running = r.running;
-	if (!r.running)
+	if (!r.running) {
 		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
+		if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
+			luahost_metrics_write(h);
+	}
 	if (!h->over)
 		return;
 	set_count_hook(h, L);
@@ -188,6 +194,7 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 	h->counting = env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->instructions_max = h->o.budget_ms * (uint64_t)INSTRUCTIONS_PER_MS;
 	h->root.host = h;
+	luahost_metrics_open(h);
 	if (!(h->L = lua_newstate(luamem_alloc, &h->mem))) {
 		luahost_free(h);
 		return ERR_NOMEM;

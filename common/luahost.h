@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/luasrc.h"
+#include "common/metrics.h"
 #include "common/msg.h"
 /*
  * luahost: one worker's Lua state: its code, its coroutines, its limits.
@@ -26,6 +27,7 @@ struct luahost;
 struct luahost_options {
 	struct loop *loop;
 	struct log *log;
+	struct metrics *metrics;     /* loquat_lua_*; may be NULL */
 	const struct schema *schema; /* for the codecs; may be NULL */
 	size_t memory_max;           /* bytes; 0: 256 MiB */
 	uint32_t budget_ms;          /* 0: 1,000 */
@@ -149,10 +151,10 @@ bool luaqueue_idle(const struct luaqueue *q);
 
 /*
  * Any thread, a few times a second (control): if the host's task holds its thread longer than its budget, the thread is
- * interrupted and the task stopped. Where env cannot interrupt (simulation) a count of instructions does it, and
- * this does nothing.
+ * interrupted and the task stopped. Where env cannot interrupt (simulation) a count of instructions does it: false, there
+ * is no need to call this.
  */
-void luahost_watch(struct luahost *h);
+bool luahost_watch(struct luahost *h);
 
 struct luahost_stats {
 	uint64_t memory_bytes, memory_peak_bytes, memory_max;

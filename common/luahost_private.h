@@ -5,11 +5,12 @@
 #include "common/luamem.h"
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
- * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_clock.c (timers). Private to them.
+ * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_clock.c (timers), luahost_metrics.c. Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
 #define LUAHOST_POOL_MAX 1024 /* coroutines kept for reuse */
+#define LUAHOST_METRICS  11
 
 struct luatask;
 struct luactx { /* in every lua_State's extra space: a pointer to one of these */
@@ -78,6 +79,8 @@ struct luahost {
 	} watch;
 
 	struct luahost_stats stats;
+	struct metric *metric[LUAHOST_METRICS];
+	uint64_t metrics_due_ms;
 };
 
 struct luactx *luahost_ctx(lua_State *L);
@@ -109,3 +112,6 @@ void luahost_open_libraries(lua_State *L);
 /* luahost_clock.c */
 int luahost_clock_lib(lua_State *L);
 void luahost_free_timers(struct luahost *h);
+/* luahost_metrics.c */
+void luahost_metrics_open(struct luahost *h);
+void luahost_metrics_write(struct luahost *h);

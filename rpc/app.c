@@ -243,6 +243,7 @@ void app_open(struct worker *w)
 	struct luahost_options o = {
 		.loop = w->loop,
 		.log = s->log,
+		.metrics = s->metrics,
 		.schema = s->schema,
 		.user = a,
 		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),

@@ -13,6 +13,7 @@
  *   stop wanted → draining … nothing under way → stop_service → workers stop … all down → the control loop ends
  */
 #define DRAIN_LOOK_MS 10
+#define LUA_WATCH_MS  250
 
 static void life_workers_up(void *arg);
 static void life_worker_down(void *arg);
@@ -129,6 +130,20 @@ void life_start(struct loop *control, void *arg)
 		workers_start(s);
 }
 
+/* A task over its budget is stopped at most one look later. */
+static void on_lua_watch(struct timer *t, uint64_t now_ms)
+{
+	struct service_private *p = (struct service_private *)((char *)t - offsetof(struct service_private, lua_watch));
+	struct service *s = p->control_worker.service;
+	bool again = false;
+
+	(void)now_ms;
+	for (unsigned i = 0; i < s->workers; i++)
+		again = (s->worker[i]->app && luahost_watch(app_host(s->worker[i]->app))) || again;
+	if (again)
+		loop_timer(s->control, t, LUA_WATCH_MS);
+}
+
 static void life_workers_up(void *arg)
 {
 	struct service *s = arg;
@@ -138,6 +153,8 @@ static void life_workers_up(void *arg)
 	if (reg_service(s) < 0)
 		return;
 	atomic_store(&s->state, SERVICE_READY);
+	s->p->lua_watch.fire = on_lua_watch;
+	on_lua_watch(&s->p->lua_watch, s->control->now_ms);
 	log_info(s->log, "service.ready", "workers=%u epoch=%llu rpc=%u http=%u", s->workers,
 		 (unsigned long long)s->epoch, s->row->rpc_port, s->row->http_port);
 }
@@ -180,6 +197,7 @@ static void life_close_links(struct service *s)
 {
 	acceptor_stop(s->p->acceptor);
 	s->p->acceptor = NULL;
+	loop_timer_stop(s->control, &s->p->lua_watch);
 	if (s->def->stop_service && s->p->reg_done)
 		s->def->stop_service(s);
 	service_each(s, worker_close_links, NULL);

@@ -17,6 +17,7 @@ struct service_private {
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct env_watch *route_watch;
 	struct timer drain_timer;
+	struct timer lua_watch; /* looks whether a worker's Lua holds its thread too long */
 	uint64_t drain_until_ms;
 	unsigned workers_up, workers_down;
 	bool stopping, reg_done;
