@@ -210,8 +210,12 @@ static double sum_errors(const json_t *methods)
 static void sample_take(struct supervisor *up)
 {
 	json_t *sum = collect_sum(up), *methods = json_object_get(sum, "methods"), *m;
-	struct sample s = { .errors = sum_errors(methods) };
+	double errors = sum_errors(methods), seconds = (double)(up->loop->now_ms - up->sampled_ms) / 1000;
+	struct sample s = { .errors = errors > up->errors && seconds > 0 ? (errors - up->errors) / seconds : 0 };
 	const char *name;
+
+	up->errors = errors; /* it falls when an instance begins anew */
+	up->sampled_ms = up->loop->now_ms;
 
 	json_object_foreach(methods, name, m)
 	{

@@ -80,9 +80,14 @@ static int install(const char *folder)
 	snprintf(data_option, sizeof data_option, "--datadir=%s", fresh);
 	snprintf(user_option, sizeof user_option, "--user=%s", user_name());
 	const char *const clear[] = { "rm", "-rf", fresh, NULL };
-	const char *const make[] = { program, "--no-defaults", data_option, user_option,
-				     "--auth-root-authentication-method=normal", "--skip-test-db",
-				     "--skip-name-resolve", NULL };
+	const char *const make[] = { program,
+				     "--no-defaults",
+				     data_option,
+				     user_option,
+				     "--auth-root-authentication-method=normal",
+				     "--skip-test-db",
+				     "--skip-name-resolve",
+				     NULL };
 
 	printf("loquat: making the database in %s (once)\n", folder);
 	fflush(stdout);

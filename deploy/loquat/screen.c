@@ -40,11 +40,31 @@ static void release_held(struct supervisor *up)
 	fflush(stdout);
 }
 
+/* "2026-05-01T12:01:07.123456Z info chat-1 room.made" is told as "12:01:07.123 info room.made": the rest is known. */
+static void add_told(struct supervisor *up, struct buf *b, const char *id, const char *line)
+{
+	const char *level = line + 28, *name = NULL;
+	size_t n = strlen(line), id_n = strlen(id);
+
+	if (n > 30 && line[10] == 'T' && line[19] == '.' && line[26] == 'Z')
+		name = strchr(level, ' ');
+	if (!name || strncmp(name + 1, id, id_n) != 0 || name[1 + id_n] != ' ') {
+		buf_addstr(b, line);
+		return;
+	}
+	bool grave = *level == 'w' || *level == 'e';
+
+	buf_addf(b, "%.12s %s%.*s%s%s", line + 11, grave ? paint(up, "\033[1;31m") : "", (int)(name - level), level,
+		 grave ? paint(up, "\033[0m") : "", name + 1 + id_n);
+}
+
 void screen_line(struct supervisor *up, const char *id, size_t colour, const char *line)
 {
 	struct buf b = BUF_INIT;
 
-	buf_addf(&b, "%s%-*s%s %s\n", colour_of(up, colour), up->width, id, paint(up, "\033[0m"), line);
+	buf_addf(&b, "%s%-*s%s ", colour_of(up, colour), up->width, id, paint(up, "\033[0m"));
+	add_told(up, &b, id, line);
+	buf_addch(&b, '\n');
 	put(up, &b);
 	buf_release(&b);
 }

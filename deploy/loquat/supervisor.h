@@ -66,6 +66,8 @@ struct supervisor {
 	uint64_t watched_ms;
 	struct sample history[HISTORY];
 	unsigned samples;
+	double errors; /* at the last sample */
+	uint64_t sampled_ms;
 	struct reload *reload;
 };
 

@@ -1,0 +1,195 @@
+// The dashboard: what runs and how fast, from /status and /live of the supervisor, once a second while it is looked at.
+
+const PLOT_POINTS = 120;
+const byId = (id) => document.getElementById(id);
+const methodHistory = new Map(); // method → its last rates, kept while the page is open
+let retry = 0;
+
+// ---- small helpers ------------------------------------------------------------------------------
+
+function duration(us) {
+  if (!us) return "–";
+  if (us < 1000) return `${us} µs`;
+  if (us < 1e6) return `${(us / 1000).toFixed(us < 10000 ? 1 : 0)} ms`;
+  return `${(us / 1e6).toFixed(1)} s`;
+}
+
+function age(s) {
+  if (s === null || s === undefined) return "–";
+  if (s < 120) return `${Math.round(s)} s`;
+  if (s < 7200) return `${Math.round(s / 60)} min`;
+  return s < 172800 ? `${(s / 3600).toFixed(1)} h` : `${Math.round(s / 86400)} d`;
+}
+
+function amount(n) {
+  if (n >= 1e6) return `${(n / 1e6).toFixed(2)} M`;
+  if (n >= 1e4) return `${(n / 1000).toFixed(1)} k`;
+  return n >= 100 || Number.isInteger(n) ? Math.round(n).toLocaleString("en") : n.toFixed(1);
+}
+
+function cell(row, content, className) {
+  const td = document.createElement("td");
+  if (className) td.className = className;
+  if (content instanceof Node) td.append(content);
+  else td.textContent = content;
+  row.append(td);
+  return td;
+}
+
+function big(id, value, unit) {
+  const small = document.createElement("small");
+  small.textContent = unit;
+  byId(id).replaceChildren(value, small);
+}
+
+// ---- plots -------------------------------------------------------------------------------------
+
+function plot(canvas, values) {
+  const scale = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth * scale, height = canvas.clientHeight * scale;
+  if (!width) return;
+  canvas.width = width;
+  canvas.height = height;
+  const style = getComputedStyle(document.documentElement), g = canvas.getContext("2d");
+  const top = Math.max(...values, 1e-9), step = width / (PLOT_POINTS - 1);
+  const first = width - step * (values.length - 1);
+  const y = (v) => height - scale - (v / top) * (height - 3 * scale);
+  g.strokeStyle = style.getPropertyValue("--line");
+  g.lineWidth = scale;
+  g.beginPath();
+  g.moveTo(0, height - scale / 2);
+  g.lineTo(width, height - scale / 2);
+  g.stroke();
+  if (values.length < 2) return;
+  g.beginPath();
+  values.forEach((v, i) => (i ? g.lineTo(first + i * step, y(v)) : g.moveTo(first, y(v))));
+  g.strokeStyle = style.getPropertyValue("--plot");
+  g.lineWidth = 1.5 * scale;
+  g.lineJoin = "round";
+  g.stroke();
+  g.lineTo(width, height);
+  g.lineTo(first, height);
+  g.fillStyle = style.getPropertyValue("--plot-soft");
+  g.fill();
+}
+
+// ---- the parts of the page -----------------------------------------------------------------------
+
+function showHead(status) {
+  document.title = `${status.cluster} · Loquat`;
+  byId("cluster").textContent = status.cluster === "loquat" ? "" : status.cluster;
+  byId("phase").textContent = status.phase;
+  byId("phase").className = `pill ${status.phase}`;
+  const up = status.instances.filter((i) => i.state === "ready").length;
+  byId("about").textContent =
+    `version ${status.version} · ${up} of ${status.instances.length} instances ready · up ${age(status.uptime_s)}`;
+}
+
+function showCards(live) {
+  const stats = live.stats, h = live.history, last = (list) => list[list.length - 1] ?? 0;
+  big("requests", amount(last(h.requests)), "per second");
+  big("p99", duration(last(h.p99_us)), "");
+  big("errors", amount(last(h.errors)), "per second");
+  big("sessions", amount(stats.sessions ?? 0), "connected");
+  const lag = stats.replay?.lag_records;
+  big("lag", lag === undefined ? "–" : lag ? amount(lag) : "up to date", lag ? `records, ${duration(stats.replay.lag_ms * 1000)}` : "");
+  for (const canvas of document.querySelectorAll("canvas[data-plot]")) plot(canvas, h[canvas.dataset.plot]);
+}
+
+function processRow(i) {
+  const row = document.createElement("tr");
+  if (i.state === "stopped") row.className = "idle";
+  cell(row, i.id);
+  const state = cell(row, i.state, `left state ${i.state}`);
+  if (i.why) state.append(document.createTextNode(`: ${i.why}`));
+  cell(row, i.pid ?? "–");
+  cell(row, age(i.pid ? i.uptime_s : null));
+  cell(row, i.restarts || "–", i.restarts ? "bad" : "");
+  cell(row, i.sessions || "–");
+  cell(row, i.rss_bytes ? `${(i.rss_bytes / 1048576).toFixed(1)} MiB` : "–");
+  const cpu = document.createElement("span"), bar = document.createElement("span"), fill = document.createElement("i");
+  bar.className = "bar";
+  fill.style.width = `${Math.min(100, 100 * (i.cpu ?? 0))}%`;
+  bar.append(fill);
+  cpu.append(bar, `${(100 * (i.cpu ?? 0)).toFixed(1)} %`);
+  cell(row, i.pid && i.cpu !== undefined ? cpu : "–");
+  cell(row, i.client ?? "–", "left mono");
+  const link = document.createElement("a");
+  link.textContent = i.http;
+  link.href = `http://${i.http}/`;
+  cell(row, i.http && i.pid ? link : i.http ?? "–", "left mono");
+  return row;
+}
+
+function showProcesses(status) {
+  const rows = [];
+  if (status.database?.private) {
+    rows.push(processRow({ id: "mariadb", ...status.database, why: "", http: null, client: null, cpu: undefined }));
+  }
+  byId("processes").replaceChildren(...rows, ...status.instances.map(processRow));
+}
+
+function methodRow(name, m) {
+  const row = document.createElement("tr"), canvas = document.createElement("canvas");
+  const wrong = Object.entries(m.errors);
+  if (!m.count) row.className = "idle";
+  cell(row, name, "mono");
+  cell(row, amount(m.rate_1s));
+  cell(row, canvas, "left");
+  for (const key of ["p50_us", "p90_us", "p99_us", "max_us"]) cell(row, duration(m[key]));
+  cell(row, amount(m.count));
+  cell(row, wrong.map(([word, n]) => `${n} ${word}`).join(", ") || "–", wrong.length ? "left bad" : "left");
+  return { row, canvas, name };
+}
+
+function note(name, rate) {
+  const list = methodHistory.get(name) ?? [];
+  list.push(rate);
+  if (list.length > PLOT_POINTS) list.shift();
+  methodHistory.set(name, list);
+}
+
+function showMethods(stats) {
+  const all = Object.entries(stats.methods), wanted = byId("all").checked;
+  for (const [name, m] of all) note(name, m.rate_1s);
+  const rows = all
+    .filter(([, m]) => wanted || m.count)
+    .sort(([a, x], [b, y]) => y.rate_10s - x.rate_10s || y.count - x.count || (a < b ? -1 : 1))
+    .map(([name, m]) => methodRow(name, m));
+  byId("methods").replaceChildren(...rows.map((r) => r.row));
+  byId("quiet").hidden = rows.length > 0;
+  for (const r of rows) plot(r.canvas, methodHistory.get(r.name));
+}
+
+// ---- once a second ----------------------------------------------------------------------------------
+
+async function get(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+async function refresh() {
+  try {
+    const [status, live] = await Promise.all([get("status"), get("live")]);
+    showHead(status);
+    showProcesses(status);
+    showCards(live);
+    showMethods(live.stats);
+    retry = 0;
+  } catch {
+    byId("phase").textContent = "the supervisor does not answer";
+    byId("phase").className = "pill gone";
+    retry = Math.min(retry + 1, 5);
+  }
+  setTimeout(wait, 1000 * (1 + retry));
+}
+
+// A page that nobody sees asks nothing.
+function wait() {
+  if (!document.hidden) refresh();
+  else document.addEventListener("visibilitychange", wait, { once: true });
+}
+
+byId("all").addEventListener("change", () => methodHistory.size && get("live").then((live) => showMethods(live.stats)));
+wait();
