@@ -112,14 +112,15 @@ static void take_answer(struct load *l, struct player *p, const struct wire_mess
 {
 	uint32_t base = p->index * l->lanes_each, i = (m->id - 1) % l->lanes_each;
 	struct lane *lane = &l->lane[base + i];
-	if (!m->id || lane->id != m->id || !right_answer(l, m)) {
+	bool expected = m->id && lane->id == m->id, right = expected && right_answer(l, m);
+	if (!right) {
 		l->errors++;
 		note_failure(l, p, "wrong answer", m->body, m->body_bytes);
-		if (!m->id || lane->id != m->id)
-			return;
 	}
+	if (!expected)
+		return;
 	l->answered++;
-	if (now >= l->from_ns && now < l->to_ns)
+	if (right && now >= l->from_ns && now < l->to_ns)
 		l->answered_in_window++;
 	if (lane->intended_ns >= l->from_ns && lane->intended_ns < l->to_ns)
 		hist_add(&l->latency, now - lane->intended_ns);
