@@ -56,7 +56,7 @@ static void first_entry(struct fiber *f)
 	ucontext_t there, unused;
 	getcontext(&there);
 	there.uc_stack.ss_sp = region_stack(f->env->slot, (unsigned)f->stack);
-	there.uc_stack.ss_size = SIM_STACK_BYTES - 4096;
+	there.uc_stack.ss_size = SIM_STACK_BYTES - SIM_GUARD_BYTES;
 	there.uc_link = NULL;
 	makecontext(&there, entry, 0);
 	f->started = true;

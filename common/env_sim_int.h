@@ -16,6 +16,7 @@
 #define SIM_WORLD_SLOT  0
 #define SIM_STACKS      48 /* fibers of one process */
 #define SIM_STACK_BYTES (1u << 20)
+#define SIM_GUARD_BYTES (64u << 10) /* at its end; wider than any frame */
 
 struct region;
 struct region *region_get(unsigned slot); /* maps it at its first use */

@@ -37,7 +37,7 @@ struct region {
 	char *base;
 	size_t used, huge_used;
 	pid_t pid;        /* whose pages they are */
-	uint64_t guarded; /* bitmap of stacks whose last page is guarded */
+	uint64_t guarded; /* bitmap of stacks whose lower end is guarded */
 	void *small[SMALL_N], *large[LARGE_N];
 };
 _Static_assert(sizeof(struct header) == 8, "blocks stay aligned");
@@ -109,10 +109,10 @@ char *region_stack(unsigned slot, unsigned index)
 {
 	struct region *r = region_get(slot);
 	char *at = r->base + STACKS_AT + (uint64_t)index * SIM_STACK_BYTES;
-	if (!(r->guarded >> index & 1) && mprotect(at, 4096, PROT_NONE) < 0)
+	if (!(r->guarded >> index & 1) && mprotect(at, SIM_GUARD_BYTES, PROT_NONE) < 0)
 		give_up("cannot guard a stack");
 	r->guarded |= 1ull << index;
-	return at + 4096;
+	return at + SIM_GUARD_BYTES;
 }
 
 struct region *region_enter(struct region *r)
