@@ -76,39 +76,26 @@ static void on_close(struct stream *s, int err)
 
 /* ---- output ------------------------------------------------------------------------------------------------ */
 
-/* Room for a package of n bytes, its WebSocket head already written; NULL: the connection is or gets ended. */
-static char *package_begin(struct clientconn *c, size_t n, size_t *head_n)
-{
-	if (c->state == CLIENTCONN_ENDED)
-		return NULL;
-	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + n);
-	if (!p) {
-		clientconn_drop(c, "reads too slowly");
-		return NULL;
-	}
-	*head_n = c->web ? websocket_head(p, WEBSOCKET_BINARY, n) : 0;
-	return p + *head_n;
-}
-
-static void package_end(struct clientconn *c, size_t n)
-{
-	stream_commit(&c->stream, n);
-	c->last_out_ms = c->face->loop->now_ms;
-	metric_add(c->face->packets_out, 1);
-	metric_add(c->face->bytes_out, n);
-}
-
 static int package_write(struct clientconn *c, const char *head, size_t head_n, const char *body, size_t n)
 {
-	size_t web_n;
-	char *p = package_begin(c, head_n + n, &web_n);
+	size_t whole = head_n + n, web_n = 0;
 
-	if (!p)
-		return c->state == CLIENTCONN_ENDED ? ERR_CLOSED : ERR_FULL;
-	memcpy(p, head, head_n);
+	if (c->state == CLIENTCONN_ENDED || c->stream.closing) /* the peer has closed: on_close is on its way */
+		return ERR_CLOSED;
+	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + whole);
+	if (!p) {
+		clientconn_drop(c, "reads too slowly");
+		return ERR_FULL;
+	}
+	if (c->web)
+		web_n = websocket_head(p, WEBSOCKET_BINARY, whole);
+	memcpy(p + web_n, head, head_n);
 	if (n)
-		memcpy(p + head_n, body, n);
-	package_end(c, web_n + head_n + n);
+		memcpy(p + web_n + head_n, body, n);
+	stream_commit(&c->stream, web_n + whole);
+	c->last_out_ms = c->face->loop->now_ms;
+	metric_add(c->face->packets_out, 1);
+	metric_add(c->face->bytes_out, web_n + whole);
 	return 0;
 }
 
@@ -491,9 +478,9 @@ static bool first_byte(struct clientconn *c, uint8_t byte)
 	return c->state != CLIENTCONN_ENDED;
 }
 
-static ssize_t on_data(struct stream *s, const char *data, size_t n)
+/* How many of the bytes are done with. */
+static ssize_t take(struct clientconn *c, const char *data, size_t n)
 {
-	struct clientconn *c = of_stream(s);
 	size_t at = 0;
 
 	if (c->state == CLIENTCONN_ENDED)
@@ -510,6 +497,15 @@ static ssize_t on_data(struct stream *s, const char *data, size_t n)
 		return (ssize_t)at + web_data(c, data + at, n - at);
 	at = packages(c, data, n);
 	return c->state == CLIENTCONN_ENDED ? (ssize_t)n : (ssize_t)at;
+}
+
+static ssize_t on_data(struct stream *s, const char *data, size_t n)
+{
+	struct clientconn *c = of_stream(s);
+	ssize_t took = take(c, data, n);
+
+	metric_add(c->face->bytes_in, took > 0 ? (uint64_t)took : 0);
+	return took;
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@
  *
  * Threads: owner worker only.
  */
-#define PEER_PENDING_MAX    4096       /* calls without an answer, per remote worker */
+#define PEER_PENDING_MAX    16384 /* calls without an answer, per remote worker: a second's worth of a busy connector */
 #define PEER_OUT_MAX        (4u << 20) /* bytes the socket has not taken */
 #define PEER_HEARTBEAT_MS   1000       /* a ping when nothing came for so long */
 #define PEER_DEAD_MS        2800       /* the link is given up when nothing came for so long */

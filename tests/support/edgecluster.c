@@ -133,7 +133,8 @@ static void on_announce(void *arg, struct rpc_request *r)
 	size_t i;
 
 	(void)arg;
-	for (i = 0; (one = json_array_get(json_object_get(o, "online"), i)); i++) note("announce", text(one, "uid"));
+	for (i = 0; (one = json_array_get(json_object_get(o, "online"), i)); i++)
+		note("announce", text(one, "uid"));
 	if (json_is_true(json_object_get(o, "last")))
 		note("announced", text(o, "connector"));
 	answer(r, "{}");
