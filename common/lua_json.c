@@ -1,17 +1,15 @@
 /* JSON text to Lua values. The other direction is in lua_json_write.c. */
 #include "common/lua_json.h"
 
-#include <errno.h>
 #include <lauxlib.h>
-#include <limits.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/err.h"
+#include "common/jsonscan.h"
 #include "common/lua_msg.h"
 #include "common/text.h"
 
@@ -20,20 +18,12 @@
 
 struct decoder {
 	lua_State *L;
-	const char *text, *p, *end;
+	struct jsonscan scan;
 	int names, array; /* where the tables of lua_msg are on the Lua stack; names 0: untyped only */
 	unsigned depth;
 	char *why;
 	size_t why_size;
 };
-struct number {
-	bool is_integer, is_big; /* big: an integer beyond 64 bits */
-	int64_t i;
-	double d;
-	const char *p;
-	size_t n;
-};
-
 static int value(struct decoder *d, const struct lua_path *at);
 static int field_value(struct decoder *d, const struct msg_field *f, const struct lua_path *at);
 static int message(struct decoder *d, const struct msg_type *t, const struct lua_path *at);
@@ -44,14 +34,14 @@ static int message(struct decoder *d, const struct msg_type *t, const struct lua
 
 static int fail_syntax(struct decoder *d, const char *expected)
 {
-	if (d->p >= d->end)
+	if (d->scan.p >= d->scan.end)
 		return fail(d, NULL, "not JSON: it ends where %s is expected", expected);
-	return fail(d, NULL, "not JSON: byte %zu is not %s", (size_t)(d->p - d->text) + 1, expected);
+	return fail(d, NULL, "not JSON: byte %zu is not %s", (size_t)(d->scan.p - d->scan.text) + 1, expected);
 }
 
 static int fail_type(struct decoder *d, const struct lua_path *at, const char *expected)
 {
-	const char *p = d->p, *end = d->end;
+	const char *p = d->scan.p, *end = d->scan.end;
 	struct buf b = BUF_INIT;
 	size_t n = 0;
 	if (p >= end) {
@@ -78,40 +68,6 @@ static int fail_type(struct decoder *d, const struct lua_path *at, const char *e
 
 /* ---- the small parts ------------------------------------------------------------------------------------ */
 
-static inline void skip_space(struct decoder *d)
-{
-	while (d->p < d->end && (*d->p == ' ' || *d->p == '\n' || *d->p == '\r' || *d->p == '\t'))
-		d->p++;
-}
-
-static inline bool next_is(struct decoder *d, char c)
-{
-	skip_space(d);
-	if (d->p >= d->end || *d->p != c)
-		return false;
-	d->p++;
-	return true;
-}
-
-static inline char peek(struct decoder *d)
-{
-	skip_space(d);
-	return d->p < d->end ? *d->p : 0;
-}
-
-static bool word(struct decoder *d, const char *w, size_t n)
-{
-	if ((size_t)(d->end - d->p) < n || memcmp(d->p, w, n) != 0)
-		return false;
-	d->p += n;
-	return true;
-}
-
-static inline bool is_digit(const struct decoder *d, const char *p)
-{
-	return p < d->end && *p >= '0' && *p <= '9';
-}
-
 static int enter(struct decoder *d, const struct lua_path *at)
 {
 	if (++d->depth > LUA_JSON_DEPTH)
@@ -120,115 +76,28 @@ static int enter(struct decoder *d, const struct lua_path *at)
 	return 0;
 }
 
-/* ---- numbers -------------------------------------------------------------------------------------------- */
-
-static const double tens[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-			       1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
-
-/* A mantissa below 2^53 and a power up to 10^22 are exact, so one operation rounds right; strtod does the rest. */
-static double to_double(const struct number *x, uint64_t mantissa, int digits, int exponent)
+static int fail_scan(struct decoder *d, const struct lua_path *at, const struct jsonscan_fault *fault)
 {
-	bool negative = *x->p == '-';
-	if (digits <= 19 && mantissa < UINT64_C(1) << 53 && exponent >= -22 && exponent <= 22) {
-		double v = exponent < 0 ? (double)mantissa / tens[-exponent] : (double)mantissa * tens[exponent];
-		return negative ? -v : v;
-	}
-	char copy[LUA_JSON_NUMBER + 1];
-	memcpy(copy, x->p, x->n);
-	copy[x->n] = 0;
-	return strtod(copy, NULL);
+	d->scan.p = fault->at;
+	if (fault->expected)
+		return fail_syntax(d, fault->expected);
+	return fail(d, at, "%s", fault->what);
 }
 
-static void to_integer(struct number *x, uint64_t magnitude, int digits)
+static int number(struct decoder *d, const struct lua_path *at, struct jsonscan_number *x)
 {
-	bool negative = *x->p == '-';
-	uint64_t most = (uint64_t)INT64_MAX + negative;
-	if (digits > 19 || magnitude > most) {
-		x->is_big = true;
-	} else if (negative && magnitude == 0) {
-		x->d = -0.0; /* an integer has no sign of its own at zero */
-	} else {
-		x->is_integer = true;
-		x->i = (int64_t)(negative ? 0 - magnitude : magnitude);
-	}
+	struct jsonscan_fault fault;
+	return jsonscan_number(&d->scan, x, &fault) < 0 ? fail_scan(d, at, &fault) : 0;
 }
 
-/* Appends digits to the mantissa; count is the significant ones so far. */
-static const char *run_of_digits(const struct decoder *d, const char *p, uint64_t *mantissa, int *count)
+static int scan_string(struct decoder *d, const struct lua_path *at, struct jsonscan_string *out)
 {
-	for (; is_digit(d, p); p++) {
-		*mantissa = *mantissa * 10 + (uint64_t)(*p - '0');
-		*count += *mantissa != 0;
-	}
-	return p;
-}
-
-static int fail_digit(struct decoder *d, const char *p)
-{
-	d->p = p;
-	return fail_syntax(d, "a digit");
-}
-
-/* [.digits][e[+-]digits]; sets *fraction if there was any of it. */
-static int fraction_and_exponent(struct decoder *d, const char **at, uint64_t *mantissa, int *count, int *exponent,
-				 bool *fraction)
-{
-	const char *p = *at;
-	if (p < d->end && *p == '.') {
-		const char *first = ++p;
-		p = run_of_digits(d, p, mantissa, count);
-		if (p == first)
-			return fail_digit(d, p);
-		*exponent = -(int)(p - first);
-		*fraction = true;
-	}
-	if (p < d->end && (*p == 'e' || *p == 'E')) {
-		int e = 0;
-		bool minus = ++p < d->end && *p == '-';
-		p += p < d->end && (*p == '-' || *p == '+');
-		if (!is_digit(d, p))
-			return fail_digit(d, p);
-		for (; is_digit(d, p); p++)
-			e = e < 10000 ? e * 10 + (*p - '0') : e;
-		*exponent += minus ? -e : e;
-		*fraction = true;
-	}
-	*at = p;
-	return 0;
-}
-
-/* Reads -?digits[.digits][e[+-]digits]. */
-static int number(struct decoder *d, const struct lua_path *at, struct number *x)
-{
-	const char *p = d->p;
-	uint64_t mantissa = 0;
-	int count = 0, exponent = 0;
-	bool fraction = false;
-	*x = (struct number){ .p = p };
-	p += p < d->end && *p == '-';
-	if (!is_digit(d, p))
-		return fail_type(d, at, "a number");
-	if (*p == '0' && is_digit(d, p + 1))
-		return fail(d, at, "a number must not begin with 0");
-	p = run_of_digits(d, p, &mantissa, &count);
-	int err = fraction_and_exponent(d, &p, &mantissa, &count, &exponent, &fraction);
-	if (err < 0)
-		return err;
-	x->n = (size_t)(p - x->p);
-	if (x->n > LUA_JSON_NUMBER)
-		return fail(d, at, "a number of more than %d characters", LUA_JSON_NUMBER);
-	if (fraction)
-		x->d = to_double(x, mantissa, count, exponent);
-	else
-		to_integer(x, mantissa, count);
-	if (isinf(x->d))
-		return fail(d, at, "the number is out of range");
-	d->p = p;
-	return 0;
+	struct jsonscan_fault fault;
+	return jsonscan_string(&d->scan, out, &fault) < 0 ? fail_scan(d, at, &fault) : 0;
 }
 
 /* Integers beyond 64 bits keep their digits in a table with a metatable of its own. */
-static void push_big(lua_State *L, const struct number *x)
+static void push_big(lua_State *L, const struct jsonscan_number *x)
 {
 	lua_createtable(L, 1, 0);
 	lua_pushlstring(L, x->p, x->n);
@@ -237,121 +106,7 @@ static void push_big(lua_State *L, const struct number *x)
 	lua_setmetatable(L, -2);
 }
 
-/* ---- strings -------------------------------------------------------------------------------------------- */
-
-struct raw { /* a string as it stands between its quotes */
-	const char *p;
-	size_t n;
-	bool plain; /* no escapes, no CESU-8: the bytes are the text */
-};
-
-static uint32_t cesu8(const char *p, const char *end) /* a pair of 3-byte surrogates; 0: none */
-{
-	const unsigned char *s = (const unsigned char *)p;
-	if (end - p < 6 || s[0] != 0xed || (s[1] & 0xf0) != 0xa0 || (s[2] & 0xc0) != 0x80 || s[3] != 0xed ||
-	    (s[4] & 0xf0) != 0xb0 || (s[5] & 0xc0) != 0x80)
-		return 0;
-	uint32_t high = (uint32_t)(s[1] & 0x0f) << 6 | (s[2] & 0x3f),
-		 low = (uint32_t)(s[4] & 0x0f) << 6 | (s[5] & 0x3f);
-	return 0x10000 + (high << 10) + low;
-}
-
-/* 1: goes on, 0: look closer (quote, backslash, control, not ASCII) */
-static const unsigned char plain_byte[256] = { [0x20 ... 0x21] = 1, [0x23 ... 0x5b] = 1, [0x5d ... 0x7f] = 1 };
-
-/* d->p is behind the opening quote; afterwards behind the closing one. Escapes are checked when they are written out. */
-static int scan_string(struct decoder *d, const struct lua_path *at, struct raw *out)
-{
-	const char *p = d->p;
-	out->p = p;
-	out->plain = true;
-	for (;;) {
-		while (p < d->end && plain_byte[(unsigned char)*p])
-			p++;
-		if (p >= d->end)
-			return fail(d, at, "a string without its closing quote");
-		unsigned char c = (unsigned char)*p;
-		unsigned bytes;
-		if (c == '"')
-			break;
-		if (c == '\\') {
-			out->plain = false;
-			p += p + 1 < d->end ? 2 : 1;
-		} else if (c < 0x20) {
-			return fail(d, at, "a control character in a string");
-		} else if ((bytes = text_utf8(p, d->end))) {
-			p += bytes;
-		} else if (cesu8(p, d->end)) {
-			out->plain = false;
-			p += 6;
-		} else {
-			return fail(d, at, "a string that is not UTF-8");
-		}
-	}
-	out->n = (size_t)(p - out->p);
-	d->p = p + 1;
-	return 0;
-}
-
-static bool hex4(const char *p, const char *end, uint32_t *out)
-{
-	if (end - p < 4)
-		return false;
-	*out = 0;
-	for (int i = 0; i < 4; i++) {
-		int c = p[i] | 0x20;
-		if (!((c >= '0' && c <= '9' && p[i] < 0x40) || (c >= 'a' && c <= 'f')))
-			return false;
-		*out = *out << 4 | (uint32_t)(c <= '9' ? c - '0' : c - 'a' + 10);
-	}
-	return true;
-}
-
-/* The character of an escape; p stands behind the backslash. Bytes read, or 0. */
-static unsigned escape(const char *p, const char *end, uint32_t *code)
-{
-	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-	uint32_t low;
-	const char *letter = p < end && *p ? strchr(from, *p) : NULL;
-	if (letter) {
-		*code = (uint32_t)to[letter - from];
-		return 1;
-	}
-	if (p >= end || *p != 'u' || !hex4(p + 1, end, code))
-		return 0;
-	if (*code < 0xd800 || *code > 0xdfff)
-		return 5;
-	if (*code > 0xdbff || end - p < 7 || p[5] != '\\' || p[6] != 'u' || !hex4(p + 7, end, &low) || low < 0xdc00 ||
-	    low > 0xdfff)
-		return 0; /* half a character */
-	*code = 0x10000 + ((*code - 0xd800) << 10) + (low - 0xdc00);
-	return 11;
-}
-
-/* Writes the text of s to out, which has room for s->n bytes; its length, or -1: a wrong escape. */
-static ssize_t write_out(const struct raw *s, char *out)
-{
-	char *o = out;
-	const char *end = s->p + s->n;
-	for (const char *p = s->p; p < end;) {
-		uint32_t code;
-		unsigned used = 1;
-		if (*p == '\\') {
-			if (!(used = escape(p + 1, end, &code)))
-				return -1;
-			o += text_put_utf8(o, code);
-			p += 1 + used;
-		} else if ((unsigned char)*p == 0xed && (code = cesu8(p, end))) {
-			o += text_put_utf8(o, code);
-			p += 6;
-		} else {
-			*o++ = *p++;
-		}
-	}
-	return o - out;
-}
-
-static int push_string(struct decoder *d, const struct lua_path *at, const struct raw *s)
+static int push_string(struct decoder *d, const struct lua_path *at, const struct jsonscan_string *s)
 {
 	if (s->plain) {
 		lua_pushlstring(d->L, s->p, s->n);
@@ -359,17 +114,17 @@ static int push_string(struct decoder *d, const struct lua_path *at, const struc
 	}
 	luaL_Buffer b;
 	char *out = luaL_buffinitsize(d->L, &b, s->n + 4);
-	ssize_t n = write_out(s, out);
+	ssize_t n = jsonscan_write_out(s, out);
 	luaL_pushresultsize(&b, n < 0 ? 0 : (size_t)n);
 	return n < 0 ? fail(d, at, "a wrong escape in a string") : 0;
 }
 
 static int string(struct decoder *d, const struct lua_path *at)
 {
-	struct raw s;
-	if (peek(d) != '"')
+	struct jsonscan_string s;
+	if (jsonscan_peek(&d->scan) != '"')
 		return fail_type(d, at, "a string");
-	d->p++;
+	d->scan.p++;
 	int err = scan_string(d, at, &s);
 	return err < 0 ? err : push_string(d, at, &s);
 }
@@ -455,22 +210,22 @@ static void flush_elements(struct decoder *d, struct held *h)
 
 /* ---- untyped -------------------------------------------------------------------------------------------- */
 
-static int member_name(struct decoder *d, const struct lua_path *at, struct raw *name)
+static int member_name(struct decoder *d, const struct lua_path *at, struct jsonscan_string *name)
 {
-	if (!next_is(d, '"'))
+	if (!jsonscan_next(&d->scan, '"'))
 		return fail_syntax(d, "a member's name in quotes");
 	int err = scan_string(d, at, name);
 	if (err < 0)
 		return err;
-	return next_is(d, ':') ? 0 : fail_syntax(d, "':'");
+	return jsonscan_next(&d->scan, ':') ? 0 : fail_syntax(d, "':'");
 }
 
 /* After a member or element: 1: another follows, 0: closed. */
 static int more(struct decoder *d, char close)
 {
-	if (next_is(d, ','))
+	if (jsonscan_next(&d->scan, ','))
 		return 1;
-	if (next_is(d, close))
+	if (jsonscan_next(&d->scan, close))
 		return 0;
 	return fail_syntax(d, close == '}' ? "',' or '}'" : "',' or ']'");
 }
@@ -481,11 +236,11 @@ static int object(struct decoder *d, const struct lua_path *at)
 	if (err < 0)
 		return err;
 	struct held h = hold(d);
-	d->p++;
-	if (!next_is(d, '}'))
+	d->scan.p++;
+	if (!jsonscan_next(&d->scan, '}'))
 		again = 1;
 	while (again) {
-		struct raw name;
+		struct jsonscan_string name;
 		if ((err = member_name(d, at, &name)) < 0 || (err = push_string(d, at, &name)) < 0)
 			return err;
 		struct lua_path here = { at, name.p, name.n, 0 };
@@ -507,8 +262,8 @@ static int array(struct decoder *d, const struct msg_field *f, const struct lua_
 	if (err < 0)
 		return err;
 	struct held h = hold(d);
-	d->p++;
-	if (!next_is(d, ']'))
+	d->scan.p++;
+	if (!jsonscan_next(&d->scan, ']'))
 		again = 1;
 	for (struct lua_path here = { at, NULL, 0, 1 }; again; here.index++) {
 		if ((err = f ? field_value(d, f, &here) : value(d, &here)) < 0)
@@ -527,27 +282,27 @@ static int array(struct decoder *d, const struct msg_field *f, const struct lua_
 
 static int value(struct decoder *d, const struct lua_path *at)
 {
-	struct number x;
+	struct jsonscan_number x;
 	int err;
-	switch (peek(d)) {
+	switch (jsonscan_peek(&d->scan)) {
 	case '{': return object(d, at);
 	case '[': return array(d, NULL, at);
 	case '"': return string(d, at);
 	case 't':
 	case 'f': {
-		bool yes = word(d, "true", 4);
-		if (!yes && !word(d, "false", 5))
+		bool yes = jsonscan_word(&d->scan, "true");
+		if (!yes && !jsonscan_word(&d->scan, "false"))
 			return fail_syntax(d, "a value");
 		lua_pushboolean(d->L, yes);
 		return 0;
 	}
 	case 'n':
-		if (!word(d, "null", 4))
+		if (!jsonscan_word(&d->scan, "null"))
 			return fail_syntax(d, "a value");
 		lua_msg_push_null(d->L);
 		return 0;
 	default:
-		if (d->p >= d->end || (*d->p != '-' && !is_digit(d, d->p)))
+		if (!jsonscan_at_number(&d->scan))
 			return fail_syntax(d, "a value");
 		if ((err = number(d, at, &x)) < 0)
 			return err;
@@ -565,9 +320,9 @@ static int value(struct decoder *d, const struct lua_path *at)
 
 static int integer(struct decoder *d, enum msg_field_type type, const struct lua_path *at, int64_t *out)
 {
-	struct number x;
-	const char *start = d->p;
-	if (d->p >= d->end || (*d->p != '-' && !is_digit(d, d->p)))
+	struct jsonscan_number x;
+	const char *start = d->scan.p;
+	if (!jsonscan_at_number(&d->scan))
 		return fail_type(d, at, "an integer");
 	int err = number(d, at, &x);
 	if (err < 0)
@@ -577,7 +332,7 @@ static int integer(struct decoder *d, enum msg_field_type type, const struct lua
 		x.i = (int64_t)x.d;
 	}
 	if (!x.is_integer && !x.is_big) {
-		d->p = start;
+		d->scan.p = start;
 		return fail_type(d, at, "an integer");
 	}
 	if (x.is_big || !lua_msg_fits(type, x.i))
@@ -588,13 +343,13 @@ static int integer(struct decoder *d, enum msg_field_type type, const struct lua
 
 static int real(struct decoder *d, enum msg_field_type type, const struct lua_path *at)
 {
-	struct number x;
-	if (d->p >= d->end || (*d->p != '-' && !is_digit(d, d->p)))
+	struct jsonscan_number x;
+	if (!jsonscan_at_number(&d->scan))
 		return fail_type(d, at, "a number");
 	int err = number(d, at, &x);
 	if (err < 0)
 		return err;
-	double v = x.is_integer ? (double)x.i : x.is_big ? to_double(&x, 0, 99, 0) : x.d;
+	double v = x.is_integer ? (double)x.i : x.d;
 	if (type == MSG_FLOAT && isinf((float)v))
 		return fail(d, at, "%.*s is out of range", (int)x.n, x.p);
 	lua_pushnumber(d->L, type == MSG_FLOAT ? (float)v : v);
@@ -620,23 +375,23 @@ static int bytes(struct decoder *d, const struct lua_path *at)
 static int enumeration(struct decoder *d, const struct msg_enum *e, const struct lua_path *at)
 {
 	const struct msg_enum_value *v = NULL;
-	const char *start = d->p;
+	const char *start = d->scan.p;
 	int64_t i;
 	int err;
-	if (peek(d) == '"') {
-		struct raw s;
-		d->p++;
+	if (jsonscan_peek(&d->scan) == '"') {
+		struct jsonscan_string s;
+		d->scan.p++;
 		if ((err = scan_string(d, at, &s)) < 0)
 			return err;
 		v = msg_enum_name(e, s.p, s.n);
 	} else if ((err = integer(d, MSG_INT32, at, &i)) < 0) {
-		d->p = start;
+		d->scan.p = start;
 		return fail_type(d, at, "the name of a value");
 	} else {
 		v = msg_enum_number(e, (int32_t)i);
 	}
 	if (!v) {
-		d->p = start;
+		d->scan.p = start;
 		return fail_type(d, at, "the name of a value");
 	}
 	lua_rawgeti(d->L, d->names, v->id);
@@ -648,7 +403,7 @@ static int field_value(struct decoder *d, const struct msg_field *f, const struc
 {
 	int64_t i;
 	int err;
-	skip_space(d);
+	jsonscan_space(&d->scan);
 	switch (f->type) {
 	case MSG_DOUBLE:
 	case MSG_FLOAT: return real(d, f->type, at);
@@ -657,9 +412,9 @@ static int field_value(struct decoder *d, const struct msg_field *f, const struc
 	case MSG_MESSAGE: return f->message->any ? value(d, at) : message(d, f->message, at);
 	case MSG_ENUM: return enumeration(d, f->enumeration, at);
 	case MSG_BOOL:
-		if (word(d, "true", 4))
+		if (jsonscan_word(&d->scan, "true"))
 			lua_pushboolean(d->L, true);
-		else if (word(d, "false", 5))
+		else if (jsonscan_word(&d->scan, "false"))
 			lua_pushboolean(d->L, false);
 		else
 			return fail_type(d, at, "true or false");
@@ -673,31 +428,32 @@ static int field_value(struct decoder *d, const struct msg_field *f, const struc
 }
 
 /* A map's key stands as a string: "17" for 17, "true" for true. */
-static int map_key(struct decoder *d, const struct msg_field *key, const struct raw *name, const struct lua_path *at)
+static int map_key(struct decoder *d, const struct msg_field *key, const struct jsonscan_string *name,
+		   const struct lua_path *at)
 {
 	if (key->type == MSG_STRING)
 		return push_string(d, at, name);
 	struct decoder inner = *d;
 	struct lua_path here = { at, name->p, name->n, 0 };
-	inner.p = name->p;
-	inner.end = name->p + name->n;
+	inner.scan.p = name->p;
+	inner.scan.end = name->p + name->n;
 	int err = field_value(&inner, key, &here);
-	return err < 0 || inner.p == inner.end ? err : fail(d, &here, "is no key of this map");
+	return err < 0 || inner.scan.p == inner.scan.end ? err : fail(d, &here, "is no key of this map");
 }
 
 static int map(struct decoder *d, const struct msg_type *entry, const struct lua_path *at)
 {
 	int err = 0, again = 0;
-	if (peek(d) != '{')
+	if (jsonscan_peek(&d->scan) != '{')
 		return fail_type(d, at, "an object");
 	if ((err = enter(d, at)) < 0)
 		return err;
 	struct held h = hold(d);
-	d->p++;
-	if (!next_is(d, '}'))
+	d->scan.p++;
+	if (!jsonscan_next(&d->scan, '}'))
 		again = 1;
 	while (again) {
-		struct raw name;
+		struct jsonscan_string name;
 		if ((err = member_name(d, at, &name)) < 0 || (err = map_key(d, &entry->field[0], &name, at)) < 0)
 			return err;
 		struct lua_path here = { at, name.p, name.n, 0 };
@@ -742,20 +498,20 @@ static int complete(struct decoder *d, const struct msg_type *t, const struct se
 }
 
 /* What pomelo's clients put into every request. */
-static bool is_dropped(const struct decoder *d, const struct raw *name)
+static bool is_dropped(const struct decoder *d, const struct jsonscan_string *name)
 {
 	return d->depth == 1 && ((name->n == 9 && !memcmp(name->p, "__route__", 9)) ||
 				 (name->n == 10 && !memcmp(name->p, "__crypto__", 10)));
 }
 
 static int field_of(struct decoder *d, const struct msg_type *t, struct seen *seen, struct held *h,
-		    const struct raw *name, const struct lua_path *at)
+		    const struct jsonscan_string *name, const struct lua_path *at)
 {
 	char copy[128];
-	struct raw plain = *name;
+	struct jsonscan_string plain = *name;
 	if (!name->plain && name->n < sizeof copy) {
-		ssize_t n = write_out(name, copy);
-		plain = (struct raw){ copy, n < 0 ? 0 : (size_t)n, true };
+		ssize_t n = jsonscan_write_out(name, copy);
+		plain = (struct jsonscan_string){ copy, n < 0 ? 0 : (size_t)n, true };
 	}
 	const struct msg_field *f = seen->next < t->fields && t->field[seen->next].name_bytes == plain.n &&
 						    !memcmp(t->field[seen->next].name, plain.p, plain.n)
@@ -766,8 +522,8 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 		return fail(d, &here, "unknown field");
 	if (was_seen(seen, f->index))
 		return fail(d, &here, "given twice");
-	skip_space(d);
-	if (word(d, "null", 4))
+	jsonscan_space(&d->scan);
+	if (jsonscan_word(&d->scan, "null"))
 		return 0; /* as if it were not there */
 	seen->next = f->index + 1u;
 	seen->bits[f->index / 64] |= UINT64_C(1) << (f->index % 64);
@@ -778,7 +534,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 	else if (!f->repeated)
 		err = field_value(d, f, &here);
 	else
-		err = peek(d) == '[' ? array(d, f, &here) : fail_type(d, &here, "an array");
+		err = jsonscan_peek(&d->scan) == '[' ? array(d, f, &here) : fail_type(d, &here, "an array");
 	if (err < 0)
 		return err;
 	return ++h->n == HELD ? flush_members(d, h, true, at) : 0;
@@ -788,16 +544,16 @@ static int message(struct decoder *d, const struct msg_type *t, const struct lua
 {
 	struct seen seen = { { 0 }, 0 };
 	int err, again = 0;
-	if (peek(d) != '{')
+	if (jsonscan_peek(&d->scan) != '{')
 		return fail_type(d, at, "an object");
 	if ((err = enter(d, at)) < 0)
 		return err;
 	struct held h = hold(d);
-	d->p++;
-	if (!next_is(d, '}'))
+	d->scan.p++;
+	if (!jsonscan_next(&d->scan, '}'))
 		again = 1;
 	while (again) {
-		struct raw name;
+		struct jsonscan_string name;
 		if ((err = member_name(d, at, &name)) < 0)
 			return err;
 		if (is_dropped(d, &name)) {
@@ -819,7 +575,7 @@ static int message(struct decoder *d, const struct msg_type *t, const struct lua
 int lua_json_decode(lua_State *L, const struct msg_type *type, const char *text, size_t n, char *why, size_t why_size)
 {
 	int top = lua_gettop(L), err;
-	struct decoder d = { .L = L, .text = text, .p = text, .end = text + n, .why = why, .why_size = why_size };
+	struct decoder d = { .L = L, .scan = { text, text, text + n }, .why = why, .why_size = why_size };
 	luaL_checkstack(L, 8, "JSON");
 	lua_msg_push_names(L);
 	lua_msg_push_array(L);
@@ -830,9 +586,9 @@ int lua_json_decode(lua_State *L, const struct msg_type *type, const char *text,
 	else if (!type->any)
 		err = message(&d, type, NULL);
 	else
-		err = peek(&d) == '{' ? object(&d, NULL) : fail_type(&d, NULL, "an object");
-	skip_space(&d);
-	if (err == 0 && d.p < d.end)
+		err = jsonscan_peek(&d.scan) == '{' ? object(&d, NULL) : fail_type(&d, NULL, "an object");
+	jsonscan_space(&d.scan);
+	if (err == 0 && d.scan.p < d.scan.end)
 		err = fail_syntax(&d, "the end");
 	if (err == 0)
 		lua_replace(L, top + 1);

@@ -16,13 +16,12 @@
  * Text: UTF-8 in both directions. Invalid UTF-8 is refused, but for surrogate pairs written as 2 x 3 bytes (CESU-8, by
  * old clients), which are joined. Characters above U+FFFF are written as escaped surrogate pairs, which pomelo's
  * browser clients need. \u0000 is a NUL byte in the Lua string.
- * Limits: LUA_JSON_DEPTH nested objects and arrays, numbers of LUA_JSON_NUMBER bytes.
+ * Limits: LUA_JSON_DEPTH nested objects and arrays, numbers of JSONSCAN_NUMBER bytes.
  *
  * Threads: the state's owner only. lua_msg_open must have been called.
  */
-#define LUA_JSON_DEPTH  32
-#define LUA_JSON_NUMBER 64
-#define LUA_WHY_MAX     256 /* a good size for why */
+#define LUA_JSON_DEPTH 32
+#define LUA_WHY_MAX    256 /* a good size for why */
 
 /*
  * Pushes the value. On failure nothing is pushed. ERR_BAD_REQUEST. Untyped text may be any value where type is NULL,
