@@ -318,12 +318,14 @@ static struct peer *client_choose(struct rpc_client *c, const struct rpc_call *c
 	return worker < row->workers ? peer_get(c, row, worker) : NULL;
 }
 
-static uint64_t new_trace(struct worker *w)
+/* Splitmix64: traces must differ, not be secret, and every push has one: no system call for each. */
+static uint64_t new_trace(struct rpc_client *c)
 {
-	uint64_t trace;
+	uint64_t z = c->trace += 0x9e3779b97f4a7c15u;
 
-	env_random(w->service->env, &trace, sizeof trace);
-	return trace | 1;
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return (z ^ z >> 31) | 1;
 }
 
 /* Makes the entry of a call; peer may be NULL when nobody owns the key. */
@@ -354,21 +356,16 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 }
 
 /* The way of nearly every call: the link is up, the method known, nothing has to be kept. */
-static bool send_at_once(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
+static void send_at_once(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
 {
-	struct peer *peer = p->peer;
-
-	if (peer->state != PEER_READY || peer->waiting)
-		return false;
-	int err = peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->attempt++);
+	int err = peer_request(p->peer, call, p->id, time_left_ms(p), p->attempt++);
 
 	if (err < 0) {
 		pending_error_later(c, p, err, EFFECT_NONE, "the connection's queue is full");
-		return true;
+		return;
 	}
 	p->sent = p->ever_sent = true;
-	list_push(&peer->sent, p);
-	return true;
+	list_push(&p->peer->sent, p);
 }
 
 /* A once-call without a business key gets one of this client: instance, epoch and sequence. */
@@ -392,9 +389,14 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 
 	loop_assert_owner(w->loop);
 	if (!call.trace)
-		call.trace = new_trace(w);
+		call.trace = new_trace(c);
 	once_key(c, &call, once, sizeof once);
 	struct peer *peer = client_choose(c, &call);
+
+	if (!call.on_answer && peer && peer->state == PEER_READY && !peer->waiting) {
+		peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0);
+		return 0; /* nobody waits for it: it leaves no entry */
+	}
 	struct pending *p = pending_start(c, peer, &call);
 
 	if (!p)
@@ -410,8 +412,6 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 		if (is_repeatable(p))
 			pending_keep_bytes(p, &call);
 		send_at_once(c, p, &call);
-		if (!call.on_answer && p->sent)
-			pending_end(c, p);
 	} else {
 		pending_keep_bytes(p, &call);
 		waiting_append(peer, p);
@@ -538,6 +538,7 @@ struct rpc_client *rpc_client_new(struct worker *w)
 	c->worker = w;
 	c->tell.run = client_tell;
 	c->timeout_ms = (uint32_t)config_int(w->service->config, "rpc.timeout_ms", 5000);
+	env_random(w->service->env, &c->trace, sizeof c->trace);
 	c->retries = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_retries_total",
 			    "Requests sent again after a broken connection.", "service", &service);
 	c->in_flight = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_calls_in_flight",

@@ -10,7 +10,7 @@
  *
  * Threads: owner worker only.
  */
-#define PEER_PENDING_MAX    16384 /* calls without an answer, per remote worker: a second's worth of a busy connector */
+#define PEER_PENDING_MAX    32768      /* calls without an answer, per remote worker: over a second of a full load */
 #define PEER_OUT_MAX        (4u << 20) /* bytes the socket has not taken */
 #define PEER_HEARTBEAT_MS   1000       /* a ping when nothing came for so long */
 #define PEER_DEAD_MS        2800       /* the link is given up when nothing came for so long */
@@ -69,7 +69,7 @@ struct rpc_client {
 	struct pending *free_list;
 	struct pending *ended; /* to be told at the end of this turn */
 	struct loop_deferred tell;
-	uint64_t once_seq;
+	uint64_t once_seq, trace;
 	uint32_t once_client;
 	const char *const *keep;
 	struct metric *retries, *in_flight;
