@@ -41,6 +41,7 @@ struct dbread {
 	struct read *all;
 	unsigned queued;
 	uint32_t backoff_ms;
+	uint64_t looked_ms;  /* when somebody who waits looked at the position last */
 	uint64_t epoch, lsn; /* the newest position seen */
 	struct loop_deferred work;
 	bool complained;
@@ -125,14 +126,28 @@ static void on_deadline(struct timer *t, uint64_t now_ms)
 	read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
 }
 
+static bool may_read(const struct read *r)
+{
+	const struct dbread *d = r->pool;
+
+	return !r->key || sqllog_key_landed(d->options.sqllog, r->key, d->epoch, d->lsn);
+}
+
 static void on_again(struct timer *t, uint64_t now_ms)
 {
 	struct read *r = (struct read *)((char *)t - offsetof(struct read, again));
 
-	(void)now_ms;
+	struct dbread *d = r->pool;
+
+	/* many may wait: one look is for all of them */
+	if (!may_read(r) && now_ms - d->looked_ms < LOOK_AGAIN_MS) {
+		loop_timer(d->loop, &r->again, LOOK_AGAIN_MS);
+		return;
+	}
+	d->looked_ms = now_ms;
 	r->resting = false;
-	enqueue(r->pool, r);
-	loop_defer(r->pool->loop, &r->pool->work);
+	enqueue(d, r);
+	loop_defer(d->loop, &d->work);
 }
 
 /* ---- connections ----------------------------------------------------------------------------------------------- */
@@ -205,13 +220,6 @@ static void connection_open(struct connection *c)
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
 
 static void on_result(void *arg, const struct env_db_result *result);
-
-static bool may_read(const struct read *r)
-{
-	const struct dbread *d = r->pool;
-
-	return !r->key || sqllog_key_landed(d->options.sqllog, r->key, d->epoch, d->lsn);
-}
 
 static void connection_ask(struct connection *c)
 {

@@ -255,6 +255,50 @@ static unsigned width(const struct run *run)
 	return n;
 }
 
+static enum env_db_type type_of_column(const struct column *c)
+{
+	switch (c->type) {
+	case COLUMN_INT: return ENV_DB_INT;
+	case COLUMN_DOUBLE: return ENV_DB_DOUBLE;
+	default: return ENV_DB_TEXT;
+	}
+}
+
+static const struct column *named_column(const struct run *run, const char *name)
+{
+	for (const struct column *c = run->table ? run->table->columns : NULL; c; c = c->next)
+		if (!strcmp(c->name, name))
+			return c;
+	return NULL;
+}
+
+/* What is counted, summed or computed is a number; texts come from columns and literals only. */
+static struct env_db_column describe(const struct run *run, const struct select_item *i)
+{
+	const struct column *c = i->value->kind == EXPR_COLUMN ? named_column(run, i->value->column) : NULL;
+	struct env_db_column out = { .name = i->alias ? i->alias : c ? c->name : "?", .type = ENV_DB_INT };
+	if (c)
+		out.type = type_of_column(c);
+	else if (i->value->kind == EXPR_LITERAL && i->value->literal.type == CELL_TEXT)
+		out.type = ENV_DB_TEXT;
+	return out;
+}
+
+static void output_columns(struct run *run)
+{
+	struct result *r = run->r;
+	unsigned n = 0;
+	r->column = arena_alloc(&r->arena, (r->columns + 1) * sizeof(*r->column));
+	for (struct select_item *i = run->s->items; i; i = i->next) {
+		if (i->value->kind != EXPR_STAR) {
+			r->column[n++] = describe(run, i);
+			continue;
+		}
+		for (struct column *c = run->table ? run->table->columns : NULL; c; c = c->next)
+			r->column[n++] = (struct env_db_column){ c->name, type_of_column(c) };
+	}
+}
+
 static void output_row(struct run *run, struct scope *scope, size_t at)
 {
 	struct result *r = run->r;
@@ -278,6 +322,7 @@ static void output(struct run *run, struct picked *p)
 	bool sums = aggregated(run->s);
 	struct row *none = NULL;
 	r->columns = width(run);
+	output_columns(run);
 	r->rows = sums || !run->table ? 1 : (unsigned)p->n;
 	r->cells = arena_alloc(&r->arena, ((size_t)r->rows * r->columns + 1) * sizeof(*r->cells));
 	r->cell_bytes = arena_alloc(&r->arena, ((size_t)r->rows * r->columns + 1) * sizeof(*r->cell_bytes));

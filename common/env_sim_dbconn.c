@@ -262,6 +262,7 @@ static void tell_result(struct env_db *s)
 		r.columns = result.columns;
 		r.cells = result.cells;
 		r.cell_bytes = result.cell_bytes;
+		r.column = result.column;
 	}
 	s->on_result(s->arg, &r); /* may ask anew, or close the handle */
 	arena_release(&result.arena);

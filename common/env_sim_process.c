@@ -157,6 +157,7 @@ void process_die(struct env *env, bool machine, const char *why)
 {
 	struct sim *w = env->w;
 	struct sim_process *p = env->p;
+	bool suicide = w->fiber && w->fiber->env == env; /* asked now: neither is there any more at the end */
 	w_note(w, "die", p->index, machine);
 	w_say(w, "end of %s: %s", p->name, why);
 	p->env = NULL;
@@ -176,7 +177,7 @@ void process_die(struct env *env, bool machine, const char *why)
 	w->slots[env->slot / 64] &= ~(1ull << (env->slot % 64));
 	obj_kill(&env->obj);
 	restart_later(p);
-	if (w->fiber && w->fiber->env == env)
+	if (suicide)
 		fiber_abandon(w);
 }
 

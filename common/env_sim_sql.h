@@ -255,6 +255,7 @@ struct result {
 	unsigned rows, columns;
 	const char **cells;
 	size_t *cell_bytes;
+	struct env_db_column *column;
 };
 struct db {
 	struct sim *w;
