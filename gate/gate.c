@@ -14,6 +14,28 @@ static const struct config_row rows[] = {
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 
+/* What the control thread may know of the gate is what it counts. */
+static struct metric *queue_gauge(struct service *s)
+{
+	return metric(s->metrics, 0, METRIC_GAUGE, "loquat_gate_queue", "Players in the queue.", NULL, NULL);
+}
+
+static struct metric *connectors_gauge(struct service *s)
+{
+	return metric(s->metrics, 0, METRIC_GAUGE, "loquat_gate_connectors", "Connectors that take players.", NULL,
+		      NULL);
+}
+
+static void gate_stats(struct service *s, struct buf *json)
+{
+	buf_addf(json, "\"queue\":%llu", (unsigned long long)metric_value(queue_gauge(s)));
+}
+
+static const char *gate_not_ready(struct service *s)
+{
+	return metric_value(connectors_gauge(s)) ? NULL : "no connector has answered";
+}
+
 void gate_free(struct gate *g)
 {
 	clientconn_face_release(&g->face);
@@ -90,8 +112,8 @@ static int gate_start(struct worker *w)
 	g->ask_load = need(g, "connector.connectorRemote.load");
 	g->verify = need(g, "platform.platformRemote.verify");
 	g->take = need(g, "gate.gateRemote.take");
-	g->queued_metric =
-		metric(g->service->metrics, 0, METRIC_GAUGE, "loquat_gate_queue", "Players in the queue.", NULL, NULL);
+	g->queued_metric = queue_gauge(g->service);
+	g->usable_metric = connectors_gauge(g->service);
 	method_stats_init(&g->query, g->service->metrics, 0, "gate", "gateHandler.queryEntry");
 	queue_init(g);
 	face_open(g);
@@ -133,14 +155,6 @@ static void gate_stop(struct worker *w)
 		gate_free(g);
 }
 
-static void gate_stats(struct service *s, struct buf *json)
-{
-	struct metric *queue =
-		metric(s->metrics, 0, METRIC_GAUGE, "loquat_gate_queue", "Players in the queue.", NULL, NULL);
-
-	buf_addf(json, "\"queue\":%llu", (unsigned long long)metric_value(queue));
-}
-
 const struct service_def gate_service = {
 	.name = "gate",
 	.config = rows,
@@ -148,4 +162,5 @@ const struct service_def gate_service = {
 	.worker_drain = gate_drain,
 	.worker_stop = gate_stop,
 	.stats = gate_stats,
+	.not_ready = gate_not_ready,
 };

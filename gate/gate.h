@@ -88,7 +88,7 @@ struct gate {
 	struct method_stats query;
 	struct ask *asks;
 	uint64_t visitors; /* so far */
-	struct metric *queued_metric;
+	struct metric *queued_metric, *usable_metric;
 };
 
 /* ---- queue.c */

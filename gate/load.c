@@ -27,6 +27,15 @@ struct load *load_least(struct gate *g)
 	return best;
 }
 
+static void usable_count(struct gate *g)
+{
+	int64_t n = 0;
+
+	for (size_t i = 0; i < g->loads; i++)
+		n += usable(g, g->load[i]);
+	metric_set(g->usable_metric, n);
+}
+
 static unsigned total(const struct gate *g)
 {
 	unsigned n = 0;
@@ -63,6 +72,7 @@ static void on_load(void *arg, const struct rpc_answer *a)
 		g->sessions = total(g);
 	}
 	json_decref(o);
+	usable_count(g);
 	queue_pump(g);
 }
 
@@ -130,6 +140,7 @@ static void on_poll(struct timer *t, uint64_t now)
 
 	(void)now;
 	load_ask(g);
+	usable_count(g);
 	loop_timer(g->worker->loop, t, GATE_POLL_MS);
 }
 
