@@ -73,7 +73,7 @@ static int connector_init(struct service *s)
 	s->user = c;
 	c->service = s;
 	c->guests = config_bool(s->config, "connector.guests", true);
-	c->request_ms = (unsigned)config_int(s->config, "connector.request_s", 5) * 1000;
+	c->request_ms = (unsigned)config_int(s->config, "connector.request_s", 5) * 1000 - CONNECTOR_SPARE_MS;
 	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;
 	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
 	atomic_store(&c->edges, s->workers);

@@ -20,6 +20,7 @@ extern const struct service_def connector_service;
 #define CONNECTOR_ONCE_MAX  1000000 /* tokens used within their life */
 #define CONNECTOR_ROOM_MS   2000    /* a gate's word of how many guests fit holds so long */
 #define CONNECTOR_TOKEN_MS  30000
+#define CONNECTOR_SPARE_MS  100 /* of request_s: the answer's own way to the client */
 #define CONNECTOR_RESUME_MS 86400000ull
 #define CONNECTOR_START_MAX 21
 

@@ -79,10 +79,6 @@ struct edge {
 	bool stopping;
 };
 
-static inline unsigned session_worker(uint64_t sid)
-{
-	return (unsigned)(sid >> 48);
-}
 /* NULL: gone, or another worker's. */
 struct session *session_find(struct edge *e, uint64_t sid);
 /* Takes an accepted connection. */
