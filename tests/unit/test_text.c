@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/err.h"
 #include "common/text.h"
 
 static char out[TEXT_DOUBLE_MAX + 1];
@@ -129,10 +130,85 @@ START_TEST(base64_reads_back_what_was_written)
 }
 END_TEST
 
+START_TEST(well_formed_characters_have_their_length)
+{
+	static const struct {
+		const char *text;
+		unsigned bytes;
+	} row[] = { { "a", 1 },
+		    { "\x7f", 1 },
+		    { "\xc2\x80", 2 },
+		    { "\xdf\xbf", 2 },
+		    { "\xe0\xa0\x80", 3 },
+		    { "\xed\x9f\xbf", 3 },
+		    { "\xee\x80\x80", 3 },
+		    { "\xef\xbf\xbf", 3 },
+		    { "\xf0\x90\x80\x80", 4 },
+		    { "\xf4\x8f\xbf\xbf", 4 } };
+	for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+		size_t n = strlen(row[i].text);
+		ck_assert_uint_eq(text_utf8(row[i].text, row[i].text + n), row[i].bytes);
+		ck_assert(text_is_utf8(row[i].text, n));
+		if (n > 1)
+			ck_assert_uint_eq(text_utf8(row[i].text, row[i].text + n - 1), 0);
+	}
+}
+END_TEST
+
+START_TEST(ill_formed_ones_have_none)
+{
+	static const char *const bad[] = { "\x80",
+					   "\xc0\x80",
+					   "\xc1\xbf",
+					   "\xc2\x41",
+					   "\xe0\x9f\xbf",
+					   "\xed\xa0\x80",
+					   "\xed\xbf\xbf",
+					   "\xe1\x80\x41",
+					   "\xf0\x8f\xbf\xbf",
+					   "\xf4\x90\x80\x80",
+					   "\xf5\x80\x80\x80",
+					   "\xff" };
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		char text[40] = "12345678901234567";
+		strcat(text, bad[i]);
+		ck_assert_uint_eq(text_utf8(bad[i], bad[i] + strlen(bad[i])), 0);
+		ck_assert(!text_is_utf8(text, strlen(text)));
+	}
+	ck_assert(text_is_utf8("", 0));
+}
+END_TEST
+
+START_TEST(every_character_written_is_read_as_one)
+{
+	for (uint32_t code = 0; code <= 0x10ffff; code++) {
+		char bytes[4];
+		if (code >= 0xd800 && code <= 0xdfff)
+			continue;
+		unsigned n = text_put_utf8(bytes, code);
+		ck_assert_uint_eq(text_utf8(bytes, bytes + n), n);
+	}
+}
+END_TEST
+
+START_TEST(wrong_base64_is_refused)
+{
+	char bytes[20];
+	static const char *const bad[] = { "Z", "Zm9vZ", "Zm9 ", "Z===", "====", "Zm=v", "Zh==", "Zm9=", "-_" };
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		ck_assert_msg(text_unbase64(bytes, bad[i], strlen(bad[i])) == ERR_BAD_REQUEST, "%s", bad[i]);
+	ck_assert_int_eq(text_unbase64(bytes, "Zg", 2), 1);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("text");
 
+	tcase_add_test(tc, well_formed_characters_have_their_length);
+	tcase_add_test(tc, ill_formed_ones_have_none);
+	tcase_add_test(tc, every_character_written_is_read_as_one);
+	tcase_add_test(tc, wrong_base64_is_refused);
 	tcase_add_test(tc, known_numbers_have_their_usual_text);
 	tcase_add_test(tc, places_on_a_map_read_back_with_the_fewest_digits);
 	tcase_add_test(tc, numbers_of_every_size_read_back_with_the_fewest_digits);
