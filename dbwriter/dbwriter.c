@@ -23,7 +23,7 @@ static unsigned newest_schema(struct service *s)
 	char folder[ENV_PATH_MAX], **names;
 	size_t n;
 	unsigned newest = 0;
-	if (env_dir_list(s->env, service_path(s, "deploy/schema", folder), &names, &n) < 0)
+	if (env_dir_list(s->env, service_part(s, "deploy/schema", folder), &names, &n) < 0)
 		return 0;
 	for (size_t i = 0; i < n; i++) {
 		unsigned number = (unsigned)strtoul(names[i], NULL, 10);

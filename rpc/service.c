@@ -35,6 +35,17 @@ const char *service_path(const struct service *s, const char *relative, char out
 	return out;
 }
 
+/* A configuration may stand anywhere; what it does not bring along is the installation's, which `loquat up` names. */
+const char *service_part(const struct service *s, const char *relative, char out[ENV_PATH_MAX])
+{
+	const char *home = env_getenv(s->env, "LOQUAT_HOME");
+
+	service_path(s, relative, out);
+	if (home && *relative != '/' && env_file_mtime_us(s->env, out) < 0)
+		snprintf(out, ENV_PATH_MAX, "%s/%s", home, relative);
+	return out;
+}
+
 static int find_row(struct service *s, const struct route_table *all, const char *instance, char *error, size_t size)
 {
 	const struct route_row *row = route_find(all, instance);
@@ -93,7 +104,7 @@ static int open_schema(struct service *s, char *error, size_t size)
 	char path[ENV_PATH_MAX], *bytes;
 	size_t n;
 
-	service_path(s, config_string(s->config, "paths.messages", "build/loquat.desc"), path);
+	service_part(s, config_string(s->config, "paths.messages", "build/loquat.desc"), path);
 	int err = env_file_load(s->env, path, 16 << 20, &bytes, &n);
 
 	if (err < 0) {
@@ -215,7 +226,7 @@ void service_free(struct service *s)
 int service_lua(struct service *s, const char *folder)
 {
 	char error[512];
-	const char *folders[] = { service_path(s, folder, s->p->lua_folder), NULL };
+	const char *folders[] = { service_part(s, folder, s->p->lua_folder), NULL };
 	int err = luasrc_read(s->env, folders, error, sizeof error, &s->lua_src);
 
 	if (err < 0)
