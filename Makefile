@@ -145,6 +145,7 @@ test: ## install what is missing, build, lint and run every test
 	@$(RUN) run sim -t 240 $(SIM)
 	@$(RUN) run system -1 -t 240 $(SYSTEM) $(call SCRIPTS,system)
 	@$(RUN) run compat -1 -t 120 $(call SCRIPTS,compat)
+	@$(RUN) run browser -1 -t 120 $(call SCRIPTS,browser)
 	@$(RUN) sum
 
 lint: $(OUR_LIBS) $(NANOPB) $(SERVICES:%=$(BUILD)/obj/%/main.o) ## layers, seam, format, static checks, Lua

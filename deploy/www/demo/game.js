@@ -356,6 +356,9 @@ byId("login").addEventListener("submit", async (event) => {
   }
 });
 
+// For whoever looks from the browser's console.
+window.loquat = { world, connection: () => conn };
+
 const wanted = new URLSearchParams(location.search).get("name");
 byId("who").value = wanted ?? `guest-${1000 + Math.floor(Math.random() * 9000)}`;
 if (wanted) byId("login").requestSubmit();

@@ -247,7 +247,7 @@ export class Painter {
       g.fillText(e.name, x, top);
     }
     if (e.hp < e.hp_max) this.bar(x, top + 0.8 * s, e.hp / e.hp_max, e.kind);
-    if (e.saying && e.saying.until > now) this.bubble(e.saying.text, x, top - 2.6 * s);
+    if (e.saying && e.saying.until > now) this.bubble(e.saying.text, x, top - 4.6 * s);
   }
 
   bar(x, y, share, kind) {

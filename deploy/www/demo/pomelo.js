@@ -56,9 +56,12 @@ function readMessage(bytes) {
   return message;
 }
 
+let made = 0; // connections are told apart by their number
+
 class Connection {
   constructor(socket) {
     this.socket = socket;
+    this.serial = ++made;
     this.waiting = new Map(); // id → { resolve, reject, route, started }
     this.handlers = new Map(); // route → function
     this.nextId = 1;

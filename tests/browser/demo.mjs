@@ -1,0 +1,121 @@
+// Two players in two windows of the demo, and the dashboard beside them. Argument: the supervisor's address.
+import { mkdirSync } from "node:fs";
+import { Browser } from "./browser.mjs";
+
+const base = process.argv[2], shots = process.argv[3];
+const at = (id) => `document.getElementById('${id}')`;
+let failures = 0;
+
+async function test(sentence, body) {
+  try {
+    const found = await body();
+    if (found === false) throw new Error("it is not so");
+    console.log(`ok ${sentence}`);
+  } catch (err) {
+    failures++;
+    console.log(`not ok ${sentence}: ${err.message}`);
+  }
+}
+
+async function enter(browser, name) {
+  const page = await browser.open(`${base}/demo/?name=${name}`);
+  await page.wait(`!${at("me")}.hidden`);
+  return page;
+}
+
+const say = (page, text) => page.run(`${at("words")}.value = ${JSON.stringify(text)}; ${at("say")}.requestSubmit()`);
+const hears = (page, text) => page.wait(`${at("lines")}.innerText.includes(${JSON.stringify(text)})`);
+const place = (page, name) =>
+  page.run(`(() => { for (const e of window.loquat.world.entities.values()) if (e.name === '${name}') return [e.x, e.y]; })()`);
+
+const browser = await Browser.start();
+try {
+  const ann = await enter(browser, "ann");
+  const bob = await enter(browser, "bob");
+  await test("two players come in and see each other", async () => {
+    await ann.wait("window.loquat.world.count('player') === 2");
+    await bob.wait("window.loquat.world.count('player') === 2");
+  });
+  await test("one hears that the other came in", () => hears(ann, "bob came in"));
+  await test("what one says the other hears", async () => {
+    await say(ann, "hello 😀 <b>bob</b>");
+    await hears(bob, "ann: hello 😀 <b>bob</b>");
+  });
+  await test("a step is seen by the other", async () => {
+    const [x] = await place(bob, "ann");
+    await ann.key("ArrowRight", true);
+    await bob.wait(`(() => { for (const e of window.loquat.world.entities.values()) if (e.name === 'ann') return e.x > ${x} + 10; })()`);
+    await ann.key("ArrowRight", false);
+  });
+  await test("both agree on the place", async () => {
+    const near = async () => {
+      const [x, y] = await place(ann, "ann"), [u, v] = await place(bob, "ann");
+      return Math.hypot(x - u, y - v) < 1;
+    };
+    for (let i = 0; i < 100 && !(await near()); i++) await new Promise((done) => setTimeout(done, 30));
+    return near();
+  });
+  await test("a click walks there", async () => {
+    const [x] = await place(ann, "ann");
+    await ann.click(500, 400);
+    await ann.wait(`window.loquat.world.self.x < ${x} - 5`);
+  });
+  await test("a potion costs 10 gold, once", async () => {
+    await ann.run(`${at("buy")}.click()`);
+    await ann.wait(`${at("gold")}.textContent === '990' && ${at("bag")}.textContent.includes('potion × 1')`);
+  });
+  await test("a quest is accepted, done and rewarded", async () => {
+    const press = (word) => ann.run(`[...document.querySelectorAll('.quest')].find(q => q.innerText.includes('gatekeeper')).querySelector('button').click()`)
+      .then(() => ann.wait(`[...document.querySelectorAll('.quest')].find(q => q.innerText.includes('gatekeeper')).innerText.includes('${word}')`));
+    await press("Greet");
+    await press("Hand in");
+    await press("✓");
+    await ann.wait(`${at("gold")}.textContent === '995'`);
+  });
+  await test("another scene is another world", async () => {
+    await bob.run(`${at("scene")}.value = '2'; ${at("scene")}.dispatchEvent(new Event('change'))`);
+    await ann.wait("window.loquat.world.count('player') === 1");
+    await bob.run(`${at("scene")}.value = '1'; ${at("scene")}.dispatchEvent(new Event('change'))`);
+    await ann.wait("window.loquat.world.count('player') === 2");
+  });
+  await test("a lost connection comes back where it was", async () => {
+    const before = await bob.run("window.loquat.connection().serial");
+    await bob.run("window.loquat.connection().socket.close()");
+    await bob.wait(`window.loquat.connection()?.serial > ${before} && window.loquat.world.count('player') === 2`);
+    await say(bob, "back again");
+    await hears(ann, "bob: back again");
+  });
+  if (shots) {
+    mkdirSync(shots, { recursive: true });
+    await ann.shot(`${shots}/demo.png`);
+  }
+  await test("the second of one name takes the place of the first", async () => {
+    const again = await enter(browser, "bob");
+    await bob.wait(`!${at("login")}.hidden && ${at("trouble")}.textContent.includes('disconnected')`);
+    await again.wait("window.loquat.world.count('player') === 2");
+  });
+
+  const dashboard = await browser.open(`${base}/`);
+  await test("the dashboard shows every process", () =>
+    dashboard.wait(`${at("processes")}.innerText.includes('dbwriter-1') && ${at("phase")}.textContent === 'ready'`));
+  await test("and the methods that were called", () =>
+    dashboard.wait(`${at("methods")}.innerText.includes('chat.chatHandler.send')`));
+  await test("and how many play", () => dashboard.wait(`${at("sessions")}.textContent.startsWith('2')`));
+  if (shots) {
+    await dashboard.wait(`${at("methods")}.innerText.includes('move')`);
+    await dashboard.shot(`${shots}/dashboard.png`);
+    const dark = await browser.open(`${base}/`, { dark: true });
+    await dark.wait(`${at("methods")}.innerText.includes('move')`);
+    await dark.shot(`${shots}/dashboard-dark.png`);
+  }
+  await test("no page has anything to complain of", () => {
+    const all = [...browser.pages.values()].flatMap((p) => p.errors);
+    if (all.length) throw new Error(all.join("; "));
+  });
+} catch (err) {
+  failures++;
+  console.log(`not ok the browser plays on: ${err.stack}`);
+} finally {
+  await browser.end();
+}
+process.exit(failures ? 1 : 0);
