@@ -17,7 +17,7 @@
 
 /* ---- the private server ------------------------------------------------------------------------------------------- */
 
-static const char *find_program(const char *name, char out[ENV_PATH_MAX])
+const char *find_program(const char *name, char out[ENV_PATH_MAX])
 {
 	static const char *const folders[] = { "/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin",
 					       "/usr/libexec" };

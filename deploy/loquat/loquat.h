@@ -33,7 +33,7 @@ const char *cluster_path(const struct cluster *c, const char *relative, char out
 struct command {
 	const char *name, *arguments, *help;
 	int (*run)(struct cluster *c, int argc, char **argv); /* argv[0] is the command; returns the exit status */
-	const char *more; /* for its --help, may be NULL */
+	const char *more;                                     /* for its --help, may be NULL */
 };
 /* Prints "loquat: …" on stderr, returns 2. */
 int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -46,8 +46,13 @@ int command_reload(struct cluster *c, int argc, char **argv);
 int command_call(struct cluster *c, int argc, char **argv);
 int command_sql(struct cluster *c, int argc, char **argv);
 int command_logs(struct cluster *c, int argc, char **argv);
+int command_doctor(struct cluster *c, int argc, char **argv);
+int command_new(struct cluster *c, int argc, char **argv);
 int command_bots(struct cluster *c, int argc, char **argv);
 extern const char bots_help[];
+
+/* The path of one of Debian's programs; NULL: it is not installed. */
+const char *find_program(const char *name, char out[ENV_PATH_MAX]);
 
 /* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,

@@ -21,6 +21,8 @@ static const struct command commands[] = {
 	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call, NULL },
 	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql, NULL },
 	{ "bots", "--players N --rate R --seconds S", "load with real player behaviour", command_bots, bots_help },
+	{ "doctor", "", "what this machine lacks, each finding with the command that mends it", command_doctor, NULL },
+	{ "new", "SERVICE", "write a new service's folder, ready to build", command_new, NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };
 
@@ -156,13 +158,31 @@ static const char *take_config(int *argc, char **argv)
 	return file;
 }
 
-static int common_prefix(const char *a, const char *b)
+#define WORD_MAX 31
+/* How many letters have to be put in, left out, changed or swapped with their neighbour to make b of a. */
+static size_t distance(const char *a, const char *b)
 {
-	int n = 0;
+	size_t n = strlen(a), m = strlen(b), rows[3][WORD_MAX + 1];
 
-	while (a[n] && a[n] == b[n])
-		n++;
-	return n;
+	if (n > WORD_MAX || m > WORD_MAX)
+		return SIZE_MAX;
+	for (size_t k = 0; k <= m; k++)
+		rows[0][k] = k;
+	for (size_t i = 1; i <= n; i++) {
+		size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+
+		row[0] = i;
+		for (size_t k = 1; k <= m; k++) {
+			size_t best = above[k - 1] + (a[i - 1] != b[k - 1]);
+
+			best = above[k] + 1 < best ? above[k] + 1 : best;
+			best = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
+			if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1] && before[k - 2] + 1 < best)
+				best = before[k - 2] + 1;
+			row[k] = best;
+		}
+	}
+	return rows[n % 3][m];
 }
 
 static int unknown(const char *name)
@@ -170,7 +190,7 @@ static int unknown(const char *name)
 	const struct command *best = commands;
 
 	for (const struct command *k = commands; k->name; k++)
-		if (common_prefix(k->name, name) > common_prefix(best->name, name))
+		if (distance(name, k->name) < distance(name, best->name))
 			best = k;
 	return complain("there is no command \"%s\"; did you mean \"%s\"? (loquat --help lists all)", name, best->name);
 }

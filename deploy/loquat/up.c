@@ -179,6 +179,7 @@ int command_up(struct cluster *c, int argc, char **argv)
 	init(&up, c);
 	if ((status = prepare(&up)) == 0) {
 		signal(SIGPIPE, SIG_IGN);
+		setenv("LOQUAT_HOME", c->home, 1); /* for a configuration that stands elsewhere */
 		if (loop_start(c->env, "supervisor", 0, on_start, NULL, &up, &loop) < 0)
 			return complain("a thread could not be started: %s", env_last_error());
 		loop_join(loop);

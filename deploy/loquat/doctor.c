@@ -1,0 +1,342 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "common/err.h"
+#include "deploy/loquat/supervisor.h"
+
+/* Looks at what a cluster needs of its machine. Each finding is one line with the command that mends it. */
+struct doctor {
+	struct cluster *c;
+	unsigned findings;
+	bool runs; /* the cluster runs: its ports are held by itself */
+};
+
+static void good(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void good(const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fputs(" ✓ ", stdout);
+	vprintf(fmt, args);
+	va_end(args);
+	putchar('\n');
+}
+
+/* what is wrong and, after an arrow, what to do. */
+static void finding(struct doctor *d, const char *cure, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void finding(struct doctor *d, const char *cure, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	fputs(" ! ", stdout);
+	vprintf(fmt, args);
+	va_end(args);
+	printf("\n   → %s\n", cure);
+	d->findings++;
+}
+
+/* ---- limits and kernel settings ------------------------------------------------------------------------- */
+
+static void check_files(struct doctor *d)
+{
+	struct rlimit r;
+	long players = (long)config_int(d->c->config, "gate.players_max", 10000), wanted = players + 1000;
+	char cure[96];
+
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+		return;
+	snprintf(cure, sizeof cure, "ulimit -n %ld", wanted > 65536 ? wanted : 65536);
+	if (r.rlim_cur != RLIM_INFINITY && (long)r.rlim_cur < wanted)
+		finding(d, cure,
+			"open files: at most %ld per process, and gate.players_max is %ld: enough for about %ld players",
+			(long)r.rlim_cur, players, (long)r.rlim_cur > 200 ? (long)r.rlim_cur - 200 : 0);
+	else
+		good("open files: %ld per process, for %ld players", (long)r.rlim_cur, players);
+}
+
+static long number_in(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	long v = -1;
+
+	if (f && fscanf(f, "%ld", &v) != 1)
+		v = -1;
+	if (f)
+		fclose(f);
+	return v;
+}
+
+static void check_kernel(struct doctor *d)
+{
+	static const struct {
+		const char *path, *name, *why;
+		long least;
+	} rows[] = {
+		{ "/proc/sys/net/core/somaxconn", "net.core.somaxconn", "logins that come at once are refused", 1024 },
+		{ "/proc/sys/net/ipv4/tcp_max_syn_backlog", "net.ipv4.tcp_max_syn_backlog",
+		  "logins that come at once wait", 512 },
+		{ "/proc/sys/fs/inotify/max_user_instances", "fs.inotify.max_user_instances",
+		  "each process watches the route table", 64 },
+	};
+	char cure[160];
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		long v = number_in(rows[i].path);
+
+		if (v < 0)
+			continue;
+		snprintf(cure, sizeof cure, "sudo sysctl -w %s=%ld", rows[i].name, 4 * rows[i].least);
+		if (v < rows[i].least)
+			finding(d, cure, "%s is %ld: %s", rows[i].name, v, rows[i].why);
+		else
+			good("%s: %ld", rows[i].name, v);
+	}
+}
+
+static void check_memory(struct doctor *d)
+{
+	long pages = sysconf(_SC_AVPHYS_PAGES), size = sysconf(_SC_PAGESIZE), mib = pages / 1024 * size / 1024;
+	FILE *f = fopen("/proc/meminfo", "re");
+	char line[128];
+
+	while (f && fgets(line, sizeof line, f)) {
+		long kib;
+
+		if (sscanf(line, "MemAvailable: %ld kB", &kib) == 1)
+			mib = kib / 1024;
+	}
+	if (f)
+		fclose(f);
+	if (mib < 1024)
+		finding(d, "free --mebi; ps aux --sort=-rss | head",
+			"memory: %ld MiB are available; a cluster with its database wants 1024", mib);
+	else
+		good("memory: %ld MiB available", mib);
+}
+
+/* ---- programs ---------------------------------------------------------------------------------------------- */
+
+static void check_programs(struct doctor *d)
+{
+	static const char *const packages[][2] = { { "mariadbd", "mariadb-server-core" },
+						   { "mariadb", "mariadb-client-core" } };
+	char path[ENV_PATH_MAX + 64], cure[96];
+
+	for (size_t i = 0; i < 2; i++) {
+		if (i == 0 && !d->c->private_database)
+			continue;
+		snprintf(cure, sizeof cure, "sudo apt-get install %s", packages[i][1]);
+		if (find_program(packages[i][0], path))
+			good("%s: %s", packages[i][0], path);
+		else
+			finding(d, cure, "%s is not installed", packages[i][0]);
+	}
+	for (size_t i = 0; i < d->c->routes->rows; i++) {
+		const char *service = d->c->routes->row[i].service;
+
+		snprintf(path, sizeof path, "%s/%s", d->c->programs, service);
+		if (access(path, X_OK) < 0)
+			finding(d, "make", "%s: there is no program %s", d->c->routes->row[i].id, path);
+	}
+}
+
+/* ---- ports --------------------------------------------------------------------------------------------------- */
+
+static unsigned check_port(struct doctor *d, const char *id, const char *what, const char *host, uint16_t port)
+{
+	struct holder h;
+	char cure[128];
+
+	if (!port || !port_is_taken(host, port, &h))
+		return 0;
+	if (h.pid)
+		snprintf(cure, sizeof cure, "end pid %d, or choose another port in %.60s", h.pid, d->c->config_file);
+	else
+		snprintf(cure, sizeof cure, "choose another port in %.60s", d->c->config_file);
+	if (h.pid)
+		finding(d, cure, "%s: %s port %s:%u is taken by pid %d (%s)", id, what, host, port, h.pid, h.name);
+	else
+		finding(d, cure, "%s: %s port %s:%u: %s", id, what, host, port, strerror(errno));
+	return 1;
+}
+
+static void check_ports(struct doctor *d)
+{
+	unsigned taken = 0, n = 0;
+
+	if (d->runs) {
+		good("ports: the cluster itself holds them");
+		return;
+	}
+	taken += check_port(d, "the dashboard", "http", d->c->http_host, d->c->http_port);
+	for (size_t i = 0; i < d->c->routes->rows; i++) {
+		const struct route_row *r = &d->c->routes->row[i];
+
+		if (!host_is_here(r->host))
+			continue;
+		n++;
+		taken += check_port(d, r->id, "client", r->host, r->client_port) +
+			 check_port(d, r->id, "rpc", r->host, r->rpc_port) +
+			 check_port(d, r->id, "http", r->host, r->http_port);
+	}
+	if (!taken)
+		good("ports: those of %u instances and the dashboard are free", n);
+}
+
+/* ---- the disk -------------------------------------------------------------------------------------------------- */
+
+#define SYNCS 32
+
+static int by_number(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* How long a record of money waits: writing a block and syncing it, the middle and the worst of some. */
+static int time_syncs(const char *folder, double out[SYNCS])
+{
+	char path[ENV_PATH_MAX + 32], block[4096];
+	int err = 0;
+
+	snprintf(path, sizeof path, "%s/.doctor-XXXXXX", folder);
+	int fd = mkstemp(path);
+
+	if (fd < 0)
+		return -1;
+	unlink(path);
+	memset(block, 'x', sizeof block);
+	for (size_t i = 0; i < SYNCS && !err; i++) {
+		double start = now_ms();
+
+		err = write(fd, block, sizeof block) != sizeof block || fdatasync(fd) < 0;
+		out[i] = now_ms() - start;
+	}
+	close(fd);
+	qsort(out, SYNCS, sizeof *out, by_number);
+	return err ? -1 : 0;
+}
+
+static void check_disk(struct doctor *d)
+{
+	double ms[SYNCS];
+	struct statvfs fs;
+	const char *folder = access(d->c->var, W_OK) == 0 ? d->c->var : d->c->root;
+
+	if (time_syncs(folder, ms) < 0)
+		finding(d, "choose another folder in paths.var", "%s cannot be written: %s", folder, strerror(errno));
+	else if (ms[SYNCS / 2] > 10)
+		finding(d, "put paths.var on a faster disk; batches keep the throughput, only the wait grows",
+			"disk: a sync in %s takes %.1f ms (worst of %d: %.1f ms): so long a purchase waits", folder,
+			ms[SYNCS / 2], SYNCS, ms[SYNCS - 1]);
+	else
+		good("disk: a sync in %s takes %.2f ms (worst of %d: %.2f ms)", folder, ms[SYNCS / 2], SYNCS,
+		     ms[SYNCS - 1]);
+	if (statvfs(folder, &fs) < 0)
+		return;
+	double gib = (double)fs.f_bavail * (double)fs.f_frsize / 1073741824;
+
+	if (gib < 2)
+		finding(d, "df -h; remove what is not needed",
+			"disk: %.1f GiB are free; logs and database want 2 at least", gib);
+	else
+		good("disk: %.1f GiB free", gib);
+}
+
+/* ---- keys and the database ----------------------------------------------------------------------------------------- */
+
+static void check_keys(struct doctor *d)
+{
+	static const char *const names[] = { "cluster.key", "token.key", "platform-demo.key" };
+	char path[ENV_PATH_MAX + 64], cure[ENV_PATH_MAX + 96];
+	struct stat st;
+
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/keys/%s", d->c->var, names[i]);
+		if (stat(path, &st) < 0)
+			continue; /* written at the first start */
+		snprintf(cure, sizeof cure, "chmod 600 %s", path);
+		if (st.st_mode & 077)
+			finding(d, cure, "%s can be read by others", path);
+	}
+}
+
+static void check_database(struct doctor *d)
+{
+	const char *host = config_string(d->c->config, "database.host", "");
+	char self[ENV_PATH_MAX + 16], config[ENV_PATH_MAX + 16];
+	int status;
+
+	if (d->c->private_database && !d->runs) {
+		good("database: a private one, started with the cluster");
+		return;
+	}
+	snprintf(self, sizeof self, "%s/loquat", d->c->programs);
+	snprintf(config, sizeof config, "--config=%s", d->c->config_file);
+	fflush(stdout);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int null = open("/dev/null", O_WRONLY);
+
+		dup2(null, 1);
+		dup2(null, 2);
+		execl(self, self, "sql", "-e", "SELECT 1", config, (char *)NULL);
+		_exit(2);
+	}
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		good("database: %s answers", *host ? host : d->c->socket);
+	else
+		finding(d, "correct database.* in the configuration, or start it", "database: %s does not answer",
+			*host ? host : d->c->socket);
+}
+
+static void check_cluster(struct doctor *d)
+{
+	char *text = NULL;
+
+	d->runs = d->c->http_port && ask(d->c, d->c->http_host, d->c->http_port, "GET", "/readyz", NULL, &text) > 0 &&
+		  text && (!strncmp(text, "ok", 2) || !strncmp(text, "starting", 8) || !strncmp(text, "draining", 8));
+	good("cluster: %s", d->runs ? "it runs" : "it does not run: build/bin/loquat up starts it");
+	free(text);
+}
+
+int command_doctor(struct cluster *c, int argc, char **argv)
+{
+	struct doctor d = { .c = c };
+
+	if (argc > 1)
+		return complain("doctor takes no \"%s\" (loquat doctor --help)", argv[1]);
+	good("configuration: %s", c->config_file);
+	check_cluster(&d);
+	check_programs(&d);
+	check_ports(&d);
+	check_files(&d);
+	check_kernel(&d);
+	check_memory(&d);
+	check_disk(&d);
+	check_keys(&d);
+	check_database(&d);
+	printf("\n%u finding%s\n", d.findings, d.findings == 1 ? "" : "s");
+	return d.findings ? 1 : 0;
+}

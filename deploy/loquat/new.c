@@ -1,0 +1,253 @@
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "deploy/loquat/loquat.h"
+
+/*
+ * A new service's folder, ready to build: `make` finds it by its main.c. In the blanks @ stands for the service's name.
+ */
+static const char main_c[] = "/* @: what it is for, in a sentence. The logic is in @/lua. */\n"
+			     "#include \"@/@.h\"\n"
+			     "\n"
+			     "int main(int argc, char **argv)\n"
+			     "{\n"
+			     "\treturn service_main(argc, argv, &@_service);\n"
+			     "}\n";
+
+static const char service_h[] = "#pragma once\n"
+				"#include \"rpc/service.h\"\n"
+				"/* @: what it is for, in a sentence. The logic is in @/lua. */\n"
+				"extern const struct service_def @_service;\n";
+
+static const char service_c[] = "#include \"@/@.h\"\n"
+				"\n"
+				"static int @_init(struct service *s)\n"
+				"{\n"
+				"\treturn service_lua(s, \"@/lua\"); /* handlers, remotes, reload */\n"
+				"}\n"
+				"\n"
+				"const struct service_def @_service = {\n"
+				"\t.name = \"@\",\n"
+				"\t.init_service = @_init,\n"
+				"};\n";
+
+static const char proto[] = "// @: its messages and methods.\n"
+			    "syntax = \"proto2\";\n"
+			    "package @;\n"
+			    "import \"proto/options.proto\";\n"
+			    "\n"
+			    "message HelloRequest {\n"
+			    "  required string name = 1;\n"
+			    "}\n"
+			    "message HelloAnswer {\n"
+			    "  optional string text = 1;\n"
+			    "  optional int64 times = 2;        // how often this name was greeted\n"
+			    "}\n"
+			    "\n"
+			    "// Players' requests: @.@Handler.hello\n"
+			    "service @Handler {\n"
+			    "  rpc hello(HelloRequest) returns (HelloAnswer);\n"
+			    "}\n"
+			    "\n"
+			    "// Other services' calls: app.rpc.@.@Remote.hello(key, {name = …})\n"
+			    "service @Remote {\n"
+			    "  rpc hello(HelloRequest) returns (HelloAnswer);\n"
+			    "  rpc times(HelloRequest) returns (HelloAnswer) { option (loquat.kind) = READ; }\n"
+			    "}\n";
+
+static const char greetings_lua[] = "-- Who was greeted how often. What has to outlive a reload stands in `state`.\n"
+				    "local Greetings = {}\n"
+				    "\n"
+				    "state.times = state.times or {}\n"
+				    "\n"
+				    "function Greetings.greet(name)\n"
+				    "  local times = (state.times[name] or 0) + 1\n"
+				    "  state.times[name] = times\n"
+				    "  return { text = \"Hello, \" .. name .. \"!\", times = times }\n"
+				    "end\n"
+				    "\n"
+				    "return Greetings\n";
+
+static const char handler_lua[] =
+	"-- What players ask of @.\n"
+	"local Greetings = require \"greetings\"\n"
+	"\n"
+	"local Handler = {}\n"
+	"\n"
+	"function Handler.hello(_, msg)\n"
+	"  if #msg.name == 0 then return nil, \"bad_request\", \"name: expected some text\" end\n"
+	"  return Greetings.greet(msg.name)\n"
+	"end\n"
+	"\n"
+	"return Handler\n";
+
+static const char remote_lua[] =
+	"-- What services ask of @.\n"
+	"local Greetings = require \"greetings\"\n"
+	"\n"
+	"local Remote = {}\n"
+	"\n"
+	"function Remote.hello(args)\n"
+	"  if #args.name == 0 then return nil, \"bad_request\", \"name: expected some text\" end\n"
+	"  return Greetings.greet(args.name)\n"
+	"end\n"
+	"\n"
+	"function Remote.times(args)\n"
+	"  return { times = state.times[args.name] or 0 }\n"
+	"end\n"
+	"\n"
+	"return Remote\n";
+
+static const char readme[] =
+	"# @\n"
+	"\n"
+	"What it is for, in a sentence.\n"
+	"\n"
+	"| where | what |\n"
+	"|---|---|\n"
+	"| `proto/@.proto` | its messages and methods |\n"
+	"| `@/lua/@Handler.lua` | what players ask: route `@.@Handler.METHOD` |\n"
+	"| `@/lua/@Remote.lua` | what services ask: `app.rpc.@.@Remote.METHOD(key, args)` |\n"
+	"| `tests/system/@` | the service alone, started and called |\n"
+	"\n"
+	"Its row in `deploy/cluster.lua`: `{ id = \"@-1\", service = \"@\", host = host, rpc = 4700, http = 8700 }`.\n"
+	"After a change of its Lua: `build/bin/loquat reload @`.\n";
+
+static const char test[] =
+	"#!/bin/bash\n"
+	"# @ alone: what its methods promise.\n"
+	"# shellcheck disable=SC2154 # lib.sh sets work and config\n"
+	"source \"$(dirname \"$0\")/lib.sh\"\n"
+	"\n"
+	"base=$(free_ports)\n"
+	"cat >\"$config\" <<-END\n"
+	"\treturn {\n"
+	"\t  instances = { { id = \"@-1\", service = \"@\", rpc = $base, http = $((base + 1)) } },\n"
+	"\t  supervisor = { http = $((base + 2)), database = false },\n"
+	"\t  database = { socket = \"$work/none.sock\" },\n"
+	"\t  paths = { var = \"$work/var\" },\n"
+	"\t}\n"
+	"END\n"
+	"start build/bin/@ --config \"$config\" --instance @-1\n"
+	"wait_for 20 \"@-1 is ready\" http_ok $((base + 1)) /readyz\n"
+	"\n"
+	"is \"a name is greeted\" '{\"text\":\"Hello, ann!\",\"times\":1}' \"$(loquat call @.@Remote.hello '{\"name\":\"ann\"}')\"\n"
+	"is \"greetings are counted by name\" '{\"text\":\"Hello, ann!\",\"times\":2}' "
+	"\"$(loquat call @.@Remote.hello '{\"name\":\"ann\"}')\"\n"
+	"loquat call @.@Remote.hello '{\"name\":\"\"}' >\"$work/out\" 2>&1\n"
+	"is \"a name without text is refused\" 1 $?\n"
+	"loquat call @.@Remote.hello '{\"nam\":\"ann\"}' >\"$work/out\" 2>&1\n"
+	"holds \"an unknown field is named\" \"$work/out\" nam\n";
+
+static const struct blank {
+	const char *path, *text;
+	mode_t mode;
+} blanks[] = {
+	{ "@/main.c", main_c, 0644 },
+	{ "@/@.h", service_h, 0644 },
+	{ "@/@.c", service_c, 0644 },
+	{ "@/README.md", readme, 0644 },
+	{ "@/lua/greetings.lua", greetings_lua, 0644 },
+	{ "@/lua/@Handler.lua", handler_lua, 0644 },
+	{ "@/lua/@Remote.lua", remote_lua, 0644 },
+	{ "proto/@.proto", proto, 0644 },
+	{ "tests/system/@", test, 0755 },
+};
+
+static const char *filled(struct buf *b, const char *text, const char *name)
+{
+	buf_clear(b);
+	for (; *text; text++) {
+		if (*text == '@')
+			buf_addstr(b, name);
+		else
+			buf_addch(b, *text);
+	}
+	return buf_cstr(b);
+}
+
+static const char *path_of(struct cluster *c, const struct blank *t, const char *name, struct buf *b,
+			   char out[2 * ENV_PATH_MAX])
+{
+	snprintf(out, 2 * ENV_PATH_MAX, "%s/%s", c->home, filled(b, t->path, name));
+	return out;
+}
+
+/* Folders that every service would collide with. */
+static bool is_ours(const char *name)
+{
+	static const char *const taken[] = { "common", "rpc", "proto",  "deploy",  "tests", "build",
+					     "docs",   "var", "loquat", "unknown", NULL };
+
+	for (const char *const *t = taken; *t; t++)
+		if (!strcmp(*t, name))
+			return true;
+	return false;
+}
+
+static int check_name(const char *name)
+{
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < n; i++)
+		if (!islower((unsigned char)name[i]) && !(i && (isdigit((unsigned char)name[i]) || name[i] == '_')))
+			return complain("new: \"%s\": a service's name is small letters, digits and _, as \"market\"",
+					name);
+	if (n < 2 || n > 24 || is_ours(name))
+		return complain("new: \"%s\" cannot be a service's name: %s", name,
+				is_ours(name) ? "it has a meaning here" : "2 to 24 letters");
+	return 0;
+}
+
+static int write_one(struct cluster *c, const struct blank *t, const char *name, struct buf *b)
+{
+	char path[2 * ENV_PATH_MAX], folder[2 * ENV_PATH_MAX];
+
+	path_of(c, t, name, b, path);
+	snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
+	if (env_dir_make(c->env, folder) < 0)
+		return complain("new: %s: %s", folder, env_last_error());
+	filled(b, t->text, name);
+	if (env_file_store(c->env, path, b->data, b->len, 0) < 0 || chmod(path, t->mode) < 0)
+		return complain("new: %s: %s", path, strerror(errno));
+	printf(" + %s\n", path + strlen(c->home) + 1);
+	return 0;
+}
+
+static int write_all(struct cluster *c, const char *name, struct buf *b)
+{
+	const size_t n = sizeof blanks / sizeof *blanks;
+	char path[2 * ENV_PATH_MAX];
+
+	for (size_t i = 0; i < n; i++)
+		if (access(path_of(c, &blanks[i], name, b, path), F_OK) == 0)
+			return complain("new: %s is there already: nothing was written", path);
+	for (size_t i = 0; i < n; i++)
+		if (write_one(c, &blanks[i], name, b))
+			return 2;
+	return 0;
+}
+
+int command_new(struct cluster *c, int argc, char **argv)
+{
+	struct buf b = BUF_INIT;
+	int status;
+
+	if (argc != 2)
+		return complain("new: expected a name: loquat new SERVICE");
+	if ((status = check_name(argv[1])) == 0)
+		status = write_all(c, argv[1], &b);
+	buf_release(&b);
+	if (status == 0)
+		printf("\n Next   make && tests/system/%s\n"
+		       "        then give it a row in %s:\n"
+		       "          { id = \"%s-1\", service = \"%s\", host = host, rpc = 4700, http = 8700 },\n",
+		       argv[1], c->config_file, argv[1], argv[1]);
+	return status;
+}

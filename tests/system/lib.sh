@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# lib.sh: what the system tests in shell share. A test sources it, starts what it needs with a configuration and a
+# folder of its own on free ports, and says "ok SENTENCE" or "not ok SENTENCE" per promise.
+#
+# Conditions are waited for, never times. Whatever was started is ended with the test, by its process id.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
+work=$(mktemp -d /tmp/lq.XXXXXX)       # short: a unix socket's path has at most 107 bytes
+config=$work/deploy/cluster.lua
+mkdir "$work/deploy"
+export LOQUAT_HOME=$PWD                # Lua, messages and schema are this tree's unless $work has its own
+started=()
+failures=0
+
+at_end() {
+	local pid
+	for pid in "${started[@]}"; do
+		kill -TERM "$pid" 2>/dev/null
+	done
+	for pid in "${started[@]}"; do
+		wait_until 20 gone "$pid" || kill -KILL "$pid" 2>/dev/null
+	done
+	[ "$failures" = 0 ] || tail -n 40 "$work"/*.log 2>/dev/null
+	rm -rf "$work"
+	[ "$failures" = 0 ]
+}
+trap 'at_end || exit 1' EXIT
+
+ok() { echo "ok $1"; }
+not_ok() {
+	echo "not ok $1${2:+: $2}"
+	failures=$((failures + 1))
+}
+is() {        # is SENTENCE EXPECTED FOUND
+	if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1" "expected '$2', found '$3'"; fi
+}
+holds() {     # holds SENTENCE FILE TEXT
+	if grep -qF -- "$3" "$2"; then ok "$1"; else not_ok "$1" "'$3' is not in: $(tail -n 5 "$2")"; fi
+}
+
+gone() { ! kill -0 "$1" 2>/dev/null || [ "$(sed 's/.*) //;s/ .*//' "/proc/$1/stat" 2>/dev/null)" = Z ]; }
+
+wait_until() { # wait_until SECONDS COMMAND...
+	local deadline=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt "$deadline" ] || return 1
+		read -rt 0.05 <> <(:) || true
+	done
+}
+wait_for() {   # wait_for SECONDS WHAT COMMAND...: without it the test cannot go on
+	local seconds=$1 what=$2
+	shift 2
+	wait_until "$seconds" "$@" && return
+	not_ok "$what" "not within $seconds s"
+	exit 1
+}
+
+# 40 ports in a row that nobody has, below the range the kernel gives to outgoing connections.
+free_ports() {
+	local base port try
+	for try in {1..50}; do
+		base=$((12000 + (RANDOM * 7 + try) % 18000))
+		for ((port = base; port < base + 40; port++)); do
+			(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && continue 2
+		done
+		echo "$base"
+		return
+	done
+	echo "lib.sh: no 40 free ports in a row" >&2
+	exit 1
+}
+
+start() {      # start COMMAND...: in the background, its words in $work/start.log; sets pid
+	"$@" >>"$work/start.log" 2>&1 &
+	pid=$!
+	started+=("$pid")
+}
+
+# write_config [LUA]: deploy/cluster.lua on other ports, its data in $work/var; LUA may change `cluster` further.
+write_config() {
+	base=$(free_ports)
+	cat >"$config" <<-END
+		local cluster = (function()
+		$(cat deploy/cluster.lua)
+		end)()
+		local port = $base
+		local function fresh(old)
+		  if not old then return nil end
+		  port = port + 1
+		  return port
+		end
+		for _, row in ipairs(cluster.instances) do
+		  row.client, row.rpc, row.http = fresh(row.client), fresh(row.rpc), fresh(row.http)
+		end
+		cluster.supervisor.http = $base
+		${1:-}
+		return cluster
+	END
+}
+
+loquat() { build/bin/loquat "$@" --config "$config"; }
+says_ready() { grep -q '^loquat: ready' "$work/up.log"; }
+up() {         # the cluster of $config, until it is ready; sets up_pid
+	build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
+	up_pid=$!
+	started+=("$up_pid")
+	wait_until 60 ready_or_gone
+	says_ready && return
+	not_ok "the cluster comes up" "$(tail -n 3 "$work/up.log")"
+	exit 1
+}
+ready_or_gone() { says_ready || gone "$up_pid"; }
+
+http_ok() {    # http_ok PORT PATH: answers 200
+	local line
+	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
+	printf 'GET %s HTTP/1.0\r\nConnection: close\r\n\r\n' "$2" >&4
+	read -r line <&4
+	exec 4>&-
+	[[ $line == *" 200 "* ]]
+} 2>/dev/null
+
+field() {      # field ID NAME: of that instance in `loquat status`
+	loquat status --json | tr -d '\n' | sed 's/}/}\n/g' | grep "\"id\": \"$1\"" | sed -n "s/.*\"$2\": \"\{0,1\}\([^\", }]*\).*/\1/p"
+}
+is_in_state() { [ "$(field "$1" state)" = "$2" ]; }
+children_of() { cat /proc/"$1"/task/*/children 2>/dev/null; }
+database_of() { # its server's process
+	local child
+	for child in $(children_of "$1"); do
+		[ "$(cat "/proc/$child/comm" 2>/dev/null)" = mariadbd ] && echo "$child" && return
+	done
+	return 1
+}
+is_other_pid() { local now; now=$(field "$1" pid) && [ -n "$now" ] && [ "$now" != null ] && [ "$now" != "$2" ]; }
+
+http_status() { # http_status PORT METHOD PATH
+	local line
+	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
+	printf '%s %s HTTP/1.0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' "$2" "$3" >&4
+	read -r line <&4
+	exec 4>&-
+	cut -d' ' -f2 <<<"$line"
+}
