@@ -5,3 +5,4 @@ unused_args = false
 read_globals = { "app", "clock", "db", "json", "log" }
 globals = { state = { read_only = false, other_fields = true } }
 exclude_files = { "build/**", "var/**", "**/node_modules/**" }
+files["scene/lua"] = { read_globals = { "views" } }

@@ -210,12 +210,13 @@ static void register_methods(struct app *a)
 
 static int open_libraries(struct app *a)
 {
-	lua_State *L = luahost_state(a->host);
+	const struct service_library *own = a->worker->service->def->libraries;
 	int err = luahost_library(a->host, "app", app_rpc_lib);
 
-	(void)L;
 	if (err == 0)
 		err = luahost_library(a->host, "db", app_db_lib);
+	for (; err == 0 && own && own->name; own++)
+		err = luahost_library(a->host, own->name, own->open);
 	return err;
 }
 

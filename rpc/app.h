@@ -40,5 +40,10 @@ struct app_http {
 };
 bool app_has_http(struct app *a);
 void app_http(struct app *a, const struct app_http *q);
+/*
+ * app.push for a service's own C: body is JSON text. a is luahost_user of the script's host. Forgets; a session that has
+ * gone gets nothing.
+ */
+void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body);
 /* A hook of init.lua with one text and one boolean; nothing happens if it is not there. */
 void app_hook(struct app *a, const char *name, const char *text, bool flag);

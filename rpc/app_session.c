@@ -224,15 +224,21 @@ static void push_to_list(lua_State *L, struct app *a, struct span route, struct 
 	}
 }
 
-static void push_to_one(lua_State *L, struct app *a, struct span route, struct span body)
+void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body)
 {
-	uint64_t sid;
-	const char *connector = session_at(L, 1, &sid);
 	struct group g = { .connector = connector, .worker = (uint32_t)(sid >> 48) };
 
 	g.sids.data = (char *)&sid;
 	g.sids.len = sizeof sid;
 	send_group(a, &g, route, body);
+}
+
+static void push_to_one(lua_State *L, struct app *a, struct span route, struct span body)
+{
+	uint64_t sid;
+	const char *connector = session_at(L, 1, &sid);
+
+	app_push_text(a, connector, sid, route, body);
 }
 
 /* app.push(session | {sessions…}, route, message): forgets; a session that has gone gets nothing. */

@@ -43,6 +43,13 @@ struct worker {
 			bool up); /* a remote instance came or went; may be NULL */
 };
 
+/* A library of the service's own for its scripts; open pushes one value, as luahost_library wants it. */
+struct lua_State;
+struct service_library {
+	const char *name;
+	int (*open)(struct lua_State *L);
+};
+
 struct service_def {
 	const char *name;
 	const struct config_row *config;        /* the service's own keys, under "NAME."; NULL: none */
@@ -55,6 +62,7 @@ struct service_def {
 	/* Adds the service's own members to /stats ("\"replay\":{…}") and reasons to /readyz; control thread. */
 	void (*stats)(struct service *s, struct buf *json);
 	const char *(*not_ready)(struct service *s); /* NULL: ready; else the reason */
+	const struct service_library *libraries;     /* ends with name NULL; NULL: none */
 };
 
 enum service_state { SERVICE_STARTING, SERVICE_READY, SERVICE_DRAINING, SERVICE_STOPPED };

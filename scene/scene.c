@@ -1,4 +1,5 @@
 #include "scene/scene.h"
+#include "scene/view_lua.h"
 
 static const struct config_row scene_config[] = {
 	{ "scene.view_max", CONFIG_INT, "32", false, 1, 1000, "Nearest players an update holds at most." },
@@ -12,8 +13,11 @@ static int scene_init(struct service *s)
 	return service_lua(s, "scene/lua"); /* handlers, remotes, reload */
 }
 
+static const struct service_library libraries[] = { { "views", view_lua_open }, { NULL, NULL } };
+
 const struct service_def scene_service = {
 	.name = "scene",
 	.config = scene_config,
 	.init_service = scene_init,
+	.libraries = libraries,
 };

@@ -34,8 +34,7 @@ end
 local function respawn_player(scene, player)
   clock.after(Rules.respawn_ms, function()
     if player.gone then return end
-    player.hp = player.hp_max
-    player.hp_rev = player.hp_rev + 1
+    World.heal(scene, player)
     World.spawn(scene, player)
   end)
 end
@@ -44,7 +43,7 @@ local function bite(scene, slime, player)
   local now = clock.now_ms()
   if now - slime.attack_ms < SLIME.attack_ms then return end
   slime.attack_ms = now
-  World.hurt(player, roll(SLIME.damage))
+  World.hurt(scene, player, roll(SLIME.damage))
   if player.hp == 0 then respawn_player(scene, player) end
 end
 
@@ -97,7 +96,7 @@ end
 -- damage, dead
 function Monsters.hit(scene, slime, killer)
   local damage = roll(Rules.damage)
-  World.hurt(slime, damage)
+  World.hurt(scene, slime, damage)
   if slime.hp == 0 then die(scene, slime, killer) end
   return damage, slime.hp == 0
 end

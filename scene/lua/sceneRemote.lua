@@ -30,10 +30,9 @@ end
 
 -- The player's connection changed: pushes go to the new one.
 function Remote.rebind(args)
-  local player = World.find(args.uid)
+  local player, scene = World.find(args.uid)
   if not player then return { there = false } end
-  player.session = { uid = args.uid, sid = args.sid, connector = args.connector }
-  player.known, player.known_hp = {}, {}
+  World.bind(scene, player, args)
   return { there = true }
 end
 
