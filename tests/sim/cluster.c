@@ -236,8 +236,8 @@ static void every_acknowledged_purchase_lands_exactly_once(struct sim *w)
 	/* a database learns late that a client's machine has died: until then it keeps that client's locks */
 	if (!sim_until(w, 120000, everybody_has_bought, x))
 		sim_fail(w, "two minutes after the last fault somebody has not bought everything");
-	for (unsigned i = 0; i < 1200 && !everything_landed(x) && sim_run_ms(w, 100);)
-		i++;
+	for (unsigned i = 0; i < 1200 && !everything_landed(x) && sim_run_ms(w, 100); i++)
+		;
 	sim_check(w, everything_landed(x), "two minutes after the last purchase something has not landed");
 	sim_run_ms(w, 2000); /* whatever should not come would come now */
 	for (unsigned i = 0; i < x->players; i++)
