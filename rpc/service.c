@@ -27,7 +27,7 @@ const char *service_path(const struct service *s, const char *relative, char out
 {
 	int n;
 
-	if (*relative == '/')
+	if (*relative == '/' || !strcmp(s->root, "."))
 		n = snprintf(out, ENV_PATH_MAX, "%s", relative);
 	else
 		n = snprintf(out, ENV_PATH_MAX, "%s/%s", s->root, relative);
