@@ -173,11 +173,23 @@ int child_start(struct child *c)
 	return 0;
 }
 
+static void on_stuck(struct timer *t, uint64_t now_ms)
+{
+	struct child *c = (struct child *)((char *)t - offsetof(struct child, timer));
+
+	(void)now_ms;
+	c->ops->on_line(c, "did not end in time: it is killed");
+	child_kill(c);
+}
+
 void child_stop(struct child *c)
 {
-	if (c->pid)
-		kill(c->pid, SIGTERM);
 	child_leaves(c);
+	if (!c->pid)
+		return;
+	kill(c->pid, SIGTERM);
+	c->timer.fire = on_stuck;
+	loop_timer(c->loop, &c->timer, c->stop_ms);
 }
 
 void child_leaves(struct child *c)
@@ -185,6 +197,12 @@ void child_leaves(struct child *c)
 	c->wanted = false;
 	loop_timer_stop(c->loop, &c->timer);
 	child_set(c, c->pid ? CHILD_DRAINING : CHILD_STOPPED);
+}
+
+void child_drains(struct child *c)
+{
+	if (c->pid)
+		child_set(c, CHILD_DRAINING);
 }
 
 void child_kill(struct child *c)
@@ -225,6 +243,7 @@ static void drain_pipe(struct child *c)
 void child_exited(struct child *c, int status)
 {
 	c->pid = 0;
+	loop_timer_stop(c->loop, &c->timer);
 	drain_pipe(c);
 	if (!c->wanted) {
 		child_set(c, CHILD_STOPPED);

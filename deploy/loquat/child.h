@@ -28,6 +28,7 @@ struct child {
 	struct event_base *base;
 	const struct child_ops *ops;
 	void *owner;
+	uint32_t stop_ms; /* it may take so long to end when told to; then it is killed */
 	/* to be read by anybody */
 	enum child_state state;
 	pid_t pid; /* 0: none */
@@ -47,7 +48,8 @@ struct child {
 const char *child_state_word(enum child_state s);
 int child_start(struct child *c);                 /* also from stopped or failed; negative: it could not be forked */
 void child_stop(struct child *c);                 /* SIGTERM; stays down */
-void child_leaves(struct child *c);               /* it was told by other means to end, and stays down */
+void child_leaves(struct child *c);               /* it will be told to end, and stays down */
+void child_drains(struct child *c);               /* somebody else told it to end: it is started again */
 void child_kill(struct child *c);                 /* SIGKILL */
 void child_is_ready(struct child *c, bool ready); /* what its /readyz says */
 void child_exited(struct child *c, int status);   /* from waitpid */

@@ -128,6 +128,8 @@ void database_describe(struct cluster *c, struct child *child)
 		"--innodb-log-file-size=128M",
 		"--innodb-flush-log-at-trx-commit=1",
 		"--max-connections=500",
+		"--open-files-limit=4096",
+		"--table-open-cache=1000",
 		"--max-allowed-packet=64M",
 	};
 	size_t n = sizeof fixed / sizeof *fixed;

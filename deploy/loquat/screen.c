@@ -10,6 +10,8 @@
  * What a person sees of `loquat up`: the first screen, then every line of every process with its name. Until the
  * first screen is out the lines are held back, so that the table stays in one piece.
  */
+#define HELD_BYTES_MAX (1 << 20)
+
 static const char *paint(const struct supervisor *up, const char *code)
 {
 	return up->colour ? code : "";
@@ -25,8 +27,9 @@ static const char *colour_of(const struct supervisor *up, size_t n)
 
 static void put(struct supervisor *up, const struct buf *b)
 {
-	if (!up->shown && (up->phase == PHASE_STARTING || up->status)) { /* var/log has them in any case */
-		buf_add(&up->held, b->data, b->len);
+	if (!up->shown && (up->phase == PHASE_STARTING || up->status)) {
+		if (up->held.len < HELD_BYTES_MAX) /* var/log has them all */
+			buf_add(&up->held, b->data, b->len);
 		return;
 	}
 	fwrite(b->data, 1, b->len, stdout);
@@ -142,6 +145,8 @@ static void show_waiting_rows(struct supervisor *up)
 
 void screen_first(struct supervisor *up)
 {
+	/* who listens everywhere is open to this machine's browser too */
+	const char *host = strcmp(up->c->http_host, "0.0.0.0") ? up->c->http_host : "127.0.0.1";
 	const char *bold = paint(up, "\033[1m"), *plain = paint(up, "\033[0m");
 
 	printf("\n %sLoquat %s%s · cluster \"%s\" · data in %s\n\n", bold, LOQUAT_VERSION, plain,
@@ -150,9 +155,8 @@ void screen_first(struct supervisor *up)
 	for (size_t i = 0; i < up->instances; i++)
 		show_instance(up, &up->instance[i]);
 	show_waiting_rows(up);
-	printf("\n %sPlay%s       http://%s:%u/demo/   (open it twice)\n", bold, plain, up->c->http_host,
-	       up->http_port);
-	printf(" %sDashboard%s  http://%s:%u/\n", bold, plain, up->c->http_host, up->http_port);
+	printf("\n %sPlay%s       http://%s:%u/demo/   (open it twice)\n", bold, plain, host, up->http_port);
+	printf(" %sDashboard%s  http://%s:%u/\n", bold, plain, host, up->http_port);
 	printf(" %sNext%s       build/bin/loquat status · build/bin/loquat stats · build/bin/loquat bots --players 100 --rate 2 "
 	       "--seconds 10\n"
 	       "            edit scene/lua/*.lua, then build/bin/loquat reload scene · Ctrl-C stops everything\n\n",

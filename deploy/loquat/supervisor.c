@@ -12,6 +12,8 @@
 #define LOOK_SOON_MS    100  /* until it is ready */
 #define LOOK_LATER_MS   1000 /* afterwards */
 #define LOOK_TIMEOUT_MS 2000
+#define SPARE_MS        5000 /* to end, beyond what an instance may wait for what is under way */
+#define PATIENCE_MS     10000
 #define TOLD_MS         300 /* how long the others get to read that an instance leaves */
 
 /* ---- the route table ------------------------------------------------------------------------------------- */
@@ -89,7 +91,7 @@ static void on_looked(void *arg, const struct env_http_answer *a)
 	else if (a->err < 0 && i->child.ready_ms)
 		snprintf(i->why, sizeof i->why, "/readyz does not answer: %s", err_word(a->err));
 	if (a->err == 0 && !strcmp(i->why, "draining"))
-		child_leaves(&i->child);
+		child_drains(&i->child);
 	else if (a->err == 0 || !i->child.ready_ms) /* one that is merely slow stays what it was */
 		child_is_ready(&i->child, a->err == 0 && a->status == 200);
 	look_again(i);
@@ -122,17 +124,36 @@ static void on_look(struct timer *t, uint64_t now_ms)
 
 /* ---- an instance's changes ------------------------------------------------------------------------------------ */
 
-static void settle(struct supervisor *up)
+/* What a start still waits for; NULL: nothing. */
+static const struct child *awaited(const struct supervisor *up)
 {
-	if (up->phase != PHASE_STARTING)
-		return;
 	for (size_t i = 0; i < up->instances; i++) {
-		struct child *c = &up->instance[i].child;
+		const struct child *c = &up->instance[i].child;
 
 		if (up->instance[i].here && c->wanted && c->state != CHILD_READY)
-			return;
+			return c;
 	}
-	if (up->c->private_database && !up->db_ready)
+	return up->c->private_database && !up->db_ready ? &up->db_child : NULL;
+}
+
+static void on_patience(struct timer *t, uint64_t now_ms)
+{
+	struct supervisor *up = (struct supervisor *)((char *)t - offsetof(struct supervisor, patience));
+	const struct child *c = awaited(up);
+
+	if (up->phase != PHASE_STARTING || !c)
+		return;
+	const char *why = c == &up->db_child ? "" : ((const struct instance *)c->owner)->why;
+
+	screen_say(up, "after %llu s still waiting for %s (%s%s%s): build/bin/loquat logs %s",
+		   (unsigned long long)(now_ms - up->started_ms) / 1000, c->id, child_state_word(c->state),
+		   *why ? ": " : "", why, c->id);
+	loop_timer(up->loop, t, PATIENCE_MS);
+}
+
+static void settle(struct supervisor *up)
+{
+	if (up->phase != PHASE_STARTING || awaited(up))
 		return;
 	up->phase = PHASE_READY;
 	screen_first(up);
@@ -209,9 +230,11 @@ static bool ports_free(struct instance *i, char *why, size_t size)
 
 int instance_start(struct instance *i, char *why, size_t size)
 {
-	if (i->child.pid || i->child.state == CHILD_BACKOFF) {
-		snprintf(why, size, "%s runs already (%s)", i->row->id, child_state_word(i->child.state));
-		return ERR_EXISTS;
+	if (i->child.wanted && (i->child.pid || i->child.state == CHILD_BACKOFF))
+		return 0;
+	if (i->child.pid) {
+		snprintf(why, size, "%s is still ending (%s)", i->row->id, child_state_word(i->child.state));
+		return ERR_BUSY;
 	}
 	if (!i->here) {
 		snprintf(why, size, "%s belongs to another host (%s)", i->row->id, i->row->host);
@@ -414,6 +437,7 @@ static void describe(struct supervisor *up, struct instance *i, const char *prog
 	c->loop = up->loop;
 	c->base = up->loop->ev->base;
 	c->ops = &instance_ops;
+	c->stop_ms = (uint32_t)config_int(up->c->config, "rpc.drain_s", 5) * 1000 + SPARE_MS;
 	c->owner = i;
 	c->state = CHILD_STOPPED;
 	i->look.fire = on_look;
@@ -427,6 +451,7 @@ static void describe_database(struct supervisor *up)
 	c->loop = up->loop;
 	c->base = up->loop->ev->base;
 	c->ops = &database_ops;
+	c->stop_ms = 60000; /* it writes its pages back */
 	c->owner = up;
 	c->state = CHILD_STOPPED;
 	if (up->c->private_database)
@@ -440,6 +465,8 @@ void supervisor_start(struct supervisor *up)
 	env_signal(up->loop->ev, SIGINT, on_end, up);
 	env_signal(up->loop->ev, SIGHUP, on_end, up);
 	up->started_ms = up->loop->now_ms;
+	up->patience.fire = on_patience;
+	loop_timer(up->loop, &up->patience, PATIENCE_MS);
 	routes_version(up);
 	for (size_t i = 0; i < up->instances; i++)
 		describe(up, &up->instance[i], up->c->programs);

@@ -56,7 +56,7 @@ struct supervisor {
 	int stage, status;
 	bool asked, interrupted;
 	uint64_t stage_until_ms, interrupted_ms;
-	struct timer step;
+	struct timer step, patience;
 	/* screen */
 	bool colour, shown;
 	int width;
@@ -78,8 +78,9 @@ void supervisor_fail(struct supervisor *up, const char *fmt, ...) __attribute__(
 /* The rows of the route table as it is now; out->row has room for up->instances. */
 void supervisor_routes(const struct supervisor *up, struct route_table *out);
 struct instance *supervisor_find(struct supervisor *up, const char *id);
-int instance_start(struct instance *i, char *why, size_t size); /* ERR_EXISTS: it runs; ERR_DENIED: a port is taken */
-int instance_stop(struct instance *i);                          /* ERR_NOT_FOUND: it does not run */
+int instance_start(struct instance *i, char *why,
+		   size_t size);       /* it runs: 0; ERR_BUSY: it still ends; ERR_DENIED: a port is taken */
+int instance_stop(struct instance *i); /* ERR_NOT_FOUND: it does not run */
 int instance_drain(struct instance *i);
 
 /* stop.c: the ordered end */

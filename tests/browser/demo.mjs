@@ -65,11 +65,12 @@ try {
     await ann.wait(`${at("gold")}.textContent === '990' && ${at("bag")}.textContent.includes('potion × 1')`);
   });
   await test("a quest is accepted, done and rewarded", async () => {
-    const press = (word) => ann.run(`[...document.querySelectorAll('.quest')].find(q => q.innerText.includes('gatekeeper')).querySelector('button').click()`)
-      .then(() => ann.wait(`[...document.querySelectorAll('.quest')].find(q => q.innerText.includes('gatekeeper')).innerText.includes('${word}')`));
-    await press("Greet");
-    await press("Hand in");
-    await press("✓");
+    const row = "[...document.querySelectorAll('.quest')].find((q) => q.innerText.includes('gatekeeper'))";
+    for (const word of ["Accept", "Greet", "Hand in"]) {
+      await ann.wait(`${row}?.querySelector('button')?.textContent === '${word}'`);
+      await ann.run(`${row}.querySelector('button').click()`);
+    }
+    await ann.wait(`${row}.innerText.includes('✓')`);
     await ann.wait(`${at("gold")}.textContent === '995'`);
   });
   await test("another scene is another world", async () => {

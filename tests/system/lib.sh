@@ -100,7 +100,7 @@ write_config() {
 }
 
 loquat() { build/bin/loquat "$@" --config "$config"; }
-says_ready() { grep -q '^loquat: ready' "$work/up.log"; }
+says_ready() { grep -q '^loquat: ready' "$work/up.log" 2>/dev/null; }
 up() {         # the cluster of $config, until it is ready; sets up_pid
 	build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
 	up_pid=$!
