@@ -85,7 +85,7 @@ $(GEN)/nanopb/%.pb.c $(GEN)/nanopb/%.pb.h: %.proto | build/.deps
 build/loquat.desc: $(PROTOS) | build/.deps
 	@$(if $(PROTOS),protoc -I. -I/usr/include --include_imports --include_source_info -o $@ $(PROTOS),: > $@)
 build/tests.desc: $(SAMPLES) $(PROTOS) | build/.deps
-	@protoc -I. -I/usr/include --include_imports -o $@ $(SAMPLES)
+	@protoc -I. -I/usr/include --include_imports -o $@ $(SAMPLES) $(PROTOS)
 compile_commands.json: Makefile $(sort $(dir $(SOURCES)))
 	@{ sep='['; for f in $(SOURCES); do printf '%s{"directory": "%s", "file": "%s", "command": "%s"}' "$$sep" \
 	'$(CURDIR)' "$$f" "cc $(CPPFLAGS) $(CFLAGS) $(WARN) -c $$f"; sep=",\n"; done; \

@@ -5,6 +5,7 @@
 #include "common/lua_json.h"
 #include "common/lua_pb.h"
 #include "rpc/app_private.h"
+#include "rpc/http.h"
 
 /*
  * The end of a task: its answer is encoded while its values are there, then its record is handed to the SQL log and its
@@ -28,7 +29,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->kind = kind;
 	j->method = NULL;
 	j->session = NULL;
-	j->handle = j->trace = j->waiting_task = 0;
+	j->handle = j->trace = 0;
 	j->json = j->relaxed = j->sync = j->committed = j->recording = false;
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
@@ -130,7 +131,7 @@ static void answer_ok(struct app_job *j)
 
 	env_failpoint(j->app->worker->loop->env, "app.before_answer");
 	if (j->kind == APP_HTTP) {
-		j->http.on_answer(j->http.arg, (int)j->waiting_err, j->out.data, j->out.len);
+		j->http.on_answer(j->http.arg, j->http_status, j->out.data, j->out.len);
 	} else if (j->handle) {
 		send_attrs(j, attrs);
 		rpc_answer_ok(j->app->worker, j->handle, span_of(j->out.data, j->out.len), attrs, j->attrs);
@@ -142,9 +143,11 @@ static void answer_err(struct app_job *j, int err, const char *message)
 {
 	enum effect effect = err_public(err) == ERR_UNKNOWN ? EFFECT_UNKNOWN : j->committed ? EFFECT_DONE : EFFECT_NONE;
 
-	if (j->kind == APP_HTTP)
-		j->http.on_answer(j->http.arg, err_http(err), message, strlen(message));
-	else if (j->handle)
+	if (j->kind == APP_HTTP) {
+		buf_clear(&j->out);
+		http_error_body(&j->out, err, effect, span_of(message, strlen(message)));
+		j->http.on_answer(j->http.arg, err_http(err_public(err)), j->out.data, j->out.len);
+	} else if (j->handle)
 		rpc_answer_err(j->app->worker, j->handle, err, effect, message);
 	app_job_free(j);
 }
@@ -249,9 +252,17 @@ static void http_result(struct app_job *j, const struct luaresult *r)
 {
 	size_t n = 0;
 	const char *body = r->n > 1 ? lua_tolstring(r->L, r->first + 1, &n) : "";
+	lua_Integer status = r->n > 0 ? lua_tointeger(r->L, r->first) : 0;
 
-	j->waiting_err = (int)lua_tointeger(r->L, r->first); /* the status, kept until it is sent */
-	if (j->waiting_err >= 400)
+	if (status < 200 || status > 599) {
+		log_error(j->app->worker->service->log, "lua.http", "path=%s why=%s", j->http_path,
+			  "the hook's first value is no HTTP status");
+		app_job_discard(j);
+		answer_err(j, ERR_FAILED, "the service's answer is wrong");
+		return;
+	}
+	j->http_status = (int)status; /* kept until it is sent */
+	if (status >= 400)
 		app_job_discard(j);
 	buf_add(&j->out, body ? body : "", n);
 	finish(j);

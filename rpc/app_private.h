@@ -43,13 +43,13 @@ struct app_job {
 	/* the end */
 	struct buf out;
 	struct sqllog_waiter waiter;
-	uint64_t waiting_task; /* db.commit in the middle: the task to wake */
-	int waiting_err;
+	int waiting_err; /* of a db.commit in the middle */
 	/* APP_HOOK, APP_TASK, APP_HTTP */
 	const char *hook;
 	int function; /* registry reference of a table {function, arguments…} */
 	bool flag;
 	struct app_http http;
+	int http_status;
 	char http_method[8], http_path[256], http_signature[160];
 };
 

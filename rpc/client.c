@@ -3,45 +3,46 @@
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/peer.h"
+#include "rpc/server.h"
 
 /* ---- the table of calls that have not ended ------------------------------------------------------------ */
 
-/* An id is generation << 20 | slot, never 0, so a late answer to an ended call finds a newer generation. */
-#define SLOT_BITS 20
+/*
+ * An id is generation << 24 | slot, never 0, so a late answer to an ended call finds a newer generation. More than CALLS_MAX
+ * calls are refused; the slots above are for the refused ones, which live until they have been told so.
+ */
+#define SLOT_BITS 24
 #define SLOTS_MAX (1u << SLOT_BITS)
+#define CALLS_MAX (1u << 20)
+/* What a frame holds, without the envelope's numbers and the names of method and service. */
+#define CALL_BYTES_MAX (FRAME_PAYLOAD_MAX - 1024)
+
+void list_init(struct pending_list *l)
+{
+	l->first = NULL;
+	l->last = &l->first;
+}
+
+static void list_append(struct pending_list *l, struct pending *p)
+{
+	assert(!p->list);
+	p->list = l;
+	p->next = NULL;
+	p->prev = l->last;
+	*l->last = p;
+	l->last = &p->next;
+}
 
 static void list_remove(struct pending *p)
 {
-	if (p->peer && p->peer->waiting_last == &p->next)
-		p->peer->waiting_last = p->prev;
+	if (!p->list)
+		return;
 	if (p->next)
 		p->next->prev = p->prev;
+	else
+		p->list->last = p->prev;
 	*p->prev = p->next;
-	p->next = NULL;
-	p->prev = NULL;
-}
-
-static void list_push(struct pending **head, struct pending *p)
-{
-	p->next = *head;
-	if (p->next)
-		p->next->prev = &p->next;
-	p->prev = head;
-	*head = p;
-}
-
-static void waiting_append(struct peer *peer, struct pending *p)
-{
-	p->next = NULL;
-	p->prev = peer->waiting_last;
-	*peer->waiting_last = p;
-	peer->waiting_last = &p->next;
-	p->sent = false;
-}
-
-static void waiting_remove(struct pending *p)
-{
-	list_remove(p);
+	p->list = NULL;
 }
 
 static struct pending *pending_new(struct rpc_client *c)
@@ -51,8 +52,7 @@ static struct pending *pending_new(struct rpc_client *c)
 	if (p) {
 		c->free_list = p->next;
 	} else {
-		if (c->slots == SLOTS_MAX)
-			return NULL;
+		assert(c->slots < SLOTS_MAX);
 		if ((c->slots & (c->slots - 1)) == 0) {
 			c->slot = realloc(c->slot, sizeof *c->slot * (c->slots ? c->slots * 2 : 1));
 			assert(c->slot);
@@ -60,13 +60,12 @@ static struct pending *pending_new(struct rpc_client *c)
 		p = calloc(1, sizeof *p);
 		assert(p);
 		p->slot = c->slots;
+		p->worker = c->worker;
 		c->slot[c->slots++] = p;
 	}
-	p->generation++;
+	p->generation = p->generation == UINT32_MAX ? 1 : p->generation + 1;
 	p->id = (uint64_t)p->generation << SLOT_BITS | p->slot;
-	p->worker = c->worker;
-	p->next = NULL;
-	p->prev = NULL;
+	c->calls++;
 	return p;
 }
 
@@ -74,26 +73,49 @@ static struct pending *pending_find(struct rpc_client *c, uint64_t id)
 {
 	uint32_t slot = (uint32_t)(id & (SLOTS_MAX - 1));
 
-	if (slot >= c->slots || c->slot[slot]->id != id)
+	if (!id || slot >= c->slots || c->slot[slot]->id != id)
 		return NULL;
 	return c->slot[slot];
+}
+
+static void pending_leave(struct pending *p)
+{
+	if (!p->peer)
+		return;
+	p->peer->pendings--;
+	p->peer->kept_bytes -= p->kept;
+	p->peer = NULL;
+}
+
+static void pending_join(struct pending *p, struct peer *peer)
+{
+	p->peer = peer;
+	peer->pendings++;
+	peer->kept_bytes += p->kept;
+}
+
+static void pending_drop_bytes(struct pending *p)
+{
+	if (p->peer)
+		p->peer->kept_bytes -= p->kept;
+	p->kept = 0;
+	free(p->bytes);
+	p->bytes = NULL;
 }
 
 /* Takes the call out of the table; its callback, if any, is the caller's to make afterwards. */
 static void pending_end(struct rpc_client *c, struct pending *p)
 {
 	loop_timer_stop(c->worker->loop, &p->deadline);
-	if (p->prev)
-		list_remove(p);
-	if (p->peer) {
-		p->peer->pendings--;
-		p->peer = NULL;
-	}
-	free(p->bytes);
-	p->bytes = NULL;
+	if (p->list == &c->ended)
+		c->ended_n--;
+	list_remove(p);
+	pending_drop_bytes(p);
+	pending_leave(p);
 	p->id = 0;
 	p->next = c->free_list;
 	c->free_list = p;
+	c->calls--;
 	metric_add(c->in_flight, (uint64_t)-1);
 }
 
@@ -114,23 +136,51 @@ static void pending_error(struct rpc_client *c, struct pending *p, int err, enum
 	pending_answer(c, p, &a);
 }
 
-/* Ends a call whose caller is still inside rpc_call: told at the end of the turn. */
+/*
+ * Ends a call whose caller may still be inside rpc_call: told at the end of the turn. It has left its peer, which may be
+ * freed before.
+ */
 static void pending_error_later(struct rpc_client *c, struct pending *p, int err, enum effect effect,
 				const char *message)
 {
+	list_remove(p);
+	pending_leave(p);
 	p->err = err;
 	p->effect = effect;
 	p->message = message;
-	list_push(&c->ended, p);
-	loop_defer(c->worker->loop, &c->tell);
+	list_append(&c->ended, p);
+	c->ended_n++;
+	if (!c->telling)
+		loop_defer(c->worker->loop, &c->tell);
 }
 
-static void client_tell(struct loop_deferred *d)
+/* Who calls again at once, and is refused again, is told in the next turn: others must run in between. */
+static void client_tell(struct rpc_client *c)
 {
-	struct rpc_client *c = (struct rpc_client *)((char *)d - offsetof(struct rpc_client, tell));
+	c->telling = true;
+	for (unsigned n = c->ended_n; n && c->ended.first; n--) {
+		struct pending *p = c->ended.first;
 
-	while (c->ended)
-		pending_error(c, c->ended, c->ended->err, c->ended->effect, c->ended->message);
+		pending_error(c, p, p->err, p->effect, p->message);
+	}
+	c->telling = false;
+	if (!c->ended.first || c->again_posted)
+		return;
+	c->again_posted = true;
+	loop_post(c->worker->loop, &c->again);
+}
+
+static void on_tell(struct loop_deferred *d)
+{
+	client_tell((struct rpc_client *)((char *)d - offsetof(struct rpc_client, tell)));
+}
+
+static void on_again(struct inbox_msg *m)
+{
+	struct rpc_client *c = (struct rpc_client *)((char *)m - offsetof(struct rpc_client, again));
+
+	c->again_posted = false;
+	client_tell(c);
 }
 
 /* ---- sending ---------------------------------------------------------------------------------------------- */
@@ -140,9 +190,14 @@ static bool is_repeatable(const struct pending *p)
 	return p->method->kind != MSG_PLAIN;
 }
 
+static size_t call_bytes(const struct rpc_call *call)
+{
+	return call->to.key.n + call->uid.n + call->once.n + call->body.n;
+}
+
 static void pending_keep_bytes(struct pending *p, const struct rpc_call *call)
 {
-	size_t n = call->to.key.n + call->uid.n + call->once.n + call->body.n;
+	size_t n = call_bytes(call);
 	char *at = p->bytes = malloc(n + 1);
 
 	assert(at);
@@ -153,6 +208,8 @@ static void pending_keep_bytes(struct pending *p, const struct rpc_call *call)
 			memcpy(at, part[i].p, part[i].n);
 		at += part[i].n;
 	}
+	p->kept = n + sizeof *p;
+	p->peer->kept_bytes += p->kept;
 	p->key_n = (uint32_t)call->to.key.n;
 	p->uid_n = (uint32_t)call->uid.n;
 	p->once_n = (uint32_t)call->once.n;
@@ -213,31 +270,74 @@ static uint32_t time_left_ms(const struct pending *p)
 	return p->due_ms > now ? (uint32_t)(p->due_ms - now) : 1;
 }
 
-static void pending_send(struct peer *peer, struct pending *p)
+/* A notification has ended when it is sent. */
+static void pending_sent(struct peer *peer, struct pending *p)
 {
-	struct rpc_client *c = peer->worker->client;
-	struct rpc_call call = pending_call(p);
-	int err = peer_request(peer, &call, p->id, time_left_ms(p), p->attempt++);
+	struct rpc_client *c = p->worker->client;
 
-	waiting_remove(p);
-	if (err < 0) {
-		pending_error_later(c, p, err, EFFECT_NONE, "the connection's queue is full");
+	if (!p->on_answer) {
+		pending_end(c, p);
 		return;
 	}
 	if (p->ever_sent)
 		metric_add(c->retries, 1);
-	list_push(&peer->sent, p);
+	list_remove(p);
+	list_append(&peer->sent, p);
 	p->sent = p->ever_sent = true;
-	if (!is_repeatable(p)) {
-		free(p->bytes);
-		p->bytes = NULL;
-	}
+	if (!is_repeatable(p))
+		pending_drop_bytes(p);
+}
+
+static void pending_refuse(struct pending *p, const char *message)
+{
+	struct rpc_client *c = p->worker->client;
+
+	if (!p->ever_sent)
+		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, message);
+	else if (p->method->kind == MSG_ONCE)
+		pending_error_later(c, p, ERR_UNKNOWN, EFFECT_UNKNOWN, message);
+	else
+		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, message); /* it only reads */
+}
+
+static void pending_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
+{
+	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->attempt++) < 0)
+		pending_refuse(p, "the connection's queue is full");
+	else
+		pending_sent(peer, p);
+}
+
+/* A worker that handles a request of the instance: the instance waits for it and must not wait for ever. */
+static bool is_asked_by(const struct worker *w, const char *instance)
+{
+	for (const struct link *l = w->server ? w->server->links : NULL; l; l = l->next)
+		if (l->in_flight && !strcmp(l->instance, instance))
+			return true;
+	return false;
+}
+
+/*
+ * Calls by key to an instance that is going wait: for its next start, or until the route table gives the key to another.
+ * What it needs itself to come to its end still goes there, as does what was meant for this very instance.
+ */
+static bool is_held(const struct peer *peer, const struct pending *p)
+{
+	const struct worker *w = peer->worker;
+
+	return peer->draining && p->by_key && strcmp(peer->instance, w->service->id) != 0 &&
+	       !is_asked_by(w, peer->instance);
 }
 
 void client_ready(struct peer *peer)
 {
-	while (peer->waiting)
-		pending_send(peer, peer->waiting);
+	for (struct pending *p = peer->waiting.first, *next; p; p = next) {
+		struct rpc_call call = pending_call(p);
+
+		next = p->next;
+		if (!is_held(peer, p))
+			pending_send(peer, p, &call);
+	}
 }
 
 /* What a broken link means for a call: sent again where that is safe, else its outcome is not known. */
@@ -246,14 +346,24 @@ void client_lost(struct peer *peer)
 	struct rpc_client *c = peer->worker->client;
 	struct pending *p;
 
-	while ((p = peer->sent)) {
-		list_remove(p);
-		if (is_repeatable(p))
-			waiting_append(peer, p);
-		else
+	while ((p = peer->sent.first)) {
+		p->sent = false;
+		if (is_repeatable(p)) {
+			list_remove(p);
+			list_append(&peer->waiting, p);
+		} else {
 			pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_UNKNOWN,
 					    "the connection broke before the answer came");
+		}
 	}
+}
+
+/* Numbers as they came from outside become ours: an error stays one, what is not known of the effect is unknown. */
+static int error_of(const struct frame_response *r)
+{
+	if (!r->error)
+		return 0;
+	return r->error <= -ERR_UNKNOWN ? -(int)r->error : ERR_FAILED;
 }
 
 void client_response(struct peer *peer, const struct frame_response *r)
@@ -263,18 +373,15 @@ void client_response(struct peer *peer, const struct frame_response *r)
 
 	if (!p || p->peer != peer || !p->sent)
 		return; /* it ended before: deadline or cancel */
-	/* a server that is going did not execute it: the call goes elsewhere, or waits for the next one */
 	struct rpc_answer a = {
-		.err = -(int)r->error,
-		.effect = (enum effect)r->effect,
+		.err = error_of(r),
+		.effect = r->effect <= EFFECT_UNKNOWN ? (enum effect)r->effect : EFFECT_UNKNOWN,
 		.message = r->message,
 		.body = r->body,
 		.attrs = r->attrs,
 		.raw = r,
 	};
 
-	if (a.err < 0)
-		a.err = err_public(a.err);
 	pending_answer(c, p, &a);
 }
 
@@ -284,13 +391,11 @@ static void pending_on_deadline(struct timer *t, uint64_t now_ms)
 	struct rpc_client *c = p->worker->client;
 
 	(void)now_ms;
-	if (p->sent && p->peer && p->peer->state == PEER_READY) {
-		struct frame_request r = { .id = p->id };
-		char out[64];
-
-		stream_write(&p->peer->stream, out, frame_put_request(out, &r, FRAME_CANCEL));
-	}
-	if (!p->ever_sent)
+	if (p->sent && p->peer)
+		peer_cancel(p->peer, p->id);
+	if (p->list == &c->ended)
+		pending_error(c, p, p->err, p->effect, p->message);
+	else if (!p->ever_sent)
 		pending_error(c, p, ERR_UNAVAILABLE, EFFECT_NONE, "the service could not be reached in time");
 	else if (p->method->kind == MSG_ONCE)
 		pending_error(c, p, ERR_UNKNOWN, EFFECT_UNKNOWN, "no answer in time: ask again with the same key");
@@ -334,9 +439,6 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	struct pending *p = pending_new(c);
 	uint32_t timeout = call->timeout_ms ? call->timeout_ms : c->timeout_ms;
 
-	if (!p)
-		return NULL;
-	p->peer = peer;
 	p->method = call->method;
 	p->due_ms = c->worker->loop->now_ms + timeout;
 	p->sent = p->ever_sent = false;
@@ -348,24 +450,34 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	p->on_answer = call->on_answer;
 	p->arg = call->arg;
 	if (peer)
-		peer->pendings++;
+		pending_join(p, peer);
 	metric_add(c->in_flight, 1);
 	p->deadline.fire = pending_on_deadline;
 	loop_timer(c->worker->loop, &p->deadline, timeout);
 	return p;
 }
 
-/* The way of nearly every call: the link is up, the method known, nothing has to be kept. */
-static void send_at_once(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
+/* The call's bytes have to be kept while it waits, or while it may have to be repeated. */
+static bool has_room(const struct peer *peer, const struct rpc_call *call)
 {
-	int err = peer_request(p->peer, call, p->id, time_left_ms(p), p->attempt++);
+	return peer->kept_bytes + call_bytes(call) <= PEER_KEPT_MAX;
+}
 
-	if (err < 0) {
-		pending_error_later(c, p, err, EFFECT_NONE, "the connection's queue is full");
+static void pending_go(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
+{
+	struct peer *peer = p->peer;
+	bool up = peer_is_up(peer) && !is_held(peer, p);
+
+	if ((!up || is_repeatable(p)) && !has_room(peer, call)) {
+		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many bytes wait for the connection");
 		return;
 	}
-	p->sent = p->ever_sent = true;
-	list_push(&p->peer->sent, p);
+	if (!up || (is_repeatable(p) && p->on_answer))
+		pending_keep_bytes(p, call);
+	if (up)
+		pending_send(peer, p, call);
+	else
+		list_append(&peer->waiting, p);
 }
 
 /* A once-call without a business key gets one of this client: instance, epoch and sequence. */
@@ -381,6 +493,13 @@ static void once_key(struct rpc_client *c, struct rpc_call *call, char *out, siz
 	call->once = span_of(out, (size_t)n);
 }
 
+/* Nobody waits for it and it can leave now: it needs no entry. A full queue drops it: it would be told to nobody. */
+static bool is_plain_push(const struct peer *peer, const struct rpc_call *call)
+{
+	return !call->on_answer && peer && peer_is_up(peer) && !(peer->draining && !call->to.instance) &&
+	       call_bytes(call) <= CALL_BYTES_MAX;
+}
+
 uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 {
 	struct rpc_client *c = w->client;
@@ -393,29 +512,22 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 	once_key(c, &call, once, sizeof once);
 	struct peer *peer = client_choose(c, &call);
 
-	if (!call.on_answer && peer && peer->state == PEER_READY && !peer->waiting) {
+	if (is_plain_push(peer, &call)) {
 		peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0);
-		return 0; /* nobody waits for it: it leaves no entry */
+		return 0;
 	}
 	struct pending *p = pending_start(c, peer, &call);
-
-	if (!p)
-		return 0; /* a million calls are under way: the process is beyond help, and so is this call */
 	uint64_t id = p->id;
 
-	if (!peer) {
+	if (call_bytes(&call) > CALL_BYTES_MAX)
+		pending_error_later(c, p, ERR_BAD_REQUEST, EFFECT_NONE, "the request is too large");
+	else if (!peer)
 		pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_NONE,
 				    "no instance of the service is in the route table");
-	} else if (peer->pendings > PEER_PENDING_MAX) {
+	else if (peer->pendings > PEER_PENDING_MAX || c->calls > CALLS_MAX)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many calls are under way there");
-	} else if (peer->state == PEER_READY && !peer->waiting) {
-		if (is_repeatable(p))
-			pending_keep_bytes(p, &call);
-		send_at_once(c, p, &call);
-	} else {
-		pending_keep_bytes(p, &call);
-		waiting_append(peer, p);
-	}
+	else
+		pending_go(c, p, &call);
 	return call.on_answer ? id : 0;
 }
 
@@ -423,13 +535,11 @@ bool rpc_cancel(struct worker *w, uint64_t handle)
 {
 	struct rpc_client *c = w->client;
 	struct pending *p = pending_find(c, handle);
-	struct frame_request r = { .id = handle };
-	char out[64];
 
 	if (!p)
 		return false;
-	if (p->sent && p->peer && p->peer->state == PEER_READY)
-		stream_write(&p->peer->stream, out, frame_put_request(out, &r, FRAME_CANCEL));
+	if (p->sent && p->peer)
+		peer_cancel(p->peer, p->id);
 	pending_end(c, p);
 	return true;
 }
@@ -470,9 +580,7 @@ void rpc_keep(struct worker *w, const char *const *services)
 /* Moves what was never sent, and what may be sent again, to the key's owner of today. */
 static void peer_rehome(struct rpc_client *c, struct peer *peer)
 {
-	struct pending *p = peer->waiting, *next;
-
-	for (; p; p = next) {
+	for (struct pending *p = peer->waiting.first, *next; p; p = next) {
 		next = p->next;
 		if (!p->by_key)
 			continue;
@@ -483,29 +591,30 @@ static void peer_rehome(struct rpc_client *c, struct peer *peer)
 
 		if (!other || other == peer)
 			continue;
-		waiting_remove(p);
-		peer->pendings--;
-		p->peer = other;
-		other->pendings++;
-		waiting_append(other, p);
-		if (other->state == PEER_READY)
+		list_remove(p);
+		pending_leave(p);
+		pending_join(p, other);
+		list_append(&other->waiting, p);
+		if (peer_is_up(other))
 			client_ready(other);
 	}
 }
 
 static void peer_gone(struct rpc_client *c, struct peer *peer)
 {
+	bool was_ready = peer->state == PEER_READY;
+
 	client_lost(peer);
 	peer_rehome(c, peer);
-	while (peer->waiting) {
-		struct pending *p = peer->waiting;
+	while (peer->waiting.first) {
+		struct pending *p = peer->waiting.first;
+		bool unknown = p->ever_sent && p->method->kind == MSG_ONCE;
 
-		waiting_remove(p);
-		peer->pendings--;
-		p->peer = NULL;
-		pending_error_later(c, p, ERR_UNAVAILABLE, p->ever_sent ? EFFECT_UNKNOWN : EFFECT_NONE,
-				    "the instance has left the route table");
+		pending_error_later(c, p, unknown ? ERR_UNKNOWN : ERR_UNAVAILABLE,
+				    unknown ? EFFECT_UNKNOWN : EFFECT_NONE, "the instance has left the route table");
 	}
+	if (was_ready)
+		peer_tell_down(peer);
 	peer_remove(peer);
 }
 
@@ -536,9 +645,11 @@ struct rpc_client *rpc_client_new(struct worker *w)
 
 	assert(c);
 	c->worker = w;
-	c->tell.run = client_tell;
-	c->timeout_ms = (uint32_t)config_int(w->service->config, "rpc.timeout_ms", 5000);
+	c->tell.run = on_tell;
+	c->again.run = on_again;
+	list_init(&c->ended);
 	env_random(w->service->env, &c->trace, sizeof c->trace);
+	c->timeout_ms = (uint32_t)config_int(w->service->config, "rpc.timeout_ms", 5000);
 	c->retries = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_retries_total",
 			    "Requests sent again after a broken connection.", "service", &service);
 	c->in_flight = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_calls_in_flight",
@@ -548,15 +659,14 @@ struct rpc_client *rpc_client_new(struct worker *w)
 
 void rpc_client_stop(struct rpc_client *c)
 {
+	for (uint32_t i = 0; i < c->slots; i++)
+		if (c->slot[i]->id)
+			pending_end(c, c->slot[i]);
 	for (struct peer *p = c->peers, *next; p; p = next) {
 		next = p->next;
-		while (p->waiting || p->sent)
-			pending_end(c, p->waiting ? p->waiting : p->sent);
 		if (p->state != PEER_GONE)
 			peer_remove(p);
 	}
-	while (c->ended)
-		pending_end(c, c->ended);
 }
 
 void rpc_client_free(struct rpc_client *c)

@@ -22,16 +22,21 @@ void http_json(struct env_http_request *r, int status, const struct buf *b)
 	env_http_reply(r, status, "application/json", NULL, b->data, b->len);
 }
 
-/* The one shape of errors, here and for clients. */
+void http_error_body(struct buf *b, int err, enum effect effect, struct span message)
+{
+	int shown = err_public(err);
+
+	buf_addf(b, "{\"code\":%d,\"error\":\"%s\",\"message\":", err_http(shown), err_word(shown));
+	jsontext_quote(b, message.p ? message.p : "", message.n);
+	buf_addf(b, ",\"effect\":\"%s\"}\n", effect_word(effect));
+}
+
 void http_error(struct env_http_request *r, int err, enum effect effect, struct span message)
 {
 	struct buf b = BUF_INIT;
-	int shown = err_public(err);
 
-	buf_addf(&b, "{\"code\":%d,\"error\":\"%s\",\"message\":", err_http(shown), err_word(shown));
-	jsontext_quote(&b, message.p ? message.p : "", message.n);
-	buf_addf(&b, ",\"effect\":\"%s\"}\n", effect_word(effect));
-	http_json(r, err_http(shown), &b);
+	http_error_body(&b, err, effect, message);
+	http_json(r, err_http(err_public(err)), &b);
 	buf_release(&b);
 }
 
@@ -154,26 +159,33 @@ static void post_loglevel(struct http_face *h, struct env_http_request *r)
 
 /* ---- the service's own paths ---------------------------------------------------------------------------------------------- */
 
+/* The worker gets copies: the request itself belongs to the control thread. */
 struct hooked {
 	struct http_face *face;
 	struct env_http_request *request;
 	struct worker *worker;
 	struct app_http q;
-	char *body;
+	char *path, *signature, *body;
 	int status;
-	char *content;
-	size_t n;
+	struct buf content;
 };
+
+static void hooked_free(struct hooked *k)
+{
+	k->face->pending--;
+	buf_release(&k->content);
+	free(k->path);
+	free(k->signature);
+	free(k->body);
+	free(k);
+}
 
 static void hooked_reply(void *arg)
 {
 	struct hooked *k = arg;
 
-	env_http_reply(k->request, k->status, "application/json", NULL, k->content, k->n);
-	k->face->pending--;
-	free(k->content);
-	free(k->body);
-	free(k);
+	http_json(k->request, k->status, &k->content);
+	hooked_free(k);
 }
 
 static void hooked_answer(void *arg, int status, const char *content, size_t n)
@@ -181,38 +193,51 @@ static void hooked_answer(void *arg, int status, const char *content, size_t n)
 	struct hooked *k = arg;
 
 	k->status = status;
-	k->content = malloc(n + 1);
-	assert(k->content);
-	memcpy(k->content, n ? content : "", n);
-	k->n = n;
+	buf_add(&k->content, content, n);
 	loop_call(k->face->service->control, hooked_reply, k);
 }
 
 static void hooked_run(void *arg)
 {
+	static const char text[] = "there is no such page here";
 	struct hooked *k = arg;
 
-	if (k->worker->app && app_has_http(k->worker->app))
+	if (k->worker->app && app_has_http(k->worker->app)) {
 		app_http(k->worker->app, &k->q);
-	else
-		hooked_answer(k, 404, "{\"code\":404,\"error\":\"not_found\"}\n", 33);
+		return;
+	}
+	k->status = err_http(ERR_NOT_FOUND);
+	http_error_body(&k->content, ERR_NOT_FOUND, EFFECT_NONE, span_of(text, sizeof text - 1));
+	loop_call(k->face->service->control, hooked_reply, k);
+}
+
+static char *copy(const void *p, size_t n)
+{
+	char *text = malloc(n + 1);
+
+	assert(text);
+	if (n)
+		memcpy(text, p, n);
+	text[n] = '\0';
+	return text;
 }
 
 static void to_hook(struct http_face *h, struct env_http_request *r)
 {
 	struct hooked *k = calloc(1, sizeof *k);
+	const char *signature = env_http_header(r, "X-Signature"), *path = env_http_path(r);
 	size_t n;
 	const void *body = env_http_body(r, &n);
 
 	assert(k);
 	*k = (struct hooked){ .face = h, .request = r, .worker = h->service->worker[0] };
-	k->body = malloc(n + 1);
-	assert(k->body);
-	memcpy(k->body, n ? body : "", n);
+	k->path = copy(path, strlen(path));
+	k->signature = signature ? copy(signature, strlen(signature)) : NULL;
+	k->body = copy(body, n);
 	k->q = (struct app_http){
 		.method = env_http_method(r),
-		.path = env_http_path(r),
-		.signature = env_http_header(r, "X-Signature"),
+		.path = k->path,
+		.signature = k->signature,
 		.body = k->body,
 		.body_n = n,
 		.on_answer = hooked_answer,
@@ -248,7 +273,10 @@ static void on_request(void *arg, struct env_http_request *r)
 	bool known = false;
 
 	if (!strncmp(path, "/rpc/", 5)) {
-		http_rpc(h, r);
+		if (h->shut)
+			http_refuse(r, ERR_UNAVAILABLE, "this instance stops");
+		else
+			http_rpc(h, r);
 		return;
 	}
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -259,13 +287,17 @@ static void on_request(void *arg, struct env_http_request *r)
 			continue;
 		if (rows[i].admin && !http_has_key(h, r))
 			http_refuse(r, ERR_DENIED, "the cluster key is needed: Authorization: Bearer KEY");
+		else if (rows[i].admin && h->shut)
+			http_refuse(r, ERR_UNAVAILABLE, "this instance stops");
 		else
 			rows[i].fn(h, r);
 		return;
 	}
 	if (known)
 		env_http_reply(r, 405, "text/plain", NULL, "method not allowed\n", 19);
-	else if (h->service->lua_src && h->service->worker)
+	else if (h->shut)
+		http_refuse(r, ERR_UNAVAILABLE, "this instance stops");
+	else if (h->service->lua_src)
 		to_hook(h, r);
 	else
 		http_refuse(r, ERR_NOT_FOUND, "there is no such page here");
@@ -286,6 +318,19 @@ int http_face_start(struct service *s, struct http_face **out)
 	stats_start(h);
 	*out = h;
 	return 0;
+}
+
+bool http_face_quiet(const struct http_face *h)
+{
+	return !h || (!h->pending && !h->reloading);
+}
+
+void http_face_shut(struct http_face *h)
+{
+	if (!h)
+		return;
+	h->shut = true;
+	http_rpc_shut(h);
 }
 
 void http_face_stop(struct http_face *h)

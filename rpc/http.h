@@ -6,7 +6,16 @@
  * Calls by /rpc/SERVICE/REMOTE/METHOD need the cluster key (Authorization: Bearer …), are made from this process to the
  * key's owner and answered as JSON.
  */
+#include <stdbool.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "rpc/frame.h"
 struct service;
 struct http_face;
+/* The one shape of errors, here and for clients: {"code", "error", "message", "effect"}. Any thread. */
+void http_error_body(struct buf *b, int err, enum effect effect, struct span message);
 int http_face_start(struct service *s, struct http_face **out); /* ERR_EXISTS: the port is taken */
-void http_face_stop(struct http_face *h);                       /* NULL is fine */
+bool http_face_quiet(const struct http_face *h);                /* no request waits for a worker; NULL is fine */
+/* The instance stops: calls that wait are answered unavailable, new ones refused; figures can still be read. NULL is fine. */
+void http_face_shut(struct http_face *h);
+void http_face_stop(struct http_face *h); /* NULL is fine */

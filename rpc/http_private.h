@@ -21,8 +21,10 @@ struct http_face {
 	struct env_http *http;
 	struct timer second;
 	struct stats_method *methods;
-	unsigned pending; /* requests that a worker is answering */
+	struct http_call *calls; /* that wait for their answer */
+	unsigned pending;        /* calls, and requests that a worker is answering */
 	unsigned reloading;
+	bool shut;
 };
 
 void http_text(struct env_http_request *r, int status, const char *text);
@@ -32,6 +34,7 @@ void http_refuse(struct env_http_request *r, int err, const char *message);
 bool http_has_key(struct http_face *h, struct env_http_request *r);
 
 void http_rpc(struct http_face *h, struct env_http_request *r);
+void http_rpc_shut(struct http_face *h); /* ends the calls that wait */
 void http_reload(struct http_face *h, struct env_http_request *r);
 
 void stats_start(struct http_face *h);

@@ -10,9 +10,33 @@
 /* ---- /rpc/SERVICE/REMOTE/METHOD -------------------------------------------------------------------------------------- */
 
 struct http_call {
+	struct http_call *next, **prev; /* of the face */
 	struct http_face *face;
 	struct env_http_request *request;
+	uint64_t handle;
 };
+
+static struct http_call *call_new(struct http_face *h, struct env_http_request *r)
+{
+	struct http_call *c = calloc(1, sizeof *c);
+
+	assert(c);
+	*c = (struct http_call){ .face = h, .request = r, .next = h->calls, .prev = &h->calls };
+	if (c->next)
+		c->next->prev = &c->next;
+	h->calls = c;
+	h->pending++;
+	return c;
+}
+
+static void call_free(struct http_call *c)
+{
+	if (c->next)
+		c->next->prev = c->prev;
+	*c->prev = c->next;
+	c->face->pending--;
+	free(c);
+}
 
 static void on_answer(void *arg, const struct rpc_answer *a)
 {
@@ -23,8 +47,20 @@ static void on_answer(void *arg, const struct rpc_answer *a)
 	else
 		env_http_reply(c->request, 200, "application/json", NULL, a->body.n ? a->body.p : "{}",
 			       a->body.n ? a->body.n : 2);
-	c->face->pending--;
-	free(c);
+	call_free(c);
+}
+
+void http_rpc_shut(struct http_face *h)
+{
+	static const char text[] = "this instance stops; the call may have been executed";
+
+	while (h->calls) {
+		struct http_call *c = h->calls;
+
+		rpc_cancel(&h->service->p->control_worker, c->handle);
+		http_error(c->request, ERR_UNAVAILABLE, EFFECT_UNKNOWN, span_of(text, sizeof text - 1));
+		call_free(c);
+	}
 }
 
 static const struct msg_method *method_of(struct http_face *h, const char *path)
@@ -46,74 +82,121 @@ static const struct msg_method *method_of(struct http_face *h, const char *path)
 struct query {
 	json_t *object;
 	const struct msg_type *type;
+	bool bad; /* a name or a value that is no text */
 };
+
+/* What is for the way, not for the method, unless it has a field of this name. */
+static bool is_route(const char *name)
+{
+	return !strcmp(name, "key") || !strcmp(name, "instance");
+}
+
+static json_t *parameter_value(const struct msg_field *f, const char *value)
+{
+	json_t *v = NULL;
+
+	if (f && f->type != MSG_STRING && f->type != MSG_BYTES)
+		v = json_loads(value, JSON_DECODE_ANY, NULL);
+	return v ? v : json_string(value);
+}
+
+/* A repeated field takes its parameter as often as it stands there. */
+static int parameter_put(json_t *object, const struct msg_field *f, const char *name, json_t *v)
+{
+	json_t *list = json_object_get(object, name);
+
+	if (!f || !f->repeated || f->map || json_is_array(v))
+		return json_object_set_new(object, name, v);
+	if (!list && json_object_set_new(object, name, list = json_array()) < 0) {
+		json_decref(v);
+		return -1;
+	}
+	return json_array_append_new(list, v);
+}
 
 static void add_parameter(void *arg, const char *name, const char *value)
 {
 	struct query *q = arg;
 	const struct msg_field *f = msg_field_name(q->type, name, strlen(name));
-	json_t *v = NULL;
 
-	if (!strcmp(name, "key") && !f)
-		return;
-	if (f && f->type != MSG_STRING && f->type != MSG_BYTES)
-		v = json_loads(value, JSON_DECODE_ANY, NULL);
-	json_object_set_new(q->object, name, v ? v : json_string(value));
+	if (f || !is_route(name))
+		q->bad |= parameter_put(q->object, f, name, parameter_value(f, value)) < 0;
 }
 
+/* NULL: it is not UTF-8. */
 static char *body_of_query(struct env_http_request *r, const struct msg_method *m)
 {
-	struct query q = { json_object(), m->in };
-	char *text;
+	struct query q = { json_object(), m->in, false };
+	char *text = NULL;
 
 	env_http_query_each(r, add_parameter, &q);
-	text = json_dumps(q.object, JSON_COMPACT);
+	if (!q.bad)
+		text = json_dumps(q.object, JSON_COMPACT);
 	json_decref(q.object);
 	return text;
 }
 
-/* Routed by ?key=, without it by the request's uid, or name, or the number of its scene. */
-static void key_of(struct env_http_request *r, const char *body, size_t n, char *out, size_t size)
+#define KEY_MAX 255
+
+static int key_text(char out[KEY_MAX + 1], const char *text)
+{
+	return snprintf(out, KEY_MAX + 1, "%s", text) <= KEY_MAX ? 0 : ERR_BAD_REQUEST;
+}
+
+/* Routed by ?key=, without it by the request's uid, or name, or the number of its scene. ERR_BAD_REQUEST: it is too long. */
+static int key_of(struct env_http_request *r, const char *body, size_t n, char out[KEY_MAX + 1])
 {
 	static const char *const names[] = { "uid", "name", "scene", "room" };
 	const char *key = env_http_query(r, "key");
 	json_t *object = key ? NULL : json_loadb(body, n, 0, NULL);
+	int err = 0;
 
 	out[0] = '\0';
 	if (key)
-		snprintf(out, size, "%s", key);
-	for (size_t i = 0; object && !*out && i < sizeof names / sizeof *names; i++) {
+		err = key_text(out, key);
+	for (size_t i = 0; object && !*out && err == 0 && i < sizeof names / sizeof *names; i++) {
 		json_t *v = json_object_get(object, names[i]);
 
 		if (json_is_string(v))
-			snprintf(out, size, "%s", json_string_value(v));
+			err = key_text(out, json_string_value(v));
 		else if (json_is_integer(v))
-			snprintf(out, size, "%lld", (long long)json_integer_value(v));
+			snprintf(out, KEY_MAX + 1, "%lld", (long long)json_integer_value(v));
 	}
 	json_decref(object);
+	return err;
 }
 
 static void start_call(struct http_face *h, struct env_http_request *r, const struct msg_method *m, const char *body,
 		       size_t n)
 {
-	struct http_call *c = malloc(sizeof *c);
-	char key[256];
+	char key[KEY_MAX + 1];
 
-	assert(c);
-	*c = (struct http_call){ h, r };
-	key_of(r, body, n, key, sizeof key);
+	if (key_of(r, body, n, key) < 0) {
+		http_refuse(r, ERR_BAD_REQUEST, "key: at most 255 bytes");
+		return;
+	}
+	struct http_call *c = call_new(h, r);
 	struct rpc_call call = {
 		.method = m,
-		.to = { .worker = -1, .key = span_of(key, strlen(key)) },
+		.to = { .instance = env_http_query(r, "instance"), .worker = -1, .key = span_of(key, strlen(key)) },
 		.json = true,
 		.body = n ? span_of(body, n) : span_of("{}", 2),
 		.on_answer = on_answer,
 		.arg = c,
 	};
 
-	call.to.instance = env_http_query(r, "instance");
-	h->pending++;
-	rpc_call(&h->service->p->control_worker, &call);
+	c->handle = rpc_call(&h->service->p->control_worker, &call);
+}
+
+static void start_get(struct http_face *h, struct env_http_request *r, const struct msg_method *m)
+{
+	char *text = body_of_query(r, m);
+
+	if (text)
+		start_call(h, r, m, text, strlen(text));
+	else
+		http_refuse(r, ERR_BAD_REQUEST, "the query is not UTF-8");
+	free(text);
 }
 
 void http_rpc(struct http_face *h, struct env_http_request *r)
@@ -134,10 +217,7 @@ void http_rpc(struct http_face *h, struct env_http_request *r)
 	} else if (get && m->kind != MSG_READ) {
 		http_text(r, 405, "this method changes something: POST it\n");
 	} else if (get) {
-		char *text = body_of_query(r, m);
-
-		start_call(h, r, m, text, strlen(text));
-		free(text);
+		start_get(h, r, m);
 	} else {
 		start_call(h, r, m, body, n);
 	}
@@ -197,7 +277,11 @@ static void reload_part_done(void *arg)
 	free(p);
 	if (--l->left)
 		return;
-	if (step != STEP_PREPARE || l->step == STEP_PREPARE) {
+	if (l->face->shut && l->err == 0) { /* the workers may be gone: what is prepared goes with them */
+		l->err = ERR_UNAVAILABLE;
+		snprintf(l->error, sizeof l->error, "this instance stops");
+	}
+	if (step != STEP_PREPARE || l->step == STEP_PREPARE || l->face->shut) {
 		reload_answer(l);
 		return;
 	}

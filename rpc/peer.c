@@ -21,6 +21,35 @@ static struct peer *peer_of_timer(struct timer *t)
 
 static void peer_connect(struct peer *p);
 
+bool peer_is_up(const struct peer *p)
+{
+	return p->state == PEER_READY && !p->stream.closing;
+}
+
+/* ---- what the service is told ---------------------------------------------------------------------------- */
+
+/* Another link to the instance: one per remote worker. epoch 0: of any start of it. */
+static bool has_twin(const struct peer *p, uint64_t epoch)
+{
+	for (const struct peer *q = p->worker->client->peers; q; q = q->next)
+		if (q != p && q->state == PEER_READY && (!epoch || q->epoch == epoch) &&
+		    !strcmp(q->instance, p->instance))
+			return true;
+	return false;
+}
+
+static void peer_tell_up(struct peer *p)
+{
+	if (p->worker->on_peer && !has_twin(p, p->epoch))
+		p->worker->on_peer(p->worker, p->instance, p->epoch, true);
+}
+
+void peer_tell_down(struct peer *p)
+{
+	if (p->worker->on_peer && !has_twin(p, 0))
+		p->worker->on_peer(p->worker, p->instance, p->epoch, false);
+}
+
 /* ---- the greeting ------------------------------------------------------------------------------------- */
 
 static void peer_send(struct peer *p, enum frame_type type, const ProtobufCMessage *m)
@@ -106,16 +135,33 @@ static int peer_welcome(struct peer *p, struct span payload)
 	p->epoch = w->epoch;
 	p->draining = w->draining;
 	p->state = PEER_READY;
-	p->backoff_ms = 0;
 	loquat__rpc__welcome__free_unpacked(w, NULL);
 	loop_timer(p->worker->loop, &p->timer, PEER_HEARTBEAT_MS);
-	if (p->worker->on_peer)
-		p->worker->on_peer(p->worker, p->instance, p->epoch, true);
 	client_ready(p);
+	peer_tell_up(p);
 	return 0;
 }
 
 /* ---- the stream ----------------------------------------------------------------------------------------- */
+
+void peer_cancel(struct peer *p, uint64_t id)
+{
+	struct frame_request r = { .id = id };
+	char out[64];
+
+	if (peer_is_up(p))
+		stream_write(&p->stream, out, frame_put_request(out, &r, FRAME_CANCEL));
+}
+
+/* Says so back: then the other side knows that no call by key is still on its way. */
+static int peer_goaway(struct peer *p)
+{
+	if (p->state != PEER_READY)
+		return ERR_CORRUPT;
+	p->draining = true;
+	peer_send(p, FRAME_GOAWAY, NULL);
+	return 0;
+}
 
 static int peer_frame(struct peer *p, enum frame_type type, struct span payload)
 {
@@ -129,7 +175,7 @@ static int peer_frame(struct peer *p, enum frame_type type, struct span payload)
 		return 0;
 	case FRAME_WELCOME: return peer_welcome(p, payload);
 	case FRAME_PONG: return 0;
-	case FRAME_GOAWAY: p->draining = true; return 0;
+	case FRAME_GOAWAY: return peer_goaway(p);
 	default: return ERR_CORRUPT;
 	}
 }
@@ -179,12 +225,9 @@ static void peer_on_close(struct stream *s, int err)
 		peer_remove(p);
 		return;
 	}
-	if (was_ready) {
+	if (was_ready)
 		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
 			 err_word(err));
-		if (p->worker->on_peer)
-			p->worker->on_peer(p->worker, p->instance, p->epoch, false);
-	}
 	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;
 	if (p->backoff_ms > PEER_BACKOFF_MAX_MS)
 		p->backoff_ms = PEER_BACKOFF_MAX_MS;
@@ -194,6 +237,8 @@ static void peer_on_close(struct stream *s, int err)
 	p->state = PEER_BACKOFF;
 	loop_timer(p->worker->loop, &p->timer, p->backoff_ms / 2 + jitter % (p->backoff_ms / 2 + 1));
 	client_lost(p);
+	if (was_ready)
+		peer_tell_down(p);
 }
 
 static const struct stream_ops peer_stream_ops = {
@@ -239,6 +284,8 @@ static void peer_on_timer(struct timer *t, uint64_t now_ms)
 			stream_close(&p->stream, ERR_TIMEOUT);
 			return;
 		}
+		p->backoff_ms =
+			0; /* not before: a request that kills its server must not be repeated at once for ever */
 		if (now_ms - p->heard_ms >= PEER_HEARTBEAT_MS)
 			peer_send(p, FRAME_PING, NULL);
 		loop_timer(p->worker->loop, &p->timer, PEER_HEARTBEAT_MS * 9 / 10);
@@ -270,7 +317,8 @@ static struct peer *peer_new(struct rpc_client *c, const struct route_row *row, 
 	p->port = row->rpc_port;
 	p->remote_worker = remote_worker;
 	p->timer.fire = peer_on_timer;
-	p->waiting_last = &p->waiting;
+	list_init(&p->waiting);
+	list_init(&p->sent);
 	p->number = calloc(schema_methods(c->worker->service->schema), sizeof *p->number);
 	assert(p->number);
 	p->next = c->peers;
@@ -293,7 +341,7 @@ void peer_remove(struct peer *p)
 {
 	struct peer **at = &p->worker->client->peers;
 
-	assert(!p->waiting && !p->sent);
+	assert(!p->waiting.first && !p->sent.first && !p->pendings);
 	loop_timer_stop(p->worker->loop, &p->timer);
 	if (p->streaming) { /* on_close comes later and calls again */
 		p->state = PEER_GONE;

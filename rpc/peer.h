@@ -10,26 +10,34 @@
  *
  * Threads: owner worker only.
  */
-#define PEER_PENDING_MAX    32768      /* calls without an answer, per remote worker: over a second of a full load */
-#define PEER_OUT_MAX        (4u << 20) /* bytes the socket has not taken */
-#define PEER_HEARTBEAT_MS   1000       /* a ping when nothing came for so long */
-#define PEER_DEAD_MS        2800       /* the link is given up when nothing came for so long */
+#define PEER_PENDING_MAX    32768       /* calls without an answer, per remote worker: over a second of a full load */
+#define PEER_KEPT_MAX       (8u << 20)  /* their bytes that wait for the link or may be sent again */
+#define PEER_OUT_MAX        (16u << 20) /* bytes the socket has not taken; all that was kept fits when the link is up */
+#define PEER_HEARTBEAT_MS   1000        /* a ping when nothing came for so long */
+#define PEER_DEAD_MS        2800        /* the link is given up when nothing came for so long */
 #define PEER_BACKOFF_MIN_MS 50
 #define PEER_BACKOFF_MAX_MS 1000
 
 enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_READY, PEER_BACKOFF, PEER_GONE };
 
-/* A call that has not ended. It is waiting (not sent on this link yet) or sent. */
+struct pending;
+struct pending_list { /* in order of arrival */
+	struct pending *first, **last;
+};
+
+/* A call that has not ended. It is waiting (not sent on this link yet) or sent, or its end is still to be told. */
 struct pending {
-	struct pending *next, **prev; /* in the peer's waiting or sent list, or the free list */
+	struct pending *next, **prev; /* in list, or the free list */
+	struct pending_list *list;
 	struct timer deadline;
-	struct peer *peer;
+	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
 	const struct msg_method *method;
 	uint64_t id; /* slot and generation; what the wire and rpc_cancel use */
 	uint32_t generation, slot;
 	uint64_t due_ms;
 	bool sent, ever_sent, json, by_key;
 	uint64_t sid, trace;
+	size_t kept; /* of bytes, counted in the peer's kept_bytes */
 	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
 	uint32_t key_n, uid_n, once_n, body_n;
 	uint32_t attempt;
@@ -55,10 +63,11 @@ struct peer {
 	uint64_t heard_ms, epoch;
 	unsigned char nonce[16];
 	uint16_t *number; /* of each method of the schema, 0: the other side does not have it */
-	struct pending *waiting, **waiting_last;
-	struct pending *sent;
+	struct pending_list waiting, sent;
 	unsigned pendings;
-	bool draining, kept;
+	size_t kept_bytes; /* of its pendings */
+	bool draining;     /* it finishes what it has: calls by key wait for its next start or the key's next owner */
+	bool kept;
 };
 
 struct rpc_client {
@@ -66,26 +75,35 @@ struct rpc_client {
 	struct peer *peers;
 	struct pending **slot;
 	uint32_t slots;
+	uint32_t calls; /* not ended */
 	struct pending *free_list;
-	struct pending *ended; /* to be told at the end of this turn */
+	struct pending_list ended; /* to be told at the end of this turn, or in the next one */
+	unsigned ended_n;
+	bool telling, again_posted;
 	struct loop_deferred tell;
+	struct inbox_msg again;
 	uint64_t once_seq, trace;
-	uint32_t once_client;
 	const char *const *keep;
 	struct metric *retries, *in_flight;
 	uint32_t timeout_ms;
 };
 
 struct rpc_client *rpc_client_new(struct worker *w);
-void rpc_client_stop(struct rpc_client *c);   /* on the worker: closes the links; calls under way are not told */
+/* On the worker: closes the links. Calls under way are not told: who has something to free for them cancels them before. */
+void rpc_client_stop(struct rpc_client *c);
 void rpc_client_free(struct rpc_client *c);   /* after the loop has ended; NULL is fine */
 void rpc_client_routes(struct rpc_client *c); /* worker->routes has changed */
 
 /* peer.c, used by client.c */
 struct peer *peer_find(struct rpc_client *c, const char *instance, uint32_t remote_worker);
 struct peer *peer_get(struct rpc_client *c, const struct route_row *row, uint32_t remote_worker); /* connects if idle */
-void peer_remove(struct peer *p); /* from the client; its pendings must be gone */
+void peer_remove(struct peer *p);      /* from the client; its pendings must be gone */
+bool peer_is_up(const struct peer *p); /* frames can be sent; a broken link whose on_close is still to come is not up */
+void peer_cancel(struct peer *p, uint64_t id); /* tells the other side, if it is up */
+/* Tells the worker's on_peer that the instance is gone, unless another link to it stands. */
+void peer_tell_down(struct peer *p);
 /* client.c, used by peer.c */
+void list_init(struct pending_list *l);
 void client_ready(struct peer *p); /* sends what waits */
 void client_lost(struct peer *p);  /* the link broke: retries, or ends, what was under way */
 void client_response(struct peer *p, const struct frame_response *r);

@@ -6,7 +6,8 @@
 #include "proto/rpc.pb-c.h"
 #include "rpc/auth.h"
 
-#define LINK_IN_MAX (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
+#define LINK_IN_MAX   (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
+#define LINK_PROOF_IN 1024 /* who has not proved anything yet gets no more room than its proof needs */
 
 /* ---- requests under way ---------------------------------------------------------------------------------- */
 
@@ -70,13 +71,32 @@ static void link_respond(struct link *l, const struct frame_response *r)
 	stream_commit(&l->stream, frame_put_response(out, r));
 }
 
+/* An answer that no frame holds would break the link and all the calls on it. */
+static void link_respond_too_large(struct link *l, uint64_t id, const struct msg_method *m)
+{
+	static const char text[] = "the answer is too large";
+	struct frame_response r = {
+		.id = id,
+		.error = (uint32_t)-ERR_FAILED,
+		.effect = m->kind == MSG_READ ? EFFECT_NONE : EFFECT_DONE,
+		.message = span_of(text, sizeof text - 1),
+	};
+
+	log_error(l->worker->service->log, "rpc.answer", "method=%s why=%s", m->full, text);
+	link_respond(l, &r);
+}
+
 static void flight_answer(struct rpc_server *s, struct in_flight *f, int err, const struct frame_response *r)
 {
 	uint64_t now = env_mono_ns(s->worker->loop->env);
+	struct server_method *m = &s->method[f->method];
+	bool fits = frame_response_bytes(r) <= LINK_IN_MAX;
 
-	method_stats_note(&s->method[f->method].stats, err, now - f->start_ns);
-	if (f->link)
+	method_stats_note(&m->stats, fits ? err : ERR_FAILED, now - f->start_ns);
+	if (f->link && fits)
 		link_respond(f->link, r);
+	else if (f->link)
+		link_respond_too_large(f->link, f->id, m->method);
 	flight_free(s, f);
 }
 
@@ -129,16 +149,19 @@ static void link_refuse(struct link *l, uint64_t id, int err, const char *messag
 
 /* ---- requests ----------------------------------------------------------------------------------------------- */
 
+#define TIME_LEFT_MS 5000 /* of a request that says nothing of it */
+
 static void link_dispatch(struct link *l, const struct frame_request *q, uint32_t index)
 {
 	struct worker *w = l->worker;
 	struct rpc_server *s = w->server;
 	struct server_method *m = &s->method[index];
+	uint64_t start_ns = env_mono_ns(w->loop->env);
 	struct rpc_request r = {
 		.worker = w,
 		.method = m->method,
 		.instance_worker = l->from_worker,
-		.deadline_ms = w->loop->now_ms + (q->time_left_ms ? q->time_left_ms : 5000),
+		.deadline_ms = w->loop->now_ms + (q->time_left_ms ? q->time_left_ms : TIME_LEFT_MS),
 		.trace = q->trace,
 		.sid = q->sid,
 		.uid = q->uid,
@@ -150,6 +173,11 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 	};
 
 	memcpy(r.instance, l->instance, sizeof r.instance);
+	if (start_ns / 1000000 >
+	    r.deadline_ms) { /* those before it in this batch took so long: nobody waits any more */
+		link_refuse(l, q->id, ERR_TIMEOUT, "its time was over before its turn came");
+		return;
+	}
 	if (q->id) {
 		struct in_flight *f = flight_new(s);
 
@@ -160,7 +188,7 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		f->link = l;
 		f->id = q->id;
 		f->method = index;
-		f->start_ns = env_mono_ns(w->loop->env);
+		f->start_ns = start_ns;
 		l->in_flight++;
 		r.handle = f->handle;
 	} else {
@@ -216,7 +244,17 @@ static int link_prove(struct link *l, struct span payload)
 		return ERR_DENIED;
 	}
 	l->proved = true;
+	l->stream.in_max = LINK_IN_MAX;
 	return 0;
+}
+
+/* Its calls by key that came before this have been read; what comes later is what we asked it for. */
+static void link_ack(struct link *l)
+{
+	if (!l->worker->server->draining || l->acked)
+		return;
+	l->acked = true;
+	atomic_fetch_sub_explicit(&l->worker->server->unacked, 1, memory_order_release);
 }
 
 static int link_frame(struct link *l, enum frame_type type, struct span payload)
@@ -238,6 +276,7 @@ static int link_frame(struct link *l, enum frame_type type, struct span payload)
 
 		return stream_write(&l->stream, out, frame_put_empty(out, FRAME_PONG));
 	}
+	case FRAME_GOAWAY: link_ack(l); return 0;
 	case FRAME_CANCEL: return 0; /* the handler runs to its end; its answer finds nobody */
 	default: return ERR_CORRUPT;
 	}
@@ -280,10 +319,12 @@ static void link_on_close(struct stream *stream, int err)
 			l->in_flight--;
 		}
 	loop_timer_stop(l->worker->loop, &l->timer);
+	link_ack(l);
 	if (l->next)
 		l->next->prev = l->prev;
 	*l->prev = l->next;
 	metric_add(s->connections, (uint64_t)-1);
+	atomic_fetch_sub_explicit(&s->links_n, 1, memory_order_release);
 	free(l);
 }
 
@@ -291,7 +332,7 @@ static void link_on_timer(struct timer *t, uint64_t now_ms)
 {
 	struct link *l = (struct link *)((char *)t - offsetof(struct link, timer));
 
-	if (now_ms - l->heard_ms >= LINK_SILENT_MS)
+	if (!l->proved || now_ms - l->heard_ms >= LINK_SILENT_MS)
 		stream_close(&l->stream, ERR_TIMEOUT);
 	else
 		loop_timer(l->worker->loop, &l->timer, LINK_SILENT_MS);
@@ -325,10 +366,11 @@ static void link_welcome(struct link *l)
 	size_t n = loquat__rpc__welcome__get_packed_size(&m);
 	char *out = stream_reserve(&l->stream, FRAME_HEADER + n);
 
-	assert(out);
-	frame_put_header(out, FRAME_WELCOME, n);
-	loquat__rpc__welcome__pack(&m, (uint8_t *)out + FRAME_HEADER);
-	stream_commit(&l->stream, FRAME_HEADER + n);
+	if (out) { /* else it broke in between */
+		frame_put_header(out, FRAME_WELCOME, n);
+		loquat__rpc__welcome__pack(&m, (uint8_t *)out + FRAME_HEADER);
+		stream_commit(&l->stream, FRAME_HEADER + n);
+	}
 	free(method);
 }
 
@@ -352,9 +394,11 @@ static void link_start(struct worker *w, struct env_conn *conn, const Loquat__Rp
 	if (l->next)
 		l->next->prev = &l->next;
 	s->links = l;
+	l->acked = s->draining; /* the welcome says so */
 	metric_add(s->connections, 1);
-	stream_accept(&l->stream, w->loop, conn, &link_ops, LINK_IN_MAX, LINK_OUT_MAX);
-	loop_timer(w->loop, &l->timer, LINK_SILENT_MS);
+	atomic_fetch_add_explicit(&s->links_n, 1, memory_order_relaxed);
+	stream_accept(&l->stream, w->loop, conn, &link_ops, LINK_PROOF_IN, LINK_OUT_MAX);
+	loop_timer(w->loop, &l->timer, LINK_PROOF_MS);
 	link_welcome(l);
 }
 
@@ -416,9 +460,26 @@ void rpc_server_drain(struct rpc_server *s)
 	char out[FRAME_HEADER];
 	size_t n = frame_put_empty(out, FRAME_GOAWAY);
 
-	s->draining = true;
-	for (struct link *l = s->links; l; l = l->next)
+	if (s->draining)
+		return;
+	for (struct link *l = s->links; l; l = l->next) {
 		stream_write(&l->stream, out, n);
+		atomic_fetch_add_explicit(&s->unacked, 1, memory_order_relaxed);
+	}
+	atomic_store_explicit(&s->draining, true, memory_order_release);
+}
+
+bool rpc_server_quiet(const struct rpc_server *s)
+{
+	/* acquire: pairs with link_ack's release, so that requests counted before it are seen */
+	return atomic_load_explicit(&s->draining, memory_order_acquire) &&
+	       atomic_load_explicit(&s->unacked, memory_order_acquire) == 0 &&
+	       atomic_load_explicit(&s->in_flight, memory_order_acquire) == 0;
+}
+
+bool rpc_server_alone(const struct rpc_server *s)
+{
+	return atomic_load_explicit(&s->links_n, memory_order_acquire) == 0;
 }
 
 void rpc_server_stop(struct rpc_server *s)

@@ -13,6 +13,7 @@
 #define SERVER_IN_FLIGHT_MAX 65536u /* requests being handled, per worker; more get busy */
 #define LINK_OUT_MAX         (8u << 20)
 #define LINK_SILENT_MS       4000 /* the client pings each second */
+#define LINK_PROOF_MS        3000 /* from the welcome to the client's proof */
 
 struct server_method {
 	const struct msg_method *method;
@@ -31,6 +32,7 @@ struct link {
 	uint64_t epoch, heard_ms;
 	unsigned char client_nonce[16], nonce[16];
 	bool proved;
+	bool acked; /* the client knows that we are draining, and everything it sent before has been read */
 	uint32_t in_flight;
 };
 
@@ -49,8 +51,9 @@ struct rpc_server {
 	struct link *links;
 	struct in_flight *flight;
 	uint32_t flights, free_head; /* free_head: slot + 1, 0: none */
-	_Atomic uint32_t in_flight;  /* the control thread reads it while draining */
-	bool draining;
+	/* the control thread reads these while draining: requests under way, links that have not acked, links */
+	_Atomic uint32_t in_flight, unacked, links_n;
+	_Atomic bool draining;
 	struct metric *refused, *connections;
 };
 
@@ -59,6 +62,9 @@ void rpc_server_stop(struct rpc_server *s);  /* on the worker: closes the links 
 void rpc_server_close(struct rpc_server *s); /* on the worker: closes them now */
 void rpc_server_free(struct rpc_server *s);  /* after the loop has ended */
 void rpc_server_drain(struct rpc_server *s); /* tells the peers; what is under way goes on */
+/* Any thread, while draining: nothing is under way, and no peer has a call by key on its way here. */
+bool rpc_server_quiet(const struct rpc_server *s);
+bool rpc_server_alone(const struct rpc_server *s); /* any thread: no link is left */
 
 /* A greeted connection, handed over with its Hello (packed bytes, freed by the call). */
 struct server_hello {

@@ -268,6 +268,8 @@ static void each_run(void *arg)
 void service_each(struct service *s, void (*fn)(struct worker *w, void *arg), void *arg)
 {
 	for (unsigned i = 0; i < s->workers; i++) {
+		if (!s->worker[i]->loop)
+			continue; /* its thread did not start */
 		struct each *e = malloc(sizeof *e);
 
 		assert(e);

@@ -10,9 +10,11 @@
  * The order of a service's life. Everything here is on the control thread unless its name begins with worker_.
  *
  *   life_start → init_service → workers start … all up → reg_service → ready
- *   stop wanted → draining … nothing under way → stop_service → workers stop … all down → the control loop ends
+ *   stop wanted → draining … nothing under way → stop_service → what was recorded is durable and answered
+ *   → links close … all closed → workers stop … all down → the control loop ends
  */
-#define DRAIN_LOOK_MS 10
+#define DRAIN_LOOK_MS 5
+#define CLOSE_MS      1000 /* how long the last answers may take on their way out */
 #define LUA_WATCH_MS  250
 
 static void life_workers_up(void *arg);
@@ -184,34 +186,74 @@ int reg_service(struct service *s)
 
 static bool is_quiet(struct service *s)
 {
-	for (unsigned i = 0; i < s->workers; i++) {
-		struct worker *w = s->worker[i];
-
-		if (!w->server || atomic_load(&w->server->in_flight) || atomic_load(&w->busy))
+	for (unsigned i = 0; i < s->workers; i++)
+		if (!rpc_server_quiet(s->worker[i]->server) || atomic_load(&s->worker[i]->busy))
 			return false;
-	}
+	return http_face_quiet(s->p->http);
+}
+
+static bool is_closed(struct service *s)
+{
+	for (unsigned i = 0; i < s->workers; i++)
+		if (!rpc_server_alone(s->worker[i]->server))
+			return false;
 	return true;
+}
+
+static void life_stop_workers(struct service *s)
+{
+	for (unsigned i = 0; i < s->workers; i++) {
+		if (s->worker[i]->loop)
+			loop_stop(s->worker[i]->loop);
+		else /* its thread never started */
+			loop_call(s->control, life_worker_down, s);
+	}
+}
+
+static struct service *of_life_timer(struct timer *t)
+{
+	return ((struct service_private *)((char *)t - offsetof(struct service_private, life_timer)))
+		->control_worker.service;
+}
+
+static void on_close_timer(struct timer *t, uint64_t now_ms)
+{
+	struct service *s = of_life_timer(t);
+
+	if (is_closed(s) || now_ms >= s->p->until_ms)
+		life_stop_workers(s);
+	else
+		loop_timer(s->control, t, DRAIN_LOOK_MS);
+}
+
+/* From here on nothing new is taken. */
+static void life_shut(struct service *s)
+{
+	s->p->shut = true;
+	acceptor_stop(s->p->acceptor);
+	s->p->acceptor = NULL;
+	http_face_shut(s->p->http);
+	loop_timer_stop(s->control, &s->p->lua_watch);
+	if (s->def->stop_service && s->p->reg_done)
+		s->def->stop_service(s);
 }
 
 static void life_close_links(struct service *s)
 {
-	acceptor_stop(s->p->acceptor);
-	s->p->acceptor = NULL;
-	loop_timer_stop(s->control, &s->p->lua_watch);
-	if (s->def->stop_service && s->p->reg_done)
-		s->def->stop_service(s);
+	life_shut(s);
+	if (s->sqllog)
+		sqllog_stop(s->sqllog); /* who waits for it is told, and its answer leaves before the links close */
 	service_each(s, worker_close_links, NULL);
-	for (unsigned i = 0; i < s->workers; i++)
-		loop_stop(s->worker[i]->loop);
+	s->p->life_timer.fire = on_close_timer;
+	s->p->until_ms = s->control->now_ms + CLOSE_MS;
+	loop_timer(s->control, &s->p->life_timer, 1);
 }
 
 static void on_drain_timer(struct timer *t, uint64_t now_ms)
 {
-	struct service_private *p =
-		(struct service_private *)((char *)t - offsetof(struct service_private, drain_timer));
-	struct service *s = p->control_worker.service;
+	struct service *s = of_life_timer(t);
 
-	if (is_quiet(s) || now_ms >= p->drain_until_ms)
+	if (is_quiet(s) || now_ms >= s->p->until_ms)
 		life_close_links(s);
 	else
 		loop_timer(s->control, t, DRAIN_LOOK_MS);
@@ -227,10 +269,10 @@ void life_drain(struct service *s)
 	atomic_store(&s->state, SERVICE_DRAINING);
 	log_info(s->log, "service.draining", "after_s=%llu",
 		 (unsigned long long)((env_mono_ns(s->env) - p->started_ns) / 1000000000u));
-	p->drain_timer.fire = on_drain_timer;
-	p->drain_until_ms = s->control->now_ms + (uint64_t)config_int(s->config, "rpc.drain_s", 5) * 1000;
+	p->life_timer.fire = on_drain_timer;
+	p->until_ms = s->control->now_ms + (uint64_t)config_int(s->config, "rpc.drain_s", 5) * 1000;
 	service_each(s, worker_drain, NULL);
-	loop_timer(s->control, &p->drain_timer, DRAIN_LOOK_MS);
+	loop_timer(s->control, &p->life_timer, 1);
 }
 
 /* A service that has not come up yet has nothing to drain. */
@@ -245,9 +287,10 @@ void life_stop_requested(void *arg)
 		return;
 	}
 	s->p->stopping = true;
-	if (s->worker && s->worker[0]->loop)
-		life_close_links(s);
-	else {
+	if (s->worker) { /* nobody was let in yet: there is nobody to be told */
+		life_shut(s);
+		life_stop_workers(s);
+	} else {
 		s->p->workers_down = s->workers;
 		loop_call(s->control, life_worker_down, s);
 	}

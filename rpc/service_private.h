@@ -16,11 +16,12 @@ struct service_private {
 	struct http_face *http;
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct env_watch *route_watch;
-	struct timer drain_timer;
-	struct timer lua_watch; /* looks whether a worker's Lua holds its thread too long */
-	uint64_t drain_until_ms;
+	struct timer life_timer; /* looks whether draining, then closing, has come to its end */
+	struct timer lua_watch;  /* looks whether a worker's Lua holds its thread too long */
+	uint64_t until_ms;
 	unsigned workers_up, workers_down;
 	bool stopping, reg_done;
+	bool shut; /* nothing new is taken any more */
 	_Atomic bool failed;
 	char failure[512];
 	struct route_table *routes; /* the newest */

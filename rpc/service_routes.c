@@ -72,9 +72,9 @@ static void on_change(void *arg)
 	struct service *s = arg;
 	struct route_table *t;
 	char error[256];
-	int err = live_load(s, error, sizeof error, &t);
+	int err = s->p->shut ? ERR_NOT_FOUND : live_load(s, error, sizeof error, &t);
 
-	if (err == ERR_NOT_FOUND || s->p->stopping)
+	if (err == ERR_NOT_FOUND)
 		return;
 	if (err < 0) {
 		log_warn(s->log, "routes.refused", "why=%s", error);
