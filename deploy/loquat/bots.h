@@ -167,8 +167,9 @@ bool bots_placed(struct bots *b, struct bot *p, const char *body, size_t n);
 void sight_update(struct sight *s, const char *body, size_t n);
 /* The nearest known monster; false: none. */
 bool sight_nearest(const struct sight *s, double x, double y, int64_t *id);
-/* The number of a member of a flat object's text; false: absent. */
+/* The number, or the text (escapes as they are, cut to fit), of a member of a flat object; false: absent. */
 bool sight_number(const char *body, size_t n, const char *name, double *out);
+bool sight_text(const char *body, size_t n, const char *name, char *out, size_t size);
 
 /* ---- bots_stats.c */
 void served_read(struct cluster *c, struct served *out); /* of all processes that answer */

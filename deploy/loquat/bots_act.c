@@ -37,8 +37,10 @@ static void move(struct bots *b, struct bot *p, struct flight *f)
 	p->y = y;
 	p->moved_ns = f->intended_ns;
 	p->moves_under_way++;
+	unsigned cx = (unsigned)(x * 100), cy = (unsigned)(y * 100); /* hundredths: printing floats costs more */
 	send_action(b, p, f, "scene.sceneHandler.move", body,
-		    snprintf(body, sizeof body, "{\"x\":%.2f,\"y\":%.2f}", x, y));
+		    snprintf(body, sizeof body, "{\"x\":%u.%02u,\"y\":%u.%02u}", cx / 100, cx % 100, cy / 100,
+			     cy % 100));
 }
 
 /* Keys in order, as the server writes them: then equal bytes are the usual way to be equal. */
@@ -148,16 +150,16 @@ static void count_refusal(struct action_stats *a, const char *word)
 /* Denied and not_found are answers a player gets: too little gold, a monster that died meanwhile, being dead. */
 static void refused(struct bots *b, struct bot *p, const struct flight *f, const char *body, size_t n)
 {
-	json_t *o = json_loadb(body, n, 0, NULL);
-	const char *word = json_string_value(json_object_get(o, "error"));
-	const char *message = json_string_value(json_object_get(o, "message"));
+	char word[24], message[64];
 
-	if (!word)
-		word = "nonsense";
+	if (!sight_text(body, n, "error", word, sizeof word))
+		snprintf(word, sizeof word, "nonsense");
 	count_refusal(&b->action[f->action], word);
-	if (f->action == BOTS_ECHO || (strcmp(word, "denied") && strcmp(word, "not_found")))
-		bot_fail(b, p, "%s answered %s: %s", bots_action_name[f->action], word, message ? message : "");
-	json_decref(o);
+	if (f->action != BOTS_ECHO && (!strcmp(word, "denied") || !strcmp(word, "not_found")))
+		return;
+	if (!sight_text(body, n, "message", message, sizeof message))
+		*message = '\0';
+	bot_fail(b, p, "%s answered %s: %s", bots_action_name[f->action], word, message);
 }
 
 /* The server decides where one stands; while newer steps are under way their answers will say. */

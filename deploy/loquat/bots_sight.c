@@ -102,7 +102,7 @@ static bool next_object(struct cursor *c, struct seen *out)
 	return c->p < c->end;
 }
 
-static bool array_of(const char *body, size_t n, const char *name, struct cursor *out)
+static bool behind(const char *body, size_t n, const char *name, struct cursor *out)
 {
 	const char *p = memmem(body, n, name, strlen(name));
 
@@ -170,11 +170,11 @@ void sight_update(struct sight *s, const char *body, size_t n)
 {
 	struct cursor c;
 
-	if (s->n && array_of(body, n, "\"leave\":[", &c))
+	if (s->n && behind(body, n, "\"leave\":[", &c))
 		left(s, c);
-	if (s->n && array_of(body, n, "\"move\":[", &c))
+	if (s->n && behind(body, n, "\"move\":[", &c))
 		moved(s, c);
-	if (array_of(body, n, "\"enter\":[", &c) || array_of(body, n, "\"entities\":[", &c))
+	if (behind(body, n, "\"enter\":[", &c) || behind(body, n, "\"entities\":[", &c))
 		entered(s, c);
 }
 
@@ -200,8 +200,23 @@ bool sight_number(const char *body, size_t n, const char *name, double *out)
 	char quoted[24] = "\"";
 
 	strcat(strncat(quoted, name, sizeof quoted - 4), "\":");
-	if (!array_of(body, n, quoted, &c))
+	if (!behind(body, n, quoted, &c))
 		return false;
 	*out = number(&c);
+	return true;
+}
+
+bool sight_text(const char *body, size_t n, const char *name, char *out, size_t size)
+{
+	struct cursor c;
+	char quoted[24] = "\"";
+	size_t i = 0;
+
+	strcat(strncat(quoted, name, sizeof quoted - 5), "\":\"");
+	if (!behind(body, n, quoted, &c))
+		return false;
+	while (c.p < c.end && *c.p != '"' && i + 1 < size)
+		out[i++] = *c.p++;
+	out[i] = '\0';
 	return true;
 }
