@@ -78,6 +78,13 @@ static void ask_instance(struct collection *k, struct instance *i)
 	}
 }
 
+static bool can_be_asked(const struct instance *i)
+{
+	bool runs = i->here ? i->child.pid && i->child.ready_ms : i->child.state == CHILD_READY;
+
+	return runs && i->row->http_port;
+}
+
 void collect(struct supervisor *up, void (*done)(void *arg), void *arg)
 {
 	struct collection *k = malloc(sizeof *k);
@@ -85,7 +92,7 @@ void collect(struct supervisor *up, void (*done)(void *arg), void *arg)
 	assert(k);
 	*k = (struct collection){ up, done, arg, 1 };
 	for (size_t i = 0; i < up->instances; i++)
-		if (up->instance[i].child.pid && up->instance[i].child.ready_ms && up->instance[i].row->http_port)
+		if (can_be_asked(&up->instance[i]))
 			ask_instance(k, &up->instance[i]);
 	part_done(k);
 }
@@ -129,15 +136,19 @@ static void merge_method(json_t *to, const json_t *from)
 		set_sum(errors, json_object_get(from, "errors"), name);
 }
 
-static void merge_methods(json_t *to, json_t *from)
+/* own: of what an instance says only the methods of its own service, for connectors count what they pass on too. */
+static void merge_methods(json_t *to, const struct instance *i, bool own)
 {
+	size_t n = strlen(i->row->service);
 	const char *name;
 	json_t *m;
 
-	json_object_foreach(from, name, m)
+	json_object_foreach(json_object_get(i->stats, "methods"), name, m)
 	{
 		json_t *mine = json_object_get(to, name);
 
+		if (own && (strncmp(name, i->row->service, n) != 0 || name[n] != '.'))
+			continue;
 		if (mine)
 			merge_method(mine, m);
 		else
@@ -170,7 +181,7 @@ static void merge_value(json_t *to, const char *name, json_t *v)
 	}
 }
 
-json_t *collect_sum(struct supervisor *up)
+json_t *collect_sum(struct supervisor *up, bool own_methods)
 {
 	static const char *const own[] = { "uptime_s", "epoch", "instance", "service", "methods" };
 	json_t *sum = json_object(), *methods = json_object(), *v;
@@ -189,28 +200,33 @@ json_t *collect_sum(struct supervisor *up)
 			if (!special)
 				merge_value(sum, name, v);
 		}
-		merge_methods(methods, json_object_get(up->instance[i].stats, "methods"));
+		merge_methods(methods, &up->instance[i], own_methods);
 	}
 	return sum;
 }
 
 /* ---- samples for the plots --------------------------------------------------------------------------------------------- */
 
-static double sum_errors(const json_t *methods)
+/* Failures of ours; what a player asked wrongly (denied, not_found, bad_request) is none. */
+static double sum_failures(const json_t *methods)
 {
+	static const char *const words[] = { "timeout", "unavailable", "busy", "failed", "unknown" };
 	double n = 0;
-	const char *name, *word;
-	json_t *m, *e;
+	const char *name;
+	json_t *m;
 
 	json_object_foreach((json_t *)(uintptr_t)methods, name, m)
-		json_object_foreach(json_object_get(m, "errors"), word, e) n += json_number_value(e);
+	{
+		for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+			n += number(json_object_get(m, "errors"), words[i]);
+	}
 	return n;
 }
 
 static void sample_take(struct supervisor *up)
 {
-	json_t *sum = collect_sum(up), *methods = json_object_get(sum, "methods"), *m;
-	double errors = sum_errors(methods), seconds = (double)(up->loop->now_ms - up->sampled_ms) / 1000;
+	json_t *sum = collect_sum(up, true), *methods = json_object_get(sum, "methods"), *m;
+	double errors = sum_failures(methods), seconds = (double)(up->loop->now_ms - up->sampled_ms) / 1000;
 	struct sample s = { .errors = errors > up->errors && seconds > 0 ? (errors - up->errors) / seconds : 0 };
 	const char *name;
 

@@ -152,7 +152,7 @@ static void collect_then(struct supervisor *up, struct env_http_request *r,
 
 static void answer_stats(struct supervisor *up, struct env_http_request *r)
 {
-	face_json(r, 200, collect_sum(up));
+	face_json(r, 200, collect_sum(up, false));
 }
 
 static void get_stats(struct supervisor *up, struct env_http_request *r)
@@ -181,7 +181,7 @@ static json_t *history_json(struct supervisor *up)
 static void get_live(struct supervisor *up, struct env_http_request *r)
 {
 	collect_watch(up);
-	face_json(r, 200, json_pack("{s:o, s:o}", "stats", collect_sum(up), "history", history_json(up)));
+	face_json(r, 200, json_pack("{s:o, s:o}", "stats", collect_sum(up, true), "history", history_json(up)));
 }
 
 static void get_metrics(struct supervisor *up, struct env_http_request *r)

@@ -28,7 +28,7 @@ struct part {
 
 static bool takes_part(const struct reload *l, const struct instance *i)
 {
-	return !strcmp(i->row->service, l->service) && i->child.pid && i->child.state == CHILD_READY;
+	return !strcmp(i->row->service, l->service) && i->child.state == CHILD_READY && i->row->http_port;
 }
 
 static void finish(struct reload *l)

@@ -84,7 +84,7 @@ static void end(struct supervisor *up)
 
 static bool replay_is_behind(struct supervisor *up)
 {
-	json_t *sum = collect_sum(up), *replay = json_object_get(sum, "replay");
+	json_t *sum = collect_sum(up, true), *replay = json_object_get(sum, "replay");
 	bool behind = json_integer_value(json_object_get(replay, "lag_records")) > 0;
 
 	json_decref(sum);

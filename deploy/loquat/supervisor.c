@@ -73,7 +73,37 @@ struct question {
 
 static void look_again(struct instance *i)
 {
-	loop_timer(i->up->loop, &i->look, i->child.state == CHILD_READY ? LOOK_LATER_MS : LOOK_SOON_MS);
+	bool settled = i->child.state == CHILD_READY || !i->here;
+
+	loop_timer(i->up->loop, &i->look, settled ? LOOK_LATER_MS : LOOK_SOON_MS);
+}
+
+static void note_why(struct instance *i, const struct env_http_answer *a)
+{
+	i->why[0] = '\0';
+	if (a->err == 0 && a->status != 200)
+		snprintf(i->why, sizeof i->why, "%.*s", (int)strcspn(a->body, "\n"), a->body);
+	else if (a->err < 0 && (i->child.ready_ms || !i->here))
+		snprintf(i->why, sizeof i->why, "/readyz does not answer: %s", err_word(a->err));
+}
+
+/* One on another host is somebody else's to start; we only look. */
+static void note_elsewhere(struct instance *i, const struct env_http_answer *a)
+{
+	if (a->err < 0)
+		i->child.state = CHILD_STOPPED;
+	else if (a->status == 200)
+		i->child.state = CHILD_READY;
+	else
+		i->child.state = strcmp(i->why, "draining") ? CHILD_STARTING : CHILD_DRAINING;
+}
+
+static void note_here(struct instance *i, const struct env_http_answer *a)
+{
+	if (a->err == 0 && !strcmp(i->why, "draining"))
+		child_drains(&i->child);
+	else if (a->err == 0 || !i->child.ready_ms) /* one that is merely slow stays what it was */
+		child_is_ready(&i->child, a->err == 0 && a->status == 200);
 }
 
 static void on_looked(void *arg, const struct env_http_answer *a)
@@ -83,17 +113,22 @@ static void on_looked(void *arg, const struct env_http_answer *a)
 	bool same = i->child.pid == q->pid;
 
 	free(q);
-	if (!same)
+	if (!same || i->up->phase == PHASE_STOPPING)
 		return;
-	i->why[0] = '\0';
-	if (a->err == 0 && a->status != 200)
-		snprintf(i->why, sizeof i->why, "%.*s", (int)strcspn(a->body, "\n"), a->body);
-	else if (a->err < 0 && i->child.ready_ms)
-		snprintf(i->why, sizeof i->why, "/readyz does not answer: %s", err_word(a->err));
-	if (a->err == 0 && !strcmp(i->why, "draining"))
-		child_drains(&i->child);
-	else if (a->err == 0 || !i->child.ready_ms) /* one that is merely slow stays what it was */
-		child_is_ready(&i->child, a->err == 0 && a->status == 200);
+	note_why(i, a);
+	if (i->here)
+		note_here(i, a);
+	else
+		note_elsewhere(i, a);
+	look_again(i);
+}
+
+/* Nobody to ask: it takes calls when its port is open. */
+static void look_at_port(struct instance *i)
+{
+	struct holder h;
+
+	child_is_ready(&i->child, port_is_taken(i->row->host, i->row->rpc_port, &h));
 	look_again(i);
 }
 
@@ -103,13 +138,11 @@ static void on_look(struct timer *t, uint64_t now_ms)
 	struct question *q;
 
 	(void)now_ms;
-	if (!i->child.pid)
+	if (i->here && !i->child.pid)
 		return;
-	if (!i->row->http_port) { /* nobody to ask: it takes calls when its port is open */
-		struct holder h;
-
-		child_is_ready(&i->child, port_is_taken(i->row->host, i->row->rpc_port, &h));
-		look_again(i);
+	if (!i->row->http_port) {
+		if (i->here)
+			look_at_port(i);
 		return;
 	}
 	q = malloc(sizeof *q);
@@ -309,6 +342,9 @@ static void start_all(struct supervisor *up)
 	for (size_t i = 0; i < up->instances; i++)
 		if (up->instance[i].routed)
 			child_start(&up->instance[i].child);
+	for (size_t i = 0; i < up->instances; i++)
+		if (!up->instance[i].here)
+			look_again(&up->instance[i]);
 	collect_start(up);
 	settle(up); /* a configuration may start nothing here */
 }

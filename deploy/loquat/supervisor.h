@@ -99,7 +99,8 @@ void face_json(struct env_http_request *r, int status, json_t *take);
 void face_refuse(struct env_http_request *r, int err, const char *message);
 /* Asks every ready instance for /stats; done(arg) when all have answered or a second has passed. */
 void collect(struct supervisor *up, void (*done)(void *arg), void *arg);
-json_t *collect_sum(struct supervisor *up); /* all of them as one /stats */
+/* All of them as one /stats; own_methods: each method as the service that it belongs to counts it. */
+json_t *collect_sum(struct supervisor *up, bool own_methods);
 void collect_start(struct supervisor *up);
 void collect_watch(struct supervisor *up); /* somebody looks: sample each second for a while */
 void collect_stop(struct supervisor *up);

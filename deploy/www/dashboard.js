@@ -1,6 +1,7 @@
 // The dashboard: what runs and how fast, from /status and /live of the supervisor, once a second while it is looked at.
 
 const PLOT_POINTS = 120;
+const PLAYERS_OWN = new Set(["denied", "not_found", "bad_request"]); // answers to what was asked wrongly: no failure of ours
 const byId = (id) => document.getElementById(id);
 const methodHistory = new Map(); // method → its last rates, kept while the page is open
 let retry = 0;
@@ -131,14 +132,14 @@ function showProcesses(status) {
 
 function methodRow(name, m) {
   const row = document.createElement("tr"), canvas = document.createElement("canvas");
-  const wrong = Object.entries(m.errors);
+  const wrong = Object.entries(m.errors), grave = wrong.some(([word]) => !PLAYERS_OWN.has(word));
   if (!m.count) row.className = "idle";
   cell(row, name, "mono");
   cell(row, amount(m.rate_1s));
   cell(row, canvas, "left");
   for (const key of ["p50_us", "p90_us", "p99_us", "max_us"]) cell(row, duration(m[key]));
   cell(row, amount(m.count));
-  cell(row, wrong.map(([word, n]) => `${n} ${word}`).join(", ") || "–", wrong.length ? "left bad" : "left");
+  cell(row, wrong.map(([word, n]) => `${n} ${word}`).join(", ") || "–", grave ? "left bad" : "left");
   return { row, canvas, name };
 }
 
