@@ -6,3 +6,4 @@ read_globals = { "app", "clock", "db", "json", "log" }
 globals = { state = { read_only = false, other_fields = true } }
 exclude_files = { "build/**", "var/**", "**/node_modules/**" }
 files["scene/lua"] = { read_globals = { "views" } }
+files["deploy"] = { read_globals = { "env" } }
