@@ -108,6 +108,8 @@ int database_prepare(struct cluster *c)
 	if (env_dir_make(c->env, folder) < 0)
 		return complain("%s: %s", folder, env_last_error());
 	absolute(folder, full);
+	if (chmod(full, 0700) < 0) /* its socket lets in whoever reaches it */
+		return complain("%s: %s", full, strerror(errno));
 	snprintf(c->socket, sizeof c->socket, "%s/mysqld.sock", full);
 	if (strlen(c->socket) >= sizeof((struct sockaddr_un *)0)->sun_path)
 		return complain("paths.var: %s is too long for a unix socket (%zu bytes): choose a shorter folder",

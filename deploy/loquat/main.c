@@ -50,8 +50,9 @@ static void usage(FILE *to)
 
 const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX])
 {
-	int n = *relative == '/' ? snprintf(out, ENV_PATH_MAX, "%s", relative)
-				 : snprintf(out, ENV_PATH_MAX, "%s/%s", c->root, relative);
+	bool plain = *relative == '/' || !strcmp(c->root, ".");
+	int n = plain ? snprintf(out, ENV_PATH_MAX, "%s", relative)
+		      : snprintf(out, ENV_PATH_MAX, "%s/%s", c->root, relative);
 
 	if (n >= ENV_PATH_MAX)
 		exit(complain("%s: the path is too long", relative));

@@ -43,6 +43,8 @@ static void print_methods(json_t *methods)
 		return;
 	json_object_foreach(methods, name, m)
 	{
+		if (!integer(m, "count"))
+			continue;
 		json_object_set_new(m, "name", json_string(name));
 		list[n++] = m;
 	}
