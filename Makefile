@@ -58,6 +58,7 @@ SIM      := $(call PROGRAMS,sim)
 SYSTEM   := $(call PROGRAMS,system)
 BENCHES  := $(call PROGRAMS,bench)
 FUZZERS  := $(call PROGRAMS,fuzz)
+CLIENTS  := $(call PROGRAMS,client)
 BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(if $(wildcard deploy/loquat/*.c),$(BUILD)/bin/loquat)
 SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 
@@ -65,7 +66,7 @@ SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(BINS) $(OUR_LIBS) build/loquat.desc compile_commands.json  ## the programs (default)
-tests: $(UNIT) $(SIM) $(SYSTEM) $(BENCHES)  ## the test programs, without running them
+tests: $(UNIT) $(SIM) $(SYSTEM) $(CLIENTS) $(BENCHES)  ## the test programs, without running them
 unit_programs: $(UNIT)
 
 # ---- packages: looked at once per change of the list here, and at each `make run` and `make test`

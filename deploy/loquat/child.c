@@ -90,6 +90,28 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 /* ---- starting and ending ----------------------------------------------------------------------------------------- */
 
+/* For tests: LOQUAT_LIVES="role-1=POINT:N,POINT:N dbwriter-1=…" gives each life of a child, in turn, one LOQUAT_FAILPOINT;
+ * "-" is a life without. In the child between fork and exec: the text is on this stack until then. */
+static const char *failpoint_of(const struct child *c, char *out, size_t size)
+{
+	const char *at = getenv("LOQUAT_LIVES");
+	size_t id = strlen(c->id);
+
+	while (at && (strncmp(at, c->id, id) != 0 || at[id] != '='))
+		at = strchr(at, ' ') ? strchr(at, ' ') + 1 : NULL;
+	if (!at)
+		return NULL;
+	at += id + 1;
+	for (unsigned life = 0; life < c->restarts; life++) {
+		at += strcspn(at, ", ");
+		if (*at != ',')
+			return NULL;
+		at++;
+	}
+	snprintf(out, size, "LOQUAT_FAILPOINT=%.*s", (int)strcspn(at, ", "), at);
+	return strchr(out, ':') ? out : NULL;
+}
+
 static _Noreturn void become(struct child *c, int out, pid_t supervisor)
 {
 	setpgid(0, 0); /* a Ctrl-C is the supervisor's to pass on, in order */
@@ -100,9 +122,12 @@ static _Noreturn void become(struct child *c, int out, pid_t supervisor)
 	dup2(out, 2);
 	signal(SIGPIPE, SIG_DFL); /* what the supervisor ignores would stay ignored */
 	sigset_t none;
+	char failpoint[160];
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (failpoint_of(c, failpoint, sizeof failpoint))
+		putenv(failpoint);
 	execv(c->program, (char *const *)(uintptr_t)c->argv);
 	dprintf(2, "%s: %s: %s\n", c->id, c->program, strerror(errno));
 	_exit(2);

@@ -12,6 +12,8 @@
  *          given up; one that exits with 2 before it was ever ready has failed.
  * Lines:   what it writes to stdout and stderr goes to on_line and to the file log_path, which is renamed to
  *          log_path.1 when it has 16 MiB.
+ * Tests:   LOQUAT_LIVES="ID=POINT:N,POINT:N ID=…" in the supervisor's environment: the k-th life of the child ID dies at
+ *          the N-th pass of the k-th POINT ("-": of none), see env_failpoint; later lives are whole.
  */
 enum child_state { CHILD_STARTING, CHILD_READY, CHILD_DRAINING, CHILD_STOPPED, CHILD_BACKOFF, CHILD_FAILED };
 

@@ -61,6 +61,8 @@ static void buy(struct player *p)
 
 	if (p->record->answered == p->record->wanted)
 		return;
+	if (!p->began_ms)
+		p->began_ms = p->loop->now_ms;
 	snprintf(body, sizeof body, "{\"item\":1,\"count\":1,\"order\":\"%s-%u\"}", p->record->uid,
 		 p->record->answered);
 	request(p, "role.shopHandler.buy", body);
@@ -99,6 +101,9 @@ static void bought(struct player *p, json_t *answer)
 	struct purchases *r = p->record;
 
 	r->gold[r->answered++] = json_integer_value(json_object_get(answer, "gold"));
+	if (p->bought)
+		p->bought(p, r->answered - 1, p->loop->now_ms - p->began_ms);
+	p->began_ms = 0;
 	later(p, chance(p, p->think_ms));
 }
 

@@ -8,7 +8,7 @@
  *
  * Threads: its loop's. Memory: the caller's; what is remembered of answers (struct purchases) outlives the player's process.
  */
-#define PLAYER_ORDERS_MAX 32
+#define PLAYER_ORDERS_MAX 128
 struct purchases {
 	char uid[32];
 	unsigned wanted, answered;       /* orders 0 … answered - 1 were answered with 200 */
@@ -30,7 +30,9 @@ struct player {
 	uint16_t port;
 	uint32_t id, asked;
 	uint32_t think_ms; /* longest pause between purchases */
-	struct loop_deferred again;
+	uint64_t began_ms; /* when the order under way was first asked for; 0: none is */
+	/* After each answered purchase, before the next; NULL: nobody wants to know. */
+	void (*bought)(struct player *p, unsigned order, uint64_t took_ms);
 };
 /* Zeroed by the caller but for what is given here. */
 void player_start(struct player *p, struct loop *loop, const char *gate_host, uint16_t gate_port, uint32_t think_ms,

@@ -102,6 +102,7 @@ write_config() {
 loquat() { build/bin/loquat "$@" --config "$config"; }
 says_ready() { grep -q '^loquat: ready' "$work/up.log" 2>/dev/null; }
 up() {         # the cluster of $config, until it is ready; sets up_pid
+	: >"$work/up.log"              # an earlier start was ready, too
 	build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
 	up_pid=$!
 	started+=("$up_pid")
@@ -142,4 +143,27 @@ http_status() { # http_status PORT METHOD PATH
 	read -r line <&4
 	exec 4>&-
 	cut -d' ' -f2 <<<"$line"
+}
+
+http_body() {  # http_body PORT PATH: what a GET answers
+	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
+	printf 'GET %s HTTP/1.0\r\nConnection: close\r\n\r\n' "$2" >&4
+	sed '1,/^\r*$/d' <&4
+	exec 4>&-
+} 2>/dev/null
+
+lag() {        # records of all logs that are not in the database yet, as the dashboard's /stats says
+	http_body "$base" /stats | tr -d ' \n' | sed -n 's/.*"lag_records":\([0-9]*\).*/\1/p'
+}
+lag_is_zero() { [ "$(lag)" = 0 ]; }
+
+# Ends the cluster with the signal and waits for it: `up` may follow.
+down() {
+	kill "-$1" "$up_pid"
+	wait_for 30 "the cluster ends" gone "$up_pid"
+	wait "$up_pid" 2>/dev/null
+	local child
+	for child in ${children:-}; do
+		wait_for 10 "nothing of it is left" gone "$child"
+	done
 }
