@@ -180,9 +180,10 @@ sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@$(RUN) sum
 
 SOAK_S ?= 1800
-soak: all $(SIM) ## the simulation on fresh seeds for SOAK_S seconds (1800)
+soak: all $(SIM) $(CLIENTS) ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
 	@$(RUN) begin
 	@SOAK_S=$(SOAK_S) $(RUN) run soak -t $$(($(SOAK_S) + 60)) $(SIM)
+	@OUTAGE_S=20 $(RUN) run soak -t 240 tests/system/outage tests/system/money
 	@$(RUN) sum
 
 clean: ## remove build/ (var/, the cluster's data, stays)

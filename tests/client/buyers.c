@@ -4,7 +4,8 @@
  * usage: buyers GATE_PORT PLAYERS FIRST WANTED THINK_MS SECONDS [NAME]
  *
  * The players are NAME0, NAME1, … (NAME: buyer). Each asks for the orders UID-FIRST … UID-(WANTED - 1), with pauses of up
- * to THINK_MS. A line per answered purchase: UID ORDER GOLD TOOK_MS WALL_MS. The last line: "players=… answered=… logins=…
+ * to THINK_MS. A line per answered purchase: UID ORDER GOLD TOOK_MS WALL_MS; one per refusal, of a purchase or before
+ * they are in: "refused" UID CODE TOOK_MS ANSWER. The last line: "players=… answered=… logins=…
  * closes=… refusals=… longest_ms=…". Exit 1 when not all were answered in SECONDS or an answer came that must not.
  */
 #include <stdio.h>
@@ -47,6 +48,11 @@ static void on_bought(struct player *p, unsigned order, uint64_t took_ms)
 		flag_raise(&all.done);
 }
 
+static void on_refused(struct player *p, int code, const char *answer, uint64_t took_ms)
+{
+	printf("refused %s %d %llu %s\n", p->record->uid, code, (unsigned long long)took_ms, answer);
+}
+
 /* An answer that must never come ends it at once. */
 static void on_watch(struct timer *t, uint64_t now_ms)
 {
@@ -64,6 +70,7 @@ static void on_start(struct loop *loop, void *arg)
 	all.loop = loop;
 	for (unsigned i = 0; i < all.players; i++) {
 		all.player[i].bought = on_bought;
+		all.player[i].was_refused = on_refused;
 		player_start(&all.player[i], loop, "127.0.0.1", all.gate, all.think_ms, &all.record[i]);
 	}
 	all.watch.fire = on_watch;

@@ -50,6 +50,7 @@ static void request(struct player *p, const char *route, const char *body)
 	size_t n = pomelo_request_head(head, ++p->id, 0, route, strlen(route), strlen(body));
 
 	p->asked = p->id;
+	p->asked_ms = p->loop->now_ms;
 	stream_write(&p->stream, head, n);
 	stream_write(&p->stream, body, strlen(body));
 	loop_timer(p->loop, &p->patience, PATIENCE_MS);
@@ -117,6 +118,8 @@ static void refused(struct player *p, int code, const char *text)
 	if (getenv("PLAYER_DEBUG"))
 		fprintf(stderr, "%s refused at stage %d in %d: %s\n", p->record->uid, p->stage, p->in, text);
 	p->record->refusals++;
+	if (p->was_refused)
+		p->was_refused(p, code, text, p->loop->now_ms - p->asked_ms);
 	if (!p->in)
 		start_anew(p);
 	else if (may_pass(code))

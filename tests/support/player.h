@@ -31,8 +31,10 @@ struct player {
 	uint32_t id, asked;
 	uint32_t think_ms; /* longest pause between purchases */
 	uint64_t began_ms; /* when the order under way was first asked for; 0: none is */
-	/* After each answered purchase, before the next; NULL: nobody wants to know. */
+	uint64_t asked_ms; /* when the last request was sent */
+	/* After each answered purchase, before the next, and after each refusal, a login's too; NULL: nobody wants to know. */
 	void (*bought)(struct player *p, unsigned order, uint64_t took_ms);
+	void (*was_refused)(struct player *p, int code, const char *answer, uint64_t took_ms);
 };
 /* Zeroed by the caller but for what is given here. */
 void player_start(struct player *p, struct loop *loop, const char *gate_host, uint16_t gate_port, uint32_t think_ms,

@@ -157,13 +157,14 @@ lag() {        # records of all logs that are not in the database yet, as the da
 }
 lag_is_zero() { [ "$(lag)" = 0 ]; }
 
-# Ends the cluster with the signal and waits for it: `up` may follow.
+# Ends the cluster with the signal and waits for it and its children: `up` may follow.
 down() {
+	local child children
+	children=$(children_of "$up_pid")
 	kill "-$1" "$up_pid"
 	wait_for 30 "the cluster ends" gone "$up_pid"
 	wait "$up_pid" 2>/dev/null
-	local child
-	for child in ${children:-}; do
+	for child in $children; do
 		wait_for 10 "nothing of it is left" gone "$child"
 	done
 }
