@@ -62,6 +62,31 @@ static uint64_t machine_us(void)
 	return n == 7 ? (user + nice + system + irq + soft) * 1000000 / (unsigned long long)sysconf(_SC_CLK_TCK) : 0;
 }
 
+/* CPU of the private database, which has no /stats: the process of its pid file, if it is on this machine. */
+static void read_database(struct cluster *c, struct served *s)
+{
+	char path[ENV_PATH_MAX + 32], text[1024] = "";
+	unsigned long long user = 0, system = 0;
+	int pid = 0;
+
+	snprintf(path, sizeof path, "%s/mariadb/mysqld.pid", c->var);
+	FILE *file = c->private_database ? fopen(path, "r") : NULL;
+
+	if (!file)
+		return;
+	int n = fscanf(file, "%d", &pid);
+	fclose(file);
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	if (n != 1 || !(file = fopen(path, "r")))
+		return;
+	text[fread(text, 1, sizeof text - 1, file)] = '\0';
+	fclose(file);
+	const char *rest = strrchr(text, ')'); /* the name before may hold anything */
+
+	if (rest && sscanf(rest + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) == 2)
+		cpu_add(s, "mariadb", (user + system) * 1000000 / (unsigned long long)sysconf(_SC_CLK_TCK));
+}
+
 static uint64_t own_us(void)
 {
 	struct rusage r;
@@ -76,6 +101,7 @@ void served_read(struct cluster *c, struct served *out)
 	*out = (struct served){ .at_ns = bots_now_ns(), .machine_us = machine_us(), .own_us = own_us() };
 	for (size_t i = 0; i < c->routes->rows; i++)
 		read_instance(c, &c->routes->row[i], out);
+	read_database(c, out);
 }
 
 void bots_find_gates(struct bots *b)
