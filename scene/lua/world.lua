@@ -120,9 +120,18 @@ local function spawn_point(slot)
   return math.max(0.0, math.min(Rules.width - 1, x)), math.max(0.0, math.min(Rules.height - 1, y))
 end
 
+-- The lowest that is free: few players stand near each other, whoever was there before.
 local function take_slot(scene)
-  local slot = table.remove(scene.free)
-  if slot then return slot end
+  local free, least = scene.free, nil
+  for i = 1, #free do
+    if not least or free[i] < free[least] then least = i end
+  end
+  if least then
+    local slot = free[least]
+    free[least] = free[#free]
+    free[#free] = nil
+    return slot
+  end
   scene.slots_used = (scene.slots_used or -1) + 1
   return scene.slots_used
 end
