@@ -24,9 +24,10 @@ const char bots_help[] =
 	"  --login-rate N   logins started per second (500)\n"
 	"  --room N         players in one chat room (20)\n"
 	"  --json           one JSON object on stdout\n\n"
-	"A player failed if it was disconnected, had a request unanswered for 5 s or answered otherwise than 200, denied\n"
-	"or not_found, or kept under 95 % of its rate. Exit status: 0 all well; 1 a player failed, or the connectors'\n"
-	"/stats counted other requests than the bots; 2 it could not start.\n";
+	"A player failed if it was disconnected, had a request unanswered for 5 s or answered otherwise than 200 or a\n"
+	"refusal of the game (dead, out of range, a monster gone, too little gold), or kept under 95 % of its rate.\n"
+	"Exit status: 0 all well; 1 a player failed, or the connectors' /stats counted other requests than the bots; 2 it\n"
+	"could not start.\n";
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 

@@ -77,6 +77,7 @@ struct bot {
 	uint64_t heartbeat_ns, heartbeat_due_ns, login_ns, login_due_ns;
 	/* playing */
 	struct sight sight;
+	int64_t id; /* of its own entity */
 	double x, y, heading;
 	uint64_t moved_ns;
 	uint32_t turn, sent, answered, moves_under_way;

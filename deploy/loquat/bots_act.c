@@ -59,7 +59,7 @@ static void echo(struct bots *b, struct bot *p, struct flight *f)
 static void attack(struct bots *b, struct bot *p, struct flight *f)
 {
 	char body[64];
-	int64_t target = (int64_t)(bots_random(b) * 1e6) + 1;
+	int64_t target = p->id; /* with no monster in view it hits out at nothing: denied */
 
 	sight_nearest(&p->sight, p->x, p->y, &target);
 	send_action(b, p, f, "scene.sceneHandler.attack", body,
@@ -147,7 +147,17 @@ static void count_refusal(struct action_stats *a, const char *word)
 	a->refused[i].count++;
 }
 
-/* Denied and not_found are answers a player gets: too little gold, a monster that died meanwhile, being dead. */
+/*
+ * Refusals that belong to the game: the dead do not walk, monsters are out of range or died meanwhile, gold runs out. Else
+ * the refusal is a fault: not_found for a move would be a scene that has forgotten its players.
+ */
+static bool is_expected(enum bots_action action, const char *word)
+{
+	if (!strcmp(word, "denied"))
+		return action == BOTS_MOVE || action == BOTS_ATTACK || action == BOTS_BUY;
+	return action == BOTS_ATTACK && !strcmp(word, "not_found");
+}
+
 static void refused(struct bots *b, struct bot *p, const struct flight *f, const char *body, size_t n)
 {
 	char word[24], message[64];
@@ -155,7 +165,7 @@ static void refused(struct bots *b, struct bot *p, const struct flight *f, const
 	if (!sight_text(body, n, "error", word, sizeof word))
 		snprintf(word, sizeof word, "nonsense");
 	count_refusal(&b->action[f->action], word);
-	if (f->action != BOTS_ECHO && (!strcmp(word, "denied") || !strcmp(word, "not_found")))
+	if (is_expected(f->action, word))
 		return;
 	if (!sight_text(body, n, "message", message, sizeof message))
 		*message = '\0';
@@ -223,6 +233,7 @@ bool bots_placed(struct bots *b, struct bot *p, const char *body, size_t n)
 	json_t *o = json_loadb(body, n, 0, NULL);
 	bool whole = json_is_number(json_object_get(o, "x")) && json_is_number(json_object_get(o, "y"));
 
+	p->id = json_integer_value(json_object_get(o, "id"));
 	p->x = json_number_value(json_object_get(o, "x"));
 	p->y = json_number_value(json_object_get(o, "y"));
 	b->width = json_number_value(json_object_get(o, "width"));
