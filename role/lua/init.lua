@@ -7,6 +7,7 @@ local Init = {}
 function Init.on_lost(key)
   Players.forget_key(key)
   if key:sub(1, 5) == "name:" then state.names = {} end
+  if key:sub(1, 6) == "order:" then state.orders = {} end
 end
 
 -- A connector that went down holds nobody; its sessions are asked for one by one at the next login.
