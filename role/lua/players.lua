@@ -12,9 +12,20 @@ state.loading = state.loading or {}
 
 local GOLD_AT_START = 1000
 
--- A log key holds no comma, space or control character, whatever players call themselves.
+local KEY_MAX = 64   -- of the text; the log takes keys of up to 80 bytes
+
+local function fnv(text)
+  local hash = 0xcbf29ce484222325
+  for i = 1, #text do hash = (hash ~ text:byte(i)) * 0x100000001b3 end
+  return hash
+end
+
+-- A key that stands in the log as it is (no comma, space, % or control character) and is short, whatever players call
+-- themselves. Two may share one that was cut: then they wait for each other's changes to land, no more.
 function Players.key(kind, text)
-  return kind .. ":" .. text:gsub("[^%w%._:#-]", function(c) return string.format("%%%02X", c:byte()) end)
+  local plain = text:gsub("[^%w%._:#\x80-\xff-]", function(c) return string.format("=%02X", c:byte()) end)
+  if #plain > KEY_MAX then plain = string.format("%s~%016x", plain:sub(1, KEY_MAX - 17), fnv(text)) end
+  return kind .. ":" .. plain
 end
 
 local function keys_of(player)
