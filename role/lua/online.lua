@@ -111,9 +111,8 @@ end
 local function login_locked(player, args)
   local resumed = args.resume ~= nil and args.resume == player.resume
   local rid = player.rid
-  if args.resume and not resumed and player.session then
-    -- a resume token that is not the newest is void; it must not throw out who came after it
-    if lives(player.session) then return { refused = true, message = "this resume token was used or is void" } end
+  if args.resume and not resumed and player.resume then   -- it must not throw out who came after it
+    return nil, "denied", "this resume token was used or is void"
   end
   if not make_room(player, args) then return { refused = true, message = "this name is online already" } end
   if not player.role and args.create then
