@@ -92,7 +92,9 @@ static void rejoin(struct edge *e, struct session *s)
 		.trace = edge_trace(e),
 	};
 
-	entry_chat_body(&b, e, s->uid, s->conn.sid, s->name, s->rid);
+	const char *renamed = session_attr(s, "name", 4);
+
+	entry_chat_body(&b, e, s->uid, s->conn.sid, *renamed ? renamed : s->name, s->rid);
 	c.body = span_of(b.data, b.len);
 	rpc_call(e->worker, &c);
 	buf_release(&b);

@@ -23,7 +23,7 @@ struct entry {
 	bool guest;  /* without a token: an older living connection refuses it */
 	bool create; /* a role is made if there is none */
 	bool resumed;
-	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_UID_MAX + 1];
+	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_NAME_MAX + 1];
 	char nonce[TOKEN_NONCE_MAX], gate[32]; /* of the login token */
 	char take_over[SESSION_NONCE_MAX + 1]; /* of the resume token */
 	char resume[SESSION_NONCE_MAX + 1];    /* of the next one */

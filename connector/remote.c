@@ -11,7 +11,7 @@
 struct ask {
 	uint64_t sid;
 	char reason[128];
-	char name[32], value[64];
+	char name[32], value[PLAYER_NAME_MAX + 1];
 	int64_t room; /* < 0: not said */
 };
 

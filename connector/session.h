@@ -19,7 +19,7 @@
 enum session_stage { SESSION_OUT, SESSION_ENTERING, SESSION_IN };
 
 struct session_attr {
-	char name[32], value[64];
+	char name[32], value[PLAYER_NAME_MAX + 1];
 };
 
 /* A request that waits its turn. */
@@ -38,7 +38,7 @@ struct session {
 	struct clientconn conn;
 	struct edge *edge;
 	enum session_stage stage;
-	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_UID_MAX + 1];
+	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_NAME_MAX + 1];
 	char resume[SESSION_NONCE_MAX + 1]; /* nonce of the token that may take this session over */
 	struct session_attr attr[SESSION_ATTRS_MAX];
 	struct forward *forwards; /* calls under way */

@@ -2,6 +2,8 @@
 local Handler = {}
 
 local CONTENT_MAX = 2000
+local CHANNELS = { world = true, scene = true, team = true, room = true, private = true }
+local EXPECTED = "channel: expected world, scene, team, room or private"
 
 -- The key of the room a channel means for this player, or nil, error, message.
 local function room_of(player, channel, rid)
@@ -11,7 +13,7 @@ local function room_of(player, channel, rid)
     return channel .. ":" .. player[channel]
   end
   if channel ~= "room" then
-    return nil, "bad_request", "channel: expected world, scene, team, room or private"
+    return nil, "bad_request", CHANNELS[channel] and "channel: private messages have no history" or EXPECTED
   end
   if rid and rid ~= player.rid then return nil, "denied", "rid: you are not in this room" end
   return "room:" .. player.rid
@@ -41,6 +43,7 @@ function Handler.send(session, msg)
   if channel == "private" and msg.target == "*" then
     return nil, "bad_request", "target: a private message needs a player's name"
   end
+  if not CHANNELS[channel] then return nil, "bad_request", EXPECTED end
   if msg.target ~= "*" then return to_one(player, msg) end
   local room, err, why = room_of(player, channel, msg.rid)
   if not room then return nil, err, why end

@@ -45,6 +45,26 @@ function Remote.remove(args)
   return {}
 end
 
+-- The player is called otherwise: to the others of the room the old name leaves and the new one comes.
+function Remote.rename(args)
+  local player = state.players[args.uid]
+  local old = player and player.member
+  if not old or old.name == args.name then return {} end
+  local member = { uid = old.uid, name = args.name, connector = old.connector, sid = old.sid }
+  player.member = member
+  app.send.chat.nameRemote.clear(old.name, { member = old })
+  app.send.chat.nameRemote.set(member.name, { member = member })
+  local rooms = { "room:" .. player.rid, "world:" }
+  for _, channel in ipairs { "scene", "team" } do
+    if player[channel] then rooms[#rooms + 1] = channel .. ":" .. player[channel] end
+  end
+  for _, room in ipairs(rooms) do
+    leave(room, old)
+    app.send.chat.roomRemote.join(room, { room = room, member = member })
+  end
+  return {}
+end
+
 -- The scene or the team a player is in has changed.
 function Remote.place(args)
   local player = state.players[args.uid]

@@ -12,7 +12,13 @@ end
 
 local function check_name(name)
   if #name < 1 or #name > 64 then return "a name has 1 to 64 bytes" end
-  if name:find("[%c*]") then return "a name holds no control characters and no *" end
+  if name:find("[%c*]") or name:find("\xc2[\x80-\x9f]") then return "a name holds no control characters and no *" end
+end
+
+-- Others know the player by its name: the chat now, and after a restart of it from the connector.
+local function tell(session, name)
+  app.send.chat.chatRemote.rename(session.uid, { uid = session.uid, name = name })
+  session:set("name", name)
 end
 
 local function locked(player, fn, ...)
@@ -35,6 +41,7 @@ function Handler.create(session, msg)
     return Players.create(player, msg.name, true)
   end)
   if not ok then return nil, err, why end
+  tell(session, player.role.name)
   return { role = player.role }
 end
 
@@ -47,6 +54,7 @@ function Handler.rename(session, msg)
   local ok
   ok, err, why = locked(player, Players.rename, msg.name)
   if not ok then return nil, err, why end
+  tell(session, player.role.name)
   return { role = player.role }
 end
 

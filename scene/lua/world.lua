@@ -171,6 +171,7 @@ end
 function World.join(args)
   local scene = World.scene(args.scene)
   local player = scene.players[args.uid] or new_player(scene, args)
+  player.name = args.name
   World.bind(scene, player, args)
   return {
     scene = scene.number, id = player.id, x = player.x, y = player.y, width = Rules.width, height = Rules.height,
