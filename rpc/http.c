@@ -40,6 +40,16 @@ void http_error(struct env_http_request *r, int err, enum effect effect, struct 
 	buf_release(&b);
 }
 
+/* 405 is HTTP's own: of the errors there are it is a bad request. */
+void http_not_allowed(struct env_http_request *r, const char *message)
+{
+	struct buf b = BUF_INIT;
+
+	buf_addf(&b, "{\"code\":405,\"error\":\"bad_request\",\"message\":\"%s\",\"effect\":\"none\"}\n", message);
+	http_json(r, 405, &b);
+	buf_release(&b);
+}
+
 void http_refuse(struct env_http_request *r, int err, const char *message)
 {
 	http_error(r, err, EFFECT_NONE, span_of(message, strlen(message)));
@@ -294,7 +304,7 @@ static void on_request(void *arg, struct env_http_request *r)
 		return;
 	}
 	if (known)
-		env_http_reply(r, 405, "text/plain", NULL, "method not allowed\n", 19);
+		http_not_allowed(r, "this path takes another method");
 	else if (h->shut)
 		http_refuse(r, ERR_UNAVAILABLE, "this instance stops");
 	else if (h->service->lua_src)

@@ -213,9 +213,9 @@ void http_rpc(struct http_face *h, struct env_http_request *r)
 	} else if (!m || m->is_handler) {
 		http_refuse(r, ERR_NOT_FOUND, "there is no such method: /rpc/SERVICE/REMOTE/METHOD");
 	} else if (!get && strcmp(env_http_method(r), "POST")) {
-		http_text(r, 405, "GET or POST\n");
+		http_not_allowed(r, "GET or POST");
 	} else if (get && m->kind != MSG_READ) {
-		http_text(r, 405, "this method changes something: POST it\n");
+		http_not_allowed(r, "this method changes something: POST it");
 	} else if (get) {
 		start_get(h, r, m);
 	} else {

@@ -47,6 +47,8 @@ is("a signed payment is granted", [200, "o-1", 100], [first.status, JSON.parse(f
 is("the same again gets the same bytes", first, await send(body));
 is("and again with the signature in capitals", first, await send(body, { signature: sign(body).toUpperCase() }));
 await error("the same order with another body is a conflict", 409, "bad_request", payment({ amount: 5.99 }));
+await error("the same order for another player is a conflict", 409, "bad_request", payment({ uid: "payer1" }));
+await error("the same order for nobody is a conflict", 409, "bad_request", payment({ uid: "nobody" }));
 await error("a wrong signature is denied", 401, "denied", body, { signature: "0".repeat(64) });
 await error("a signature of another body is denied", 401, "denied", payment({ order: "o-2" }), { signature: sign(body) });
 await error("no signature is denied", 401, "denied", body, { signature: null });
