@@ -9,7 +9,7 @@
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
- *   init.lua   init_service(), on_peer(instance, up), on_lost(key), http(request)  all optional
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request)  all optional
  *
  * What scripts see is documented in docs/lua.md.
  *

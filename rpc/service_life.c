@@ -67,6 +67,7 @@ static void worker_drain(struct worker *w, void *arg)
 	rpc_server_drain(w->server);
 	if (w->service->def->worker_drain)
 		w->service->def->worker_drain(w);
+	app_hook(w->app, "stop_service", "", false); /* what it starts has until the links are closed */
 }
 
 static int workers_start(struct service *s)

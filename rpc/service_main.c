@@ -44,11 +44,14 @@ static int run(const struct service_def *def, const struct service_options *o)
 		return complain(def, error);
 	}
 	loop_join(s->control);
-	if (service_failure(s))
-		status = complain(def, service_failure(s));
-	service_free(s);
+	const char *failure = service_failure(s);
+	if (failure) {
+		snprintf(error, sizeof error, "%s", failure);
+		status = 2;
+	}
+	service_free(s); /* the log's last lines come before the reason, which is the last word */
 	env_free(env);
-	return status;
+	return status ? complain(def, error) : 0;
 }
 
 static int check(const struct service_def *def, const struct service_options *o)
