@@ -343,7 +343,7 @@ void edgecluster_push(struct edgecluster *c, const char *connector, const uint64
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
-static uint16_t free_port(void)
+static uint16_t some_port(void)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET };
 	socklen_t n = sizeof(a);
@@ -356,10 +356,29 @@ static uint16_t free_port(void)
 	return ntohs(a.sin_port);
 }
 
-static void row(struct buf *b, const char *id, const char *service, uint16_t client)
+/* None of those that stand in the configuration already: the system may give one twice. */
+static uint16_t free_port(struct buf *config)
 {
-	buf_addf(b, "{ id = \"%s\", service = \"%s\", client = %u, rpc = %u, http = 0 },\n", id, service, client,
-		 free_port());
+	char text[16];
+	uint16_t port;
+
+	do {
+		port = some_port();
+		snprintf(text, sizeof text, "= %u,", port);
+		buf_addch(config, '\0');
+		config->len--;
+	} while (strstr(config->data, text));
+	return port;
+}
+
+/* Returns the players' port; 0: it has none. */
+static uint16_t row(struct buf *b, const char *id, const char *service, bool client)
+{
+	uint16_t port = client ? free_port(b) : 0;
+
+	buf_addf(b, "{ id = \"%s\", service = \"%s\", client = %u, ", id, service, port);
+	buf_addf(b, "rpc = %u, http = 0 },\n", free_port(b));
+	return port;
 }
 
 static void config_write(struct edgecluster *c, const struct edgecluster_options *o)
@@ -372,14 +391,14 @@ static void config_write(struct edgecluster *c, const struct edgecluster_options
 	for (int i = 0; i < 2; i++) {
 		snprintf(path, sizeof(path), "gate-%d", i + 1);
 		if (i == 0 || o->two_gates)
-			row(&b, path, "gate", c->gate_port[i] = free_port());
+			c->gate_port[i] = row(&b, path, "gate", true);
 		snprintf(path, sizeof(path), "connector-%d", i + 1);
-		row(&b, path, "connector", c->connector_port[i] = free_port());
+		c->connector_port[i] = row(&b, path, "connector", true);
 	}
-	row(&b, "role-1", "role", 0);
-	row(&b, "chat-1", "chat", 0);
-	row(&b, "scene-1", "scene", 0);
-	row(&b, "platform-1", "platform", 0);
+	row(&b, "role-1", "role", false);
+	row(&b, "chat-1", "chat", false);
+	row(&b, "scene-1", "scene", false);
+	row(&b, "platform-1", "platform", false);
 	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/loquat.desc\" },\n", c->dir, root);
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
 	buf_addf(&b, "%s\n", o->lua ? o->lua : "");
