@@ -1,5 +1,6 @@
 #include "common/dbread.h"
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ struct dbread {
 	uint64_t looked_ms;  /* when somebody who waits looked at the position last */
 	uint64_t epoch, lsn; /* the newest position seen */
 	struct loop_deferred work;
-	bool complained;
+	bool away;
 	char position_sql[160];
 };
 
@@ -175,16 +176,26 @@ static void on_retry(struct timer *t, uint64_t now_ms)
 	pool_work(c->pool);
 }
 
+static void set_away(struct dbread *d, bool away, const char *why)
+{
+	if (d->away == away)
+		return;
+	d->away = away;
+	if (d->options.away)
+		atomic_fetch_add(d->options.away, away ? 1u : -1u);
+	if (away)
+		log_warn(d->log, "database.away", "why=%s", why ? why : "connection lost");
+	else
+		log_info(d->log, "database.back", "instance=%s", d->options.instance);
+}
+
 /* A connection broke under a read: the read changed nothing, so it is simply asked again. */
 static void connection_lost(struct connection *c, const char *message)
 {
 	struct dbread *d = c->pool;
 	struct read *r = c->read;
 
-	if (!d->complained) {
-		d->complained = true;
-		log_warn(d->log, "database.away", "why=%s", message ? message : "connection lost");
-	}
+	set_away(d, true, message);
 	c->read = NULL;
 	if (r) {
 		r->connection = NULL;
@@ -204,17 +215,14 @@ static void on_open(void *arg, int err)
 	}
 	c->open = true;
 	d->backoff_ms = 0;
-	if (d->complained) {
-		d->complained = false;
-		log_info(d->log, "database.back", "instance=%s", d->options.instance);
-	}
+	set_away(d, false, NULL);
 	pool_work(d);
 }
 
 static void connection_open(struct connection *c)
 {
 	if (env_db_open(c->pool->loop->ev, &c->pool->options.db, on_open, c, &c->db) < 0)
-		connection_retry(c);
+		connection_lost(c, NULL);
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
@@ -277,7 +285,7 @@ static void on_result(void *arg, const struct env_db_result *result)
 
 static void pool_work(struct dbread *d)
 {
-	for (unsigned i = 0; i < d->options.connections && d->first; i++) {
+	for (unsigned i = 0; i < d->options.connections && (d->first || (d->away && i == 0)); i++) {
 		struct connection *c = &d->connection[i];
 
 		if (!c->db) {
@@ -285,7 +293,7 @@ static void pool_work(struct dbread *d)
 				connection_open(c);
 			continue;
 		}
-		if (!c->open || c->read || c->busy)
+		if (!c->open || c->read || c->busy || !d->first)
 			continue;
 		c->read = d->first;
 		unqueue(c->read);
@@ -319,6 +327,8 @@ struct dbread *dbread_new(struct loop *loop, struct log *log, const struct dbrea
 	}
 	snprintf(d->position_sql, sizeof d->position_sql, "SELECT epoch, lsn FROM loquat_replay WHERE instance = '%s'",
 		 o->instance);
+	if (o->at_once)
+		connection_open(&d->connection[0]);
 	return d;
 }
 
@@ -326,6 +336,8 @@ void dbread_free(struct dbread *d)
 {
 	if (!d)
 		return;
+	if (d->away && d->options.away)
+		atomic_fetch_sub(d->options.away, 1);
 	for (unsigned i = 0; i < d->options.connections; i++) {
 		struct connection *c = &d->connection[i];
 
@@ -366,9 +378,4 @@ void dbread_query(struct dbread *d, const char *sql, size_t n, const char *key, 
 	enqueue(d, r);
 	loop_timer(d->loop, &r->deadline, d->queued > d->options.queue_max ? 0 : timeout_ms);
 	loop_defer(d->loop, &d->work);
-}
-
-bool dbread_connected(const struct dbread *d)
-{
-	return !d->complained;
 }

@@ -10,7 +10,7 @@
  * from the database after the replay has passed the key's last change.
  */
 #define DB_VALUES_MAX  256
-#define DB_CONNECTIONS 2 /* opened at the first read only */
+#define DB_CONNECTIONS 2 /* opened at the first read, the first of a service with an SQL log at its start */
 #define DB_QUEUE_MAX   10000
 #define DB_TIMEOUT_MS  5000
 #define ANSWER_MS      50 /* of a request's time is kept for its answer */
@@ -290,7 +290,12 @@ void app_db_open(struct app *a)
 {
 	struct service *s = a->worker->service;
 	struct dbread_options o = {
-		.instance = s->id, .sqllog = s->sqllog, .connections = DB_CONNECTIONS, .queue_max = DB_QUEUE_MAX
+		.instance = s->id,
+		.sqllog = s->sqllog,
+		.connections = DB_CONNECTIONS,
+		.queue_max = DB_QUEUE_MAX,
+		.at_once = s->sqllog, /* who keeps data will read them: told at the start if it cannot */
+		.away = &s->databases_away,
 	};
 
 	service_database(s, &o.db);

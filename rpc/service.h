@@ -83,9 +83,10 @@ struct service {
 	struct loop *control;
 	struct worker **worker;
 	unsigned workers;
-	struct luasrc *lua_src; /* its logic, read once for all workers; NULL: none */
-	_Atomic int state;      /* enum service_state */
-	void *user;             /* the service's own */
+	struct luasrc *lua_src;          /* its logic, read once for all workers; NULL: none */
+	_Atomic int state;               /* enum service_state */
+	_Atomic unsigned databases_away; /* workers that want to read from the database and cannot */
+	void *user;                      /* the service's own */
 	struct service_private *p;
 };
 
