@@ -44,9 +44,11 @@ struct dbread {
 	uint32_t backoff_ms;
 	uint64_t looked_ms;  /* when somebody who waits looked at the position last */
 	uint64_t epoch, lsn; /* the newest position seen */
+	bool looked;         /* the position was read once behind all transactions that were under way */
 	struct loop_deferred work;
 	bool away;
-	char position_sql[160];
+	char position_sql[180];
+	size_t position_bytes; /* of it without FOR UPDATE */
 };
 
 static void pool_work(struct dbread *d);
@@ -127,11 +129,15 @@ static void on_deadline(struct timer *t, uint64_t now_ms)
 	read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
 }
 
+/*
+ * The first look at the position locks its row, so it waits for a transaction of the replay that is under way: one that
+ * lands what this log has lost with the machine (sqllog.h, Numbers) must be over before anything is read.
+ */
 static bool may_read(const struct read *r)
 {
 	const struct dbread *d = r->pool;
 
-	return !r->key || sqllog_key_landed(d->options.sqllog, r->key, d->epoch, d->lsn);
+	return !r->key || (d->looked && sqllog_key_landed(d->options.sqllog, r->key, d->epoch, d->lsn));
 }
 
 static void on_again(struct timer *t, uint64_t now_ms)
@@ -236,7 +242,7 @@ static void connection_ask(struct connection *c)
 
 	c->asks_position = !may_read(r);
 	const char *sql = c->asks_position ? d->position_sql : r->sql;
-	size_t n = c->asks_position ? strlen(sql) : r->n;
+	size_t n = !c->asks_position ? r->n : d->looked ? d->position_bytes : strlen(sql);
 
 	c->busy = true;
 	if (env_db_query(c->db, sql, n, on_result, c) < 0)
@@ -248,7 +254,8 @@ static void position_seen(struct connection *c, const struct env_db_result *resu
 	struct read *r = c->read;
 	struct dbread *d = c->pool;
 
-	if (result->rows && result->cells[0] && result->cells[1]) {
+	d->looked |= !result->err;
+	if (!result->err && result->rows && result->cells[0] && result->cells[1]) {
 		d->epoch = strtoull(result->cells[0], NULL, 10);
 		d->lsn = strtoull(result->cells[1], NULL, 10);
 		sqllog_replayed(d->options.sqllog, d->epoch, d->lsn);
@@ -273,8 +280,8 @@ static void on_result(void *arg, const struct env_db_result *result)
 		connection_lost(c, result->message);
 	} else if (!c->read) { /* its deadline came first */
 		pool_work(c->pool);
-	} else if (c->asks_position && result->err == 0) {
-		position_seen(c, result);
+	} else if (c->asks_position) {
+		position_seen(c, result); /* refused: somebody holds the row, or the table is not there yet */
 	} else {
 		struct dbread *d = c->pool;
 
@@ -325,8 +332,9 @@ struct dbread *dbread_new(struct loop *loop, struct log *log, const struct dbrea
 		d->connection[i].pool = d;
 		d->connection[i].retry.fire = on_retry;
 	}
-	snprintf(d->position_sql, sizeof d->position_sql, "SELECT epoch, lsn FROM loquat_replay WHERE instance = '%s'",
-		 o->instance);
+	d->position_bytes = (size_t)snprintf(d->position_sql, sizeof d->position_sql,
+					     "SELECT epoch, lsn FROM loquat_replay WHERE instance = '%s'", o->instance);
+	strcat(d->position_sql, " FOR UPDATE");
 	if (o->at_once)
 		connection_open(&d->connection[0]);
 	return d;

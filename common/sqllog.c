@@ -124,10 +124,8 @@ static void fail(struct sqllog *l, const char *what, int err, bool wrote)
 	uint64_t now_ns = env_mono_ns(l->env);
 	atomic_fetch_add(&l->failures, 1);
 	remind(l, now_ns, what, err);
-	if (!l->suspect.file) {
+	if (!l->suspect.file)
 		l->suspect = (struct sqllog_suspect){ atomic_load(&l->number), l->file ? l->synced_bytes : 0 };
-		sqllog_suspect_store(l);
-	}
 	end_file(l);
 	if (wrote)
 		tidy_file(l);
@@ -145,7 +143,8 @@ static void recovered(struct sqllog *l)
 	/* what was tried in between holds the same batch or a part of it */
 	for (uint32_t number = l->suspect.file + 1; number < now; number++)
 		sqllog_shorten(l->env, l->folder, number, 0);
-	sqllog_suspect_settle(l);
+	sqllog_shorten(l->env, l->folder, l->suspect.file, l->suspect.bytes);
+	l->suspect.file = 0;
 	l->retry_ns = 0;
 	l->remind_at_ns = 0;
 	atomic_store(&l->waits.failing, false);
@@ -270,6 +269,8 @@ void sqllog_last_turn(void *arg)
 		log_error(l->log, "sqllog.lost", "folder=%s first=%llu last=%llu", l->folder,
 			  (unsigned long long)sqllog_durable_lsn(l) + 1, (unsigned long long)sqllog_lsn(l));
 	end_file(l);
+	if (fine)
+		sqllog_clean_store(l);
 	atomic_store(&l->waits.failing, true); /* whoever still waits, or comes too late, is told so */
 	sqllog_waits_wake(&l->waits);
 }
@@ -345,16 +346,17 @@ void sqllog_wait(struct sqllog *l, struct loop *loop, struct sqllog_waiter *w, u
 }
 
 /*
- * The last lsn of this log that a position in the database covers; 0: it is another log's. One ahead of what was found
- * at opening covers records that were lost with the machine, unsynced: ours begin anew at their numbers.
+ * The last lsn of this log that a position in the database covers. One that is ahead of what was found at opening, or of
+ * an epoch since then, covers all of that: what else it covers was lost with the machine, unsynced, and our own records
+ * begin anew at those numbers. An older epoch's, or a newer one's than ours, says nothing of us: 0.
  */
 static uint64_t covered(const struct sqllog *l, uint64_t epoch, uint64_t lsn)
 {
 	if (epoch == l->epoch)
 		return lsn;
-	if (epoch != l->opened_epoch)
+	if (epoch < l->opened_epoch || epoch > l->epoch)
 		return 0;
-	return lsn < l->opened_lsn ? lsn : l->opened_lsn;
+	return epoch > l->opened_epoch || lsn > l->opened_lsn ? l->opened_lsn : lsn;
 }
 
 static uint64_t last_change(const struct sqllog *l, const char *key)

@@ -14,9 +14,9 @@
  *          "BEGIN;\n…;\nCOMMIT;\n"; crc is CRC-32C, 8 hex digits, over the line up to before " crc=" and then the body.
  *          One statement per line: text never holds a raw newline, so "\n-- loquat " begins a record and nothing else.
  * Files:   FOLDER/NNNNNNNN.sql, rotated by size, each starts with "SET NAMES utf8mb4;\n". Each start of the process
- *          begins a new file with its first record. FOLDER/lock is locked by the writer, FOLDER/epoch holds its epoch
- *          and the lsn it started behind, FOLDER/replayed what dbwriter has landed (a hint that shortens opening),
- *          FOLDER/suspect the file a sync has failed on, NNNNNNNN.cut the bytes of a tail that was cut.
+ *          begins a new file. Beside them: lock, locked by the writer; epoch, a line per start: its epoch and the lsn it
+ *          began behind; clean, after a stop in order; replayed, what dbwriter has landed (a hint that shortens opening);
+ *          NNNNNNNN.cut, the bytes of a tail that was cut.
  * Numbers: lsn grows by one per record, across files and starts; epoch grows with each start (in a folder that knows
  *          none it begins at the seconds since 1970, above any that counted from an earlier beginning). The order of
  *          changes is (epoch, lsn): after a power cut the log may end before what dbwriter has landed of it, and the
@@ -195,6 +195,8 @@ int sqllog_file_next(struct sqllog_file *s, struct sqllog_record *out, char *why
 uint64_t sqllog_file_at(const struct sqllog_file *s); /* offset of the next record, or of the bad spot */
 /* After ERR_INCOMPLETE or ERR_CORRUPT: 1 if a record that verifies stands behind the bad spot, else 0, or ERR_IO. */
 int sqllog_file_behind(struct sqllog_file *s);
+/* Whether an epoch of this log began with the lsn: its writer noted so before its first record. Blocking. */
+bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn);
 /* Numbers of the folder's files NNNNNNNN.sql in order; free() them. ERR_NOT_FOUND, ERR_IO */
 int sqllog_list(struct env *env, const char *folder, uint32_t **numbers, size_t *n);
 void sqllog_path(char out[ENV_PATH_MAX], const char *folder, uint32_t number, const char *suffix); /* "sql" */

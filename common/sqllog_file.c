@@ -163,3 +163,17 @@ uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise)
 			return strtoull(p + n + 1, NULL, 10);
 	return otherwise;
 }
+
+bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn)
+{
+	char path[ENV_PATH_MAX], line[80], *text;
+	size_t n;
+	snprintf(path, sizeof path, "%s/epoch", folder);
+	if (env_file_load(env, path, 1u << 20, &text, &n) < 0)
+		return false;
+	snprintf(line, sizeof line, "epoch=%llu lsn=%llu ", (unsigned long long)epoch, (unsigned long long)lsn - 1);
+	const char *found = strstr(text, line);
+	bool began = found && (found == text || found[-1] == '\n');
+	free(text);
+	return began;
+}

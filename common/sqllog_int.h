@@ -78,6 +78,12 @@ uint64_t sqllog_keys_get(const struct sqllog_keys *k, const char *key, size_t by
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
+/* Where a file ends that can be trusted, since a write or sync of a batch behind it failed; file 0: none is suspect. */
+struct sqllog_suspect {
+	uint32_t file;
+	uint64_t bytes;
+};
+#define SQLLOG_HOLDERS_MAX 8
 struct sqllog_found {
 	uint64_t lsn, epoch, time_us;      /* of the last record; 0: none */
 	uint64_t replayed, replayed_epoch; /* dbwriter's hint: up to there it is in the database and was not read */
@@ -85,6 +91,8 @@ struct sqllog_found {
 	uint64_t cut_bytes;                /* torn tail that was cut */
 	uint32_t cut_file;
 	struct buf batch; /* the records of the last batch (one time) as they stand; the caller releases it */
+	struct sqllog_suspect holder[SQLLOG_HOLDERS_MAX]; /* the files that hold some of them, and up to where others */
+	unsigned holders;
 };
 /*
  * Verifies the folder's files, cuts a torn tail, syncs them, fills keys. may_have_holes: the machine may have died since
@@ -94,7 +102,7 @@ int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct
 		struct sqllog_found *out, char *error, size_t error_size);
 /* Cuts everything behind the last whole record of a file; what is cut is kept in NNNNNNNN.cut. Returns bytes cut. */
 int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_t keep);
-/* Shortens a file to a length, or removes it when that is none; whether it succeeds does not matter. */
+/* Shortens a file to a length, or removes it when no record fits in that; whether it succeeds does not matter. */
 void sqllog_shorten(struct env *env, const char *folder, uint32_t number, uint64_t bytes);
 /* Reads "name=number" out of a small file; otherwise when it is not there. */
 uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise);
@@ -116,12 +124,6 @@ void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_w
 void sqllog_waits_wake(struct sqllog_waits *w);
 
 /* ---- the writer ------------------------------------------------------------------------------------------- */
-
-/* Where a file ends that can be trusted, since a write or sync of a batch behind it failed; file 0: none is suspect. */
-struct sqllog_suspect {
-	uint32_t file;
-	uint64_t bytes;
-};
 
 struct sqllog {
 	struct env *env;
@@ -161,6 +163,5 @@ uint64_t sqllog_turn(void *arg);
 void sqllog_last_turn(void *arg);
 /* Writes and syncs what is pending, once; on failure the log is failing. Before the thread starts, or on it. */
 bool sqllog_land(struct sqllog *l);
-/* FOLDER/suspect says it to the next start, should this one not live to see the disk come back. */
-void sqllog_suspect_store(struct sqllog *l);
-void sqllog_suspect_settle(struct sqllog *l);
+/* FOLDER/clean: the log was stopped when all of it had been synced; its last lsn. */
+void sqllog_clean_store(struct sqllog *l);

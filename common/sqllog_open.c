@@ -9,6 +9,7 @@
 #define FILE_BYTES_DEFAULT (64ull << 20)
 #define RING_BYTES_DEFAULT (8u << 20)
 #define LINGER_US_DEFAULT  1000
+#define HISTORY_BYTES_MAX  8192 /* of FOLDER/epoch: about a hundred starts */
 #define BOOT_ID_PATH       "/proc/sys/kernel/random/boot_id"
 
 static int refuse(char *error, size_t size, const char *path, int err)
@@ -52,34 +53,40 @@ static void boot_id(struct env *env, char out[40])
 	out[strcspn(out, " \n")] = '\0';
 }
 
-static int note_load(struct sqllog *l, struct note *note, char *error, size_t size)
+static int note_load(struct sqllog *l, struct note *note, struct buf *history, char *error, size_t size)
 {
 	char path[ENV_PATH_MAX], *text;
 	size_t n;
 	*note = (struct note){ 0 };
 	snprintf(path, sizeof path, "%s/epoch", l->folder);
-	int err = env_file_load(l->env, path, 4096, &text, &n);
+	int err = env_file_load(l->env, path, HISTORY_BYTES_MAX + 4096, &text, &n);
 	if (err == ERR_NOT_FOUND)
 		return 0;
 	if (err < 0)
 		return refuse(error, size, path, err);
-	note->epoch = sqllog_note_get(text, "epoch", 0);
-	note->lsn = sqllog_note_get(text, "lsn", 0);
-	const char *boot = strstr(text, " boot=");
+	char *last = text + n;
+	while (last > text && (last == text + n || last[-1] != '\n'))
+		last--;
+	note->epoch = sqllog_note_get(last, "epoch", 0);
+	note->lsn = sqllog_note_get(last, "lsn", 0);
+	const char *boot = strstr(last, " boot=");
 	if (boot)
 		snprintf(note->boot, sizeof note->boot, "%.*s", (int)strcspn(boot + 6, " \n"), boot + 6);
+	/* a line is added to the others; the oldest go */
+	char *from = n > HISTORY_BYTES_MAX ? strchr(text + n - HISTORY_BYTES_MAX, '\n') : NULL;
+	buf_addstr(history, from ? from + 1 : text);
 	free(text);
 	return 0;
 }
 
 /* Written and synced before the first record of the epoch. */
-static int note_store(struct sqllog *l, const struct note *note, char *error, size_t size)
+static int note_store(struct sqllog *l, const struct note *note, struct buf *history, char *error, size_t size)
 {
-	char path[ENV_PATH_MAX], text[160];
+	char path[ENV_PATH_MAX];
 	snprintf(path, sizeof path, "%s/epoch", l->folder);
-	int n = snprintf(text, sizeof text, "epoch=%llu lsn=%llu boot=%s\n", (unsigned long long)note->epoch,
-			 (unsigned long long)note->lsn, note->boot);
-	int err = env_file_store(l->env, path, text, (size_t)n, 0);
+	buf_addf(history, "epoch=%llu lsn=%llu boot=%s\n", (unsigned long long)note->epoch,
+		 (unsigned long long)note->lsn, note->boot);
+	int err = env_file_store(l->env, path, history->data, history->len, 0);
 	if (!err)
 		err = env_dir_sync(l->env, l->folder);
 	return err < 0 ? refuse(error, size, path, err) : 0;
@@ -95,65 +102,51 @@ static uint64_t epoch_after(struct sqllog *l, const struct note *before, const s
 	return known ? known + 1 : env_wall_us(l->env) / 1000000;
 }
 
-/* ---- a disk that failed when this log was last written ------------------------------------------------------ */
+/* ---- the end of the log ----------------------------------------------------------------------------------- */
 
-static void suspect_path(const struct sqllog *l, char out[ENV_PATH_MAX])
+static void clean_path(const struct sqllog *l, char out[ENV_PATH_MAX])
 {
-	snprintf(out, ENV_PATH_MAX, "%s/suspect", l->folder);
+	snprintf(out, ENV_PATH_MAX, "%s/clean", l->folder);
 }
 
-void sqllog_suspect_store(struct sqllog *l)
+void sqllog_clean_store(struct sqllog *l)
 {
-	char path[ENV_PATH_MAX], text[64];
-	suspect_path(l, path);
-	int n = snprintf(text, sizeof text, "file=%u bytes=%llu\n", l->suspect.file,
-			 (unsigned long long)l->suspect.bytes);
-	/* The disk may refuse this too; then the next start cannot know, and trusts what it can read. */
+	char path[ENV_PATH_MAX], text[40];
+	clean_path(l, path);
+	int n = snprintf(text, sizeof text, "lsn=%llu\n", (unsigned long long)sqllog_lsn(l));
 	(void)env_file_store(l->env, path, text, (size_t)n, 0);
 }
 
-static struct sqllog_suspect suspect_load(struct sqllog *l)
+/* Whether the log was stopped in order at that lsn. The note is good for one opening. */
+static bool was_clean(struct sqllog *l, uint64_t lsn)
 {
-	struct sqllog_suspect s = { 0 };
 	char path[ENV_PATH_MAX], *text;
 	size_t n;
-	suspect_path(l, path);
-	if (!env_file_load(l->env, path, 4096, &text, &n)) {
-		s.file = (uint32_t)sqllog_note_get(text, "file", 0);
-		s.bytes = sqllog_note_get(text, "bytes", 0);
-		free(text);
-	}
-	return s;
-}
-
-/* All its records are in a file that was synced: what a reader would find twice goes. */
-void sqllog_suspect_settle(struct sqllog *l)
-{
-	char path[ENV_PATH_MAX];
-	sqllog_shorten(l->env, l->folder, l->suspect.file, l->suspect.bytes);
-	suspect_path(l, path);
-	(void)env_file_remove(l->env, path);
-	l->suspect = (struct sqllog_suspect){ 0 };
+	clean_path(l, path);
+	if (env_file_load(l->env, path, 4096, &text, &n) < 0)
+		return false;
+	bool clean = sqllog_note_get(text, "lsn", 0) == lsn;
+	free(text);
+	return !env_file_remove(l->env, path) && !env_dir_sync(l->env, l->folder) && clean;
 }
 
 /*
- * The process before this one died while the disk failed. Its last batch can be read, but maybe only from memory that
- * the system believes to be on the disk: it is written once more, and only then the log goes on.
+ * The process before this one died. All but its last batch was synced; that one can be read, but maybe only from memory
+ * of which the system believes that it is on the disk: a sync may have failed, and told so to the dead. So it is written
+ * and synced once more, and then goes where it stood.
  */
 static int rescue(struct sqllog *l, struct sqllog_found *found, char *error, size_t size)
 {
-	l->suspect = suspect_load(l);
-	if (!l->suspect.file)
+	if (!found->batch.len || was_clean(l, found->lsn))
 		return 0;
-	if (found->batch.len) {
-		struct buf empty = l->pending;
-		l->pending = found->batch;
-		found->batch = empty;
-		l->pending_lsn = found->lsn;
-		if (!sqllog_land(l))
-			return refuse(error, size, l->folder, ERR_IO);
-	}
-	sqllog_suspect_settle(l);
+	struct buf batch = found->batch;
+	found->batch = l->pending;
+	l->pending = batch;
+	l->pending_lsn = found->lsn;
+	if (!sqllog_land(l))
+		return refuse(error, size, l->folder, ERR_IO);
+	for (unsigned i = 0; i < found->holders; i++)
+		sqllog_shorten(l->env, l->folder, found->holder[i].file, found->holder[i].bytes);
 	return 0;
 }
 
@@ -162,8 +155,9 @@ static int rescue(struct sqllog *l, struct sqllog_found *found, char *error, siz
 static int take_over(struct sqllog *l, const struct sqllog_options *o, struct sqllog_found *found, char *error,
 		     size_t size)
 {
-	uint64_t lsn = found->lsn > found->replayed ? found->lsn : found->replayed;
-	l->floor = found->replayed;
+	/* What has landed and is lost here, or was removed, is of no concern: numbers go on from what can be read. */
+	uint64_t lsn = found->lsn ? found->lsn : found->replayed;
+	l->floor = found->replayed < lsn ? found->replayed : lsn;
 	l->opened_lsn = lsn;
 	l->opened_epoch = found->epoch > found->replayed_epoch ? found->epoch : found->replayed_epoch;
 	l->time_us = found->time_us;
@@ -174,32 +168,46 @@ static int take_over(struct sqllog *l, const struct sqllog_options *o, struct sq
 	return err < 0 ? refuse(error, size, l->folder, err) : rescue(l, found, error, size);
 }
 
-static int recover(struct sqllog *l, const struct sqllog_options *o, char *error, size_t size)
+static void tell_cut(const struct sqllog *l, const struct sqllog_found *found)
+{
+	if (found->cut_bytes && l->log)
+		log_warn(l->log, "sqllog.cut", "folder=%s file=%08u.sql bytes=%llu last_lsn=%llu", l->folder,
+			 found->cut_file, (unsigned long long)found->cut_bytes, (unsigned long long)found->lsn);
+}
+
+/* Reads the log and takes it over as it is; then the new epoch may be written down. */
+static int read_and_take_over(struct sqllog *l, const struct sqllog_options *o, const struct note *before,
+			      struct note *now, char *error, size_t size)
 {
 	struct sqllog_found found = { 0 };
-	struct note before, now = { 0 };
-	int err = note_load(l, &before, error, size);
-	if (err < 0)
-		return err;
-	boot_id(l->env, now.boot);
-	bool same_boot = now.boot[0] && !strcmp(now.boot, before.boot);
-	err = sqllog_scan(l->env, l->folder, !same_boot, l->keys, &found, error, size);
-	if (found.cut_bytes && l->log)
-		log_warn(l->log, "sqllog.cut", "folder=%s file=%08u.sql bytes=%llu last_lsn=%llu", l->folder,
-			 found.cut_file, (unsigned long long)found.cut_bytes, (unsigned long long)found.lsn);
+	boot_id(l->env, now->boot);
+	bool same_boot = now->boot[0] && !strcmp(now->boot, before->boot);
+	int err = sqllog_scan(l->env, l->folder, !same_boot, l->keys, &found, error, size);
+	tell_cut(l, &found);
 	if (!err)
 		err = take_over(l, o, &found, error, size);
-	if (!err && before.lsn > l->opened_lsn) {
+	if (!err && before->lsn > l->opened_lsn && before->lsn > found.replayed) {
 		snprintf(error, size, "%s: the log reached lsn %llu before and ends at %llu now: files are missing",
-			 l->folder, (unsigned long long)before.lsn, (unsigned long long)l->opened_lsn);
+			 l->folder, (unsigned long long)before->lsn, (unsigned long long)l->opened_lsn);
 		err = ERR_CORRUPT;
 	}
+	now->lsn = l->opened_lsn;
+	now->epoch = l->epoch = epoch_after(l, before, &found);
 	buf_release(&found.batch);
-	if (err < 0)
-		return err;
-	now.lsn = l->opened_lsn;
-	now.epoch = l->epoch = epoch_after(l, &before, &found);
-	return note_store(l, &now, error, size);
+	return err;
+}
+
+static int recover(struct sqllog *l, const struct sqllog_options *o, char *error, size_t size)
+{
+	struct note before, now;
+	struct buf history = BUF_INIT;
+	int err = note_load(l, &before, &history, error, size);
+	if (!err)
+		err = read_and_take_over(l, o, &before, &now, error, size);
+	if (!err)
+		err = note_store(l, &now, &history, error, size);
+	buf_release(&history);
+	return err;
 }
 
 static void release(struct sqllog *l)

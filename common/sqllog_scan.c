@@ -56,10 +56,13 @@ static int first_lsn(struct scan *s, size_t i, uint64_t *lsn)
 	return err == ERR_IO ? err : 0;
 }
 
-/* The last file that begins at or before the first record that is not landed. */
+/*
+ * Where reading has to begin: the last file that begins at or before the first record that is not landed holds that one,
+ * or a copy of its batch that was cut short; so the last one that begins before that.
+ */
 static int starting_file(struct scan *s, size_t *start)
 {
-	uint64_t lsn;
+	uint64_t lsn, holder = 0;
 	*start = 0;
 	if (!s->found->replayed)
 		return 0;
@@ -67,19 +70,37 @@ static int starting_file(struct scan *s, size_t *start)
 		int err = first_lsn(s, i, &lsn);
 		if (err < 0)
 			return err;
-		if (lsn && lsn <= s->found->replayed + 1) {
+		if (holder && lsn && lsn < holder) {
 			*start = i;
 			break;
 		}
+		if (!holder && lsn && lsn <= s->found->replayed + 1)
+			holder = lsn;
 	}
 	return 0;
+}
+
+/* The last batch is remembered, and in which files records of it stand: more than one after a failed write or sync. */
+static void note_batch(struct sqllog_found *f, const struct sqllog_record *r, uint32_t number, uint64_t at)
+{
+	if (r->time_us != f->time_us) {
+		buf_clear(&f->batch);
+		f->holders = 0;
+	}
+	if ((!f->holders || f->holder[f->holders - 1].file != number) && f->holders < SQLLOG_HOLDERS_MAX)
+		f->holder[f->holders++] = (struct sqllog_suspect){ number, at - r->bytes };
+	if (r->lsn > f->lsn)
+		buf_add(&f->batch, r->body + r->body_bytes - r->bytes, r->bytes);
 }
 
 static int take(struct scan *s, const struct sqllog_record *r, uint32_t number, uint64_t at)
 {
 	struct sqllog_found *f = s->found;
-	if (f->lsn && r->lsn <= f->lsn)
-		return 0; /* written again after a failed sync */
+	if (f->lsn && r->lsn <= f->lsn) { /* written again after a failed sync */
+		if (r->time_us == f->time_us)
+			note_batch(f, r, number, at);
+		return 0;
+	}
 	uint64_t known = f->lsn > f->replayed ? f->lsn : f->replayed;
 	if (known && r->lsn > known + 1)
 		return trouble(s, ERR_CORRUPT,
@@ -90,26 +111,13 @@ static int take(struct scan *s, const struct sqllog_record *r, uint32_t number, 
 		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: epoch %llu follows epoch %llu before offset %llu",
 			       s->folder, number, (unsigned long long)r->epoch, (unsigned long long)f->epoch,
 			       (unsigned long long)at);
-	if (r->time_us != f->time_us)
-		buf_clear(&f->batch);
-	buf_add(&f->batch, r->body + r->body_bytes - r->bytes, r->bytes);
+	note_batch(f, r, number, at);
 	f->lsn = r->lsn;
 	f->epoch = r->epoch;
 	f->time_us = r->time_us;
 	if (r->lsn > f->replayed)
 		sqllog_keys_note(s->keys, r->keys, r->keys_bytes, r->lsn);
 	return 0;
-}
-
-static int sync_file(struct env *env, const char *path)
-{
-	struct env_file *f;
-	int err = env_file_open(env, path, ENV_READ | ENV_WRITE, &f);
-	if (err < 0)
-		return err;
-	err = env_file_sync(f);
-	env_file_close(f);
-	return err;
 }
 
 #define SECTOR 512
@@ -163,7 +171,8 @@ static int judge(struct scan *s, size_t i, struct sqllog_file *f, const char *wh
 		if (err < 0)
 			return err;
 	}
-	if (next && next <= s->found->lsn + 1)
+	uint64_t known = s->found->lsn > s->found->replayed ? s->found->lsn : s->found->replayed;
+	if (next && next <= known + 1)
 		return 0;
 	int behind = next ? 1 : sqllog_file_behind(f), torn = 0;
 	if (behind == 1 && !next && s->may_have_holes)
@@ -213,16 +222,6 @@ static int scan_files(struct scan *s)
 	int err = starting_file(s, &start);
 	for (size_t i = start; !err && i < s->n; i++)
 		err = scan_file(s, i);
-	/* What is found counts from now on, so it must survive the machine: it may never have been synced. */
-	for (size_t i = start; !err && i < s->n; i++) {
-		char path[ENV_PATH_MAX];
-		sqllog_path(path, s->folder, s->numbers[i], "sql");
-		err = sync_file(s->env, path);
-		if (err == ERR_NOT_FOUND)
-			err = 0;
-		if (err < 0)
-			trouble(s, err, "%s: cannot be synced: %s", path, env_last_error());
-	}
 	return err;
 }
 
@@ -303,7 +302,7 @@ void sqllog_shorten(struct env *env, const char *folder, uint32_t number, uint64
 	char path[ENV_PATH_MAX];
 	struct env_file *f;
 	sqllog_path(path, folder, number, "sql");
-	if (!bytes) {
+	if (bytes <= sizeof "SET NAMES utf8mb4;") {
 		(void)env_file_remove(env, path);
 	} else if (!env_file_open(env, path, ENV_READ | ENV_WRITE, &f)) {
 		if (env_file_size(f) > (int64_t)bytes)

@@ -81,21 +81,34 @@ static int first_of(struct follow *f, uint32_t number, struct position *out)
 	return err == ERR_IO ? io_trouble(f, number, err) : 0;
 }
 
-/* Where to begin: the last file that begins at or before what has landed, so that its successor is seen to follow. */
-static int first_file(struct follow *f, const uint32_t *numbers, size_t n, uint32_t *out)
+/* The last of the files that begins at or before a position; the first one if none does. 1: one does, 0: none */
+static int file_of(struct follow *f, const uint32_t *numbers, size_t n, struct position at, uint32_t *out)
 {
 	struct position first;
 	*out = n ? numbers[0] : 0;
-	for (size_t i = n; i-- > 1;) {
+	for (size_t i = n; i-- > 0;) {
 		int err = first_of(f, numbers[i], &first);
 		if (err < 0)
 			return err;
-		if (first.lsn && position_compare(first, f->taken) <= 0) {
+		if (first.lsn && position_compare(first, at) <= 0) {
 			*out = numbers[i];
-			break;
+			return 1;
 		}
 	}
 	return 0;
+}
+
+uint32_t follow_file_of(struct env *env, const char *folder, struct position at)
+{
+	struct follow f;
+	uint32_t *numbers, number = 0;
+	size_t n;
+	follow_init(&f, env, folder, at);
+	if (sqllog_list(env, folder, &numbers, &n) < 0)
+		return 0;
+	int found = file_of(&f, numbers, n, at, &number);
+	free(numbers);
+	return found == 1 ? number : 0;
 }
 
 /* The file to read after the present one; 0: none yet. */
@@ -109,13 +122,13 @@ static int next_file(struct follow *f, uint32_t *out)
 		return 0;
 	if (err < 0)
 		return say(f, err, "%s cannot be read: %s", f->folder, env_last_error());
-	if (!f->number)
-		err = first_file(f, numbers, n, out);
+	if (!f->number) /* so that the record behind what has landed is seen to follow it */
+		err = file_of(f, numbers, n, f->taken, out);
 	for (size_t i = 0; f->number && i < n && !*out; i++)
 		if (numbers[i] > f->number)
 			*out = numbers[i];
 	free(numbers);
-	return err;
+	return err < 0 ? err : 0;
 }
 
 static int open_file(struct follow *f, uint32_t number)
@@ -127,6 +140,30 @@ static int open_file(struct follow *f, uint32_t number)
 	sqllog_path(path, f->folder, number, "sql");
 	int err = sqllog_file_open(&f->file, f->env, path);
 	return err < 0 && err != ERR_NOT_FOUND ? io_trouble(f, number, err) : 0;
+}
+
+static int64_t size_by_path(struct follow *f)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *file;
+	sqllog_path(path, f->folder, f->number, "sql");
+	int err = env_file_open(f->env, path, ENV_READ, &file);
+	if (err < 0)
+		return err;
+	int64_t size = env_file_size(file);
+	env_file_close(file);
+	return size;
+}
+
+/*
+ * A file that held no whole record may have been removed, and its number used anew, while we have the old one open. Its
+ * size tells: that of one and the same file, looked at between two looks by the handle, lies between these.
+ */
+static bool was_replaced(struct follow *f)
+{
+	int64_t before = env_file_size(f->file.f), there = size_by_path(f), after = env_file_size(f->file.f);
+	int64_t low = before < after ? before : after, high = before < after ? after : before;
+	return there == ERR_NOT_FOUND || (there >= 0 && (there < low || there > high));
 }
 
 /* ---- the end of a file --------------------------------------------------------------------------------------- */
@@ -192,6 +229,9 @@ static int take(struct follow *f, const struct sqllog_record *r)
 {
 	struct position here = { r->epoch, r->lsn };
 	enum follow_verdict v = follow_judge(here, f->last, f->taken);
+	if (v == FOLLOW_GAP && here.epoch > f->taken.epoch && here.lsn <= f->taken.lsn &&
+	    sqllog_began(f->env, f->folder, here.epoch, here.lsn))
+		v = FOLLOW_FORK; /* its writer says so, who read all there was */
 	if (v == FOLLOW_GAP)
 		return gap(f, r);
 	if (v == FOLLOW_FENCED)
@@ -205,6 +245,14 @@ static int take(struct follow *f, const struct sqllog_record *r)
 	return 1;
 }
 
+/* Where to read on is found anew from the position, at the next call: files may have gone, or been mended. */
+static int find_again(struct follow *f, int result)
+{
+	follow_release(f);
+	f->last = (struct position){ 0 };
+	return result;
+}
+
 int follow_next(struct follow *f, struct sqllog_record *out)
 {
 	char why[80] = "";
@@ -215,13 +263,15 @@ int follow_next(struct follow *f, struct sqllog_record *out)
 		int got = f->file.f ? sqllog_file_next(&f->file, out, why, sizeof why) : 0;
 		if (got == ERR_IO)
 			return io_trouble(f, f->number, got);
+		if (got != 1 && f->file.f && was_replaced(f)) {
+			sqllog_file_close(&f->file);
+			continue;
+		}
 		int result = got == 1 ? take(f, out) : at_end(f, got, why);
 		if (got == 1 && result == 1)
 			return FOLLOW_RECORD;
-		if (got == 1 && result == FOLLOW_STOPPED) {
-			sqllog_file_close(&f->file); /* so that the next call looks at this record again */
-			return FOLLOW_STOPPED;
-		}
+		if (result == FOLLOW_STOPPED || (result == FOLLOW_END && got != 1 && !f->file.f))
+			return find_again(f, result);
 		if (got != 1 && result != 1)
 			return result;
 	}

@@ -52,5 +52,7 @@ void follow_init(struct follow *f, struct env *env, const char *folder, struct p
 void follow_release(struct follow *f);
 /* The next record to apply, valid until the next call. ERR_IO: why has the words. Any other result may be asked again. */
 int follow_next(struct follow *f, struct sqllog_record *out);
+/* The number of the last file that begins at or before a position; 0: none, or it cannot be told now. */
+uint32_t follow_file_of(struct env *env, const char *folder, struct position at);
 /* The lsn of the last record in the folder, by a look at its end; 0: none found. */
 uint64_t follow_last_lsn(struct env *env, const char *folder);

@@ -220,11 +220,6 @@ static void on_moved(void *arg, const struct env_db_result *res)
 static void begin(struct replay *r, struct stream *s)
 {
 	batch_sql(&s->batch);
-	if (!stream_sync(s)) {
-		log_error(r->log, "dbwriter.sync", "instance=%s why=%s", s->name, env_last_error());
-		rest(r);
-		return;
-	}
 	if (s->given_up && !keep_refused(r, s)) {
 		rest(r);
 		return;
@@ -284,7 +279,7 @@ static void on_position(void *arg, const struct env_db_result *res)
 	struct position landed = { strtoull(res->cells[0], NULL, 10), strtoull(res->cells[1], NULL, 10) };
 	log_info(r->log, "dbwriter.position", "instance=%s epoch=%llu lsn=%llu file=%s", s->name,
 		 (unsigned long long)landed.epoch, (unsigned long long)landed.lsn, res->cells[2]);
-	stream_begin(s, landed, (uint32_t)strtoul(res->cells[2], NULL, 10));
+	stream_begin(s, landed);
 	r->current = NULL;
 	step(r);
 }

@@ -15,8 +15,9 @@
  * and goes on only if that changed the row: so position and rows change together or not at all, a lost answer to COMMIT
  * is settled by reading the position, and a second dbwriter finds the row moved (or locked) and lands nothing twice.
  *
- * Syncs:    what is landed must be in the log whatever happens, so the end of a log that its writer may not have synced
- *           is synced before the transaction begins.
+ * Syncs:    none: a log is its writer's to sync, and where a failed sync is told only once, it must be told to the writer.
+ *           So after a power cut the database may be ahead of a log by its last, unsynced batch, which nobody was answered
+ *           for; the log's next epoch uses those numbers anew, and is landed on top (follow.h).
  * Away:     lost connections, locks, full disks are waited for, with back-off; the logs only grow.
  * Refused:  a record that the database refuses for good is found, appended to FOLDER/quarantine.sql with the reason,
  *           synced, counted and passed over, in a transaction that only moves the position. If dbwriter dies between the
@@ -24,8 +25,8 @@
  * Damaged:  a log with damage or missing numbers stops there, alone, with an alarm, until it is mended.
  * Keeping:  files that have landed are removed when they are older than keep_s.
  *
- * Threads: replay_new, replay_free: the loop's; the figures: any thread. The loop's thread blocks while files are read
- *          and synced, so it should do little else.
+ * Threads: replay_new, replay_free: the loop's; the figures: any thread. The loop's thread blocks while files are read,
+ *          so it should do little else.
  */
 struct replay;
 struct replay_options {

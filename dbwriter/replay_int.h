@@ -24,12 +24,10 @@ struct stream {
 	bool dirty; /* there may be something to read */
 	bool known; /* the position was read from the database */
 	struct position landed;
-	struct position synced; /* the log is on the disk up to here */
-	uint32_t landed_file, removed_until;
 	struct follow follow;
 	struct batch batch;
 	uint64_t look_again_ms; /* at the last lsn, the hint, old files */
-	uint64_t stopped_ms, told_ms;
+	uint64_t stopped_ms, told_ms, try_again_ms;
 	struct position hinted;
 	bool given_up;        /* the batch's first record is passed over in the next transaction */
 	struct position kept; /* the record that was put into quarantine last */
@@ -63,13 +61,11 @@ struct replay {
 void streams_discover(struct replay *r);
 void stream_release(struct stream *s);
 /* The position is known: reads from there. */
-void stream_begin(struct stream *s, struct position landed, uint32_t file);
+void stream_begin(struct stream *s, struct position landed);
 /* The position is in doubt: what was read ahead is forgotten. */
 void stream_doubt(struct stream *s);
 /* Reads ahead into the batch. True: there is something to land. */
 bool stream_fill(struct stream *s);
-/* Syncs the log as far as the transaction under way reaches; false: it cannot be synced now. */
-bool stream_sync(struct stream *s);
 /* The transaction under way was committed. */
 void stream_landed(struct stream *s);
 /* Now and then: the last lsn in the log, the hint for its writer, files that have landed long ago. */

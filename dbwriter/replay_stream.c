@@ -10,6 +10,7 @@
 
 #define LOOK_MS        5000
 #define ALARM_AFTER_MS 2000 /* a writer that starts mends its tail at once */
+#define TRY_AGAIN_MS   400
 #define ALARM_AGAIN_MS 60000
 
 /* ---- finding them -------------------------------------------------------------------------------------------- */
@@ -107,14 +108,13 @@ static void note_oldest(struct stream *s)
 	atomic_store_explicit(&s->counts.oldest_us, first ? first->time_us : 0, memory_order_relaxed);
 }
 
-void stream_begin(struct stream *s, struct position landed, uint32_t file)
+void stream_begin(struct stream *s, struct position landed)
 {
 	follow_release(&s->follow);
 	follow_init(&s->follow, s->replay->loop->env, s->folder, landed);
 	batch_clear(&s->batch);
 	s->given_up = false;
 	s->landed = landed;
-	s->landed_file = file;
 	s->known = true;
 	s->dirty = true;
 	atomic_store_explicit(&s->counts.epoch, landed.epoch, memory_order_relaxed);
@@ -141,6 +141,7 @@ static void alarm_if_lasting(struct stream *s, int state)
 		return;
 	}
 	s->stopped_ms = s->stopped_ms ? s->stopped_ms : now_ms;
+	s->try_again_ms = now_ms + TRY_AGAIN_MS;
 	if (now_ms - s->stopped_ms < ALARM_AFTER_MS || (s->told_ms && now_ms - s->told_ms < ALARM_AGAIN_MS))
 		return;
 	s->told_ms = now_ms;
@@ -173,6 +174,9 @@ bool stream_fill(struct stream *s)
 {
 	struct sqllog_record rec;
 	int state = FOLLOW_RECORD;
+	/* a stream that stands still is looked at by the poll, not whenever its log grows behind the bad spot */
+	if (s->counts.stopped && s->replay->loop->now_ms < s->try_again_ms)
+		return s->batch.n;
 	if (s->dirty && !batch_full(&s->batch)) {
 		while (!batch_full(&s->batch) && (state = follow_next(&s->follow, &rec)) == FOLLOW_RECORD) {
 			batch_add(&s->batch, &rec, s->follow.number);
@@ -190,31 +194,10 @@ bool stream_fill(struct stream *s)
 	return s->batch.n;
 }
 
-bool stream_sync(struct stream *s)
-{
-	char path[ENV_PATH_MAX];
-	struct env_file *f;
-	const struct batch_item *last = batch_last(&s->batch), *newest = &s->batch.item[s->batch.n - 1];
-	if (position_compare(last->at, s->synced) <= 0)
-		return true;
-	sqllog_path(path, s->folder, last->file, "sql");
-	int err = env_file_open(s->replay->loop->env, path, ENV_READ, &f);
-	if (err == ERR_NOT_FOUND)
-		return true; /* its writer had to write it anew elsewhere, and has synced that */
-	if (!err) {
-		err = env_file_sync(f);
-		env_file_close(f);
-	}
-	if (!err)
-		s->synced = newest->file == last->file ? newest->at : last->at;
-	return !err;
-}
-
 void stream_landed(struct stream *s)
 {
 	const struct batch_item *last = batch_last(&s->batch);
 	s->landed = last->at;
-	s->landed_file = last->file;
 	atomic_store_explicit(&s->counts.epoch, s->landed.epoch, memory_order_relaxed);
 	atomic_store_explicit(&s->counts.lsn, s->landed.lsn, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->counts.records, s->batch.sent, memory_order_relaxed);
@@ -233,26 +216,37 @@ void stream_hint(struct stream *s)
 	snprintf(path, sizeof path, "%s/replayed", s->folder);
 	int n = snprintf(text, sizeof text, "lsn=%llu epoch=%llu\n", (unsigned long long)s->landed.lsn,
 			 (unsigned long long)s->landed.epoch);
-	if (!env_file_store(s->replay->loop->env, path, text, (size_t)n, 0))
-		s->hinted = s->landed;
+	if (env_file_store(s->replay->loop->env, path, text, (size_t)n, 0) < 0 ||
+	    env_dir_sync(s->replay->loop->env, s->folder) < 0)
+		return;
+	s->hinted = s->landed;
 }
 
-/* Files before the one that holds the position have landed whole. */
+static bool is_old(struct stream *s, uint32_t number, char path[ENV_PATH_MAX])
+{
+	struct env *env = s->replay->loop->env;
+	sqllog_path(path, s->folder, number, "sql");
+	int64_t written_us = env_file_mtime_us(env, path);
+	return written_us > 0 && (uint64_t)written_us + s->replay->o.keep_s * 1000000 < env_wall_us(env);
+}
+
+/*
+ * Files before the one that holds the position have landed whole; which that is, their records tell: numbers of files
+ * may be used anew after a power cut. They go only when the folder's own note says so too, for it tells their writer that
+ * nothing is missing. And the last of them stays: should the machine lose the end of the log, it shows how that goes on.
+ */
 static void remove_old(struct stream *s)
 {
 	struct env *env = s->replay->loop->env;
-	uint64_t now_us = env_wall_us(env), keep_us = s->replay->o.keep_s * 1000000;
+	char path[ENV_PATH_MAX];
 	uint32_t *numbers;
 	size_t n;
-	if (!s->known || !s->landed_file || sqllog_list(env, s->folder, &numbers, &n) < 0)
+	if (!s->hinted.lsn || sqllog_list(env, s->folder, &numbers, &n) < 0)
 		return;
-	for (size_t i = 0; i < n && numbers[i] < s->landed_file; i++) {
-		char path[ENV_PATH_MAX];
-		sqllog_path(path, s->folder, numbers[i], "sql");
-		int64_t written_us = env_file_mtime_us(env, path);
-		if (written_us > 0 && (uint64_t)written_us + keep_us < now_us && !env_file_remove(env, path))
+	uint32_t holder = n > 2 && is_old(s, numbers[0], path) ? follow_file_of(env, s->folder, s->hinted) : 0;
+	for (size_t i = 0; i + 1 < n && numbers[i + 1] < holder; i++)
+		if (is_old(s, numbers[i], path) && !env_file_remove(env, path))
 			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql", s->name, numbers[i]);
-	}
 	free(numbers);
 }
 

@@ -456,13 +456,15 @@ START_TEST(files_that_have_landed_and_are_old_enough_are_removed)
 {
 	adding(folder[0], 1, 1, 10, 1);
 	adding(folder[0], 2, 11, 20, 1);
-	adding(folder[0], 3, 21, 30, 1);
+	adding(folder[0], 3, 21, 25, 1);
+	adding(folder[0], 4, 26, 30, 1);
 	options.keep_s = 0;
 	start();
 	until_landed(1, 30);
 	until_logged("dbwriter.removed instance=role-1 file=00000002.sql");
 	ck_assert_int_eq(folder_size(folder[0], "00000001.sql"), -1);
 	ck_assert_int_gt(folder_size(folder[0], "00000003.sql"), 0);
+	ck_assert_int_gt(folder_size(folder[0], "00000004.sql"), 0);
 	end();
 	/* and the log goes on behind them */
 	struct sqllog *l = records_open(env, folder[0]);
