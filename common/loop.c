@@ -76,6 +76,7 @@ static void loop_on_stop(void *arg)
 {
 	struct loop *loop = arg;
 	inbox_run(loop); /* messages own memory: they run while their targets still live */
+	deferred_run(loop);
 	if (loop->on_stop)
 		loop->on_stop(loop, loop->arg);
 	deferred_run(loop);

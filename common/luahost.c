@@ -300,6 +300,14 @@ int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), voi
 	return luahost_try(h, fn, arg, NULL, 0);
 }
 
+int luahost_reserved(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg)
+{
+	luahost_raise_limit(h, true);
+	int err = luahost_protected(h, fn, arg);
+	luahost_raise_limit(h, false);
+	return err;
+}
+
 struct library {
 	const char *name;
 	lua_CFunction open;

@@ -33,6 +33,7 @@ struct luahost_options {
 	uint32_t budget_ms;          /* 0: 1,000 */
 	uint32_t tasks_max;          /* tasks at once; 0: 100,000 */
 	void *user;                  /* the embedder's own: luahost_user */
+	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };
 int luahost_new(const struct luahost_options *o, struct luahost **out); /* ERR_NOMEM */
 /* Ends all tasks (their jobs end with ERR_UNAVAILABLE) and timers. NULL is fine. Not from inside a task. */
@@ -127,6 +128,9 @@ uint64_t luahost_task(lua_State *L); /* its handle, or 0 */
 
 /* Runs a C function in protected mode outside of tasks (luaL_ref, decoding …). 0, ERR_FAILED or ERR_NOMEM, logged. */
 int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg);
+
+/* The same, with the memory kept for the end: for what must not fail once it is decided. */
+int luahost_reserved(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg);
 
 /* ---- one after the other: a session's requests ------------------------------------------------------------ */
 

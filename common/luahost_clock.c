@@ -194,8 +194,10 @@ static int forget_handle(lua_State *L)
 /* clock.sleep(ms). Yields. */
 static int l_sleep(lua_State *L)
 {
-	uint64_t ms = check_ms(L, 1, 0), task = luatask_wait(L);
 	struct luahost *h = luahost_of(L);
+	if (h->o.may_sleep)
+		h->o.may_sleep(L);
+	uint64_t ms = check_ms(L, 1, 0), task = luatask_wait(L);
 	struct luatimer *t = new_timer(h);
 	t->task = task;
 	t->timer.fire = on_wake;

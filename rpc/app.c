@@ -68,6 +68,10 @@ static int push_request(lua_State *L, struct luajob *self)
 	unsigned unknown = 0;
 	int err;
 
+	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
+		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
+		return ERR_TIMEOUT;
+	}
 	if (!luahost_push_method(L, j->method)) {
 		snprintf(j->why, sizeof j->why, "%s is not there", j->method->full);
 		return ERR_NOT_FOUND;
@@ -136,21 +140,31 @@ static int push_hook(lua_State *L, struct luajob *self)
 	return 2;
 }
 
-void app_hook(struct app *a, const char *name, const char *text, bool flag)
+void app_hook_then(struct app *a, const char *name, const char *text, bool flag,
+		   void (*then)(struct worker *w, int err))
 {
 	struct app_job *j;
 
-	if (!a || !luahost_has_hook(a->host, name))
+	if (!a || !luahost_has_hook(a->host, name)) {
+		if (a && then)
+			then(a->worker, 0);
 		return;
+	}
 	j = app_job_new(a, APP_HOOK);
 	j->job.name = j->hook = name;
 	j->job.push = push_hook;
 	j->flag = flag;
+	j->then = then;
 	j->deadline_ms = UINT64_MAX;
 	buf_clear(&j->in);
 	buf_addstr(&j->in, text ? text : "");
 	j->body_n = (uint32_t)j->in.len;
 	luatask_start(a->host, &j->job);
+}
+
+void app_hook(struct app *a, const char *name, const char *text, bool flag)
+{
+	app_hook_then(a, name, text, flag, NULL);
 }
 
 bool app_has_http(struct app *a)
@@ -237,7 +251,7 @@ static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool
 	app_hook(w->app, "on_peer", instance, up);
 }
 
-void app_open(struct worker *w)
+void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 {
 	struct app *a = calloc(1, sizeof *a);
 	struct service *s = w->service;
@@ -247,6 +261,7 @@ void app_open(struct worker *w)
 		.metrics = s->metrics,
 		.schema = s->schema,
 		.user = a,
+		.may_sleep = app_check_may_wait,
 		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
 		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
 	};
@@ -257,6 +272,7 @@ void app_open(struct worker *w)
 	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);
 	a->kick = schema_method(s->schema, "connector.connectorRemote.kick", 30);
 	a->attr = schema_method(s->schema, "connector.connectorRemote.attr", 30);
+	app_wakes_open(a);
 	if (luahost_new(&o, &a->host) < 0 || open_libraries(a) < 0) {
 		service_fail(s, "%s: the Lua state could not be made", s->id);
 		return;
@@ -268,27 +284,29 @@ void app_open(struct worker *w)
 	app_session_sweep_start(a);
 	if (!w->on_peer)
 		w->on_peer = on_peer;
-	app_hook(a, "init_service", "", false);
+	app_hook_then(a, "init_service", "", false, opened);
 }
 
 void app_close(struct app *a)
 {
 	if (!a)
 		return;
+	a->closing = true;
+	loop_timer_stop(a->worker->loop, &a->wake_more);
 	if (a->host) {
 		app_sessions_close(a);
 		luahost_free(a->host);
 	}
 	app_db_close(a);
-	while (a->free_jobs) {
-		struct app_job *j = a->free_jobs;
-
-		a->free_jobs = j->next_free;
+	app_waits_close(a);
+	for (struct app_job *j = a->made_jobs, *next; j; j = next) {
+		next = j->next_made;
 		sql_record_release(&j->record);
 		buf_release(&j->in);
 		buf_release(&j->out);
 		free(j);
 	}
+	buf_release(&a->woken);
 	buf_release(&a->scratch);
 	buf_release(&a->text);
 	free(a);

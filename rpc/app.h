@@ -9,19 +9,24 @@
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
- *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request)  all optional
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request)  all optional; the instance
+ *              is ready when init_service has ended on all workers, and if it raises the start fails; stop_service runs
+ *              when nothing else is under way
  *
  * What scripts see is documented in docs/lua.md.
  *
  * All or nothing: what a task collects with db.exec and db.set is one SQL-log record and is applied with it when the task
  * ends; the answer waits until the record is durable. A task that raises, or whose record is refused, changes nothing.
  *
- * Threads: owner worker only, but app_reload_* (see there).
+ * Threads: owner worker only.
  */
 struct app;
 
-/* Loads service->lua_src; errors go to service_fail. Sets w->app. */
-void app_open(struct worker *w);
+/*
+ * Loads service->lua_src and sets w->app. opened comes when init_service has ended, perhaps before this returns: err is
+ * negative if it failed. What is wrong with the code goes to service_fail, and opened does not come.
+ */
+void app_open(struct worker *w, void (*opened)(struct worker *w, int err));
 void app_close(struct app *a); /* NULL is fine */
 struct luahost *app_host(struct app *a);
 
@@ -47,3 +52,6 @@ void app_http(struct app *a, const struct app_http *q);
 void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body);
 /* A hook of init.lua with one text and one boolean; nothing happens if it is not there. */
 void app_hook(struct app *a, const char *name, const char *text, bool flag);
+/* then comes when it has ended, or is not there; not if the app is closed before. */
+void app_hook_then(struct app *a, const char *name, const char *text, bool flag,
+		   void (*then)(struct worker *w, int err));

@@ -97,7 +97,7 @@ static int db_set(lua_State *L)
 	struct app_job *j = collecting(L);
 
 	luaL_checktype(L, 1, LUA_TTABLE);
-	luaL_argcheck(L, !lua_isnil(L, 2), 2, "a field");
+	luaL_argcheck(L, !lua_isnoneornil(L, 2) && lua_rawequal(L, 2, 2), 2, "a field");
 	lua_settop(L, 3);
 	if (j->changes == LUA_NOREF) {
 		lua_newtable(L);
@@ -140,21 +140,24 @@ static int push_commit(lua_State *L, void *arg)
 }
 
 struct commit_wait {
+	struct app_wait wait;
 	struct sqllog_waiter waiter;
-	struct app *app;
-	struct app_job *job;
-	uint64_t task;
+	struct app_job *job; /* valid while the task lives */
+	char keys[SQLLOG_KEY_MAX];
 };
 
 static void on_committed(struct sqllog_waiter *w, int err)
 {
-	struct commit_wait *c = (struct commit_wait *)w;
+	struct commit_wait *c = (struct commit_wait *)((char *)w - offsetof(struct commit_wait, waiter));
+	struct app *a = c->wait.app;
 
-	if (luatask_alive(c->app->host, c->task)) {
+	if (err < 0)
+		app_keys_lost(a, c->keys);
+	if (luatask_alive(a->host, c->wait.task)) {
 		c->job->waiting_err = err;
-		luatask_resume(c->app->host, c->task, push_commit, c->job);
+		luatask_resume(a->host, c->wait.task, push_commit, c->job);
 	}
-	free(c);
+	app_wait_free(&c->wait);
 }
 
 /* db.commit() -> true | nil, error: yields until what was collected so far is durable. */
@@ -163,21 +166,24 @@ static int db_commit(lua_State *L)
 	struct app *a = app_of(L);
 	struct app_job *j = collecting(L);
 	uint64_t task = luatask_wait(L), lsn;
+	char keys[SQLLOG_KEY_MAX];
+
+	memcpy(keys, j->record.keys, sizeof keys);
 	int err = app_job_commit(j, &lsn);
 
+	if (err == ERR_FAILED)
+		return luaL_error(L, "db.commit: the change names no key (db.key)");
 	if (err < 0)
 		return app_push_error(L, err, span_of(err_text(err), strlen(err_text(err))), EFFECT_NONE);
 	if (!lsn) {
 		lua_pushboolean(L, 1);
 		return 1;
 	}
-	struct commit_wait *c = calloc(1, sizeof *c);
+	struct commit_wait *c = app_wait_new(a, task, sizeof *c);
 
-	assert(c);
 	c->waiter.fn = on_committed;
-	c->app = a;
 	c->job = j;
-	c->task = task;
+	memcpy(c->keys, keys, sizeof keys);
 	sqllog_wait(a->worker->service->sqllog, a->worker->loop, &c->waiter, lsn, !j->relaxed);
 	return luatask_yield(L);
 }
@@ -185,8 +191,7 @@ static int db_commit(lua_State *L)
 /* ---- reads ------------------------------------------------------------------------------------------------------ */
 
 struct db_wait {
-	struct app *app;
-	uint64_t task;
+	struct app_wait wait;
 	const struct env_db_result *result;
 };
 
@@ -230,8 +235,8 @@ static void on_rows(void *arg, const struct env_db_result *r)
 	struct db_wait *w = arg;
 
 	w->result = r;
-	luatask_resume(w->app->host, w->task, push_rows, w);
-	free(w);
+	luatask_resume(w->wait.app->host, w->wait.task, push_rows, w);
+	app_wait_free(&w->wait);
 }
 
 static int read_rows(lua_State *L, int sql_index, const char *key)
@@ -251,11 +256,8 @@ static int read_rows(lua_State *L, int sql_index, const char *key)
 		return luaL_error(L, "db: %s", why);
 	if (j && j->deadline_ms != UINT64_MAX)
 		left = j->deadline_ms > now + ANSWER_MS ? j->deadline_ms - now - ANSWER_MS : 1;
-	struct db_wait *w = calloc(1, sizeof *w);
+	struct db_wait *w = app_wait_new(a, task, sizeof *w);
 
-	assert(w);
-	w->app = a;
-	w->task = task;
 	dbread_query(a->dbread, a->text.data, a->text.len, key, (uint32_t)left, on_rows, w);
 	return luatask_yield(L);
 }

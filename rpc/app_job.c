@@ -23,6 +23,8 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 		j = calloc(1, sizeof *j);
 		assert(j);
 		j->app = a;
+		j->next_made = a->made_jobs;
+		a->made_jobs = j;
 		sql_record_init(&j->record);
 	}
 	j->job = (struct luajob){ .tag = &app_job_tag, .done = app_job_done };
@@ -30,7 +32,8 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->method = NULL;
 	j->session = NULL;
 	j->handle = j->trace = 0;
-	j->json = j->relaxed = j->sync = j->committed = j->recording = false;
+	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = false;
+	j->then = NULL;
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
 	j->n_changes = j->attrs = 0;
@@ -104,10 +107,13 @@ int app_job_commit(struct app_job *j, uint64_t *lsn)
 		struct sqllog *log = a->worker->service->sqllog;
 
 		j->record.trace = j->trace;
-		err = log ? sqllog_append(log, &j->record, lsn) : ERR_UNAVAILABLE;
+		if (!j->record.keys_bytes)
+			err = ERR_FAILED; /* nobody could tell what it has to be replayed behind */
+		else
+			err = log ? sqllog_append(log, &j->record, lsn) : ERR_UNAVAILABLE;
 	}
 	/* the record is on its way: from here on memory must follow, and table writes to existing tables only grow them */
-	if (err == 0 && j->n_changes && luahost_protected(a->host, apply_changes, j) < 0)
+	if (err == 0 && j->n_changes && luahost_reserved(a->host, apply_changes, j) < 0)
 		env_abort(a->worker->loop->env, "a committed change could not be applied in memory");
 	if (err == 0 && *lsn)
 		j->committed = true;
@@ -125,6 +131,24 @@ static void send_attrs(struct app_job *j, struct rpc_attr attrs[FRAME_ATTRS_MAX]
 	}
 }
 
+/* What a failure leaves behind, as far as it is known here. */
+static enum effect effect_of(const struct app_job *j)
+{
+	if (j->committed)
+		return EFFECT_DONE;
+	return j->called ? EFFECT_UNKNOWN : EFFECT_NONE;
+}
+
+static void job_end(struct app_job *j, int err)
+{
+	struct worker *w = j->app->worker;
+	void (*then)(struct worker *, int) = j->app->closing ? NULL : j->then;
+
+	app_job_free(j);
+	if (then)
+		then(w, err);
+}
+
 static void answer_ok(struct app_job *j)
 {
 	struct rpc_attr attrs[FRAME_ATTRS_MAX];
@@ -136,29 +160,49 @@ static void answer_ok(struct app_job *j)
 		send_attrs(j, attrs);
 		rpc_answer_ok(j->app->worker, j->handle, span_of(j->out.data, j->out.len), attrs, j->attrs);
 	}
-	app_job_free(j);
+	job_end(j, 0);
 }
 
-static void answer_err(struct app_job *j, int err, const char *message)
+static void answer_err(struct app_job *j, int err, enum effect effect, const char *message)
 {
-	enum effect effect = err_public(err) == ERR_UNKNOWN ? EFFECT_UNKNOWN : j->committed ? EFFECT_DONE : EFFECT_NONE;
-
 	if (j->kind == APP_HTTP) {
 		buf_clear(&j->out);
 		http_error_body(&j->out, err, effect, span_of(message, strlen(message)));
 		j->http.on_answer(j->http.arg, err_http(err_public(err)), j->out.data, j->out.len);
-	} else if (j->handle)
+	} else if (j->handle) {
 		rpc_answer_err(j->app->worker, j->handle, err, effect, message);
-	app_job_free(j);
+	}
+	job_end(j, err);
 }
 
-static void keys_lost(struct app_job *j, const char *keys)
+/* A key as the script named it: the log writes some bytes as %XX. */
+static void key_plain(char *key)
+{
+	char *out = key;
+
+	for (const char *at = key; *at; at++) {
+		unsigned byte;
+
+		if (*at == '%' && sscanf(at + 1, "%2x", &byte) == 1) {
+			*out++ = (char)byte;
+			at += 2;
+		} else {
+			*out++ = *at;
+		}
+	}
+	*out = '\0';
+}
+
+void app_keys_lost(struct app *a, const char *keys)
 {
 	char list[SQLLOG_KEY_MAX], *at = list, *key;
 
 	snprintf(list, sizeof list, "%s", keys);
-	while ((key = strsep(&at, ",")))
-		app_hook(j->app, "on_lost", key, false);
+	while ((key = strsep(&at, ","))) {
+		key_plain(key);
+		if (*key)
+			app_hook(a, "on_lost", key, false);
+	}
 }
 
 static void on_landed(struct sqllog_waiter *w, int err)
@@ -166,8 +210,8 @@ static void on_landed(struct sqllog_waiter *w, int err)
 	struct app_job *j = (struct app_job *)((char *)w - offsetof(struct app_job, waiter));
 
 	if (err < 0) {
-		keys_lost(j, (char *)j->in.data + j->key_n + j->once_n + j->body_n);
-		answer_err(j, ERR_UNKNOWN, "the change could not be made durable: ask again");
+		app_keys_lost(j->app, j->in.data + j->key_n + j->once_n + j->body_n);
+		answer_err(j, ERR_UNKNOWN, EFFECT_UNKNOWN, "the change could not be made durable: ask again");
 		return;
 	}
 	answer_ok(j);
@@ -177,8 +221,16 @@ static void on_landed(struct sqllog_waiter *w, int err)
 static void keep_keys(struct app_job *j)
 {
 	j->in.len = j->key_n + j->once_n + j->body_n;
-	buf_addstr(&j->in, j->record.keys);
+	if (j->recording)
+		buf_addstr(&j->in, j->record.keys);
 	buf_addch(&j->in, '\0');
+}
+
+static const char *refusal(int err)
+{
+	if (err == ERR_FAILED)
+		return "the change names no key (db.key)";
+	return err == ERR_BUSY ? "the SQL log is behind: try again" : "the change cannot be recorded now";
 }
 
 static void finish(struct app_job *j)
@@ -190,8 +242,7 @@ static void finish(struct app_job *j)
 	int err = app_job_commit(j, &lsn);
 
 	if (err < 0) {
-		answer_err(j, err,
-			   err == ERR_BUSY ? "the SQL log is behind: try again" : "the change cannot be recorded now");
+		answer_err(j, err, effect_of(j), refusal(err));
 		return;
 	}
 	if (!lsn && j->sync && a->worker->service->sqllog)
@@ -201,7 +252,7 @@ static void finish(struct app_job *j)
 		return;
 	}
 	j->waiter.fn = on_landed;
-	sqllog_wait(a->worker->service->sqllog, a->worker->loop, &j->waiter, lsn, !j->relaxed);
+	sqllog_wait(a->worker->service->sqllog, a->worker->loop, &j->waiter, lsn, j->sync || !j->relaxed);
 }
 
 /* A client's answer gets its code here: handlers return the fields only. An untyped answer is passed as it is. */
@@ -232,20 +283,37 @@ static int encode_answer(struct app_job *j, lua_State *L, int index, char *why, 
 	return 0;
 }
 
-/* nil, word, message: the handler's own refusal. What it collected is dropped. */
+static const char *text_at(const struct luaresult *r, int i)
+{
+	return r->n > i && lua_type(r->L, r->first + i) == LUA_TSTRING ? lua_tostring(r->L, r->first + i) : NULL;
+}
+
+/* The fourth value, such as app.rpc gives it; a timeout in another service leaves it open. */
+static enum effect effect_told(const struct app_job *j, int err, const char *word)
+{
+	if (err == ERR_UNKNOWN)
+		return EFFECT_UNKNOWN;
+	for (enum effect e = EFFECT_NONE; word && !j->committed && e <= EFFECT_UNKNOWN; e++)
+		if (!strcmp(word, effect_word(e)))
+			return e;
+	if (j->committed)
+		return EFFECT_DONE;
+	return err == ERR_TIMEOUT && j->called ? EFFECT_UNKNOWN : EFFECT_NONE;
+}
+
+/* nil, word, message, effect: the handler's own refusal. What it collected is dropped. */
 static void refused(struct app_job *j, const struct luaresult *r)
 {
-	const char *word =
-		r->n > 1 && lua_type(r->L, r->first + 1) == LUA_TSTRING ? lua_tostring(r->L, r->first + 1) : "failed";
+	const char *word = text_at(r, 1), *text = text_at(r, 2);
+	int err = word ? err_from_word(word) : ERR_FAILED;
 	char message[256];
-	int err = err_from_word(word);
 
-	if (r->n > 2 && lua_type(r->L, r->first + 2) == LUA_TSTRING)
-		snprintf(message, sizeof message, "%s", lua_tostring(r->L, r->first + 2));
-	else
-		snprintf(message, sizeof message, "%s", err ? err_text(err) : word);
+	snprintf(message, sizeof message, "%s", text ? text : err ? err_text(err) : word);
+	err = err ? err_public(err) : ERR_FAILED;
+	enum effect effect = effect_told(j, err, text_at(r, 3));
+
 	app_job_discard(j);
-	answer_err(j, err ? err : ERR_FAILED, message);
+	answer_err(j, err, effect, message);
 }
 
 static void http_result(struct app_job *j, const struct luaresult *r)
@@ -258,7 +326,7 @@ static void http_result(struct app_job *j, const struct luaresult *r)
 		log_error(j->app->worker->service->log, "lua.http", "path=%s why=%s", j->http_path,
 			  "the hook's first value is no HTTP status");
 		app_job_discard(j);
-		answer_err(j, ERR_FAILED, "the service's answer is wrong");
+		answer_err(j, ERR_FAILED, effect_of(j), "the service's answer is wrong");
 		return;
 	}
 	j->http_status = (int)status; /* kept until it is sent */
@@ -284,7 +352,7 @@ static void method_result(struct app_job *j, const struct luaresult *r)
 		log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
 			  (unsigned long long)j->trace, why);
 		app_job_discard(j);
-		answer_err(j, ERR_FAILED, "the handler's answer is not of its type");
+		answer_err(j, ERR_FAILED, effect_of(j), "the handler's answer is not of its type");
 		return;
 	}
 	finish(j);
@@ -299,7 +367,7 @@ void app_job_done(struct luajob *self, const struct luaresult *r)
 
 		snprintf(message, sizeof message, "%s", *j->why ? j->why : *r->message ? r->message : err_text(r->err));
 		app_job_discard(j);
-		answer_err(j, r->err, message);
+		answer_err(j, r->err, effect_of(j), message);
 	} else if (j->kind == APP_HTTP) {
 		http_result(j, r);
 	} else if (j->method) {

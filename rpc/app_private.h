@@ -20,13 +20,14 @@ enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
 
 struct app_job {
 	struct luajob job;
-	struct app_job *next_free;
+	struct app_job *next_free, *next_made;
 	struct app *app;
 	enum app_job_kind kind;
 	const struct msg_method *method;
 	struct app_session *session;
 	uint64_t handle, trace, deadline_ms, start_ns;
 	bool json, relaxed, sync, committed;
+	bool called;           /* others, by calls that may have changed something there */
 	char instance[32];     /* who calls */
 	char why[LUA_WHY_MAX]; /* what is wrong with the request */
 	struct buf in;         /* key, once key, body */
@@ -46,11 +47,20 @@ struct app_job {
 	int waiting_err; /* of a db.commit in the middle */
 	/* APP_HOOK, APP_TASK, APP_HTTP */
 	const char *hook;
-	int function; /* registry reference of a table {function, arguments…} */
+	int function;                            /* registry reference of a table {function, arguments…} */
+	void (*then)(struct worker *w, int err); /* of a hook that is waited for */
 	bool flag;
 	struct app_http http;
 	int http_status;
 	char http_method[8], http_path[256], http_signature[160];
+};
+
+/* What a task waits for elsewhere. app_close forgets those that are still open. */
+struct app_wait {
+	struct app_wait *next, **prev;
+	struct app *app;
+	uint64_t task;
+	uint64_t call; /* handle for rpc_cancel, or 0 */
 };
 
 struct app_session {
@@ -64,7 +74,13 @@ struct app_session {
 struct app {
 	struct worker *worker;
 	struct luahost *host;
-	struct app_job *free_jobs;
+	struct app_job *free_jobs, *made_jobs;
+	struct app_wait *waits;
+	bool closing;
+	struct buf woken; /* tasks, by app.wake, that go on at the end of this turn */
+	size_t woken_at;
+	struct loop_deferred wake;
+	struct timer wake_more;
 	struct app_session *bucket[APP_SESSION_BUCKETS];
 	size_t sessions;
 	struct timer sweep;
@@ -89,6 +105,14 @@ int app_job_commit(struct app_job *j, uint64_t *lsn);
 void app_job_discard(struct app_job *j);
 /* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
 void app_check_may_wait(lua_State *L);
+
+/* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
+void *app_wait_new(struct app *a, uint64_t task, size_t n);
+void app_wait_free(struct app_wait *w);
+void app_waits_close(struct app *a);
+void app_wakes_open(struct app *a);
+/* app_job.c: init.lua is told of each key of a record that did not become durable. */
+void app_keys_lost(struct app *a, const char *keys);
 
 /* app_session.c */
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);

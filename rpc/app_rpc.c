@@ -19,9 +19,39 @@ void app_check_may_wait(lua_State *L)
 
 /* ---- app.rpc.SERVICE.GROUP.METHOD(key, args, options) ---------------------------------------------------------------- */
 
+void *app_wait_new(struct app *a, uint64_t task, size_t n)
+{
+	struct app_wait *w = calloc(1, n);
+
+	assert(w);
+	w->app = a;
+	w->task = task;
+	w->next = a->waits;
+	w->prev = &a->waits;
+	if (w->next)
+		w->next->prev = &w->next;
+	a->waits = w;
+	return w;
+}
+
+void app_wait_free(struct app_wait *w)
+{
+	if (w->next)
+		w->next->prev = w->prev;
+	*w->prev = w->next;
+	free(w);
+}
+
+void app_waits_close(struct app *a)
+{
+	while (a->waits) {
+		rpc_cancel(a->worker, a->waits->call);
+		app_wait_free(a->waits);
+	}
+}
+
 struct waiting_call {
-	struct app *app;
-	uint64_t task;
+	struct app_wait wait;
 	const struct msg_method *method;
 	const struct rpc_answer *answer;
 };
@@ -43,8 +73,20 @@ static void on_answer(void *arg, const struct rpc_answer *answer)
 	struct waiting_call *c = arg;
 
 	c->answer = answer;
-	luatask_resume(c->app->host, c->task, push_answer, c);
-	free(c);
+	luatask_resume(c->wait.app->host, c->wait.task, push_answer, c);
+	app_wait_free(&c->wait);
+}
+
+#define TIMEOUT_MAX_MS 3600000
+
+static lua_Integer option_int(lua_State *L, const char *name, lua_Integer min, lua_Integer max)
+{
+	int is = 0;
+	lua_Integer v = lua_tointegerx(L, -1, &is);
+
+	if (!is || v < min || v > max)
+		app_raise(L, "%s: a whole number from %lld to %lld was expected", name, (long long)min, (long long)max);
+	return v;
 }
 
 static void read_options(lua_State *L, int index, struct rpc_call *call)
@@ -53,16 +95,16 @@ static void read_options(lua_State *L, int index, struct rpc_call *call)
 		return;
 	luaL_checktype(L, index, LUA_TTABLE);
 	if (lua_getfield(L, index, "timeout_ms") != LUA_TNIL)
-		call->timeout_ms = (uint32_t)luaL_checkinteger(L, -1);
+		call->timeout_ms = (uint32_t)option_int(L, "timeout_ms", 1, TIMEOUT_MAX_MS);
 	if (lua_getfield(L, index, "once") != LUA_TNIL) {
 		call->once.p = luaL_checklstring(L, -1, &call->once.n);
-		if (call->once.n > 256)
-			app_raise(L, "once: at most 256 bytes");
+		if (!call->once.n || call->once.n > 256)
+			app_raise(L, "once: 1 to 256 bytes");
 	}
 	if (lua_getfield(L, index, "instance") != LUA_TNIL)
 		call->to.instance = luaL_checkstring(L, -1);
 	if (lua_getfield(L, index, "worker") != LUA_TNIL)
-		call->to.worker = (int)luaL_checkinteger(L, -1);
+		call->to.worker = (int)option_int(L, "worker", 0, SERVICE_WORKERS_MAX - 1);
 	lua_pop(L, 4); /* the strings stay anchored in the options' table */
 }
 
@@ -104,13 +146,14 @@ static int invoke(lua_State *L)
 		rpc_call(a->worker, &call);
 		return 0;
 	}
-	struct waiting_call *c = malloc(sizeof *c);
+	struct waiting_call *c = app_wait_new(a, task, sizeof *c);
 
-	assert(c);
-	*c = (struct waiting_call){ a, task, call.method, NULL };
+	c->method = call.method;
 	call.on_answer = on_answer;
 	call.arg = c;
-	rpc_call(a->worker, &call);
+	if (j && call.method->kind != MSG_READ)
+		j->called = true;
+	c->wait.call = rpc_call(a->worker, &call);
 	return luatask_yield(L);
 }
 
@@ -200,6 +243,12 @@ static int app_task(lua_State *L)
 	return 0;
 }
 
+/* What stands in a queue for a task that waits. Woken once, whatever scripts do with it. */
+#define WAITING_META "loquat.waiting"
+struct waiting {
+	uint64_t task; /* 0: woken */
+};
+
 /* app.wait(queue): yields until somebody calls app.wake(queue). The queue is a table of the caller's. */
 static int app_wait(lua_State *L)
 {
@@ -208,12 +257,15 @@ static int app_wait(lua_State *L)
 	luaL_checktype(L, 1, LUA_TTABLE);
 	app_check_may_wait(L);
 	task = luatask_wait(L);
-	lua_pushinteger(L, (lua_Integer)task);
+	struct waiting *w = lua_newuserdatauv(L, sizeof *w, 0);
+
+	w->task = task;
+	luaL_setmetatable(L, WAITING_META);
 	lua_rawseti(L, 1, (lua_Integer)lua_rawlen(L, 1) + 1);
 	return luatask_yield(L);
 }
 
-/* app.wake(queue): those who wait go on, in the order they came; the queue is empty again. */
+/* app.wake(queue): those who wait go on at the end of this turn, in the order they came; the queue is empty again. */
 static int app_wake(lua_State *L)
 {
 	struct app *a = app_of(L);
@@ -221,21 +273,60 @@ static int app_wake(lua_State *L)
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	n = (lua_Integer)lua_rawlen(L, 1);
-	lua_createtable(L, (int)n, 0);
-	for (lua_Integer i = 1; i <= n; i++) { /* taken out first: who goes on may wait again */
+	for (lua_Integer i = 1; i <= n; i++) {
 		lua_rawgeti(L, 1, i);
-		lua_rawseti(L, -2, i);
+		struct waiting *w = luaL_testudata(L, -1, WAITING_META);
+
+		if (w && w->task) {
+			buf_add(&a->woken, &w->task, sizeof w->task);
+			w->task = 0;
+		}
+		lua_pop(L, 1);
 		lua_pushnil(L);
 		lua_rawseti(L, 1, i);
 	}
-	for (lua_Integer i = 1; i <= n; i++) {
-		lua_rawgeti(L, -1, i);
-		uint64_t task = (uint64_t)lua_tointeger(L, -1);
+	if (a->woken.len && !a->closing)
+		loop_defer(a->worker->loop, &a->wake);
+	return 0;
+}
 
-		lua_pop(L, 1);
+#define WAKES_PER_TURN 1000 /* who wake each other for ever must not stop the others */
+
+static void wakes_run(struct app *a)
+{
+	for (unsigned i = 0; i < WAKES_PER_TURN && a->woken_at < a->woken.len; i++) {
+		uint64_t task;
+
+		memcpy(&task, a->woken.data + a->woken_at, sizeof task);
+		a->woken_at += sizeof task;
 		luatask_resume(a->host, task, NULL, NULL);
 	}
-	return 0;
+	if (a->woken_at < a->woken.len) {
+		loop_timer(a->worker->loop, &a->wake_more, 0);
+		return;
+	}
+	a->woken_at = 0;
+	buf_clear(&a->woken);
+}
+
+static void on_wake(struct loop_deferred *d)
+{
+	struct app *a = (struct app *)((char *)d - offsetof(struct app, wake));
+
+	if (!timer_running(&a->wake_more))
+		wakes_run(a);
+}
+
+static void on_wake_more(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	wakes_run((struct app *)((char *)t - offsetof(struct app, wake_more)));
+}
+
+void app_wakes_open(struct app *a)
+{
+	a->wake.run = on_wake;
+	a->wake_more.fire = on_wake_more;
 }
 
 /* ---- what this instance is ------------------------------------------------------------------------------------------------- */
@@ -268,9 +359,7 @@ static int app_owner(lua_State *L)
 	const char *service = luaL_checkstring(L, 1), *key = luaL_checklstring(L, 2, &n);
 	const struct route_row *row = route_owner(w->routes, service, key, n);
 
-	if (!row)
-		return 0;
-	lua_pushstring(L, row->id);
+	lua_pushstring(L, row ? row->id : NULL); /* NULL pushes nil */
 	return 1;
 }
 
@@ -357,6 +446,8 @@ int app_rpc_lib(lua_State *L)
 	struct worker *w = app_of(L)->worker;
 
 	app_session_open(L);
+	luaL_newmetatable(L, WAITING_META);
+	lua_pop(L, 1);
 	luaL_newlib(L, functions);
 	push_path(L, "", false);
 	lua_setfield(L, -2, "rpc");

@@ -175,21 +175,38 @@ static const char *session_at(lua_State *L, int index, uint64_t *sid)
 	return connector;
 }
 
-static void add_target(lua_State *L, int index, struct group *groups, unsigned *n)
+struct targets {
+	struct app *app;
+	struct span route, body;
+	unsigned n;
+	struct group group[PUSH_GROUPS_MAX];
+};
+
+static void targets_send(struct targets *t)
+{
+	for (unsigned i = 0; i < t->n; i++) {
+		send_group(t->app, &t->group[i], t->route, t->body);
+		buf_release(&t->group[i].sids);
+	}
+	t->n = 0;
+}
+
+static void add_target(lua_State *L, int index, struct targets *t)
 {
 	uint64_t sid;
 	const char *connector = session_at(L, index, &sid);
 	uint32_t worker = (uint32_t)(sid >> 48);
 	unsigned i = 0;
 
-	while (i < *n && (groups[i].worker != worker || strcmp(groups[i].connector, connector)))
+	while (i < t->n && (t->group[i].worker != worker || strcmp(t->group[i].connector, connector)))
 		i++;
-	if (i == PUSH_GROUPS_MAX)
-		return;
-	if (i == *n) {
-		groups[(*n)++] = (struct group){ .connector = connector, .worker = worker };
+	if (i == PUSH_GROUPS_MAX) {
+		targets_send(t);
+		i = 0;
 	}
-	buf_add(&groups[i].sids, &sid, sizeof sid);
+	if (i == t->n)
+		t->group[t->n++] = (struct group){ .connector = connector, .worker = worker };
+	buf_add(&t->group[i].sids, &sid, sizeof sid);
 }
 
 static void check_targets(lua_State *L, int index)
@@ -207,21 +224,17 @@ static void check_targets(lua_State *L, int index)
 
 static void push_to_list(lua_State *L, struct app *a, struct span route, struct span body)
 {
-	struct group groups[PUSH_GROUPS_MAX];
-	unsigned n = 0;
+	struct targets t = { .app = a, .route = route, .body = body };
 	lua_Integer count;
 
 	check_targets(L, 1); /* raises before anything is allocated */
 	count = luaL_len(L, 1);
 	for (lua_Integer i = 1; i <= count; i++) {
 		lua_geti(L, 1, i);
-		add_target(L, -1, groups, &n);
+		add_target(L, -1, &t);
 		lua_pop(L, 1);
 	}
-	for (unsigned i = 0; i < n; i++) {
-		send_group(a, &groups[i], route, body);
-		buf_release(&groups[i].sids);
-	}
+	targets_send(&t);
 }
 
 void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body)
@@ -307,6 +320,28 @@ static void set_elsewhere(lua_State *L, struct app *a, const char *name, const c
 	send_to_session(a, a->attr, connector, sid);
 }
 
+/* Whether the session is the one whose request runs: only its attributes can leave with the answer. */
+static bool is_own(lua_State *L, const struct app_job *j)
+{
+	uint64_t sid;
+	const char *connector = session_at(L, 1, &sid);
+
+	return j && j->kind == APP_HANDLER && j->session && j->session->sid == sid &&
+	       !strcmp(j->session->instance, connector);
+}
+
+static void set_own(struct app_job *j, const char *name, const char *value)
+{
+	unsigned i = 0;
+
+	while (i < j->attrs && strcmp(j->attr[i].name, name) != 0)
+		i++;
+	snprintf(j->attr[i].name, sizeof j->attr[0].name, "%s", name);
+	snprintf(j->attr[i].value, sizeof j->attr[0].value, "%s", value);
+	if (i == j->attrs)
+		j->attrs++;
+}
+
 /*
  * session:set(name, value): what the connector remembers with the session and routes by. It takes effect with the answer of
  * the session's own request, so that its next request finds it; elsewhere by a message of its own.
@@ -315,19 +350,22 @@ static int session_set(lua_State *L)
 {
 	struct app *a = app_of(L);
 	struct app_job *j = app_job_of(L);
+
+	luaL_checktype(L, 1, LUA_TTABLE);
 	const char *name = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, "");
 
 	if (strlen(name) >= sizeof j->attr[0].name || strlen(value) >= sizeof j->attr[0].value)
 		return luaL_error(L, "session:set: the name holds at most 31 bytes, the value 63");
+	if (!strcmp(name, "uid") || !strcmp(name, "sid") || !strcmp(name, "connector"))
+		return luaL_error(L, "session:set: %s is what the session is known by", name);
+	bool own = is_own(L, j);
+
 	lua_pushvalue(L, 3);
 	lua_setfield(L, 1, name);
-	if (!j || j->kind != APP_HANDLER || j->attrs == FRAME_ATTRS_MAX) {
+	if (own && j->attrs < FRAME_ATTRS_MAX)
+		set_own(j, name, value);
+	else
 		set_elsewhere(L, a, name, value);
-		return 0;
-	}
-	snprintf(j->attr[j->attrs].name, sizeof j->attr[0].name, "%s", name);
-	snprintf(j->attr[j->attrs].value, sizeof j->attr[0].value, "%s", value);
-	j->attrs++;
 	return 0;
 }
 

@@ -51,6 +51,6 @@ int key_load(struct env *env, const char *folder, const char *name, char key[KEY
 		snprintf(error, error_size, "%s: expected 64 lower-case hex digits; remove it and a new one is written",
 			 path);
 	else if (err < 0)
-		snprintf(error, error_size, "%s: %s", path, env_last_error());
+		snprintf(error, error_size, "%s: %s", path, err == ERR_IO ? env_last_error() : err_text(err));
 	return err;
 }

@@ -71,7 +71,9 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 	row->http_port = (uint16_t)row_int(c, i, "http");
 	snprintf(path, sizeof path, "%s.threads", row->service);
 	row->workers = (uint32_t)config_int(c, path, 1);
-	if (!strchr(row->id, '-') || strncmp(row->id, row->service, strlen(row->service))) {
+	size_t n = strlen(row->service);
+
+	if (strncmp(row->id, row->service, n) != 0 || row->id[n] != '-') {
 		snprintf(error, error_size, "instances[%zu].id: expected \"%s-NUMBER\", found \"%s\"", i, row->service,
 			 row->id);
 		return ERR_CONFIG;

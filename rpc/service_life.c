@@ -22,12 +22,22 @@ static void life_worker_down(void *arg);
 
 /* ---- workers --------------------------------------------------------------------------------------------------- */
 
+/* The worker stands; with Lua, its init_service has ended. */
+static void worker_opened(struct worker *w, int err)
+{
+	struct service *s = w->service;
+
+	if (err < 0)
+		service_fail(s, "%s: init_service of worker %u failed: see the log", s->id, w->index);
+	loop_call(s->control, life_workers_up, s);
+}
+
 static void worker_begin(struct loop *loop, void *arg)
 {
 	struct worker *w = arg;
 	struct service *s = w->service;
 
-	w->loop = loop;
+	assert(w->loop == loop); /* written by loop_start, before the thread began: the control thread reads it too */
 	w->client = rpc_client_new(w);
 	w->server = rpc_server_new(w);
 	if (s->sqllog)
@@ -35,8 +45,9 @@ static void worker_begin(struct loop *loop, void *arg)
 	if (s->def->worker_start && s->def->worker_start(w) < 0)
 		service_fail(s, "%s: worker %u did not start", s->id, w->index);
 	else if (s->lua_src)
-		app_open(w);
-	loop_call(s->control, life_workers_up, s);
+		app_open(w, worker_opened);
+	else
+		worker_opened(w, 0);
 }
 
 static void worker_end(struct loop *loop, void *arg)
@@ -67,7 +78,6 @@ static void worker_drain(struct worker *w, void *arg)
 	rpc_server_drain(w->server);
 	if (w->service->def->worker_drain)
 		w->service->def->worker_drain(w);
-	app_hook(w->app, "stop_service", "", false); /* what it starts has until the links are closed */
 }
 
 static int workers_start(struct service *s)
@@ -122,7 +132,7 @@ void life_start(struct loop *control, void *arg)
 {
 	struct service *s = arg;
 
-	s->control = control;
+	assert(s->control == control); /* written by loop_start; service_stop reads it on any thread */
 	env_signal(control->ev, SIGTERM, on_signal, s);
 	env_signal(control->ev, SIGINT, on_signal, s);
 	if (control_worker_start(s) < 0)
@@ -250,14 +260,43 @@ static void life_close_links(struct service *s)
 	loop_timer(s->control, &s->p->life_timer, 1);
 }
 
+/* A worker's Lua has run its stop_service. */
+static void life_said(void *arg)
+{
+	struct service *s = arg;
+
+	if (++s->p->workers_said < s->workers || s->p->shut)
+		return;
+	loop_timer_stop(s->control, &s->p->life_timer);
+	life_close_links(s);
+}
+
+static void worker_said(struct worker *w, int err)
+{
+	(void)err; /* logged; the rest stops all the same */
+	loop_call(w->service->control, life_said, w->service);
+}
+
+static void worker_say(struct worker *w, void *arg)
+{
+	(void)arg;
+	app_hook_then(w->app, "stop_service", "", false, worker_said);
+}
+
 static void on_drain_timer(struct timer *t, uint64_t now_ms)
 {
 	struct service *s = of_life_timer(t);
+	bool quiet = is_quiet(s);
 
-	if (is_quiet(s) || now_ms >= s->p->until_ms)
+	if (now_ms >= s->p->until_ms || (quiet && !s->lua_src)) {
 		life_close_links(s);
-	else
-		loop_timer(s->control, t, DRAIN_LOOK_MS);
+		return;
+	}
+	if (quiet && !s->p->asked) {
+		s->p->asked = true;
+		service_each(s, worker_say, NULL);
+	}
+	loop_timer(s->control, t, DRAIN_LOOK_MS);
 }
 
 void life_drain(struct service *s)

@@ -19,9 +19,10 @@ struct service_private {
 	struct timer life_timer; /* looks whether draining, then closing, has come to its end */
 	struct timer lua_watch;  /* looks whether a worker's Lua holds its thread too long */
 	uint64_t until_ms;
-	unsigned workers_up, workers_down;
+	unsigned workers_up, workers_said, workers_down;
 	bool stopping, reg_done;
-	bool shut; /* nothing new is taken any more */
+	bool asked; /* the workers' Lua runs its stop_service */
+	bool shut;  /* nothing new is taken any more */
 	_Atomic bool failed;
 	char failure[512];
 	struct route_table *routes; /* the newest */

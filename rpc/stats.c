@@ -23,6 +23,7 @@ void method_stats_note(struct method_stats *s, int err, uint64_t ns)
 	int public = -err_public(err);
 
 	assert(public >= 1 && public <= 8);
+	err = -public; /* the label is one of the eight too */
 	if (!s->errors[public]) {
 		const char *labels[] = { s->service, s->method, err_word(err) };
 

@@ -204,7 +204,9 @@ static void on_told(void *arg, struct rpc_request *r)
 		buf_add(&b, text, n);
 		free(text);
 	}
-	buf_addf(&b, "%s %.*s\n", r->method->name, (int)r->body.n, r->body.n ? r->body.p : "");
+	buf_addf(&b, "%s ", r->method->name);
+	buf_add(&b, r->body.p, r->body.n);
+	buf_addch(&b, '\n');
 	ck_assert_int_eq(env_file_store(s->env, path, b.data, b.len, 0), 0);
 	buf_release(&b);
 	if (r->handle)
