@@ -67,6 +67,7 @@ struct app_session {
 	struct app_session *next, **prev; /* in its bucket */
 	uint64_t sid, used_ms;
 	char instance[32];
+	uint64_t uid_hash;
 	int table; /* registry reference of what scripts see */
 	struct luaqueue queue;
 };

@@ -46,6 +46,7 @@ static struct app_session *session_new(struct app *a, const char *instance, uint
 	if (!s)
 		return NULL;
 	s->sid = sid;
+	s->uid_hash = route_hash(uid.p, uid.n);
 	snprintf(s->instance, sizeof s->instance, "%s", instance);
 	if (luahost_protected(a->host, make_table, &m) < 0) {
 		free(s);
@@ -64,8 +65,9 @@ static struct app_session *session_new(struct app *a, const char *instance, uint
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid)
 {
 	struct app_session *s = *bucket_of(a, instance, sid);
+	uint64_t uid_hash = route_hash(uid.p, uid.n);
 
-	while (s && (s->sid != sid || strcmp(s->instance, instance)))
+	while (s && (s->sid != sid || s->uid_hash != uid_hash || strcmp(s->instance, instance)))
 		s = s->next;
 	if (!s)
 		s = session_new(a, instance, sid, uid);
