@@ -131,16 +131,23 @@ static struct known *known_of(struct edge *e, const char *instance)
 	return k;
 }
 
-/* It comes once per link; only a new start has forgotten something. */
+/*
+ * A new start has forgotten all; and a player's owner that was away may have taken our sessions for lost, or let their
+ * players in elsewhere.
+ */
 static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool up)
 {
 	struct edge *e = w->user;
 	const struct route_row *row = route_find(w->routes, instance);
 	struct known *k;
 
-	if (!up || !row || e->stopping)
+	if (!row || e->stopping)
 		return;
 	k = known_of(e, instance);
+	if (!up && strcmp(row->service, "role") == 0)
+		k->epoch = 0;
+	if (!up)
+		return;
 	if (k->epoch == epoch)
 		return;
 	k->epoch = epoch;

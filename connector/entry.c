@@ -283,6 +283,8 @@ static void on_login(void *arg, const struct rpc_answer *a)
 
 	if (a->err < 0) {
 		snprintf(message, sizeof(message), "%.*s", (int)a->message.n, a->message.n ? a->message.p : "");
+		if (a->effect != EFFECT_NONE) /* it may hold us now for one who is in */
+			leave(t->edge, t->edge->logout, t->uid, t->sid);
 		refuse(t, a->err, a->effect, *message ? message : NULL);
 	} else if (!json_is_object(answer)) {
 		refuse(t, ERR_FAILED, EFFECT_UNKNOWN, "the player's owner answered nonsense");

@@ -52,7 +52,7 @@ struct session {
 /* An instance of another service as this worker last saw it. */
 struct known {
 	char instance[32];
-	uint64_t epoch;
+	uint64_t epoch; /* 0: it is away */
 };
 
 /* One per worker. */
