@@ -2,18 +2,31 @@
 local Players = require "players"
 
 local Remote = {}
-state.names = state.names or {}   -- name → uid
 
--- Who has the name: uid, or false. Yields at the first question.
+-- state.known_names: { of {name → uid or false}, count }: what was asked lately. nil: forgotten, as after a record was lost.
+local NAMES_MAX = 20000
+
+local function known_names()
+  local names = state.known_names
+  if not names or names.count >= NAMES_MAX then
+    names = { of = {}, count = 0 }
+    state.known_names = names
+  end
+  return names
+end
+
+-- Who has the name: uid, or false. Yields when it is not known.
 local function holder(name)
-  local known = state.names[name]
-  if known ~= nil then return known end
+  local names = known_names()
+  if names.of[name] ~= nil then return names.of[name] end
   local rows, err = db.load(Players.key("name", name), "SELECT uid FROM role_name WHERE name = ?", name)
   if not rows then return nil, err end
-  if state.names[name] == nil then
-    state.names[name] = rows[1] and rows[1].uid or false
+  if state.known_names ~= names then return holder(name) end   -- forgotten meanwhile: the answer may be of before
+  if names.of[name] == nil then
+    names.of[name] = rows[1] and rows[1].uid or false
+    names.count = names.count + 1
   end
-  return state.names[name]
+  return names.of[name]
 end
 
 -- Takes the name for the player; the same player may ask again. Yields.
@@ -27,7 +40,7 @@ function Remote.claim(args)
   if uid then return { taken = true } end
   db.key(Players.key("name", args.name))
   db.exec("INSERT INTO role_name (name, uid) VALUES (?, ?)", args.name, args.uid)
-  db.set(state.names, args.name, args.uid)
+  db.set(state.known_names.of, args.name, args.uid)
   return { taken = false }
 end
 
@@ -36,7 +49,7 @@ function Remote.release(args)
   if holder(args.name) ~= args.uid then return { taken = true } end
   db.key(Players.key("name", args.name))
   db.exec("DELETE FROM role_name WHERE name = ? AND uid = ?", args.name, args.uid)
-  db.set(state.names, args.name, false)
+  db.set(state.known_names.of, args.name, false)
   return { taken = false }
 end
 

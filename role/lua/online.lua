@@ -5,10 +5,12 @@ local Online = {}
 
 state.announced = state.announced or {}     -- "connector-1/0" → true: it told us which players it holds
 state.announcing = state.announcing or {}   -- tasks that wait for that
+state.looking = state.looking or {}         -- connectors that are asked about their sessions
 state.since_ms = state.since_ms or clock.now_ms()
 
 local ANNOUNCE_MS = 3000    -- a connector that has not spoken by then holds nobody
 local ALIVE_MS = 2000
+local AWAY_MS = 5000        -- a link that is back by then was a short one
 
 -- ---- after a start of this instance, connectors say whom they hold --------------------------------------------------
 
@@ -33,41 +35,35 @@ local function wait_for_announcements()
   state.everyone_spoke = true
 end
 
-local function grace_over(player)
-  player.grace = nil
-  local uid = player.uid
-  if player.scene then
-    app.send.scene.sceneRemote.leave(tostring(player.scene), { uid = uid, scene = player.scene })
-  end
-  app.send.team.teamRemote.online(uid, { uid = uid, gone = true })
-  if state.players[uid] == player then state.players[uid] = nil end
-end
-
 -- The connection is lost; role, team and scene stay for a while.
 local function lost(player)
   player.session = nil
-  if player.grace then player.grace:cancel() end
-  player.grace = clock.after(app.config("session.grace_s", 30) * 1000, function() grace_over(player) end)
+  Players.linger(player)
 end
 
-local function bind(player, session)
-  if player.grace then
-    player.grace:cancel()
-    player.grace = nil
+local function is_same(a, b)
+  return a and b and a.sid == b.sid and a.connector == b.connector
+end
+
+-- A session that we hold another one for was left behind while its connector could not be reached.
+local function announced(connector, online)
+  local session = { uid = online.uid, sid = online.sid, connector = connector }
+  local player = Players.presence(online.uid)
+  if player and player.session then
+    if not is_same(player.session, session) then app.kick(session, "another login of this player") end
+    return
   end
-  player.session = session
+  if not player then
+    player = { uid = online.uid }
+    state.left[online.uid] = player
+  end
+  Players.bind(player, session)
+  player.resume, player.rid, player.scene = online.resume, online.rid, tonumber(online.scene or "")
 end
 
--- One call for all sessions of one worker of a connector. Yields (loads who is not in memory).
+-- The sessions of one worker of a connector, in one call or several. Asks no database: players are loaded when needed.
 function Online.announce(args)
-  for _, online in ipairs(args.online or {}) do
-    local player = Players.get(online.uid)
-    if player and not player.session then
-      bind(player, { uid = online.uid, sid = online.sid, connector = args.connector })
-      player.resume, player.rid = online.resume, online.rid
-      player.scene = tonumber(online.scene or "")
-    end
-  end
+  for _, online in ipairs(args.online or {}) do announced(args.connector, online) end
   if args.last then
     state.announced[args.connector .. "/" .. args.worker] = true
     app.wake(state.announcing)
@@ -76,10 +72,6 @@ function Online.announce(args)
 end
 
 -- ---- logins ------------------------------------------------------------------
-
-local function is_same(a, b)
-  return a and b and a.sid == b.sid and a.connector == b.connector
-end
 
 -- Whether an older connection still lives; asked of its connector. Yields.
 local function lives(session)
@@ -119,7 +111,7 @@ local function login_locked(player, args)
     local ok, err, why = Players.create(player, player.uid, false)
     if not ok then return nil, err, why end
   end
-  bind(player, { uid = player.uid, sid = args.sid, connector = args.connector })
+  Players.bind(player, { uid = player.uid, sid = args.sid, connector = args.connector })
   player.rid = args.rid or rid
   local there = player.scene
   if there then   -- within grace: the scene's pushes go to the new connection
@@ -139,22 +131,47 @@ function Online.login(args)
   wait_for_announcements()
   local player, err, why = Players.get(args.uid)
   if not player then return nil, err, why end
-  Players.lock(player)
-  if state.players[args.uid] ~= player then   -- forgotten while we waited
-    Players.unlock(player)
+  local answer
+  answer, err, why = Players.locked(player, login_locked, args)
+  if answer and not Players.is_known(player) then   -- forgotten while we waited
+    if answer.resumed then player.resume = args.resume end
     return Online.login(args)
   end
-  local done, answer
-  done, answer, err, why = pcall(login_locked, player, args)
-  Players.unlock(player)
-  if not done then error(answer, 0) end
   return answer, err, why
 end
 
 function Online.logout(args)
-  local player = state.players[args.uid]
+  local player = Players.presence(args.uid)
   if player and is_same(player.session, args) then lost(player) end
   return {}
+end
+
+-- ---- connectors that go away ------------------------------------------------------------------
+
+local function held_by(connector)
+  local held = {}
+  for _, players in ipairs { state.players, state.left } do
+    for _, player in pairs(players) do
+      if player.session and player.session.connector == connector then held[#held + 1] = player.session end
+    end
+  end
+  table.sort(held, function(a, b) return a.uid < b.uid end)
+  return held
+end
+
+-- A connector's link went down: whose connection has not come through it is lost. Yields.
+function Online.connector_away(connector)
+  if state.looking[connector] then return end
+  state.looking[connector] = true
+  clock.sleep(AWAY_MS)
+  state.looking[connector] = nil
+  local reachable = true
+  for _, session in ipairs(held_by(connector)) do
+    local alive = reachable and lives(session)
+    if alive == nil then reachable = false end
+    local player = Players.presence(session.uid)
+    if not alive and player and is_same(player.session, session) then lost(player) end
+  end
 end
 
 return Online

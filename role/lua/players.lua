@@ -4,10 +4,15 @@
 --   uid, role (nil: none yet), bag {item → count}, quests {quest → {state, progress}},
 --   once {key → {fingerprint, answer}}   answers of orders and once-calls, kept for ever
 --   session {uid, sid, connector} of the live connection or nil, resume, rid, scene,
+--   grace: the timer that forgets who has no session,
 --   queue and busy: one login or creation at a time }
+-- state.left[uid] = who is online with what is not in memory: { uid, session, resume, rid, scene, grace }
+--
+-- A player may be forgotten whenever its task waits (its record was lost): who has waited looks anew, Players.is_known.
 local Players = {}
 
 state.players = state.players or {}
+state.left = state.left or {}
 state.loading = state.loading or {}
 
 local GOLD_AT_START = 1000
@@ -31,6 +36,58 @@ end
 local function keys_of(player)
   db.key("role:" .. player.role.id)
   db.key(Players.key("uid", player.uid))
+end
+
+-- Where a player is, whether what it carries is in memory or not; nil: not here.
+function Players.presence(uid)
+  return state.players[uid] or state.left[uid]
+end
+
+function Players.is_known(player)
+  return state.players[player.uid] == player
+end
+
+local function grace_over(player)
+  player.grace = nil
+  if Players.presence(player.uid) ~= player then return end
+  if player.busy then
+    Players.linger(player)
+    return
+  end
+  local uid = player.uid
+  if player.scene then
+    app.send.scene.sceneRemote.leave(tostring(player.scene), { uid = uid, scene = player.scene })
+  end
+  if player.was_online then app.send.team.teamRemote.online(uid, { uid = uid, gone = true }) end
+  if state.players[uid] == player then state.players[uid] = nil end
+  if state.left[uid] == player then state.left[uid] = nil end
+end
+
+-- Who has no connection is forgotten after a while: role, team and scene stay until then.
+function Players.linger(player)
+  if player.grace then player.grace:cancel() end
+  player.grace = clock.after(app.config("session.grace_s", 30) * 1000, function() grace_over(player) end)
+end
+
+function Players.bind(player, session)
+  if player.grace then player.grace:cancel() end
+  player.grace, player.session, player.was_online = nil, session, true
+end
+
+-- Who is loaded takes up the connection that is known of it.
+local function take_up(player)
+  local left = state.left[player.uid]
+  state.left[player.uid] = nil
+  if left then
+    if left.grace then left.grace:cancel() end
+    left.grace = nil
+    player.resume, player.rid, player.scene, player.was_online = left.resume, left.rid, left.scene, left.was_online
+  end
+  if left and left.session then
+    Players.bind(player, left.session)
+  else
+    Players.linger(player)
+  end
 end
 
 local function load_details(player)
@@ -75,7 +132,10 @@ function Players.get(uid)
   state.loading[uid] = waiting
   local done, player, err = pcall(load, uid)
   state.loading[uid] = nil
-  if done and player then state.players[uid] = player end
+  if done and player then
+    state.players[uid] = player
+    take_up(player)
+  end
   app.wake(waiting)
   if not done then error(player, 0) end
   if not player then return nil, err, "the role could not be loaded" end
@@ -90,24 +150,38 @@ function Players.with_role(uid)
   return player
 end
 
--- One login or creation of a player at a time. Yields while another runs.
-function Players.lock(player)
+-- Runs fn(player, …), which may yield: one login or creation of a player at a time. Yields while another runs.
+function Players.locked(player, fn, ...)
   while player.busy do app.wait(player.queue) end
+  if not Players.is_known(player) then return nil, "unavailable", "the player is being loaded: try again" end
   player.busy = true
-end
-
-function Players.unlock(player)
+  local done, answer, err, why = pcall(fn, player, ...)
   player.busy = false
   app.wake(player.queue)
+  if not done then error(answer, 0) end
+  return answer, err, why
 end
 
--- Forgets a player whose memory may be ahead of the log; the next request loads what has landed.
+-- Forgets what a player carries, for memory may be ahead of the log; the next request loads what has landed. The
+-- connection is remembered: it is told of here alone.
+local function forget(player)
+  state.players[player.uid] = nil
+  state.left[player.uid] = player
+end
+
+-- Every record of a player carries its uid's key, which is nearly always the uid as it is.
 function Players.forget_key(key)
-  for uid, player in pairs(state.players) do
-    if key == Players.key("uid", uid) or (player.role and key == "role:" .. player.role.id) then
-      state.players[uid] = nil
-    end
+  local uid = key:match("^uid:(.*)$")
+  if not uid then return end
+  if state.players[uid] and Players.key("uid", uid) == key then
+    forget(state.players[uid])
+    return
   end
+  local lost = {}
+  for other, player in pairs(state.players) do
+    if Players.key("uid", other) == key then lost[#lost + 1] = player end
+  end
+  for _, player in ipairs(lost) do forget(player) end
 end
 
 -- ---- changes: to be called without yielding before the request ends -------------------------------------------------
@@ -179,11 +253,20 @@ end
 
 -- ---- a new role ------------------------------------------------------------------
 
--- Numbers that no other worker, instance or start of it gives out: 8 bits instance, 6 worker, 15 start, 24 count.
+local COUNT_MAX = 0x7ffff
+
+-- Numbers that no other worker, instance or start of it gives out: 30 bits start, 6 worker, 8 instance, 19 count. A start's
+-- number is its epoch; when its count is used up the second of now stands for it, which no start of before can have had.
 local function new_id()
-  state.created = (state.created or 0) + 1
-  local instance = tonumber(app.instance:match("%-(%d+)$")) & 0xff
-  return ((((app.epoch & 0x7fff) << 6 | app.worker) << 8 | instance) << 24 | state.created & 0xffffff)
+  local ids = state.ids
+  if not ids or ids.count == COUNT_MAX then
+    ids = { start = ids and math.max(ids.start + 1, clock.wall_ms() // 1000) or app.epoch, count = 0 }
+    state.ids = ids
+  end
+  ids.count = ids.count + 1
+  local instance = tonumber(app.instance:match("%-(%d+)$"))
+  assert(instance and instance < 256 and app.worker < 64, "a role's number has room for 256 instances of 64 workers")
+  return (((ids.start & 0x3fffffff) << 6 | app.worker) << 8 | instance) << 19 | ids.count
 end
 
 local function claim(name, uid)
@@ -208,6 +291,7 @@ end
 function Players.create(player, wanted, exact)
   local name, err, why = free_name(player.uid, wanted, exact)
   if not name then return nil, err, why end
+  if not Players.is_known(player) then return nil, "unavailable", "the player is being loaded: try again" end
   local role = {
     id = new_id(), uid = player.uid, name = name, level = 1, exp = 0, gold = GOLD_AT_START, gems = 0,
     scene = 1, x = 0.0, y = 0.0,
@@ -224,12 +308,15 @@ end
 function Players.rename(player, wanted)
   local name, err, why = free_name(player.uid, wanted, true)
   if not name then return nil, err, why end
+  if not Players.is_known(player) then return nil, "unavailable", "the player is being loaded: try again" end
   local old = player.role.name
+  if old == name then return true end
   Players.write(player, "name", name)
   local ok
   ok, err = db.commit()
   if not ok then return nil, err end
-  app.send.role.nameRemote.release(old, { name = old, uid = player.uid })
+  -- under the lock: a release that came after the same name had been claimed anew would give it away
+  app.rpc.role.nameRemote.release(old, { name = old, uid = player.uid })
   return true
 end
 

@@ -21,14 +21,6 @@ local function tell(session, name)
   session:set("name", name)
 end
 
-local function locked(player, fn, ...)
-  Players.lock(player)
-  local done, ok, err, why = pcall(fn, player, ...)
-  Players.unlock(player)
-  if not done then error(ok, 0) end
-  return ok, err, why
-end
-
 -- For accounts: guests get theirs at the first entry. Yields.
 function Handler.create(session, msg)
   local bad = check_name(msg.name)
@@ -36,7 +28,7 @@ function Handler.create(session, msg)
   local player, err, why = Players.get(session.uid)
   if not player then return nil, err, why end
   local ok
-  ok, err, why = locked(player, function()
+  ok, err, why = Players.locked(player, function()
     if player.role then return nil, "denied", "you have a role already" end
     return Players.create(player, msg.name, true)
   end)
@@ -52,7 +44,7 @@ function Handler.rename(session, msg)
   local player, err, why = Players.with_role(session.uid)
   if not player then return nil, err, why end
   local ok
-  ok, err, why = locked(player, Players.rename, msg.name)
+  ok, err, why = Players.locked(player, Players.rename, msg.name)
   if not ok then return nil, err, why end
   tell(session, player.role.name)
   return { role = player.role }

@@ -16,12 +16,15 @@ Remote.login = Online.login
 Remote.logout = Online.logout
 Remote.announce = Online.announce
 
--- Where a player stands: written without waiting for the disk, it is only where they come back.
+-- Where a player stands: written without waiting for the disk, it is only where they come back. Yields
+-- when the player is not in memory.
 function Remote.place(args)
-  local player = state.players[args.uid]
-  if not player or not player.role then return {} end
+  local player = Players.presence(args.uid)
+  if not player then return {} end
   player.scene = not args.gone and args.scene or nil
   if args.scene and args.x then
+    player = Players.with_role(args.uid)
+    if not player then return {} end
     Players.write(player, "scene", args.scene)
     Players.write(player, "x", args.x)
     Players.write(player, "y", args.y)
