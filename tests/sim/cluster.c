@@ -11,7 +11,8 @@
 /*
  * The cluster's money: gate, two connectors, role, chat and dbwriter with the very objects and the Lua of the real programs,
  * and players who buy. Links are cut, processes die at any moment and at every failpoint, the database goes away and loses
- * the answers of its commits. At the end every acknowledged purchase is in the database exactly once, and the
+ * the answers of its commits. Rivals are several connections of one player that throw each other out and ask for the same
+ * orders at once, while the disk fails and the clock jumps. At the end every acknowledged purchase is in the database exactly once, and the
  * gold adds up.
  */
 #define HOST        "10.0.0.1"
@@ -41,7 +42,7 @@ static const struct instance instances[] = {
 struct world {
 	struct sim *w;
 	struct sim_process *process[INSTANCES];
-	unsigned players;
+	unsigned players, rivals; /* connections per player */
 	struct purchases record[PLAYERS_MAX];
 };
 
@@ -63,10 +64,10 @@ static void players_loop(struct loop *loop, void *arg)
 {
 	struct world *x = arg;
 
-	for (unsigned i = 0; i < x->players; i++) {
+	for (unsigned i = 0; i < x->players * x->rivals; i++) {
 		struct player *p = calloc(1, sizeof *p);
 
-		player_start(p, loop, HOST, GATE_PORT, 200, &x->record[i]);
+		player_start(p, loop, HOST, GATE_PORT, 200, &x->record[i % x->players]);
 	}
 }
 
@@ -120,13 +121,15 @@ static void with_three_workers(struct sim *w)
 	start(w, 3);
 }
 
-static void invite_players(struct world *x)
+/* names of one's own language: a log key has room for them */
+static void invite_players(struct world *x, unsigned rivals)
 {
 	struct sim *w = x->w;
 
-	x->players = (unsigned)sim_between(w, 20, PLAYERS_MAX);
+	x->rivals = rivals;
+	x->players = (unsigned)sim_between(w, 20, PLAYERS_MAX) / rivals;
 	for (unsigned i = 0; i < x->players; i++) {
-		snprintf(x->record[i].uid, sizeof x->record[i].uid, "p%u", i);
+		snprintf(x->record[i].uid, sizeof x->record[i].uid, i % 3 ? "p%u" : "一二三四五六七八九%u", i);
 		x->record[i].wanted = (unsigned)sim_between(w, 3, 12);
 	}
 	sim_process(w, "players", "10.0.0.9", players_main, x);
@@ -164,6 +167,18 @@ static void trouble(struct world *x)
 	}
 	for (size_t i = 0; i < INSTANCES; i++)
 		sim_supervise(x->process[i], 50, 500);
+}
+
+static void disk_trouble(struct world *x)
+{
+	struct sim *w = x->w;
+
+	switch (sim_random(w, 4)) {
+	case 0: sim_disk_full(w, HOST, sim_chance(w, 600000)); break;
+	case 1: sim_disk_fail(w, HOST, 0, 1 + (unsigned)sim_random(w, 3)); break;
+	case 2: sim_disk_fail(w, HOST, 1 + (unsigned)sim_random(w, 3), 0); break;
+	default: sim_clock_step(w, HOST, (int64_t)sim_random(w, 7200000000u) - 3600000000); break;
+	}
 }
 
 static bool everybody_has_bought(void *arg)
@@ -218,21 +233,28 @@ static void check_player(struct world *x, const struct purchases *r)
 		  (long long)gold, r->wanted);
 	sim_check(x->w, orders == r->wanted, "%s has %lld stored orders, bought %u", r->uid, (long long)orders,
 		  r->wanted);
+	snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM role_name WHERE uid = '%s'", r->uid);
+	sim_check(x->w, sim_db_int(x->w, sql, -1) == 1, "%s has not one name", r->uid);
 	for (unsigned i = 0; i < r->answered; i++)
 		sim_check(x->w, r->gold[i] == 1000 - 10 * ((int64_t)i + 1), "%s: order %u was answered with %lld gold",
 			  r->uid, i, (long long)r->gold[i]);
 }
 
-static void every_acknowledged_purchase_lands_exactly_once(struct sim *w)
+static void buy_in_trouble(struct sim *w, unsigned rivals, bool disk)
 {
 	struct world *x = sim_user(w);
 
-	invite_players(x);
+	invite_players(x, rivals);
 	for (unsigned i = 0; i < 12 && sim_run_ms(w, sim_between(w, 50, 1500)); i++)
-		trouble(x);
+		if (disk && sim_chance(w, 500000))
+			disk_trouble(x);
+		else
+			trouble(x);
 	sim_calm(w);
 	sim_heal(w);
 	sim_db_down(w, false);
+	sim_disk_full(w, HOST, false);
+	sim_disk_fail(w, HOST, 0, 0);
 	/* a database learns late that a client's machine has died: until then it keeps that client's locks */
 	if (!sim_until(w, 120000, everybody_has_bought, x))
 		sim_fail(w, "two minutes after the last fault somebody has not bought everything");
@@ -244,6 +266,16 @@ static void every_acknowledged_purchase_lands_exactly_once(struct sim *w)
 		check_player(x, &x->record[i]);
 }
 
+static void every_acknowledged_purchase_lands_exactly_once(struct sim *w)
+{
+	buy_in_trouble(w, 1, false);
+}
+
+static void rivals_for_one_player_buy_each_order_once(struct sim *w)
+{
+	buy_in_trouble(w, 2, true);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
@@ -251,6 +283,8 @@ int main(int argc, char **argv)
 		  with_one_worker, 120, NULL },
 		{ "and_with_keys_that_cross_workers", every_acknowledged_purchase_lands_exactly_once,
 		  with_three_workers, 80, NULL },
+		{ "rivals_for_one_player_buy_each_order_once", rivals_for_one_player_buy_each_order_once,
+		  with_three_workers, 60, NULL },
 		{ NULL, NULL, NULL, 0, NULL },
 	};
 

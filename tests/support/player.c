@@ -64,8 +64,8 @@ static void buy(struct player *p)
 		return;
 	if (!p->began_ms)
 		p->began_ms = p->loop->now_ms;
-	snprintf(body, sizeof body, "{\"item\":1,\"count\":1,\"order\":\"%s-%u\"}", p->record->uid,
-		 p->record->answered);
+	p->order = p->record->answered;
+	snprintf(body, sizeof body, "{\"item\":1,\"count\":1,\"order\":\"%s-%u\"}", p->record->uid, p->order);
 	request(p, "role.shopHandler.buy", body);
 }
 
@@ -100,8 +100,13 @@ static void admitted(struct player *p, json_t *answer)
 static void bought(struct player *p, json_t *answer)
 {
 	struct purchases *r = p->record;
+	int64_t gold = json_integer_value(json_object_get(answer, "gold"));
 
-	r->gold[r->answered++] = json_integer_value(json_object_get(answer, "gold"));
+	if (p->order == r->answered) /* else a rival has had the answer already: it must be the same */
+		r->gold[r->answered++] = gold;
+	else if (p->order > r->answered || r->gold[p->order] != gold)
+		snprintf(r->wrong, sizeof r->wrong, "order %u was answered with %lld and with %lld gold", p->order,
+			 (long long)r->gold[p->order], (long long)gold);
 	if (p->bought)
 		p->bought(p, r->answered - 1, p->loop->now_ms - p->began_ms);
 	p->began_ms = 0;

@@ -6,6 +6,8 @@
  * player: a pomelo client that logs in through the gate and buys potions, one order after the other, until it has
  * bought enough. A lost connection, a kick, a refusal that may pass: it comes back and asks again with the same order.
  *
+ * Several may be the same player: they throw each other out and ask for the same orders.
+ *
  * Threads: its loop's. Memory: the caller's; what is remembered of answers (struct purchases) outlives the player's process.
  */
 #define PLAYER_ORDERS_MAX 128
@@ -29,6 +31,7 @@ struct player {
 	char host[64], token[768];
 	uint16_t port;
 	uint32_t id, asked;
+	unsigned order; /* asked for */
 	uint32_t think_ms; /* longest pause between purchases */
 	uint64_t began_ms; /* when the order under way was first asked for; 0: none is */
 	uint64_t asked_ms; /* when the last request was sent */
