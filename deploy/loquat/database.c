@@ -87,6 +87,7 @@ static int install(const char *folder)
 				     "--auth-root-authentication-method=normal",
 				     "--skip-test-db",
 				     "--skip-name-resolve",
+				     "--force", /* a machine without /etc/hosts has no name to look up */
 				     NULL };
 
 	printf("loquat: making the database in %s (once)\n", folder);
