@@ -22,6 +22,7 @@ struct read {
 	void (*on_done)(void *arg, const struct env_db_result *r);
 	void *arg;
 	bool resting; /* waits for the position to move */
+	bool refused; /* there are too many already */
 };
 
 struct connection {
@@ -40,7 +41,7 @@ struct dbread {
 	struct connection *connection;
 	struct read *first, **last;
 	struct read *all;
-	unsigned queued;
+	unsigned reads; /* that have not ended */
 	uint32_t backoff_ms;
 	uint64_t looked_ms;  /* when somebody who waits looked at the position last */
 	uint64_t epoch, lsn; /* the newest position seen */
@@ -62,7 +63,6 @@ static void enqueue(struct dbread *d, struct read *r)
 	r->prev = d->last;
 	*d->last = r;
 	d->last = &r->next;
-	d->queued++;
 }
 
 static void unqueue(struct read *r)
@@ -78,7 +78,6 @@ static void unqueue(struct read *r)
 		d->last = r->prev;
 	r->prev = NULL;
 	r->next = NULL;
-	d->queued--;
 }
 
 static void read_drop(struct read *r)
@@ -86,6 +85,7 @@ static void read_drop(struct read *r)
 	struct dbread *d = r->pool;
 
 	unqueue(r);
+	d->reads--;
 	*r->all_prev = r->all_next;
 	if (r->all_next)
 		r->all_next->all_prev = r->all_prev;
@@ -126,7 +126,10 @@ static void on_deadline(struct timer *t, uint64_t now_ms)
 		r->connection = NULL;
 		connection_retry(c);
 	}
-	read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
+	if (r->refused)
+		read_error(r, ERR_BUSY, "too many reads wait for the database");
+	else
+		read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
 }
 
 /*
@@ -383,7 +386,10 @@ void dbread_query(struct dbread *d, const char *sql, size_t n, const char *key, 
 	if (r->all_next)
 		r->all_next->all_prev = &r->all_next;
 	d->all = r;
+	r->refused = ++d->reads > d->options.queue_max;
+	loop_timer(d->loop, &r->deadline, r->refused ? 0 : timeout_ms);
+	if (r->refused)
+		return;
 	enqueue(d, r);
-	loop_timer(d->loop, &r->deadline, d->queued > d->options.queue_max ? 0 : timeout_ms);
 	loop_defer(d->loop, &d->work);
 }

@@ -24,7 +24,7 @@ struct dbread_options {
 	const char *instance;     /* whose position is waited for */
 	struct sqllog *sqllog;    /* its log; NULL: it changes nothing, so no read waits */
 	unsigned connections;
-	unsigned queue_max;
+	unsigned queue_max;     /* reads that have not ended; one more ends with ERR_BUSY */
 	bool at_once;           /* the first connection is made now, not at the first read */
 	_Atomic unsigned *away; /* counts the pools that miss the database; NULL: nobody wants to know */
 };

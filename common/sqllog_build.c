@@ -9,7 +9,7 @@
  */
 
 static const char begin[] = "BEGIN;\n";
-static const char commit[] = "COMMIT;\n";
+#define COMMIT_BYTES 8 /* "COMMIT;\n", added when it is handed over */
 
 static int refuse(char *why, size_t size, int err, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 static int refuse(char *why, size_t size, int err, const char *fmt, ...)
@@ -264,7 +264,7 @@ int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value
 	if (!before)
 		buf_add(&r->body, begin, sizeof begin - 1);
 	int err = sql_format(&r->body, sql, values, n, why, why_size);
-	if (!err && r->body.len + 2 + sizeof commit - 1 > SQLLOG_RECORD_MAX)
+	if (!err && r->body.len + 2 + COMMIT_BYTES > SQLLOG_RECORD_MAX)
 		err = refuse(why, why_size, ERR_FULL, "the record would be over %u bytes", SQLLOG_RECORD_MAX);
 	if (err) {
 		r->body.len = before;

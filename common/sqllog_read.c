@@ -118,6 +118,8 @@ static ssize_t read_record(const char *data, size_t n, struct sqllog_record *out
 
 ssize_t sqllog_read(const char *data, size_t n, struct sqllog_record *out, char *why, size_t why_size)
 {
+	if (!n)
+		return ERR_INCOMPLETE;
 	if (begins(data, n, first_line, LENGTH(first_line))) {
 		if (n < LENGTH(first_line))
 			return ERR_INCOMPLETE;

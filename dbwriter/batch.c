@@ -69,6 +69,15 @@ const struct batch_item *batch_first(const struct batch *b)
 	return b->n ? &b->item[0] : NULL;
 }
 
+struct sqllog_record batch_record(const struct batch *b, const struct batch_item *i)
+{
+	struct sqllog_record r = { 0 };
+	char why[80];
+	ssize_t n = sqllog_read(b->raw.data + i->raw, i->raw_bytes, &r, why, sizeof why);
+	assert(n == (ssize_t)i->raw_bytes); /* it was verified when it came in */
+	return r;
+}
+
 static void drop_front(struct batch *b, unsigned n)
 {
 	size_t bytes = b->item[n - 1].raw + b->item[n - 1].raw_bytes;

@@ -38,6 +38,8 @@ void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file);
 void batch_sql(struct batch *b);
 const struct batch_item *batch_last(const struct batch *b);  /* the last record of the transaction under way */
 const struct batch_item *batch_first(const struct batch *b); /* NULL: empty */
+/* The record of an item, whole again; it points into the batch. */
+struct sqllog_record batch_record(const struct batch *b, const struct batch_item *i);
 /* The transaction was committed: its records are forgotten. */
 void batch_landed(struct batch *b);
 /*

@@ -7,6 +7,8 @@
 static const struct config_row config_rows[] = {
 	{ "dbwriter.batch_records", CONFIG_INT, "1000", false, 1, 100000, "Records in one transaction, at most." },
 	{ "dbwriter.batch_bytes", CONFIG_INT, "1048576", false, 1024, 8 << 20, "Bytes of records in one, about." },
+	{ "dbwriter.hold_keys", CONFIG_BOOL, "false", false, 0, 0,
+	  "After a record the database refuses, later ones of its keys wait in quarantine.sql; else the rest goes on." },
 	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
 	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
 	  "A look at the folders, should their watch miss a change." },
@@ -47,6 +49,7 @@ static int on_worker_start(struct worker *w)
 		.batch_bytes_max = (size_t)config_int(s->config, "dbwriter.batch_bytes", 1 << 20),
 		.poll_ms = (uint32_t)config_int(s->config, "dbwriter.poll_ms", 500),
 		.keep_s = (uint64_t)config_int(s->config, "dbwriter.keep_s", 604800),
+		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
 		.schema_version = newest_schema(s),
 	};
 	service_database(s, &o.db);

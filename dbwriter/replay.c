@@ -219,6 +219,8 @@ static void on_moved(void *arg, const struct env_db_result *res)
 
 static void begin(struct replay *r, struct stream *s)
 {
+	if (!s->given_up)
+		stream_hold_back(s);
 	batch_sql(&s->batch);
 	if (s->given_up && !keep_refused(r, s)) {
 		rest(r);

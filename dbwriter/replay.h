@@ -36,6 +36,7 @@ struct replay_options {
 	size_t batch_bytes_max;     /* 0: 1 MiB */
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
+	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
 	unsigned schema_version; /* waits until loquat_schema has it; 0: whatever is there */
 };
 struct replay *replay_new(struct loop *loop, struct log *log, const struct replay_options *o);

@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include "dbwriter/batch.h"
 #include "dbwriter/follow.h"
+#include "dbwriter/quarantine.h"
 #include "dbwriter/replay.h"
 /*
  * replay_int: what replay.c (the connection and its transactions) and replay_stream.c (one instance's log) share.
@@ -29,8 +30,9 @@ struct stream {
 	uint64_t look_again_ms; /* at the last lsn, the hint, old files */
 	uint64_t stopped_ms, told_ms, try_again_ms;
 	struct position hinted;
-	bool given_up;        /* the batch's first record is passed over in the next transaction */
-	struct position kept; /* the record that was put into quarantine last */
+	bool given_up;         /* the batch's first record is passed over in the next transaction */
+	struct position kept;  /* the record that was put into quarantine last */
+	struct held_keys held; /* of refused records, where keys are held */
 	unsigned refusal_code;
 	char refusal[300];
 	uint64_t fenced_told;
@@ -71,5 +73,7 @@ void stream_landed(struct stream *s);
 /* Now and then: the last lsn in the log, the hint for its writer, files that have landed long ago. */
 void stream_look(struct stream *s, uint64_t now_ms);
 void stream_hint(struct stream *s);
+/* Where keys are held: lets the next transaction end before the first record of one, or passes over it if that is first. */
+void stream_hold_back(struct stream *s);
 /* Appends the batch's first record to quarantine.sql, synced, with the reason in s. */
 int stream_quarantine(struct stream *s);

@@ -15,6 +15,8 @@
 
 /* ---- finding them -------------------------------------------------------------------------------------------- */
 
+static void quarantine_path(const struct stream *s, char out[ENV_PATH_MAX]);
+
 static void on_written(void *arg)
 {
 	struct stream *s = arg;
@@ -67,6 +69,11 @@ static void stream_add(struct replay *r, const char *name)
 		return;
 	}
 	load_hint(s);
+	if (r->o.hold_keys) {
+		char path[ENV_PATH_MAX];
+		quarantine_path(s, path);
+		held_load(&s->held, r->loop->env, path, s->name);
+	}
 	batch_init(&s->batch, r->o.batch_records_max, r->o.batch_bytes_max);
 	follow_init(&s->follow, r->loop->env, s->folder, (struct position){ 0 });
 	s->dirty = true;
@@ -97,6 +104,7 @@ void stream_release(struct stream *s)
 	env_watch_close(s->watch);
 	follow_release(&s->follow);
 	batch_release(&s->batch);
+	held_release(&s->held);
 	free(s);
 }
 
@@ -276,33 +284,42 @@ void stream_look(struct stream *s, uint64_t now_ms)
 
 /* ---- what the database refuses -------------------------------------------------------------------------------- */
 
-static void describe(struct stream *s, struct buf *out)
+static void quarantine_path(const struct stream *s, char out[ENV_PATH_MAX])
 {
-	const struct batch_item *i = batch_first(&s->batch);
-	buf_addf(out, "-- quarantine instance=%s epoch=%llu lsn=%llu file=%08u.sql error=%u message=", s->name,
-		 (unsigned long long)i->at.epoch, (unsigned long long)i->at.lsn, i->file, s->refusal_code);
-	for (const char *p = s->refusal; *p; p++)
-		buf_addch(out, (unsigned char)*p < ' ' ? ' ' : *p);
-	buf_addch(out, '\n');
-	buf_add(out, s->batch.raw.data + i->raw, i->raw_bytes);
+	snprintf(out, ENV_PATH_MAX, "%s/quarantine.sql", s->replay->o.folder);
 }
 
 int stream_quarantine(struct stream *s)
 {
 	char path[ENV_PATH_MAX];
-	struct env_file *f;
-	struct buf text = BUF_INIT;
-	snprintf(path, sizeof path, "%s/quarantine.sql", s->replay->o.folder);
-	int err = env_file_open(s->replay->loop->env, path, ENV_WRITE | ENV_CREATE, &f);
-	if (err < 0)
-		return err;
-	if (env_file_size(f) == 0)
-		buf_addstr(&text, "SET NAMES utf8mb4;\n");
-	describe(s, &text);
-	err = env_file_append(f, text.data, text.len);
-	if (!err)
-		err = env_file_sync(f);
-	env_file_close(f);
-	buf_release(&text);
+	const struct batch_item *first = batch_first(&s->batch);
+	const struct sqllog_record r = batch_record(&s->batch, first);
+	const struct quarantine_note note = { s->name, first->file, s->refusal_code, s->refusal };
+	quarantine_path(s, path);
+	int err = quarantine_add(s->replay->loop->env, path, &note, &r);
+	if (!err && s->replay->o.hold_keys)
+		held_add(&s->held, &r);
 	return err;
+}
+
+void stream_hold_back(struct stream *s)
+{
+	struct batch *b = &s->batch;
+	unsigned i = 0;
+	while (s->held.text.len && i < b->n) {
+		const struct sqllog_record r = batch_record(b, &b->item[i]);
+		if (held_any(&s->held, &r))
+			break;
+		i++;
+	}
+	if (!s->held.text.len || i == b->n)
+		return;
+	if (i) {
+		b->limit = b->limit && b->limit < i ? b->limit : i;
+		return;
+	}
+	s->given_up = true;
+	b->limit = 1;
+	s->refusal_code = 0;
+	snprintf(s->refusal, sizeof s->refusal, "its key waits: an earlier record of it was refused");
 }

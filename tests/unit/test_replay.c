@@ -384,6 +384,41 @@ START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
 }
 END_TEST
 
+START_TEST(where_keys_are_held_later_records_of_a_refused_one_wait_with_it)
+{
+	static const struct {
+		const char *keys, *statement;
+	} made[] = { { "role:1", "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" },
+		     { "role:1,bag:1", "UPDATE role SET nosuch = 1 WHERE id = 1;\n" },
+		     { "role:2", "UPDATE role SET gold = gold + 1 WHERE id = 2;\n" },
+		     { "bag:1", "UPDATE role SET gold = gold + 100 WHERE id = 1;\n" },
+		     { "role:12", "UPDATE role SET gold = gold + 1 WHERE id = 2;\n" },
+		     { "role:1", "UPDATE role SET gold = gold + 100 WHERE id = 1;\n" } };
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t i = 0; i < 6; i++)
+		records_add(&b,
+			    (struct made){
+				    .lsn = i + 1, .epoch = 1, .keys = made[i].keys, .statements = made[i].statement });
+	folder_write(folder[0], "00000001.sql", b.data, b.len);
+	options.hold_keys = true;
+	start();
+	until_landed(1, 6);
+	ck_assert_int_eq(gold(), 1);
+	ck_assert_int_eq(sql_int(q, "SELECT gold FROM role WHERE id = 2"), 2);
+	ck_assert_uint_eq(now().quarantined, 3);
+	end();
+	start(); /* and it is known after a restart */
+	buf_clear(&b);
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 7, .epoch = 1, .keys = "role:1", .statements = made[0].statement });
+	folder_write(folder[0], "00000002.sql", b.data, b.len);
+	until_landed(1, 7);
+	ck_assert_int_eq(gold(), 1);
+	buf_release(&b);
+}
+END_TEST
+
 START_TEST(one_bad_record_among_thousands_costs_a_few_transactions)
 {
 	char name[32] = "00000001.sql", text[100];
@@ -509,6 +544,7 @@ int main(void)
 	tcase_add_test(t, two_dbwriters_land_nothing_twice);
 	tcase_add_test(t, a_row_that_somebody_holds_is_waited_for);
 	tcase_add_test(t, what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands);
+	tcase_add_test(t, where_keys_are_held_later_records_of_a_refused_one_wait_with_it);
 	tcase_add_test(t, one_bad_record_among_thousands_costs_a_few_transactions);
 	tcase_add_test(t, a_damaged_log_stops_alone);
 	tcase_add_test(t, without_the_positions_table_nothing_lands_until_it_is_there);

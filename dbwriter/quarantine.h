@@ -1,0 +1,35 @@
+#pragma once
+#include <stdbool.h>
+#include "common/buf.h"
+#include "common/env.h"
+#include "common/sqllog.h"
+/*
+ * quarantine: the records a database refuses for good, in one file for a person to mend and run by hand.
+ *
+ *     -- quarantine instance=role-1 epoch=7 lsn=12 file=00000003.sql error=1062 message=Duplicate entry …
+ *     -- loquat lsn=12 …              the record as it stands in the log
+ *     BEGIN;
+ *     …
+ *
+ * Threads: owner only; blocking file calls. Held keys: those of the refused records of one instance; where keys are held,
+ * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
+ * key is let go by taking its records out of the file, and starting dbwriter again.
+ */
+struct quarantine_note {
+	const char *instance;
+	uint32_t file;
+	unsigned code; /* the database's, 0: ours */
+	const char *message;
+};
+/* Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL */
+int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note,
+		   const struct sqllog_record *r);
+
+/* Keys as they are written in records. */
+struct held_keys {
+	struct buf text; /* "\nkey\nkey\n" */
+};
+void held_release(struct held_keys *h);
+void held_add(struct held_keys *h, const struct sqllog_record *r);
+bool held_any(const struct held_keys *h, const struct sqllog_record *r); /* one of the record's keys is held */
+void held_load(struct held_keys *h, struct env *env, const char *path, const char *instance);

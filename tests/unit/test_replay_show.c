@@ -1,0 +1,109 @@
+/* What dbwriter shows to a person: dbwriter/show.h. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "common/err.h"
+#include "dbwriter/show.h"
+#include "tests/support/folder.h"
+#include "tests/support/records.h"
+
+static struct env *env;
+static char *dir, file[400];
+static struct buf out;
+
+static void setup(void)
+{
+	env = env_new();
+	dir = folder_new();
+	buf_init(&out);
+	snprintf(file, sizeof file, "%s/00000001.sql", dir);
+	records_file(dir, 1, 1, 3, 7);
+}
+
+static void teardown(void)
+{
+	buf_release(&out);
+	folder_free(dir);
+	env_free(env);
+}
+
+static void says(const char *words)
+{
+	ck_assert_msg(strstr(buf_cstr(&out), words), "said: %s", buf_cstr(&out));
+}
+
+START_TEST(a_dump_tells_who_changed_what_and_when)
+{
+	ck_assert_int_eq(show_dump(env, file, &out), 0);
+	says("lsn 2  epoch 7  2023-11-14T22:13:20.000002Z  key role:1  trace 0\n    UPDATE role SET gold = 2 WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(a_sound_file_is_sound)
+{
+	ck_assert_int_eq(show_verify(env, file, &out), 0);
+	says("3 sound records, lsn 1 to 3, ");
+}
+END_TEST
+
+START_TEST(a_torn_or_damaged_file_is_not)
+{
+	size_t n;
+	char *bytes = folder_read(dir, "00000001.sql", &n);
+	folder_write(dir, "00000001.sql", bytes, n - 3);
+	ck_assert_int_eq(show_verify(env, file, &out), 1);
+	says("torn at offset ");
+	says("2 sound records, lsn 1 to 2, ");
+	buf_clear(&out);
+	bytes[n / 2] ^= 1;
+	folder_write(dir, "00000001.sql", bytes, n);
+	ck_assert_int_eq(show_verify(env, file, &out), 1);
+	says("DAMAGED at offset ");
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_file_that_is_not_there_is_named)
+{
+	ck_assert_int_lt(show_verify(env, "/nosuch/00000001.sql", &out), 0);
+	says("/nosuch/00000001.sql cannot be read");
+}
+END_TEST
+
+START_TEST(the_status_tells_the_lag_of_every_log)
+{
+	char folder[300];
+	struct show_position at[] = { { .instance = "role-1", .lsn = 2, .known = true } };
+	snprintf(folder, sizeof folder, "%s/role-1", dir);
+	mkdir(folder, 0755);
+	records_file(folder, 1, 1, 30, 7);
+	snprintf(folder, sizeof folder, "%s/role-2", dir);
+	mkdir(folder, 0755);
+	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 1);
+	says("role-1                         30            2         28\n");
+	says("role-2                          0            0          0\n");
+	buf_clear(&out);
+	at[0].lsn = 30;
+	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 0);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("show");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, a_dump_tells_who_changed_what_and_when);
+	tcase_add_test(t, a_sound_file_is_sound);
+	tcase_add_test(t, a_torn_or_damaged_file_is_not);
+	tcase_add_test(t, a_file_that_is_not_there_is_named);
+	tcase_add_test(t, the_status_tells_the_lag_of_every_log);
+	Suite *s = suite_create("replay_show");
+	suite_add_tcase(s, t);
+	SRunner *run = srunner_create(s);
+	srunner_run_all(run, CK_NORMAL);
+	int failed = srunner_ntests_failed(run);
+	srunner_free(run);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
