@@ -66,8 +66,7 @@ static void enqueue(struct place *p)
 	else
 		g->queue_last = &p->next;
 	*at = p;
-	if (!g->queued++)
-		load_ask(g); /* the connectors hear at once that guests have to queue, too */
+	g->queued++;
 	metric_set(g->queued_metric, g->queued);
 }
 
@@ -199,8 +198,6 @@ static void admit(struct place *p, struct load *l)
 	p->load = l;
 	l->admitted++;
 	g->admitted++;
-	if (!load_room(g))
-		load_ask(g);
 	g->admissions++;
 	g->allowance -= 1;
 	login_token(p);
