@@ -27,12 +27,12 @@ struct luahost;
 struct luahost_options {
 	struct loop *loop;
 	struct log *log;
-	struct metrics *metrics;     /* loquat_lua_*; may be NULL */
-	const struct schema *schema; /* for the codecs; may be NULL */
-	size_t memory_max;           /* bytes; 0: 256 MiB */
-	uint32_t budget_ms;          /* 0: 1,000 */
-	uint32_t tasks_max;          /* tasks at once; 0: 100,000 */
-	void *user;                  /* the embedder's own: luahost_user */
+	struct metrics *metrics;         /* loquat_lua_*; may be NULL */
+	const struct schema *schema;     /* for the codecs; may be NULL */
+	size_t memory_max;               /* bytes; 0: 256 MiB */
+	uint32_t budget_ms;              /* 0: 1,000 */
+	uint32_t tasks_max;              /* tasks at once; 0: 100,000 */
+	void *user;                      /* the embedder's own: luahost_user */
 	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };
 int luahost_new(const struct luahost_options *o, struct luahost **out); /* ERR_NOMEM */

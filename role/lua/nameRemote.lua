@@ -3,7 +3,8 @@ local Players = require "players"
 
 local Remote = {}
 
--- state.known_names: { of {name → uid or false}, count }: what was asked lately. nil: forgotten, as after a record was lost.
+-- state.known_names: { of {name → uid or false}, count }: what was asked lately. nil: forgotten, as after a record
+-- was lost.
 local NAMES_MAX = 20000
 
 local function known_names()

@@ -255,8 +255,9 @@ end
 
 local COUNT_MAX = 0x7ffff
 
--- Numbers that no other worker, instance or start of it gives out: 30 bits start, 6 worker, 8 instance, 19 count. A start's
--- number is its epoch; when its count is used up the second of now stands for it, which no start of before can have had.
+-- Numbers that no other worker, instance or start of it gives out: 30 bits start, 6 worker, 8 instance, 19 count.
+-- A start's number is its epoch; when its count is used up the second of now stands for it, which no start of before
+-- can have had.
 local function new_id()
   local ids = state.ids
   if not ids or ids.count == COUNT_MAX then

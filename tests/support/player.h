@@ -31,7 +31,7 @@ struct player {
 	char host[64], token[768];
 	uint16_t port;
 	uint32_t id, asked;
-	unsigned order; /* asked for */
+	unsigned order;    /* asked for */
 	uint32_t think_ms; /* longest pause between purchases */
 	uint64_t began_ms; /* when the order under way was first asked for; 0: none is */
 	uint64_t asked_ms; /* when the last request was sent */
