@@ -485,7 +485,7 @@ static void once_key(struct rpc_client *c, struct rpc_call *call, char *out, siz
 {
 	struct service *s = c->worker->service;
 
-	if (call->method->kind != MSG_ONCE || call->once.n || !call->on_answer)
+	if (call->method->kind != MSG_ONCE || call->once.n)
 		return;
 	int n = snprintf(out, size, "%s/%llu/%u/%llu", s->id, (unsigned long long)s->epoch, c->worker->index,
 			 (unsigned long long)++c->once_seq);
