@@ -1,27 +1,34 @@
 #include "common/env_real.h"
 #include <assert.h>
+#include <errno.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <mysql.h>
 
 /*
  * One connection to MariaDB or MySQL through the client library's non-blocking calls: each X_start and X_cont
  * answers which readiness it waits for, 0 when it is done. An exchange is a row of steps:
  *
- *   CONNECT -> (done)        QUERY -> STORE -> NEXT -> STORE -> … -> (done)
+ *   PROBE -> CONNECT -> (done)        QUERY -> STORE -> NEXT -> STORE -> … -> (done)
  *
+ * PROBE is ours: whether anybody listens there. The library (3.3) closes its socket twice when connect() fails, and by
+ * then the number may be another thread's file or player; a server that is away for long is tried again and again.
  * STORE fetches the whole result of one statement, NEXT goes to the next statement's.
  */
 enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024 };
-enum step { CONNECT, QUERY, STORE, NEXT };
+enum step { PROBE, CONNECT, QUERY, STORE, NEXT };
 
 struct env_db {
 	struct env_loop *loop;
 	MYSQL mysql;
 	struct event ready, done;
 	enum step step;
+	int probe_fd; /* -1: none */
 	bool connected, busy;
 	bool inside; /* of env_db_open or env_db_query: what ends there is told by the done event */
 	char *socket, *host, *user, *password, *database;
@@ -186,11 +193,72 @@ static void finish(struct env_db *db)
 		tell(db);
 }
 
+/* ---- is anybody there ------------------------------------------------------------------------------------------ */
+
+static int probe_unix(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	if (snprintf(a.sun_path, sizeof a.sun_path, "%s", path) >= (int)sizeof a.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof a) < 0) { /* EAGAIN too: its queue is full */
+		int why = errno;
+		close(fd);
+		errno = why;
+		return -1;
+	}
+	return fd;
+}
+
+/* A name is looked up here as the library would. */
+static int probe_tcp(const char *host, uint16_t port)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *list;
+	char service[8];
+	snprintf(service, sizeof service, "%u", port);
+	if (getaddrinfo(host, service, &hints, &list) != 0) {
+		errno = EHOSTUNREACH;
+		return -1;
+	}
+	int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, list->ai_addr, list->ai_addrlen) < 0 && errno != EINPROGRESS) {
+		int why = errno;
+		close(fd);
+		fd = -1;
+		errno = why;
+	}
+	freeaddrinfo(list);
+	return fd;
+}
+
+static void probe_end(struct env_db *db)
+{
+	if (db->probe_fd >= 0)
+		close(db->probe_fd);
+	db->probe_fd = -1;
+}
+
+static void probe_failed(struct env_db *db, int why)
+{
+	probe_end(db);
+	db->err = ERR_UNAVAILABLE;
+	db->code = 2002; /* CR_CONNECTION_ERROR */
+	snprintf(db->message, sizeof db->message, "Can't connect to the server at %s (%d: %s)",
+		 db->socket ? db->socket : db->host, why, strerror(why));
+}
+
 /* ---- steps -------------------------------------------------------------------------------------------------- */
 
 static int step_start(struct env_db *db)
 {
 	switch (db->step) {
+	case PROBE:
+		db->probe_fd = db->socket ? probe_unix(db->socket) : probe_tcp(db->host, db->port);
+		if (db->probe_fd < 0)
+			probe_failed(db, errno);
+		return db->probe_fd < 0 || db->socket ? 0 : MYSQL_WAIT_WRITE;
 	case CONNECT:
 		return mysql_real_connect_start(&db->connect_ret, &db->mysql, db->host, db->user, db->password,
 						db->database, db->port, db->socket, CLIENT_MULTI_STATEMENTS);
@@ -204,6 +272,17 @@ static int step_start(struct env_db *db)
 static int step_cont(struct env_db *db, int ready)
 {
 	switch (db->step) {
+	case PROBE: {
+		int why = 0;
+		socklen_t n = sizeof why;
+		if (ready & MYSQL_WAIT_TIMEOUT)
+			why = ETIMEDOUT;
+		else
+			getsockopt(db->probe_fd, SOL_SOCKET, SO_ERROR, &why, &n);
+		if (why)
+			probe_failed(db, why);
+		return 0;
+	}
 	case CONNECT: return mysql_real_connect_cont(&db->connect_ret, &db->mysql, ready);
 	case QUERY: return mysql_real_query_cont(&db->query_ret, &db->mysql, ready);
 	case STORE: return mysql_store_result_cont(&db->store_ret, &db->mysql, ready);
@@ -236,6 +315,12 @@ static bool stored(struct env_db *db)
 static bool step_next(struct env_db *db)
 {
 	switch (db->step) {
+	case PROBE:
+		if (db->err < 0)
+			return false;
+		probe_end(db);
+		db->step = CONNECT;
+		return true;
 	case CONNECT:
 		db->connected = db->connect_ret;
 		if (!db->connected)
@@ -267,13 +352,15 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
 static void wait_for(struct env_db *db, int status)
 {
 	short what = (short)((status & MYSQL_WAIT_READ ? EV_READ : 0) | (status & MYSQL_WAIT_WRITE ? EV_WRITE : 0));
-	struct timeval timeout;
+	struct timeval timeout = { .tv_sec = CONNECT_S };
+	bool probes = db->step == PROBE;
 	if (status & MYSQL_WAIT_TIMEOUT) {
 		unsigned ms = mysql_get_timeout_value_ms(&db->mysql);
 		timeout = (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 	}
-	event_assign(&db->ready, db->loop->base, mysql_get_socket(&db->mysql), what, on_ready, db);
-	event_add(&db->ready, status & MYSQL_WAIT_TIMEOUT ? &timeout : NULL);
+	event_assign(&db->ready, db->loop->base, probes ? db->probe_fd : mysql_get_socket(&db->mysql), what, on_ready,
+		     db);
+	event_add(&db->ready, probes || status & MYSQL_WAIT_TIMEOUT ? &timeout : NULL);
 }
 
 /* Goes on from ready (0: starts the step) until something has to be waited for or the exchange is over. */
@@ -338,6 +425,7 @@ int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on
 		return ERR_NOMEM;
 	}
 	options_set(&db->mysql);
+	db->probe_fd = -1;
 	db->loop = loop;
 	db->socket = copy(o->socket);
 	db->host = o->socket ? NULL : copy(o->host);
@@ -350,7 +438,7 @@ int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on
 	event_assign(&db->ready, loop->base, -1, 0, on_ready, db);
 	event_assign(&db->done, loop->base, -1, 0, on_done, db);
 	*out = db;
-	begin(db, CONNECT);
+	begin(db, PROBE);
 	return 0;
 }
 
@@ -390,6 +478,7 @@ void env_db_close(struct env_db *db)
 	/* The library says goodbye with a blocking write, for which a frozen server with full buffers has no room. */
 	if (db->busy && mysql_get_socket(&db->mysql) != MARIADB_INVALID_SOCKET)
 		shutdown(mysql_get_socket(&db->mysql), SHUT_RDWR);
+	probe_end(db);
 	mysql_free_result(db->rows);
 	mysql_close(&db->mysql);
 	free(db->socket);

@@ -108,11 +108,12 @@ static void add_method(struct buf *out, const struct stats_method *m)
 
 static void add_sqllog(struct buf *out, struct service *s)
 {
-	uint64_t last = sqllog_lsn(s->sqllog), durable = sqllog_durable_lsn(s->sqllog);
+	struct sqllog_figures f;
 
-	buf_addf(out, ",\"sqllog\":{\"records\":%llu,\"bytes\":%lld,\"unsynced\":%llu,\"failing\":%s}",
-		 (unsigned long long)last, (long long)metrics_total(s->metrics, "loquat_sqllog_bytes_total", NULL),
-		 (unsigned long long)(last - durable), sqllog_failing(s->sqllog) ? "true" : "false");
+	sqllog_figures(s->sqllog, &f);
+	buf_addf(out, ",\"sqllog\":{\"records\":%llu,\"bytes\":%llu,\"unsynced\":%llu,\"lsn\":%llu,\"failing\":%s}",
+		 (unsigned long long)f.records, (unsigned long long)f.bytes, (unsigned long long)f.unsynced,
+		 (unsigned long long)sqllog_lsn(s->sqllog), sqllog_failing(s->sqllog) ? "true" : "false");
 }
 
 /* Figures a service exports as gauges or counters are worth a look in one place: sums by family. */

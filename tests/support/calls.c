@@ -532,7 +532,7 @@ bool calls_cancel(struct service *s, unsigned worker, uint64_t handle)
 
 /* ---- HTTP ----------------------------------------------------------------------------------------------------------------- */
 
-static void http_take(int fd, struct http_reply *out)
+int calls_http_take(int fd, struct http_reply *out)
 {
 	static char all[80000];
 	size_t n = 0;
@@ -540,6 +540,7 @@ static void http_take(int fd, struct http_reply *out)
 
 	while (n < sizeof(all) - 1 && (got = read(fd, all + n, sizeof(all) - 1 - n)) > 0)
 		n += (size_t)got;
+	close(fd);
 	all[n] = '\0';
 	char *end = strstr(all, "\r\n\r\n");
 	ck_assert_msg(end && sscanf(all, "HTTP/1.%*d %d", &out->status) == 1, "no answer: %s", all);
@@ -549,10 +550,10 @@ static void http_take(int fd, struct http_reply *out)
 	ck_assert_uint_lt(out->n, sizeof(out->body));
 	memcpy(out->body, end + 4, out->n);
 	out->body[out->n] = '\0';
+	return out->status;
 }
 
-int calls_http(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body,
-	       struct http_reply *out)
+int calls_http_send(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(c->http[which]) };
 	struct timeval limit = { .tv_sec = 10 };
@@ -569,7 +570,11 @@ int calls_http(struct calls *c, unsigned which, const char *method, const char *
 	buf_addf(&b, "\r\n%s", body ? body : "");
 	ck_assert_int_eq(write(fd, b.data, b.len), (ssize_t)b.len);
 	buf_release(&b);
-	http_take(fd, out);
-	close(fd);
-	return out->status;
+	return fd;
+}
+
+int calls_http(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body,
+	       struct http_reply *out)
+{
+	return calls_http_take(calls_http_send(c, which, method, path, key, body), out);
 }

@@ -87,3 +87,6 @@ struct http_reply {
 };
 int calls_http(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body,
 	       struct http_reply *out);
+/* In two steps: what is sent, and its answer, which closes the connection. */
+int calls_http_send(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body);
+int calls_http_take(int fd, struct http_reply *out);

@@ -940,6 +940,7 @@ int main(void)
 	tcase_add_test(one, a_script_has_keys_and_signatures);
 	tcase_add_test(three, each_worker_has_a_state_of_its_own);
 	tcase_add_test(one, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);
+	tcase_add_test(three, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);
 	tcase_add_test(three, an_instance_is_ready_when_init_service_has_ended);
 	tcase_add_test(three, an_init_service_that_raises_ends_the_start);
 	tcase_add_test(three, an_instance_may_be_stopped_while_init_service_still_waits);

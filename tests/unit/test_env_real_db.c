@@ -1,5 +1,8 @@
 /* The promises of common/env.h about the database, against a private MariaDB. */
 #include <check.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -308,6 +311,39 @@ START_TEST(a_server_that_is_not_there_is_unavailable_with_its_reason)
 }
 END_TEST
 
+/* Another thread's descriptors while the server is away: none of them may be closed under it. */
+static _Atomic bool opening;
+static unsigned stolen;
+
+static void *open_and_look(void *arg)
+{
+	(void)arg;
+	while (opening) {
+		int fd[16];
+		for (int i = 0; i < 16; i++) fd[i] = eventfd(0, EFD_CLOEXEC);
+		for (int i = 0; i < 16; i++)
+			if (close(fd[i]) < 0)
+				stolen++;
+	}
+	return NULL;
+}
+
+START_TEST(a_server_that_is_not_there_costs_nobody_a_descriptor)
+{
+	pthread_t other;
+
+	opening = true;
+	ck_assert_int_eq(pthread_create(&other, NULL, open_and_look, NULL), 0);
+	for (int i = 0; i < 1000; i++) {
+		on_loop(loop, close_db, NULL);
+		open_socket("/tmp/no/such/socket");
+	}
+	opening = false;
+	pthread_join(other, NULL);
+	ck_assert_uint_eq(stolen, 0);
+}
+END_TEST
+
 START_TEST(a_lost_connection_is_unavailable_and_stays_so)
 {
 	ask("KILL CONNECTION_ID()");
@@ -343,6 +379,7 @@ int main(void)
 	tcase_add_test(t, a_large_statement_and_a_large_answer_are_whole);
 	tcase_add_test(t, many_rows_are_all_there);
 	tcase_add_test(t, a_server_that_is_not_there_is_unavailable_with_its_reason);
+	tcase_add_test(t, a_server_that_is_not_there_costs_nobody_a_descriptor);
 	tcase_add_test(t, a_lost_connection_is_unavailable_and_stays_so);
 	Suite *s = suite_create("env_real_db");
 	suite_add_tcase(s, t);
