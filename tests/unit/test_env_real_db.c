@@ -320,7 +320,8 @@ static void *open_and_look(void *arg)
 	(void)arg;
 	while (opening) {
 		int fd[16];
-		for (int i = 0; i < 16; i++) fd[i] = eventfd(0, EFD_CLOEXEC);
+		for (int i = 0; i < 16; i++)
+			fd[i] = eventfd(0, EFD_CLOEXEC);
 		for (int i = 0; i < 16; i++)
 			if (close(fd[i]) < 0)
 				stolen++;
