@@ -75,6 +75,29 @@ struct frame_response {
  */
 ssize_t frame_split(const char *data, size_t n, enum frame_type *type, struct span *payload);
 
+/* What a connection does with each frame; < 0 ends it. */
+typedef int frame_fn(void *arg, enum frame_type type, struct span payload);
+/*
+ * Gives every whole frame of data to fn, in order. Returns how many bytes they were, or the first error, be it
+ * frame_split's or fn's: what stream's on_data returns. Inline: fn is known at both ends of a link, once per frame.
+ */
+static inline ssize_t frame_each(const char *data, size_t n, frame_fn *fn, void *arg)
+{
+	size_t used = 0;
+	enum frame_type type;
+	struct span payload;
+	ssize_t got;
+
+	while ((got = frame_split(data + used, n - used, &type, &payload)) > 0) {
+		int err = fn(arg, type, payload);
+
+		if (err < 0)
+			return err;
+		used += (size_t)got;
+	}
+	return got < 0 ? got : (ssize_t)used;
+}
+
 /* Upper bounds of what the encoders write, header included. */
 size_t frame_request_bytes(const struct frame_request *r);
 size_t frame_response_bytes(const struct frame_response *r);

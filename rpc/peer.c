@@ -163,8 +163,9 @@ static int peer_goaway(struct peer *p)
 	return 0;
 }
 
-static int peer_frame(struct peer *p, enum frame_type type, struct span payload)
+static int peer_frame(void *arg, enum frame_type type, struct span payload)
 {
+	struct peer *p = arg;
 	struct frame_response r;
 
 	switch (type) {
@@ -183,25 +184,9 @@ static int peer_frame(struct peer *p, enum frame_type type, struct span payload)
 static ssize_t peer_on_data(struct stream *s, const char *data, size_t n)
 {
 	struct peer *p = peer_of(s);
-	size_t used = 0;
 
 	p->heard_ms = p->worker->loop->now_ms;
-	while (used < n) {
-		enum frame_type type;
-		struct span payload;
-		ssize_t got = frame_split(data + used, n - used, &type, &payload);
-
-		if (got == 0)
-			break;
-		if (got < 0)
-			return got;
-		int err = peer_frame(p, type, payload);
-
-		if (err < 0)
-			return err;
-		used += (size_t)got;
-	}
-	return (ssize_t)used;
+	return frame_each(data, n, peer_frame, p);
 }
 
 static void peer_on_open(struct stream *s)

@@ -257,8 +257,9 @@ static void link_ack(struct link *l)
 	atomic_fetch_sub_explicit(&l->worker->server->unacked, 1, memory_order_release);
 }
 
-static int link_frame(struct link *l, enum frame_type type, struct span payload)
+static int link_frame(void *arg, enum frame_type type, struct span payload)
 {
+	struct link *l = arg;
 	struct frame_request q;
 
 	if (type == FRAME_PROVE && !l->proved)
@@ -285,25 +286,9 @@ static int link_frame(struct link *l, enum frame_type type, struct span payload)
 static ssize_t link_on_data(struct stream *s, const char *data, size_t n)
 {
 	struct link *l = link_of(s);
-	size_t used = 0;
 
 	l->heard_ms = l->worker->loop->now_ms;
-	while (used < n) {
-		enum frame_type type;
-		struct span payload;
-		ssize_t got = frame_split(data + used, n - used, &type, &payload);
-
-		if (got == 0)
-			break;
-		if (got < 0)
-			return got;
-		int err = link_frame(l, type, payload);
-
-		if (err < 0)
-			return err;
-		used += (size_t)got;
-	}
-	return (ssize_t)used;
+	return frame_each(data, n, link_frame, l);
 }
 
 static void link_on_close(struct stream *stream, int err)

@@ -308,6 +308,43 @@ START_TEST(a_frame_is_split_off_only_when_it_is_whole)
 }
 END_TEST
 
+struct seen {
+	enum frame_type type[8];
+	unsigned n;
+	int answer; /* to the second of them */
+};
+
+static int on_frame(void *arg, enum frame_type type, struct span payload)
+{
+	struct seen *s = arg;
+
+	ck_assert_uint_eq(payload.n, 0);
+	s->type[s->n++] = type;
+	return s->n == 2 ? s->answer : 0;
+}
+
+START_TEST(each_whole_frame_is_given_in_order_and_the_first_error_ends_it)
+{
+	char out[64];
+	struct seen s = { .n = 0 }, broken = { .answer = ERR_DENIED };
+	size_t n = 0;
+
+	n += frame_put_empty(out + n, FRAME_PING);
+	n += frame_put_empty(out + n, FRAME_PONG);
+	n += frame_put_empty(out + n, FRAME_GOAWAY);
+	ck_assert_int_eq(frame_each(out, n - 1, on_frame, &s), 2 * FRAME_HEADER);
+	ck_assert_uint_eq(s.n, 2);
+	ck_assert_int_eq(s.type[0], FRAME_PING);
+	ck_assert_int_eq(s.type[1], FRAME_PONG);
+	ck_assert_int_eq(frame_each(out, n, on_frame, &broken), ERR_DENIED);
+	ck_assert_uint_eq(broken.n, 2);
+	out[FRAME_HEADER + 6]++;
+	s.n = 0;
+	ck_assert_int_eq(frame_each(out, n, on_frame, &s), ERR_CORRUPT);
+	ck_assert_uint_eq(s.n, 1);
+}
+END_TEST
+
 START_TEST(a_frame_of_another_version_type_or_size_is_refused_by_its_header)
 {
 	char out[64];
@@ -337,6 +374,7 @@ int main(void)
 	tcase_add_test(t, a_length_beyond_the_end_is_corrupt);
 	tcase_add_test(t, unknown_fields_are_skipped);
 	tcase_add_test(t, a_frame_is_split_off_only_when_it_is_whole);
+	tcase_add_test(t, each_whole_frame_is_given_in_order_and_the_first_error_ends_it);
 	tcase_add_test(t, a_frame_of_another_version_type_or_size_is_refused_by_its_header);
 	Suite *s = suite_create("frame");
 	suite_add_tcase(s, t);
