@@ -5,103 +5,15 @@
 #include "rpc/peer.h"
 #include "rpc/server.h"
 
-/* ---- the table of calls that have not ended ------------------------------------------------------------ */
+/* ---- how calls end -------------------------------------------------------------------------------------- */
 
 /*
- * An id is generation << 24 | slot, never 0, so a late answer to an ended call finds a newer generation. More than CALLS_MAX
- * calls are refused; the slots above are for the refused ones, which live until they have been told so.
+ * More than CALLS_MAX calls are refused; the table's slots above that are for the refused ones, which live until they have
+ * been told so.
  */
-#define SLOT_BITS 24
-#define SLOTS_MAX (1u << SLOT_BITS)
 #define CALLS_MAX (1u << 20)
 /* What a frame holds, without the envelope's numbers and the names of method and service. */
 #define CALL_BYTES_MAX (FRAME_PAYLOAD_MAX - 1024)
-
-void list_init(struct pending_list *l)
-{
-	l->first = NULL;
-	l->last = &l->first;
-}
-
-static void list_append(struct pending_list *l, struct pending *p)
-{
-	assert(!p->list);
-	p->list = l;
-	p->next = NULL;
-	p->prev = l->last;
-	*l->last = p;
-	l->last = &p->next;
-}
-
-static void list_remove(struct pending *p)
-{
-	if (!p->list)
-		return;
-	if (p->next)
-		p->next->prev = p->prev;
-	else
-		p->list->last = p->prev;
-	*p->prev = p->next;
-	p->list = NULL;
-}
-
-static struct pending *pending_new(struct rpc_client *c)
-{
-	struct pending *p = c->free_list;
-
-	if (p) {
-		c->free_list = p->next;
-	} else {
-		assert(c->slots < SLOTS_MAX);
-		if ((c->slots & (c->slots - 1)) == 0) {
-			c->slot = realloc(c->slot, sizeof *c->slot * (c->slots ? c->slots * 2 : 1));
-			assert(c->slot);
-		}
-		p = calloc(1, sizeof *p);
-		assert(p);
-		p->slot = c->slots;
-		p->worker = c->worker;
-		c->slot[c->slots++] = p;
-	}
-	p->generation = p->generation == UINT32_MAX ? 1 : p->generation + 1;
-	p->id = (uint64_t)p->generation << SLOT_BITS | p->slot;
-	c->calls++;
-	return p;
-}
-
-static struct pending *pending_find(struct rpc_client *c, uint64_t id)
-{
-	uint32_t slot = (uint32_t)(id & (SLOTS_MAX - 1));
-
-	if (!id || slot >= c->slots || c->slot[slot]->id != id)
-		return NULL;
-	return c->slot[slot];
-}
-
-static void pending_leave(struct pending *p)
-{
-	if (!p->peer)
-		return;
-	p->peer->pendings--;
-	p->peer->kept_bytes -= p->kept;
-	p->peer = NULL;
-}
-
-static void pending_join(struct pending *p, struct peer *peer)
-{
-	p->peer = peer;
-	peer->pendings++;
-	peer->kept_bytes += p->kept;
-}
-
-static void pending_drop_bytes(struct pending *p)
-{
-	if (p->peer)
-		p->peer->kept_bytes -= p->kept;
-	p->kept = 0;
-	free(p->bytes);
-	p->bytes = NULL;
-}
 
 /* Takes the call out of the table; its callback, if any, is the caller's to make afterwards. */
 static void pending_end(struct rpc_client *c, struct pending *p)
@@ -112,10 +24,7 @@ static void pending_end(struct rpc_client *c, struct pending *p)
 	list_remove(p);
 	pending_drop_bytes(p);
 	pending_leave(p);
-	p->id = 0;
-	p->next = c->free_list;
-	c->free_list = p;
-	c->calls--;
+	pending_free(&c->calls, p);
 	metric_add(c->in_flight, (uint64_t)-1);
 }
 
@@ -188,44 +97,6 @@ static void on_again(struct inbox_msg *m)
 static bool is_repeatable(const struct pending *p)
 {
 	return p->method->kind != MSG_PLAIN;
-}
-
-static size_t call_bytes(const struct rpc_call *call)
-{
-	return call->to.key.n + call->uid.n + call->once.n + call->body.n;
-}
-
-static void pending_keep_bytes(struct pending *p, const struct rpc_call *call)
-{
-	size_t n = call_bytes(call);
-	char *at = p->bytes = malloc(n + 1);
-
-	assert(at);
-	const struct span part[] = { call->to.key, call->uid, call->once, call->body };
-
-	for (size_t i = 0; i < 4; i++) {
-		if (part[i].n)
-			memcpy(at, part[i].p, part[i].n);
-		at += part[i].n;
-	}
-	p->kept = n + sizeof *p;
-	p->peer->kept_bytes += p->kept;
-	p->key_n = (uint32_t)call->to.key.n;
-	p->uid_n = (uint32_t)call->uid.n;
-	p->once_n = (uint32_t)call->once.n;
-	p->body_n = (uint32_t)call->body.n;
-}
-
-static struct rpc_call pending_call(const struct pending *p)
-{
-	const char *at = p->bytes;
-	struct rpc_call call = { .method = p->method, .json = p->json, .sid = p->sid, .trace = p->trace };
-
-	call.to.key = span_of(at, p->key_n);
-	call.uid = span_of(at + p->key_n, p->uid_n);
-	call.once = span_of(at + p->key_n + p->uid_n, p->once_n);
-	call.body = span_of(at + p->key_n + p->uid_n + p->once_n, p->body_n);
-	return call;
 }
 
 /* Encodes straight into the link's output. ERR_BUSY: its queue is full. */
@@ -369,7 +240,7 @@ static int error_of(const struct frame_response *r)
 void client_response(struct peer *peer, const struct frame_response *r)
 {
 	struct rpc_client *c = peer->worker->client;
-	struct pending *p = pending_find(c, r->id);
+	struct pending *p = pending_find(&c->calls, r->id);
 
 	if (!p || p->peer != peer || !p->sent)
 		return; /* it ended before: deadline or cancel */
@@ -436,9 +307,10 @@ static uint64_t new_trace(struct rpc_client *c)
 /* Makes the entry of a call; peer may be NULL when nobody owns the key. */
 static struct pending *pending_start(struct rpc_client *c, struct peer *peer, const struct rpc_call *call)
 {
-	struct pending *p = pending_new(c);
+	struct pending *p = pending_new(&c->calls);
 	uint32_t timeout = call->timeout_ms ? call->timeout_ms : c->timeout_ms;
 
+	p->worker = c->worker;
 	p->method = call->method;
 	p->due_ms = c->worker->loop->now_ms + timeout;
 	p->sent = p->ever_sent = false;
@@ -524,7 +396,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 	else if (!peer)
 		pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_NONE,
 				    "no instance of the service is in the route table");
-	else if (peer->pendings > PEER_PENDING_MAX || c->calls > CALLS_MAX)
+	else if (peer->pendings > PEER_PENDING_MAX || c->calls.calls > CALLS_MAX)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many calls are under way there");
 	else
 		pending_go(c, p, &call);
@@ -534,7 +406,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 bool rpc_cancel(struct worker *w, uint64_t handle)
 {
 	struct rpc_client *c = w->client;
-	struct pending *p = pending_find(c, handle);
+	struct pending *p = pending_find(&c->calls, handle);
 
 	if (!p)
 		return false;
@@ -659,9 +531,12 @@ struct rpc_client *rpc_client_new(struct worker *w)
 
 void rpc_client_stop(struct rpc_client *c)
 {
-	for (uint32_t i = 0; i < c->slots; i++)
-		if (c->slot[i]->id)
-			pending_end(c, c->slot[i]);
+	for (uint32_t i = 0; i < c->calls.slots; i++) {
+		struct pending *call = pending_at(&c->calls, i);
+
+		if (call)
+			pending_end(c, call);
+	}
 	for (struct peer *p = c->peers, *next; p; p = next) {
 		next = p->next;
 		if (p->state != PEER_GONE)
@@ -674,8 +549,6 @@ void rpc_client_free(struct rpc_client *c)
 	if (!c)
 		return;
 	assert(!c->peers);
-	for (uint32_t i = 0; i < c->slots; i++)
-		free(c->slot[i]);
-	free(c->slot);
+	pending_release(&c->calls);
 	free(c);
 }

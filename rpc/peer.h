@@ -1,5 +1,6 @@
 #pragma once
 #include "common/stream.h"
+#include "rpc/pending.h"
 #include "rpc/service.h"
 /*
  * peer: the client's side of the connections to the workers of remote instances. Private to rpc/.
@@ -19,35 +20,6 @@
 #define PEER_BACKOFF_MAX_MS 1000
 
 enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_READY, PEER_BACKOFF, PEER_GONE };
-
-struct pending;
-struct pending_list { /* in order of arrival */
-	struct pending *first, **last;
-};
-
-/* A call that has not ended. It is waiting (not sent on this link yet) or sent, or its end is still to be told. */
-struct pending {
-	struct pending *next, **prev; /* in list, or the free list */
-	struct pending_list *list;
-	struct timer deadline;
-	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
-	const struct msg_method *method;
-	uint64_t id; /* slot and generation; what the wire and rpc_cancel use */
-	uint32_t generation, slot;
-	uint64_t due_ms;
-	bool sent, ever_sent, json, by_key;
-	uint64_t sid, trace;
-	size_t kept; /* of bytes, counted in the peer's kept_bytes */
-	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
-	uint32_t key_n, uid_n, once_n, body_n;
-	uint32_t attempt;
-	void (*on_answer)(void *arg, const struct rpc_answer *a);
-	void *arg;
-	int err; /* ended early: told at the end of the turn */
-	enum effect effect;
-	const char *message; /* constant text */
-	struct worker *worker;
-};
 
 struct peer {
 	struct peer *next;
@@ -73,11 +45,8 @@ struct peer {
 struct rpc_client {
 	struct worker *worker;
 	struct peer *peers;
-	struct pending **slot;
-	uint32_t slots;
-	uint32_t calls; /* not ended */
-	struct pending *free_list;
-	struct pending_list ended; /* to be told at the end of this turn, or in the next one */
+	struct pending_table calls; /* not ended */
+	struct pending_list ended;  /* to be told at the end of this turn, or in the next one */
 	unsigned ended_n;
 	bool telling, again_posted;
 	struct loop_deferred tell;
@@ -103,7 +72,6 @@ void peer_cancel(struct peer *p, uint64_t id); /* tells the other side, if it is
 /* Tells the worker's on_peer that the instance is gone, unless another link to it stands. */
 void peer_tell_down(struct peer *p);
 /* client.c, used by peer.c */
-void list_init(struct pending_list *l);
 void client_ready(struct peer *p); /* sends what waits */
 void client_lost(struct peer *p);  /* the link broke: retries, or ends, what was under way */
 void client_response(struct peer *p, const struct frame_response *r);

@@ -1,0 +1,78 @@
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/wheel.h"
+#include "rpc/rpc.h"
+/*
+ * pending: the calls of one worker that have not ended: a table by id, and lists in order of arrival. Private to rpc/.
+ *
+ * Threads: owner worker only.
+ * Memory:  entries lie in chunks that are kept for the next calls, each with the small buffer it has once had: in the
+ *          steady state a call allocates nothing.
+ * Ids:     generation << 24 | slot, never 0, so that a late answer to an ended call finds a newer generation.
+ */
+#define PENDING_SLOT_BITS 24
+#define PENDING_SLOTS_MAX (1u << PENDING_SLOT_BITS)
+
+struct pending;
+struct peer;
+struct pending_list { /* in order of arrival */
+	struct pending *first, **last;
+};
+
+/*
+ * A call that has not ended. It is waiting (not sent on this link yet) or sent, or its end is still to be told. What each call
+ * needs comes first, in two cache lines; the rest is for those that wait, are repeated or end early.
+ */
+struct pending {
+	_Alignas(64) struct pending *next, **prev; /* in list; next: in the free list */
+	struct pending_list *list;
+	struct timer deadline;
+	uint64_t id; /* what the wire and rpc_cancel use; 0: free */
+
+	void (*on_answer)(void *arg, const struct rpc_answer *a);
+	void *arg;
+	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
+	struct worker *worker;
+	const struct msg_method *method;
+	uint64_t due_ms;
+	size_t kept; /* what its bytes count in the peer's kept_bytes */
+	bool sent, ever_sent, json, by_key;
+	uint32_t attempt;
+
+	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
+	uint32_t bytes_cap, key_n, uid_n, once_n, body_n;
+	uint32_t slot, generation;
+	uint64_t sid, trace;
+	int err; /* ended early: told at the end of the turn */
+	enum effect effect;
+	const char *message; /* constant text */
+};
+
+struct pending_table { /* zero it */
+	struct pending **chunk;
+	uint32_t slots, calls; /* calls: not ended */
+	struct pending *free_list;
+};
+
+struct pending *pending_new(struct pending_table *t);
+struct pending *pending_find(const struct pending_table *t, uint64_t id); /* NULL: it has ended */
+struct pending *pending_at(const struct pending_table *t, uint32_t slot); /* slot < slots; NULL: it is free */
+/* Its list, peer and timer must have been left. */
+void pending_free(struct pending_table *t, struct pending *p);
+void pending_release(struct pending_table *t);
+
+/* Counts it among a peer's, and no more. */
+void pending_join(struct pending *p, struct peer *peer);
+void pending_leave(struct pending *p);
+
+/* Keeps a copy of what is needed to send the call (again); it has joined its peer. */
+void pending_keep_bytes(struct pending *p, const struct rpc_call *call);
+void pending_drop_bytes(struct pending *p);
+struct rpc_call pending_call(const struct pending *p); /* of the kept bytes */
+size_t call_bytes(const struct rpc_call *call);        /* how many they are */
+
+void list_init(struct pending_list *l);
+void list_append(struct pending_list *l, struct pending *p);
+void list_remove(struct pending *p); /* of whichever it is in; none is fine */

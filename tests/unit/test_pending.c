@@ -1,0 +1,131 @@
+/* The promises of rpc/pending.h: the table of calls that have not ended. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/peer.h"
+
+static struct pending_table t;
+static struct peer peer;
+
+static void setup(void)
+{
+	t = (struct pending_table){ 0 };
+	peer = (struct peer){ 0 };
+}
+
+static void teardown(void)
+{
+	pending_release(&t);
+}
+
+START_TEST(a_call_is_found_by_its_id_until_it_has_ended)
+{
+	struct pending *p = pending_new(&t);
+	uint64_t id = p->id;
+
+	ck_assert_uint_ne(id, 0);
+	ck_assert_ptr_eq(pending_find(&t, id), p);
+	pending_free(&t, p);
+	ck_assert_ptr_null(pending_find(&t, id));
+	ck_assert_ptr_null(pending_find(&t, 0));
+	ck_assert_ptr_null(pending_find(&t, UINT64_MAX));
+}
+END_TEST
+
+START_TEST(a_late_answer_does_not_find_the_slots_next_call)
+{
+	struct pending *p = pending_new(&t);
+	uint64_t id = p->id;
+
+	pending_free(&t, p);
+	ck_assert_ptr_eq(pending_new(&t), p);
+	ck_assert_ptr_null(pending_find(&t, id));
+	ck_assert_ptr_eq(pending_find(&t, p->id), p);
+}
+END_TEST
+
+START_TEST(entries_stay_where_they_are_while_the_table_grows)
+{
+	enum { N = 5000 };
+	static struct pending *p[N];
+
+	for (int i = 0; i < N; i++)
+		p[i] = pending_new(&t);
+	ck_assert_uint_eq(t.calls, N);
+	for (int i = 0; i < N; i++)
+		ck_assert_ptr_eq(pending_find(&t, p[i]->id), p[i]);
+	for (int i = 0; i < N; i++)
+		pending_free(&t, p[i]);
+	ck_assert_uint_eq(t.calls, 0);
+	uint32_t slots = t.slots;
+	for (int i = 0; i < N; i++)
+		pending_new(&t);
+	ck_assert_uint_eq(t.slots, slots);
+}
+END_TEST
+
+START_TEST(a_kept_call_comes_back_byte_for_byte_and_counts_at_its_peer)
+{
+	char body[3000];
+
+	memset(body, 'b', sizeof(body));
+	for (size_t n = 0; n <= sizeof(body); n += 500) {
+		struct rpc_call call = { .to.key = span_of("key", 3),
+					 .uid = span_of("ann", 3),
+					 .once = span_of("o", 1),
+					 .body = span_of(body, n) };
+		struct pending *p = pending_new(&t);
+
+		pending_join(p, &peer);
+		pending_keep_bytes(p, &call);
+		ck_assert_uint_gt(peer.kept_bytes, n);
+		struct rpc_call back = pending_call(p);
+		ck_assert_mem_eq(back.to.key.p, "key", 3);
+		ck_assert_mem_eq(back.uid.p, "ann", 3);
+		ck_assert_mem_eq(back.once.p, "o", 1);
+		ck_assert_uint_eq(back.body.n, n);
+		ck_assert(n == 0 || !memcmp(back.body.p, body, n));
+		pending_drop_bytes(p);
+		ck_assert_uint_eq(peer.kept_bytes, 0);
+		pending_leave(p);
+		pending_free(&t, p);
+	}
+	ck_assert_uint_eq(peer.pendings, 0);
+}
+END_TEST
+
+START_TEST(a_list_keeps_the_order_of_arrival)
+{
+	struct pending_list list;
+	struct pending *p[3];
+
+	list_init(&list);
+	for (int i = 0; i < 3; i++)
+		list_append(&list, p[i] = pending_new(&t));
+	list_remove(p[1]);
+	list_remove(p[1]); /* twice is fine */
+	ck_assert_ptr_eq(list.first, p[0]);
+	ck_assert_ptr_eq(p[0]->next, p[2]);
+	list_remove(p[2]);
+	list_append(&list, p[1]);
+	ck_assert_ptr_eq(p[0]->next, p[1]);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("pending");
+	TCase *c = tcase_create("pending");
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_add_test(c, a_call_is_found_by_its_id_until_it_has_ended);
+	tcase_add_test(c, a_late_answer_does_not_find_the_slots_next_call);
+	tcase_add_test(c, entries_stay_where_they_are_while_the_table_grows);
+	tcase_add_test(c, a_kept_call_comes_back_byte_for_byte_and_counts_at_its_peer);
+	tcase_add_test(c, a_list_keeps_the_order_of_arrival);
+	suite_add_tcase(s, c);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
