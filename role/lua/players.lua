@@ -14,6 +14,7 @@ local Players = {}
 state.players = state.players or {}
 state.left = state.left or {}
 state.loading = state.loading or {}
+state.numbers = state.numbers or { kind = 0, start = app.epoch, second = clock.wall_ms() // 1000, count = 0 }
 
 local GOLD_AT_START = 1000
 
@@ -253,21 +254,28 @@ end
 
 -- ---- a new role ------------------------------------------------------------------
 
-local COUNT_MAX = 0x7ffff
+-- A number below 2^53, so that every client can read it, which no other worker, instance or start of it gives out:
+-- 1 bit kind, 29 start (since 2025), 4 worker, 7 instance, 12 count. A start's number is its epoch; when its count is
+-- used up, a second stands for it (kind 1), one that began after this start did: no start of before can have had it.
+local YEAR_2025_S, COUNT_MAX = 1735689600, 0xfff
 
--- Numbers that no other worker, instance or start of it gives out: 30 bits start, 6 worker, 8 instance, 19 count.
--- A start's number is its epoch; when its count is used up the second of now stands for it, which no start of before
--- can have had.
+local function wall_s() return clock.wall_ms() // 1000 end
+
+-- Yields when all numbers of this second are given out.
 local function new_id()
-  local ids = state.ids
-  if not ids or ids.count == COUNT_MAX then
-    ids = { start = ids and math.max(ids.start + 1, clock.wall_ms() // 1000) or app.epoch, count = 0 }
-    state.ids = ids
+  local lane = tonumber(app.instance:match("%-(%d+)$"))
+  assert(lane and lane < 128 and app.worker < 16, "a role's number has room for 127 instances of 16 workers")
+  local ids = state.numbers
+  while ids.count == COUNT_MAX do
+    if wall_s() > ids.second then
+      ids.kind, ids.start, ids.second, ids.count = 1, wall_s(), wall_s(), 0
+    else
+      clock.sleep(50)
+    end
   end
   ids.count = ids.count + 1
-  local instance = tonumber(app.instance:match("%-(%d+)$"))
-  assert(instance and instance < 256 and app.worker < 64, "a role's number has room for 256 instances of 64 workers")
-  return (((ids.start & 0x3fffffff) << 6 | app.worker) << 8 | instance) << 19 | ids.count
+  local start = ids.kind << 29 | ids.start - YEAR_2025_S & 0x1fffffff
+  return ((start << 4 | app.worker) << 7 | lane) << 12 | ids.count
 end
 
 local function claim(name, uid)
@@ -292,9 +300,10 @@ end
 function Players.create(player, wanted, exact)
   local name, err, why = free_name(player.uid, wanted, exact)
   if not name then return nil, err, why end
+  local id = new_id()
   if not Players.is_known(player) then return nil, "unavailable", "the player is being loaded: try again" end
   local role = {
-    id = new_id(), uid = player.uid, name = name, level = 1, exp = 0, gold = GOLD_AT_START, gems = 0,
+    id = id, uid = player.uid, name = name, level = 1, exp = 0, gold = GOLD_AT_START, gems = 0,
     scene = 1, x = 0.0, y = 0.0,
   }
   db.key("role:" .. role.id)
