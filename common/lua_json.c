@@ -504,6 +504,14 @@ static bool is_dropped(const struct decoder *d, const struct jsonscan_string *na
 				 (name->n == 10 && !memcmp(name->p, "__crypto__", 10)));
 }
 
+static int drop(struct decoder *d, const struct lua_path *at)
+{
+	int err = value(d, at);
+	if (err == 0)
+		lua_pop(d->L, 1);
+	return err;
+}
+
 static int field_of(struct decoder *d, const struct msg_type *t, struct seen *seen, struct held *h,
 		    const struct jsonscan_string *name, const struct lua_path *at)
 {
@@ -520,6 +528,8 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 	struct lua_path here = { at, name->p, name->n, 0 };
 	if (!f)
 		return fail(d, &here, "unknown field");
+	if (f->ignored)
+		return drop(d, at);
 	if (was_seen(seen, f->index))
 		return fail(d, &here, "given twice");
 	jsonscan_space(&d->scan);
@@ -556,13 +566,9 @@ static int message(struct decoder *d, const struct msg_type *t, const struct lua
 		struct jsonscan_string name;
 		if ((err = member_name(d, at, &name)) < 0)
 			return err;
-		if (is_dropped(d, &name)) {
-			if ((err = value(d, at)) < 0)
-				return err;
-			lua_pop(d->L, 1);
-		} else if ((err = field_of(d, t, &seen, &h, &name, at)) < 0) {
+		err = is_dropped(d, &name) ? drop(d, at) : field_of(d, t, &seen, &h, &name, at);
+		if (err < 0)
 			return err;
-		}
 		if ((again = more(d, '}')) < 0)
 			return again;
 	}

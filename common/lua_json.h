@@ -8,7 +8,8 @@
  *
  * Typed (a type is given): fields are checked; an unknown one, a wrong type, a number out of range, a missing required
  * field or a field given twice is ERR_BAD_REQUEST, and why gets a sentence that names it by its path:
- * `items[3].count: expected an integer, found "x"`. "__route__" and "__crypto__" are dropped at the top.
+ * `items[3].count: expected an integer, found "x"`. "__route__" and "__crypto__" are dropped at the top, and
+ * fields with the option ignored wherever they stand, whatever their value is.
  * Untyped (NULL, or a type with the option any): what is decoded and encoded again is equal as JSON: empty arrays and
  * empty objects, null, 64-bit integers, floats. Integers beyond 64 bits come as an opaque table that encodes to the
  * same digits. Objects are written with sorted keys, so that equal tables give equal bytes.

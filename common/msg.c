@@ -360,6 +360,7 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	if (f->type == MSG_ENUM && !(f->enumeration = find_enum(s, from->type_name)))
 		return refuse(l, "%s.%s: unknown enum %s", t->name, f->name, from->type_name);
 	f->map = f->repeated && f->type == MSG_MESSAGE && f->message->map_entry;
+	f->ignored = from->options && option_bool(&from->options->base, 50001);
 	f->packed = f->repeated && packs(file, from) && f->type != MSG_STRING && f->type != MSG_BYTES &&
 		    f->type != MSG_MESSAGE;
 	return from->default_value ? fill_default(l, t, f, from->default_value) : 0;

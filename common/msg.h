@@ -62,6 +62,7 @@ struct msg_field {
 	bool repeated, required, packed;
 	bool map;         /* map<key, value>: message is the entry type, fields 1 (key) and 2 (value) */
 	bool has_default; /* written down as [default = …] */
+	bool ignored;     /* option (loquat.ignored): any JSON value is taken and dropped */
 	uint16_t index;   /* place in its type->field */
 	uint32_t id;      /* unique number of this name among the schema's, 1..schema_names() */
 	const char *name;

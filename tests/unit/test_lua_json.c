@@ -428,6 +428,16 @@ START_TEST(what_pomelo_clients_add_is_dropped_at_the_top_only)
 }
 END_TEST
 
+START_TEST(an_ignored_field_is_dropped_whatever_its_value)
+{
+	ck_assert_str_eq(again("sample.Ignoring", "{\"from\":\"x\",\"text\":\"t\"}"), "{\"text\":\"t\"}");
+	ck_assert_str_eq(again("sample.Ignoring", "{\"text\":\"t\",\"from\":{\"a\":[1,null]},\"from\":5}"),
+			 "{\"text\":\"t\"}");
+	ck_why("sample.Ignoring", "{\"form\":5}", "form: unknown field");
+	ck_assert_ptr_nonnull(strstr(refused("sample.Ignoring", "{\"from\":[1,}"), "not JSON"));
+}
+END_TEST
+
 START_TEST(defaults_that_the_proto_writes_are_filled_in)
 {
 	ck_assert_str_eq(again("sample.Defaults", "{\"b\":false,\"inside\":{}}"),
@@ -584,6 +594,7 @@ int main(void)
 	tcase_add_test(c, whole_floats_are_integers_and_integers_are_floats);
 	tcase_add_test(c, null_is_as_if_the_field_were_absent);
 	tcase_add_test(c, what_pomelo_clients_add_is_dropped_at_the_top_only);
+	tcase_add_test(c, an_ignored_field_is_dropped_whatever_its_value);
 	tcase_add_test(c, defaults_that_the_proto_writes_are_filled_in);
 	tcase_add_test(c, maps_have_keys_of_their_type);
 	tcase_add_test(c, untyped_parts_of_typed_messages_hold_any_value);
