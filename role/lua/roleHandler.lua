@@ -15,8 +15,10 @@ local function check_name(name)
   if name:find("[%c*]") or name:find("\xc2[\x80-\x9f]") then return "a name holds no control characters and no *" end
 end
 
--- Others know the player by its name: the chat now, and after a restart of it from the connector.
+-- Others know the player by its name: team and chat now, and the chat after a restart of it from the connector.
 local function tell(session, name)
+  app.send.team.teamRemote.online(session.uid,
+    { uid = session.uid, name = name, connector = session.connector, sid = session.sid })
   app.send.chat.chatRemote.rename(session.uid, { uid = session.uid, name = name })
   session:set("name", name)
 end

@@ -42,7 +42,8 @@ end
 
 local Verbs = {}
 
-function Verbs.create(_, args)
+function Verbs.create(there, args)
+  if there then return nil, "busy", "this number is another team's" end
   local group = {
     id = args.team, leader = args.uid, members = { { uid = args.uid, name = args.name, online = true } }, invited = {},
   }
@@ -100,6 +101,7 @@ function Verbs.online(group, args)
   local _, member = find(group, args.uid)
   if member then
     member.online = args.online
+    member.name = args.name or member.name
     tell(group, "online")
   end
   return group

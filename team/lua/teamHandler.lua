@@ -1,6 +1,8 @@
 -- What players do with teams. The player's owner knows the team's number; the team is changed at its own owner.
 local Handler = {}
 
+local TRIES = 20
+
 state.players = state.players or {}   -- uid → { team, name, session, invited {team → true} }
 state.teams_made = state.teams_made or 0
 
@@ -14,6 +16,7 @@ local function player_of(session)
   return player
 end
 
+-- A number that is probably nobody's; its owner knows.
 local function new_team()
   state.teams_made = state.teams_made + 1
   return (app.epoch // 1000000 & 0xffffffff) << 20 | app.worker << 14 | state.teams_made & 0x3fff
@@ -47,7 +50,12 @@ function Handler.create(session)
   if player.team then return nil, "denied", "you are in a team already" end
   local name, err, why = name_of(session, player)
   if not name then return nil, err, why end
-  return change(new_team(), "create", session, { name = name })
+  local answer
+  for _ = 1, TRIES do
+    answer, err, why = change(new_team(), "create", session, { name = name })
+    if answer or err ~= "busy" then break end
+  end
+  return answer, err, why
 end
 
 -- The guest gets the push onTeam {event = "invite"}. Yields.

@@ -6,10 +6,10 @@ state.players = state.players or {}
 local function tell_team(player, uid, online)
   if not player.team then return end
   app.send.team.groupRemote.change("team:" .. player.team,
-    { team = player.team, verb = online and "online" or "leave", uid = uid, online = online })
+    { team = player.team, verb = online and "online" or "leave", uid = uid, online = online, name = player.name })
 end
 
--- A player came online at this session; or is gone for good, and leaves the team.
+-- A player came online at this session, or is called otherwise from now on; or is gone for good, and leaves the team.
 function Remote.online(args)
   local player = state.players[args.uid]
   if args.gone then
