@@ -3,6 +3,8 @@ local Handler = {}
 
 local CONTENT_MAX = 2000
 local CHANNELS = { world = true, scene = true, team = true, room = true, private = true }
+-- Who is logged in is in a room: only a chat that has just been started does not know of it yet.
+local NOT_YET = "the chat has just been started: try again"
 local EXPECTED = "channel: expected world, scene, team, room or private"
 
 -- The key of the room a channel means for this player, or nil, error, message.
@@ -37,7 +39,7 @@ end
 -- Yields (asks the owner of the room or of the name). Those who hear it get the push onChat.
 function Handler.send(session, msg)
   local player = state.players[session.uid]
-  if not player then return nil, "denied", "you are in no room" end
+  if not player then return nil, "unavailable", NOT_YET end
   if #msg.content > CONTENT_MAX then return nil, "bad_request", "content: at most " .. CONTENT_MAX .. " bytes" end
   local channel = msg.channel or "room"
   if channel == "private" and msg.target == "*" then
@@ -56,7 +58,7 @@ end
 -- What was said lately. Yields.
 function Handler.history(session, msg)
   local player = state.players[session.uid]
-  if not player then return nil, "denied", "you are in no room" end
+  if not player then return nil, "unavailable", NOT_YET end
   local room, err, why = room_of(player, msg.channel or "room", msg.rid)
   if not room then return nil, err, why end
   return app.rpc.chat.roomRemote.history(room, { room = room, limit = msg.limit })
