@@ -219,3 +219,17 @@ struct env_http_answer {
 int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
 		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg);
+/*
+ * As env_http_call, for an answer that comes in pieces and may never end (a watch). on_piece: what has come, cut anywhere;
+ * on_end once, when no more will come: err 0 with the status, ERR_TIMEOUT (nothing came for idle_ms), ERR_UNAVAILABLE (no
+ * connection, or it was lost). Neither comes from inside this call; in both the stream may be closed, and it must be in the end.
+ */
+struct env_http_stream;
+struct env_http_stream_ops {
+	void (*on_piece)(void *arg, const char *bytes, size_t n);
+	void (*on_end)(void *arg, int err, int status);
+};
+int env_http_stream(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out);
+void env_http_stream_close(struct env_http_stream *s); /* NULL is fine; no callback comes after it */

@@ -54,6 +54,7 @@ struct env_loop {
 	_Atomic uint64_t signals_pending; /* bit = signal number, set in the handler */
 	struct env_http *https;           /* its servers */
 	struct http_call *calls;          /* HTTP calls under way */
+	struct env_http_stream *streams;  /* HTTP answers that come in pieces */
 	_Atomic int interrupting;         /* enum interrupt_state */
 	void (*interrupt)(void *arg);
 	void *interrupt_arg;
@@ -72,8 +73,17 @@ static inline void env_real_enter(struct env_loop *l)
 		l->ops->on_wake(l->arg);
 }
 
-struct env_loop *env_real_current(void);     /* NULL on a thread that is no loop */
-void env_real_http_stop(struct env_loop *l); /* drops the calls under way, without an answer */
+struct env_loop *env_real_current(void);            /* NULL on a thread that is no loop */
+void env_real_http_stop(struct env_loop *l);        /* drops the calls under way, without an answer */
+void env_real_http_stream_stop(struct env_loop *l); /* and the streams */
+/* What calls and streams share: a connection that is not open yet, a request with its headers. NULL, negative: refused. */
+struct evhttp_connection;
+struct evhttp_request;
+struct evhttp_connection *env_real_http_connect(struct env_loop *l, const char *host, uint16_t port);
+int env_real_http_send(struct evhttp_connection *con, struct evhttp_request *req, const char *host, uint16_t port,
+		       const char *method, const char *path_and_query, const char *const *headers, const void *body,
+		       size_t n);
+bool env_real_http_can(const char *host, const char *method);
 
 /* Keeps errno's words for env_last_error and returns the code: ERR_NOT_FOUND, _EXISTS, _FULL, _NOMEM, else ERR_IO. */
 int env_real_errno(int number);

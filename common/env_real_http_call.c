@@ -124,6 +124,38 @@ static int add_headers(struct evkeyvalq *out, const char *host, uint16_t port, c
 	return 0;
 }
 
+bool env_real_http_can(const char *host, const char *method)
+{
+	enum evhttp_cmd_type type;
+	return is_address(host) && command(method, &type) == 0;
+}
+
+struct evhttp_connection *env_real_http_connect(struct env_loop *l, const char *host, uint16_t port)
+{
+	struct evhttp_connection *con = evhttp_connection_base_new(l->base, NULL, host, port);
+	if (con) {
+		evhttp_connection_set_max_headers_size(con, HEADER_BYTES_MAX);
+		evhttp_connection_set_max_body_size(con, BODY_BYTES_MAX);
+	}
+	return con;
+}
+
+/* 0: req is evhttp's now; ERR_UNAVAILABLE: it could not be sent, and is freed; else it is the caller's still. */
+int env_real_http_send(struct evhttp_connection *con, struct evhttp_request *req, const char *host, uint16_t port,
+		       const char *method, const char *path_and_query, const char *const *headers, const void *body,
+		       size_t n)
+{
+	enum evhttp_cmd_type type;
+	int err = command(method, &type);
+	if (err == 0)
+		err = add_headers(evhttp_request_get_output_headers(req), host, port, headers);
+	if (err < 0)
+		return err;
+	if (n)
+		evbuffer_add(evhttp_request_get_output_buffer(req), body, n);
+	return evhttp_make_request(con, req, type, path_and_query) < 0 ? ERR_UNAVAILABLE : 0;
+}
+
 static struct http_call *call_new(struct env_loop *loop, const char *host, uint16_t port, uint32_t timeout_ms)
 {
 	struct http_call *c = calloc(1, sizeof *c);
@@ -137,12 +169,10 @@ static struct http_call *call_new(struct env_loop *loop, const char *host, uint1
 	loop->calls = c;
 	evtimer_assign(&c->deadline, loop->base, on_deadline, c);
 	event_assign(&c->done, loop->base, -1, 0, on_done, c);
-	if (!(c->con = evhttp_connection_base_new(loop->base, NULL, host, port))) {
+	if (!(c->con = env_real_http_connect(loop, host, port))) {
 		call_free(c);
 		return NULL;
 	}
-	evhttp_connection_set_max_headers_size(c->con, HEADER_BYTES_MAX);
-	evhttp_connection_set_max_body_size(c->con, BODY_BYTES_MAX);
 	evtimer_add(&c->deadline, &timeout);
 	timeout.tv_sec++; /* evhttp's must not come first: it looks like a lost connection */
 	evhttp_connection_set_timeout_tv(c->con, &timeout);
@@ -154,8 +184,7 @@ int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const 
 		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
 {
 	assert(env_loop_is_current(loop));
-	enum evhttp_cmd_type type;
-	if (!is_address(host) || command(method, &type) < 0)
+	if (!env_real_http_can(host, method))
 		return ERR_BAD_REQUEST;
 	struct http_call *c = call_new(loop, host, port, timeout_ms);
 	if (!c)
@@ -163,17 +192,15 @@ int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const 
 	c->on_answer = on_answer;
 	c->arg = arg;
 	struct evhttp_request *req = evhttp_request_new(on_response, c);
-	int err = req ? add_headers(evhttp_request_get_output_headers(req), host, port, headers) : ERR_NOMEM;
-	if (err < 0) {
+	int err = !req ? ERR_NOMEM
+		       : env_real_http_send(c->con, req, host, port, method, path_and_query, headers, body, n);
+	if (err == ERR_UNAVAILABLE) {
+		event_active(&c->done, EV_TIMEOUT, 1); /* the answer stays "unavailable" and comes as all others do */
+	} else if (err < 0) {
 		if (req)
 			evhttp_request_free(req);
 		call_free(c);
 		return err;
 	}
-	if (n)
-		evbuffer_add(evhttp_request_get_output_buffer(req), body, n);
-	/* req is evhttp's from here; if it could not be sent, the answer stays "unavailable" and comes as all others do. */
-	if (evhttp_make_request(c->con, req, type, path_and_query) < 0)
-		event_active(&c->done, EV_TIMEOUT, 1);
 	return 0;
 }

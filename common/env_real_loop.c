@@ -218,6 +218,7 @@ static void *loop_main(void *arg)
 	if (l->ops->on_stop)
 		l->ops->on_stop(l->arg);
 	env_real_http_stop(l);
+	env_real_http_stream_stop(l);
 	return NULL;
 }
 

@@ -181,3 +181,6 @@ void sim_http_send(struct sim *w, const char *process, uint16_t port, const char
 int sim_http(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
 	     const char *const *headers, const void *body, size_t n, uint32_t ms, struct sim_http_answer *a);
 void sim_http_release(struct sim_http_answer *a);
+/* For a simulated server: part of the answer to a request that was asked by env_http_stream; env_http_reply ends it. false:
+ * nobody waits for it any more. */
+bool sim_http_piece(struct env_http_request *r, const void *bytes, size_t n);

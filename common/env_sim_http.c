@@ -21,6 +21,14 @@ struct env_http {
 	struct env_http_request *requests;
 };
 
+/* A part of an answer that comes in pieces, on its way; they arrive in order. */
+struct piece {
+	struct piece *next;
+	uint64_t at;
+	size_t n;
+	char bytes[];
+};
+
 struct env_http_request {
 	struct obj obj;
 	struct sim *w;
@@ -45,6 +53,12 @@ struct env_http_request {
 	void (*on_answer)(void *arg, const struct env_http_answer *a);
 	void *arg;
 	bool waited_for;
+	const struct env_http_stream_ops *ops; /* NULL: the answer comes whole */
+	struct piece *pieces, **pieces_last;
+	uint64_t idle_ns, heard, last_at; /* last_at: when the last piece arrives */
+	char *in;                         /* what has arrived and is not told yet */
+	size_t in_n;
+	bool over, told;
 	/* answer */
 	int err, status;
 	char *reply, content_type[64];
@@ -141,6 +155,11 @@ static void request_free(struct obj *o)
 	w_free(r->path);
 	w_free(r->body);
 	w_free(r->reply);
+	w_free(r->in);
+	for (struct piece *p = r->pieces, *next; p; p = next) {
+		next = p->next;
+		w_free(p);
+	}
 	w_free(r);
 }
 
@@ -204,10 +223,11 @@ static void on_answered(struct sim *w, void *obj, uint64_t n)
 	(void)n;
 	if (!r->waited_for)
 		return;
-	if (r->err != ERR_TIMEOUT && link_between(w, r->from, r->to)->stalled) {
+	if (r->err != ERR_TIMEOUT && (r->pieces || link_between(w, r->from, r->to)->stalled)) {
 		w_push(w, w->now + LOOK_AGAIN_NS, on_answered, obj, 0);
 		return;
 	}
+	r->over = true;
 	w_note(w, "http answer", (uint64_t)r->status, hash_bytes(0, r->reply ? r->reply : "", r->reply_n));
 	w_say(w, "HTTP answer %d (%d) of %zu bytes for %s", r->status, r->err, r->reply_n, r->path);
 	if (r->outside)
@@ -218,8 +238,90 @@ static void on_answered(struct sim *w, void *obj, uint64_t n)
 
 static void send_answer(struct env_http_request *r, int err)
 {
+	uint64_t at = w_now(r->w) + link_delay_ns(r->w, r->from, r->to);
 	r->err = err;
-	w_push(r->w, w_now(r->w) + link_delay_ns(r->w, r->from, r->to), on_answered, &r->obj, 0);
+	w_push(r->w, at > r->last_at ? at : r->last_at, on_answered, &r->obj, 0);
+}
+
+/* ---- an answer in pieces ------------------------------------------------------------------------------------------ */
+
+static void take_in(struct env_http_request *r, const void *p, size_t n)
+{
+	if (!n)
+		return;
+	r->in = w_realloc(r->in, r->in_n + n);
+	memcpy(r->in + r->in_n, p, n);
+	r->in_n += n;
+	r->heard = r->w->now;
+}
+
+static void on_pieces(struct sim *w, void *obj, uint64_t n)
+{
+	struct env_http_request *r = CONTAINER(obj, struct env_http_request, obj);
+	struct piece *p;
+	(void)n;
+	if (!r->waited_for)
+		return;
+	if (link_between(w, r->from, r->to)->stalled) {
+		w_push(w, w->now + LOOK_AGAIN_NS, on_pieces, obj, 0);
+		return;
+	}
+	while ((p = r->pieces) && p->at <= w->now) {
+		w_note(w, "http piece", p->n, hash_bytes(0, p->bytes, p->n));
+		take_in(r, p->bytes, p->n);
+		r->pieces = p->next;
+		if (!r->pieces)
+			r->pieces_last = &r->pieces;
+		w_free(p);
+	}
+	loop_ready(&r->at_client);
+}
+
+bool sim_http_piece(struct env_http_request *r, const void *bytes, size_t n)
+{
+	struct piece *p = w_alloc(sizeof(*p) + n);
+	uint64_t at = w_now(r->w) + link_delay_ns(r->w, r->from, r->to);
+	assert(r->http && r->ops);
+	r->last_at = at > r->last_at ? at : r->last_at;
+	p->at = r->last_at;
+	p->n = n;
+	memcpy(p->bytes, bytes, n);
+	*r->pieces_last = p;
+	r->pieces_last = &p->next;
+	w_push(r->w, p->at, on_pieces, &r->obj, 0);
+	return r->waited_for;
+}
+
+static void on_idle(struct sim *w, void *obj, uint64_t n)
+{
+	struct env_http_request *r = CONTAINER(obj, struct env_http_request, obj);
+	(void)n;
+	if (!r->waited_for || r->over)
+		return;
+	if (w->now < r->heard + r->idle_ns) {
+		w_push(w, r->heard + r->idle_ns, on_idle, obj, 0);
+		return;
+	}
+	r->err = ERR_TIMEOUT;
+	on_answered(w, obj, 0);
+}
+
+static void run_stream(struct ready *ready)
+{
+	struct env_http_request *r = CONTAINER(ready, struct env_http_request, at_client);
+	char *bytes = r->in;
+	size_t n = r->in_n;
+	obj_ref(&r->obj);
+	r->in = NULL;
+	r->in_n = 0;
+	if (n)
+		r->ops->on_piece(r->arg, bytes, n);
+	w_free(bytes);
+	if (r->waited_for && r->over && !r->in && !r->told) {
+		r->told = true;
+		r->ops->on_end(r->arg, r->err, r->err ? 0 : r->status);
+	}
+	obj_unref(&r->obj);
 }
 
 static void on_timeout(struct sim *w, void *obj, uint64_t n)
@@ -414,14 +516,16 @@ void env_http_reply(struct env_http_request *r, int status, const char *content_
 	(void)headers; /* nobody in the simulation asks for them */
 	assert(r->http && env_loop_is_current(r->http->loop));
 	w_spend(r->w, 3000);
-	leave_server(r);
 	if (r->waited_for && !r->err) {
 		r->status = status;
 		r->reply = copy_bytes(body, n);
 		r->reply_n = n;
+		if (r->ops && n)
+			sim_http_piece(r, body, n);
 		snprintf(r->content_type, sizeof(r->content_type), "%s", content_type ? content_type : "");
 		send_answer(r, 0);
 	}
+	leave_server(r);
 	maybe_over(r);
 }
 
@@ -453,6 +557,36 @@ int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const 
 	owned_add(env, &r->owned, caller_died);
 	w_push(w, w_now(w) + timeout_ms * 1000000ull, on_timeout, &r->obj, 0);
 	return 0;
+}
+
+int env_http_stream(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out)
+{
+	struct env *env = loop->env;
+	struct sim *w = env->w;
+	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
+	assert(env_loop_is_current(loop));
+	w_spend(w, 5000);
+	struct env_http_request *r = request_new(w, env->p->index, h, port, method, path_and_query, headers, body, n);
+	snprintf(r->peer, sizeof(r->peer), "%.50s:%u", env->p->host->name, net_free_port(w, env->p->host));
+	r->env = env;
+	r->ops = ops;
+	r->arg = arg;
+	r->pieces_last = &r->pieces;
+	r->heard = w_now(w);
+	r->idle_ns = idle_ms * 1000000ull;
+	r->at_client = (struct ready){ .loop = loop, .obj = &r->obj, .run = run_stream };
+	owned_add(env, &r->owned, caller_died);
+	w_push(w, r->heard + r->idle_ns, on_idle, &r->obj, 0);
+	*out = (struct env_http_stream *)r;
+	return 0;
+}
+
+void env_http_stream_close(struct env_http_stream *s)
+{
+	if (s)
+		leave_client((struct env_http_request *)s);
 }
 
 /* ---- from outside --------------------------------------------------------------------------------------------------------- */

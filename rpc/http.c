@@ -86,6 +86,8 @@ static void get_readyz(struct http_face *h, struct env_http_request *r)
 		why = "the database is away";
 	else if (s->def->not_ready)
 		why = s->def->not_ready(s);
+	if (!why && state == SERVICE_READY)
+		why = route_source_not_ready(s->p->source);
 	if (!why) {
 		http_text(r, 200, "ok\n");
 		return;
@@ -117,10 +119,12 @@ static void get_stats(struct http_face *h, struct env_http_request *r)
 
 static void get_routes(struct http_face *h, struct env_http_request *r)
 {
-	struct buf b = BUF_INIT;
+	struct buf b = BUF_INIT, source = BUF_INIT;
 
-	route_to_json(h->service->p->routes, &b);
+	route_source_to_json(h->service->p->source, &source);
+	route_to_json(h->service->p->routes, buf_cstr(&source), &b);
 	http_json(r, 200, &b);
+	buf_release(&source);
 	buf_release(&b);
 }
 

@@ -1,13 +1,13 @@
 #include "rpc/route.h"
 #include <assert.h>
-#include <jansson.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "common/jsontext.h"
 
-static struct route_table *table_new(size_t rows)
+struct route_table *route_table_new(size_t rows)
 {
 	struct route_table *t = calloc(1, sizeof *t);
 
@@ -130,7 +130,7 @@ static int row_check_twin(const struct route_table *t, const struct route_row *r
 int route_from_config(const struct config *c, bool all, char *error, size_t error_size, struct route_table **out)
 {
 	size_t n = config_count(c, "instances");
-	struct route_table *t = table_new(n);
+	struct route_table *t = route_table_new(n);
 	int err = 0;
 
 	t->version = 1;
@@ -176,7 +176,7 @@ int route_from_text(const char *text, size_t n, char *error, size_t error_size, 
 	if (err < 0)
 		return err;
 	size_t rows = config_count(c, "instances");
-	struct route_table *t = table_new(rows);
+	struct route_table *t = route_table_new(rows);
 
 	t->version = (uint64_t)config_int(c, "version", 1);
 	for (size_t i = 1; i <= rows && err == 0; i++) {
@@ -217,27 +217,34 @@ void route_to_text(const struct route_table *t, struct buf *out)
 	buf_addstr(out, "\t},\n}\n");
 }
 
-void route_to_json(const struct route_table *t, struct buf *out)
+static void add_text(struct buf *out, const char *name, const char *text)
 {
-	json_t *list = json_array();
-	json_t *root;
-	char *text;
+	buf_addf(out, "\"%s\":", name);
+	jsontext_quote(out, text, strlen(text));
+	buf_addch(out, ',');
+}
 
+void route_row_to_json(const struct route_row *r, struct buf *out)
+{
+	buf_addch(out, '{');
+	add_text(out, "id", r->id);
+	add_text(out, "service", r->service);
+	add_text(out, "host", r->host);
+	buf_addf(out, "\"client\":%u,\"rpc\":%u,\"http\":%u,\"workers\":%u,\"epoch\":%llu,\"state\":\"%s\"}",
+		 r->client_port, r->rpc_port, r->http_port, r->workers, (unsigned long long)r->epoch,
+		 r->state == ROUTE_DRAINING ? "draining" : "ready");
+}
+
+void route_to_json(const struct route_table *t, const char *source, struct buf *out)
+{
+	buf_addf(out, "{\"version\":%llu,\"source\":%s,\"instances\":[", (unsigned long long)t->version,
+		 source ? source : "{\"kind\":\"file\"}");
 	for (size_t i = 0; i < t->rows; i++) {
-		const struct route_row *r = &t->row[i];
-
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:I, s:s}", "id", r->id,
-						      "service", r->service, "host", r->host, "client", r->client_port,
-						      "rpc", r->rpc_port, "http", r->http_port, "workers",
-						      (int)r->workers, "epoch", (json_int_t)r->epoch, "state",
-						      r->state == ROUTE_DRAINING ? "draining" : "ready"));
+		if (i)
+			buf_addch(out, ',');
+		route_row_to_json(&t->row[i], out);
 	}
-	root = json_pack("{s:I, s:o}", "version", (json_int_t)t->version, "instances", list);
-	text = json_dumps(root, JSON_COMPACT);
-	assert(text);
-	buf_addstr(out, text);
-	free(text);
-	json_decref(root);
+	buf_addstr(out, "]}\n");
 }
 
 /* ---- owners ----------------------------------------------------------------------------------------------------- */

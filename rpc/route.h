@@ -7,9 +7,8 @@
 /*
  * route: the route table: which instances there are, and which of them owns a key.
  *
- * A table never changes once made; updates are new tables with a higher version. It comes from the rows of
- * the cluster file that are to run, and after that from the supervisor's live file (var/routes.lua), re-read on change;
- * a table that does not check is refused and the old one stays.
+ * A table never changes once made; updates are new tables with a higher version. It begins as the rows of the cluster
+ * file that are to run; where the next ones come from is rpc/route_source.h.
  *
  * Threads: reading from any thread. Each worker holds one reference (route_ref, route_unref).
  * Keys:    rendezvous hashing over the instances of the service that are not draining, so a change of the instances
@@ -28,8 +27,7 @@ struct route_table {
 	uint64_t version;
 	size_t rows;
 	struct route_row *row; /* in the order of the cluster file */
-	/* private: references */
-	_Atomic unsigned refs;
+	_Atomic unsigned refs; /* private */
 };
 
 /* From instances[] of a checked configuration; rows with start = false are left out unless all is set. */
@@ -37,7 +35,10 @@ int route_from_config(const struct config *c, bool all, char *error, size_t erro
 /* From the text of the live file (a Lua table {version=…, instances={…}}); what it does not name is not there. */
 int route_from_text(const char *text, size_t n, char *error, size_t error_size, struct route_table **out);
 void route_to_text(const struct route_table *t, struct buf *out); /* the same format */
-void route_to_json(const struct route_table *t, struct buf *out); /* what /routes shows */
+/* What /routes shows; source: JSON that says where the table comes from (NULL: the live file). */
+void route_to_json(const struct route_table *t, const char *source, struct buf *out);
+void route_row_to_json(const struct route_row *row, struct buf *out); /* one element of it */
+struct route_table *route_table_new(size_t rows);                     /* empty, with room for so many rows */
 struct route_table *route_ref(struct route_table *t);
 void route_unref(struct route_table *t);
 

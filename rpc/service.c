@@ -212,6 +212,7 @@ void service_free(struct service *s)
 	sqllog_close(s->sqllog);
 	rpc_client_free(s->p->control_worker.client);
 	route_unref(s->p->control_worker.routes);
+	route_source_free(s->p->source);
 	route_unref(s->p->routes);
 	luasrc_unref(s->lua_src);
 	schema_free(s->schema);

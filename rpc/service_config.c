@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "rpc/route_source.h"
 
 /* The keys every process knows. A service's own rows stand in its struct service_def. */
 const struct config_row service_config_rows[] = {
@@ -20,6 +21,15 @@ const struct config_row service_config_rows[] = {
 	{ "supervisor.host", CONFIG_STRING, "127.0.0.1", false, 1, 63, "Where the dashboard listens." },
 	{ "supervisor.http", CONFIG_INT, "8000", false, 0, 65535, "Its port." },
 	{ "supervisor.database", CONFIG_BOOL, "true", false, 0, 0, "Start a private MariaDB in paths.var." },
+	{ "discovery.kind", CONFIG_STRING, "file", false, 4, 4,
+	  "Where the route table comes from: file (one machine) or etcd." },
+	{ "discovery.endpoints", CONFIG_TABLE, "", true, 0, 0,
+	  "Addresses of etcd: \"http://10.0.0.1:2379\", up to 8." },
+	{ "discovery.endpoints[]", CONFIG_STRING, NULL, false, 3, 80, "One of them." },
+	{ "discovery.prefix", CONFIG_STRING, "/loquat", false, 1, 100, "Its keys are PREFIX/CLUSTER/instances/ID." },
+	{ "discovery.lease_s", CONFIG_INT, "5", false, 2, 60, "An instance that dies is missed after this." },
+	{ "discovery.missing_s", CONFIG_INT, "5", false, 0, 3600,
+	  "Who is missed is dropped after this, unless it answers." },
 	{ "paths.var", CONFIG_STRING, "var", false, 1, 400, "Folder of all data." },
 	{ "paths.messages", CONFIG_STRING, "build/loquat.desc", false, 1, 400, "Descriptor set of proto/." },
 	{ "database.socket", CONFIG_STRING, "", false, 0, 400, "Unix socket; empty: the private one in paths.var." },
@@ -110,6 +120,19 @@ static int rows_add_services(struct rows *r, struct env *env, const char *file, 
 	return 0;
 }
 
+static int check_discovery(const char *file, struct config **c, char *error, size_t size)
+{
+	char why[400];
+	int err = route_source_check(*c, why, sizeof why);
+
+	if (err < 0) {
+		snprintf(error, size, "%s: %s", file, why);
+		config_free(*c);
+		*c = NULL;
+	}
+	return err;
+}
+
 int service_config_load(struct env *env, const char *file, const char *own, const struct config_row *own_rows,
 			char *error, size_t error_size, struct config **out)
 {
@@ -123,5 +146,5 @@ int service_config_load(struct env *env, const char *file, const char *own, cons
 	if (err == 0)
 		err = config_load(env, file, r->row, error, error_size, out);
 	free(r);
-	return err;
+	return err < 0 ? err : check_discovery(file, out, error, error_size);
 }

@@ -166,6 +166,7 @@ static void life_workers_up(void *arg)
 	if (reg_service(s) < 0)
 		return;
 	atomic_store(&s->state, SERVICE_READY);
+	route_source_enter(s->p->source);
 	s->p->lua_watch.fire = on_lua_watch;
 	on_lua_watch(&s->p->lua_watch, s->control->now_ms);
 	log_info(s->log, "service.ready", "workers=%u epoch=%llu rpc=%u http=%u", s->workers,
@@ -205,6 +206,8 @@ static bool is_quiet(struct service *s)
 
 static bool is_closed(struct service *s)
 {
+	if (!route_source_left(s->p->source))
+		return false;
 	for (unsigned i = 0; i < s->workers; i++)
 		if (!rpc_server_alone(s->worker[i]->server))
 			return false;
@@ -254,6 +257,7 @@ static void life_close_links(struct service *s)
 	life_shut(s);
 	if (s->sqllog)
 		sqllog_stop(s->sqllog); /* who waits for it is told, and its answer leaves before the links close */
+	route_source_leave(s->p->source);
 	service_each(s, worker_close_links, NULL);
 	s->p->life_timer.fire = on_close_timer;
 	s->p->until_ms = s->control->now_ms + CLOSE_MS;
@@ -311,6 +315,7 @@ void life_drain(struct service *s)
 		 (unsigned long long)((env_mono_ns(s->env) - p->started_ns) / 1000000000u));
 	p->life_timer.fire = on_drain_timer;
 	p->until_ms = s->control->now_ms + (uint64_t)config_int(s->config, "rpc.drain_s", 5) * 1000;
+	route_source_drain(s->p->source);
 	service_each(s, worker_drain, NULL);
 	loop_timer(s->control, &p->life_timer, 1);
 }
@@ -341,7 +346,7 @@ static void life_ended(struct service *s)
 	struct service_private *p = s->p;
 
 	http_face_stop(p->http);
-	env_watch_close(p->route_watch);
+	route_source_close(p->source);
 	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */
 	atomic_store(&s->state, SERVICE_STOPPED);
 	log_info(s->log, "service.stopped", "uptime_s=%llu",

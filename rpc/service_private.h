@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include "rpc/http.h"
 #include "rpc/peer.h"
+#include "rpc/route_source.h"
 #include "rpc/server.h"
 #include "rpc/service.h"
 /*
@@ -15,9 +16,9 @@ struct service_private {
 	struct acceptor *acceptor;
 	struct http_face *http;
 	struct worker control_worker; /* makes the calls that come by HTTP */
-	struct env_watch *route_watch;
-	struct timer life_timer; /* looks whether draining, then closing, has come to its end */
-	struct timer lua_watch;  /* looks whether a worker's Lua holds its thread too long */
+	struct route_source *source;  /* of the route table */
+	struct timer life_timer;      /* looks whether draining, then closing, has come to its end */
+	struct timer lua_watch;       /* looks whether a worker's Lua holds its thread too long */
 	uint64_t until_ms;
 	unsigned workers_up, workers_said, workers_down;
 	bool stopping, reg_done;

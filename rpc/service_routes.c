@@ -4,29 +4,7 @@
 #include <string.h>
 #include "rpc/service_private.h"
 
-/*
- * The route table's source: the rows of the cluster file at first, then the live file paths.var/routes.lua that the
- * supervisor writes, re-read whenever its folder changes. A file that does not check changes nothing.
- */
-#define LIVE_FILE      "routes.lua"
-#define LIVE_BYTES_MAX (1 << 20)
-
-static int live_load(struct service *s, char *error, size_t size, struct route_table **out)
-{
-	char path[ENV_PATH_MAX + 16], *text;
-	size_t n;
-
-	snprintf(path, sizeof path, "%s/" LIVE_FILE, s->var);
-	int err = env_file_load(s->env, path, LIVE_BYTES_MAX, &text, &n);
-
-	if (err < 0) {
-		snprintf(error, size, "%s: %s", path, err_text(err));
-		return err;
-	}
-	err = route_from_text(text, n, error, size, out);
-	free(text);
-	return err;
-}
+/* The newest route table, and how each worker gets its reference. Where it comes from: rpc/route_source.h. */
 
 struct handed {
 	struct inbox_msg msg;
@@ -67,20 +45,11 @@ static void hand_out(struct service *s, struct route_table *t)
 	worker_routes(&s->p->control_worker, route_ref(t));
 }
 
-static void on_change(void *arg)
+static void on_table(void *arg, struct route_table *t)
 {
 	struct service *s = arg;
-	struct route_table *t;
-	char error[256];
-	int err = s->p->shut ? ERR_NOT_FOUND : live_load(s, error, sizeof error, &t);
 
-	if (err == ERR_NOT_FOUND)
-		return;
-	if (err < 0) {
-		log_warn(s->log, "routes.refused", "why=%s", error);
-		return;
-	}
-	if (t->version <= s->p->routes->version) {
+	if (s->p->shut) {
 		route_unref(t);
 		return;
 	}
@@ -92,18 +61,25 @@ static void on_change(void *arg)
 
 int routes_open(struct service *s, char *error, size_t error_size)
 {
-	int err = live_load(s, error, error_size, &s->p->routes);
-
-	if (err == ERR_NOT_FOUND)
-		err = route_from_config(s->config, false, error, error_size, &s->p->routes);
-	return err;
+	return route_source_first(s->env, s->config, s->var, s->id, error, error_size, &s->p->routes);
 }
 
 int routes_watch(struct service *s)
 {
-	int err = env_watch(s->control->ev, s->var, on_change, s, &s->p->route_watch);
+	struct route_source_options o = {
+		.loop = s->control,
+		.log = s->log,
+		.metrics = s->metrics,
+		.worker = SERVICE_CONTROL_WORKER,
+		.config = s->config,
+		.var = s->var,
+		.id = s->id,
+		.own = s->row,
+		.epoch = s->epoch,
+		.version = s->p->routes->version,
+		.on_table = on_table,
+		.arg = s,
+	};
 
-	if (err == 0)
-		on_change(s); /* it may have changed between the reading and the watching */
-	return err;
+	return route_source_open(&o, &s->p->source);
 }

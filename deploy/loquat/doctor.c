@@ -311,6 +311,45 @@ static void check_database(struct doctor *d)
 			*host ? host : d->c->socket);
 }
 
+/* ---- etcd ------------------------------------------------------------------------------------------------------------- */
+
+static void check_etcd_host(struct doctor *d, const char *name, const char *text)
+{
+	const char *colon = strrchr(text, ':'), *from = !strncmp(text, "http://", 7) ? text + 7 : text;
+	char host[80], *answer = NULL;
+	bool brackets = *from == '[';
+
+	snprintf(host, sizeof host, "%.*s", (int)(colon - from) - 2 * brackets, from + brackets);
+	int status = ask(d->c, host, (uint16_t)strtoul(colon + 1, NULL, 10), "POST", "/v3/maintenance/status", "{}",
+			 &answer);
+
+	json_t *o = answer ? json_loads(answer, 0, NULL) : NULL;
+	const char *version = json_string_value(json_object_get(o, "version"));
+
+	if (status == 200 && version && json_object_get(o, "leader"))
+		good("etcd: %s answers (%s)", text, version);
+	else if (status == 200)
+		finding(d, "start the other members: without a majority nothing can be registered",
+			"etcd: %s has no leader", text);
+	else
+		finding(d, "correct discovery.endpoints in the configuration, or start etcd", "etcd: %s (%s): %s", text,
+			name, status > 0 ? "it does not speak etcd's v3 JSON" : err_text(status));
+	json_decref(o);
+	free(answer);
+}
+
+static void check_etcd(struct doctor *d)
+{
+	char name[48];
+
+	if (strcmp(config_string(d->c->config, "discovery.kind", "file"), "etcd"))
+		return;
+	for (size_t i = 1; i <= config_count(d->c->config, "discovery.endpoints"); i++) {
+		snprintf(name, sizeof name, "discovery.endpoints[%zu]", i);
+		check_etcd_host(d, name, config_string(d->c->config, name, ""));
+	}
+}
+
 static void check_cluster(struct doctor *d)
 {
 	char *text = NULL;
@@ -337,6 +376,7 @@ int command_doctor(struct cluster *c, int argc, char **argv)
 	check_disk(&d);
 	check_keys(&d);
 	check_database(&d);
+	check_etcd(&d);
 	printf("\n%u finding%s\n", d.findings, d.findings == 1 ? "" : "s");
 	return d.findings ? 1 : 0;
 }

@@ -220,14 +220,30 @@ static void get_readyz(struct supervisor *up, struct env_http_request *r)
 		reply_text(r, 503, up->phase == PHASE_STARTING ? "starting\n" : "draining\n");
 }
 
+/* Of all hosts, as etcd knows them. */
+static void reply_table(struct supervisor *up, struct env_http_request *r)
+{
+	struct buf b = BUF_INIT, source = BUF_INIT;
+
+	route_source_to_json(up->source, &source);
+	route_to_json(up->table, buf_cstr(&source), &b);
+	env_http_reply(r, 200, "application/json", NULL, b.data, b.len);
+	buf_release(&source);
+	buf_release(&b);
+}
+
 static void get_routes(struct supervisor *up, struct env_http_request *r)
 {
+	if (up->table) {
+		reply_table(up, r);
+		return;
+	}
 	struct route_table t = { .version = up->version, .row = calloc(up->instances + 1, sizeof *t.row) };
 	struct buf b = BUF_INIT;
 
 	assert(t.row);
 	supervisor_routes(up, &t);
-	route_to_json(&t, &b);
+	route_to_json(&t, NULL, &b);
 	env_http_reply(r, 200, "application/json", NULL, b.data, b.len);
 	buf_release(&b);
 	free(t.row);

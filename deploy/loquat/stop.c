@@ -70,6 +70,7 @@ static void end(struct supervisor *up)
 	/* a table that nobody tends would mislead an instance that is started by hand */
 	snprintf(path, sizeof path, "%s/routes.lua", up->c->var);
 	env_file_remove(up->c->env, path);
+	route_source_close(up->source);
 	collect_stop(up);
 	face_stop(up);
 	database_close(up->db);

@@ -39,6 +39,10 @@ static void routes_store(struct supervisor *up)
 	struct buf text = BUF_INIT;
 
 	assert(t.row);
+	if (up->source) { /* they register themselves */
+		free(t.row);
+		return;
+	}
 	supervisor_routes(up, &t);
 	route_to_text(&t, &text);
 	snprintf(path, sizeof path, "%s/routes.lua", up->c->var);
@@ -494,6 +498,34 @@ static void describe_database(struct supervisor *up)
 		database_describe(up->c, c);
 }
 
+static void on_table(void *arg, struct route_table *take)
+{
+	struct supervisor *up = arg;
+
+	route_unref(up->table);
+	up->table = take;
+}
+
+static void watch_routes(struct supervisor *up)
+{
+	struct route_source_options o = {
+		.loop = up->loop,
+		.config = up->c->config,
+		.var = up->c->var,
+		.id = "supervisor",
+		.on_table = on_table,
+		.arg = up,
+	};
+
+	if (!strcmp(config_string(up->c->config, "discovery.kind", "file"), "file"))
+		return;
+	if (log_open(up->c->env, "supervisor", NULL, LOG_INFO, &up->log) < 0)
+		supervisor_fail(up, "its log could not be opened: %s", env_last_error());
+	o.log = up->log;
+	if (up->log && route_source_open(&o, &up->source) < 0)
+		supervisor_fail(up, "discovery: %s", env_last_error());
+}
+
 void supervisor_start(struct supervisor *up)
 {
 	env_signal(up->loop->ev, SIGCHLD, on_children, up);
@@ -504,6 +536,7 @@ void supervisor_start(struct supervisor *up)
 	up->patience.fire = on_patience;
 	loop_timer(up->loop, &up->patience, PATIENCE_MS);
 	routes_version(up);
+	watch_routes(up);
 	for (size_t i = 0; i < up->instances; i++)
 		describe(up, &up->instance[i], up->c->programs);
 	describe_database(up);

@@ -5,6 +5,7 @@
 #include "deploy/loquat/child.h"
 #include "deploy/loquat/database.h"
 #include "deploy/loquat/loquat.h"
+#include "rpc/route_source.h"
 /*
  * supervisor: the processes of this host, from the first to the last.
  *
@@ -13,7 +14,8 @@
  *          Stopping goes the other way, stage by stage: gates, connectors, games, roles, the replay once it has
  *          caught up, the database.
  * Routes:  paths.var/routes.lua names the instances that run or are to run again; its version grows with each
- *          change. A draining instance is marked, a stopped or failed one is taken out.
+ *          change. A draining instance is marked, a stopped or failed one is taken out. With discovery.kind = "etcd" the
+ *          instances speak for themselves there, and we only look.
  */
 enum phase { PHASE_STARTING, PHASE_READY, PHASE_STOPPING };
 #define HISTORY 120 /* samples kept for the plots of the dashboard */
@@ -52,6 +54,9 @@ struct supervisor {
 	int lock;
 	enum phase phase;
 	uint64_t version, started_ms;
+	struct log *log;             /* of the route table's source */
+	struct route_source *source; /* NULL: the table is the one we write */
+	struct route_table *table;   /* what it says: the rows of all hosts */
 	/* stopping */
 	int stage, status;
 	bool asked, interrupted;

@@ -196,6 +196,9 @@ int command_up(struct cluster *c, int argc, char **argv)
 		if (loop_start(c->env, "supervisor", 0, on_start, NULL, &up, &loop) < 0)
 			return complain("a thread could not be started: %s", env_last_error());
 		loop_join(loop);
+		route_source_free(up.source);
+		route_unref(up.table);
+		log_close(up.log);
 		status = up.status;
 		if (status == 0)
 			printf("loquat: stopped\n");
