@@ -180,10 +180,11 @@ sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@$(RUN) sum
 
 SOAK_S ?= 1800
-soak: all $(SIM) $(CLIENTS) ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
+soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/system/campaign ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
 	@$(RUN) begin
 	@SOAK_S=$(SOAK_S) $(RUN) run soak -t $$(($(SOAK_S) + 60)) $(SIM)
 	@OUTAGE_S=20 $(RUN) run soak -t 240 tests/system/outage tests/system/money
+	@CAMPAIGN_ROUNDS=240 $(RUN) run soak -t 1500 $(BUILD)/tests/system/campaign
 	@$(RUN) sum
 
 clean: ## remove build/ (var/, the cluster's data, stays)
