@@ -106,6 +106,12 @@ uint64_t luatask_start(struct luahost *h, struct luajob *job);
  * has ended already, or it is running.
  */
 bool luatask_cancel(struct luahost *h, uint64_t task);
+/*
+ * Asks a waiting task to end, for nobody wants its result any more: what it waits for raises, and so does every wait it
+ * begins after that, so that scripts put in order what they hold (pcall, to-be-closed variables). It ends before this
+ * returns: by that error with ERR_UNAVAILABLE, not logged; or as it will. False: it has ended already, or it is running.
+ */
+bool luatask_abort(struct luahost *h, uint64_t task);
 bool luatask_alive(struct luahost *h, uint64_t task);
 
 /*
@@ -149,6 +155,8 @@ void luaqueue_init(struct luaqueue *q, struct luahost *h, unsigned waiting_max);
 int luaqueue_push(struct luaqueue *q, struct luajob *job);
 /* Cancels what runs and what waits (done gets ERR_UNAVAILABLE); q's memory may go afterwards, also from inside done. */
 void luaqueue_close(struct luaqueue *q);
+/* Takes a job out that waits in q; done does not come. False: it is not there any more. */
+bool luaqueue_remove(struct luaqueue *q, struct luajob *job);
 bool luaqueue_idle(const struct luaqueue *q);
 
 /* ---- limits and figures ------------------------------------------------------------------------------------ */

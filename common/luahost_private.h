@@ -26,6 +26,7 @@ struct luatask { /* a slot; its coroutine stays with it */
 	uint32_t slot, generation;
 	enum luatask_state state;
 	bool asked_to_wait;  /* luatask_wait was called */
+	bool aborted;        /* luatask_abort was called: no wait begins any more */
 	bool failed_in_push; /* err holds what push answered */
 	int err;
 	struct luajob *job;

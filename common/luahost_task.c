@@ -200,9 +200,12 @@ static void finish_ok(struct luahost *h, struct luatask *t, int results)
 static void finish_failed(struct luahost *h, struct luatask *t, int status)
 {
 	struct luajob *job = t->job;
-	char message[MESSAGE_MAX];
-	struct luaresult r = { .err = ERR_FAILED, .message = message };
-	report_failure(h, t, status, message);
+	char message[MESSAGE_MAX] = "cancelled";
+	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
+	if (t->aborted)
+		h->stats.cancelled++;
+	else
+		report_failure(h, t, status, message);
 	drop_coroutine(h, t);
 	free_slot(h, t);
 	end_job(h, job, &r);
@@ -239,7 +242,7 @@ uint64_t luatask_start(struct luahost *h, struct luajob *job)
 		return 0;
 	}
 	t->job = job;
-	t->failed_in_push = t->asked_to_wait = false;
+	t->failed_in_push = t->asked_to_wait = t->aborted = false;
 	uint64_t handle = job->task = handle_of(t);
 	h->stats.started++;
 	lua_pushcfunction(t->L, task_main);
@@ -288,6 +291,24 @@ bool luatask_cancel(struct luahost *h, uint64_t task)
 	return true;
 }
 
+#define ABORTED "cancelled: nobody waits for this any more"
+
+static int raise_aborted(lua_State *L, void *arg)
+{
+	(void)arg;
+	return luaL_error(L, ABORTED);
+}
+
+/* No wait can begin after this, so whoever would have resumed the task finds it ended. */
+bool luatask_abort(struct luahost *h, uint64_t task)
+{
+	struct luatask *t = find(h, task);
+	if (!t || t->state != LUATASK_WAITING)
+		return false;
+	t->aborted = true;
+	return luatask_resume(h, task, raise_aborted, NULL);
+}
+
 /* The host is closing, so none starts or waits anew. */
 void luahost_end_tasks(struct luahost *h)
 {
@@ -315,6 +336,8 @@ uint64_t luatask_wait(lua_State *L)
 	if (!lua_isyieldable(L))
 		luaL_error(L,
 			   "cannot wait inside a function that is called by C (table.sort, string.gsub, a file's top)");
+	if (t->aborted)
+		luaL_error(L, ABORTED);
 	t->asked_to_wait = true;
 	return handle_of(t);
 }
@@ -415,6 +438,19 @@ void luaqueue_close(struct luaqueue *q)
 		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "the queue was closed" });
 		job = next;
 	}
+}
+
+bool luaqueue_remove(struct luaqueue *q, struct luajob *job)
+{
+	struct luajob **at = &q->first;
+	while (*at && *at != job)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	if (!(*at = job->next))
+		q->last = at;
+	q->waiting--;
+	return true;
 }
 
 bool luaqueue_idle(const struct luaqueue *q)

@@ -68,6 +68,7 @@ static int push_request(lua_State *L, struct luajob *self)
 	unsigned unknown = 0;
 	int err;
 
+	j->begun = true;
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
@@ -117,13 +118,16 @@ static void on_request(void *arg, struct rpc_request *r)
 	struct app_job *j = request_job(a, r);
 
 	if (j->kind == APP_REMOTE) {
-		luatask_start(a->host, &j->job);
+		if (luatask_start(a->host, &j->job) && r->handle)
+			app_job_watch(j, r->handle);
 		return;
 	}
 	j->session = app_session_get(a, r->instance, r->sid, r->uid);
 	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
 		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
 		app_job_free(j);
+	} else if (r->handle) {
+		app_job_watch(j, r->handle);
 	}
 }
 

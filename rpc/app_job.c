@@ -32,7 +32,9 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->method = NULL;
 	j->session = NULL;
 	j->handle = j->trace = 0;
-	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = false;
+	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = j->begun = false;
+	j->stopped = 0;
+	j->call = NULL;
 	j->then = NULL;
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
@@ -57,6 +59,7 @@ void app_job_free(struct app_job *j)
 	lua_State *L = luahost_state(a->host);
 
 	app_job_discard(j);
+	loop_timer_stop(a->worker->loop, &j->deadline);
 	luaL_unref(L, LUA_REGISTRYINDEX, j->function);
 	keep_small(&j->in);
 	keep_small(&j->out);
@@ -119,6 +122,70 @@ int app_job_commit(struct app_job *j, uint64_t *lsn)
 		j->committed = true;
 	app_job_discard(j);
 	return err;
+}
+
+/* ---- who waits for it --------------------------------------------------------------------------------------- */
+
+#define STOP_AFTER_MS 20
+
+static const char *stop_text(int err)
+{
+	return err == ERR_TIMEOUT ? "its time was over" : "the caller has gone";
+}
+
+static void answer_err(struct app_job *j, int err, enum effect effect, const char *message);
+
+void app_job_stop(struct app_job *j, int err)
+{
+	struct app *a = j->app;
+
+	if (!j->begun) {
+		if (j->session && luaqueue_remove(&j->session->queue, &j->job))
+			answer_err(j, err, EFFECT_NONE, stop_text(err));
+		return;
+	}
+	if (!j->job.task || j->committed || j->called || j->method->kind == MSG_ONCE)
+		return;
+	j->stopped = err;
+	if (j->call) {
+		rpc_cancel(a->worker, j->call->call);
+		app_wait_free(j->call);
+	}
+	luatask_abort(a->host, j->job.task);
+}
+
+static void on_gone(void *arg, int err)
+{
+	app_job_stop(arg, err);
+}
+
+static void on_deadline(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	app_job_stop((struct app_job *)((char *)t - offsetof(struct app_job, deadline)), ERR_TIMEOUT);
+}
+
+/*
+ * Answered at once by most: j is looked at only if its request is still open. Its own calls and reads end at its deadline,
+ * and tell it so; what waits for something else then is stopped a little later.
+ */
+void app_job_watch(struct app_job *j, uint64_t handle)
+{
+	struct loop *loop = j->app->worker->loop;
+	uint64_t left = j->deadline_ms > loop->now_ms ? j->deadline_ms - loop->now_ms : 0;
+
+	if (!rpc_on_gone(j->app->worker, handle, on_gone, j))
+		return;
+	j->deadline.fire = on_deadline;
+	loop_timer(loop, &j->deadline, (uint32_t)left + STOP_AFTER_MS);
+}
+
+/* Its fate is the log's now. */
+static void app_job_unwatch(struct app_job *j)
+{
+	loop_timer_stop(j->app->worker->loop, &j->deadline);
+	if (j->handle)
+		rpc_on_gone(j->app->worker, j->handle, NULL, NULL);
 }
 
 /* ---- the answer ------------------------------------------------------------------------------------------------ */
@@ -251,6 +318,7 @@ static void finish(struct app_job *j)
 		answer_ok(j);
 		return;
 	}
+	app_job_unwatch(j);
 	j->waiter.fn = on_landed;
 	sqllog_wait(a->worker->service->sqllog, a->worker->loop, &j->waiter, lsn, j->sync || !j->relaxed);
 }
@@ -363,11 +431,16 @@ void app_job_done(struct luajob *self, const struct luaresult *r)
 	struct app_job *j = (struct app_job *)self;
 
 	if (r->err < 0) {
+		int err = j->stopped && r->err == ERR_UNAVAILABLE ? j->stopped : r->err;
 		char message[256];
 
-		snprintf(message, sizeof message, "%s", *j->why ? j->why : *r->message ? r->message : err_text(r->err));
+		snprintf(message, sizeof message, "%s",
+			 err == j->stopped ? stop_text(err)
+			 : *j->why         ? j->why
+			 : *r->message     ? r->message
+					   : err_text(err));
 		app_job_discard(j);
-		answer_err(j, r->err, effect_of(j), message);
+		answer_err(j, err, effect_of(j), message);
 	} else if (j->kind == APP_HTTP) {
 		http_result(j, r);
 	} else if (j->method) {

@@ -28,6 +28,10 @@ struct app_job {
 	uint64_t handle, trace, deadline_ms, start_ns;
 	bool json, relaxed, sync, committed;
 	bool called;           /* others, by calls that may have changed something there */
+	bool begun;            /* its turn has come */
+	struct timer deadline; /* while it waits and the caller has set a time */
+	int stopped;           /* why nobody waits for it any more, or 0 */
+	struct app_wait *call; /* the call it waits for, or NULL */
 	char instance[32];     /* who calls */
 	char why[LUA_WHY_MAX]; /* what is wrong with the request */
 	struct buf in;         /* key, once key, body */
@@ -104,6 +108,13 @@ void app_job_done(struct luajob *self, const struct luaresult *r);
 /* The staged record goes out and the staged changes are applied; > 0: an lsn to wait for, 0: nothing to wait for, or ERR_*. */
 int app_job_commit(struct app_job *j, uint64_t *lsn);
 void app_job_discard(struct app_job *j);
+void app_job_watch(struct app_job *j, uint64_t handle); /* begins to look whether it is still waited for */
+/*
+ * Nobody waits for the answer any more (err: ERR_TIMEOUT, ERR_UNAVAILABLE). What has not begun does not begin, what has had no
+ * effect is stopped where it waits; what may have had one runs on to its end, and so does a once-call: its caller asks
+ * again. From the loop, not from inside the task. j may be gone after this.
+ */
+void app_job_stop(struct app_job *j, int err);
 /* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
 void app_check_may_wait(lua_State *L);
 

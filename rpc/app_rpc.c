@@ -52,6 +52,7 @@ void app_waits_close(struct app *a)
 
 struct waiting_call {
 	struct app_wait wait;
+	struct app_job *job; /* whose task waits; NULL: a timer's */
 	const struct msg_method *method;
 	const struct rpc_answer *answer;
 };
@@ -73,6 +74,8 @@ static void on_answer(void *arg, const struct rpc_answer *answer)
 	struct waiting_call *c = arg;
 
 	c->answer = answer;
+	if (c->job && luatask_alive(c->wait.app->host, c->wait.task))
+		c->job->call = NULL;
 	luatask_resume(c->wait.app->host, c->wait.task, push_answer, c);
 	app_wait_free(&c->wait);
 }
@@ -142,6 +145,8 @@ static int invoke(lua_State *L)
 	call.body = span_of(a->scratch.data, a->scratch.len);
 	call.timeout_ms = bounded_timeout(a, j, call.timeout_ms);
 	call.trace = j ? j->trace : 0;
+	if (j && call.method->kind != MSG_READ)
+		j->called = true;
 	if (send) {
 		rpc_call(a->worker, &call);
 		return 0;
@@ -151,9 +156,10 @@ static int invoke(lua_State *L)
 	c->method = call.method;
 	call.on_answer = on_answer;
 	call.arg = c;
-	if (j && call.method->kind != MSG_READ)
-		j->called = true;
+	c->job = j;
 	c->wait.call = rpc_call(a->worker, &call);
+	if (j)
+		j->call = &c->wait;
 	return luatask_yield(L);
 }
 

@@ -80,6 +80,14 @@ typedef void rpc_handler(void *arg, struct rpc_request *r);
 /* Registers fn for a method on this worker; method->service must be this service. Before the worker is ready. */
 void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg);
 
+/*
+ * fn comes at most once, on this worker, when nobody waits for the answer any more: ERR_UNAVAILABLE: the caller has cancelled
+ * it, or its link has broken. The request still ends in rpc_answer_*, inside fn or later; after that fn does not come.
+ * For what has a handle; fn NULL: not any more. False: it has been answered.
+ */
+typedef void rpc_gone(void *arg, int err);
+bool rpc_on_gone(struct worker *w, uint64_t handle, rpc_gone *fn, void *arg);
+
 struct rpc_attr {
 	struct span name, value;
 };

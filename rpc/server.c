@@ -23,14 +23,14 @@ static struct in_flight *flight_new(struct rpc_server *s)
 		memset(s->flight + s->flights, 0, sizeof *s->flight * more);
 		for (uint32_t i = s->flights + more; i-- > s->flights;) {
 			s->flight[i].slot = i;
-			s->flight[i].next_free = s->free_head;
+			s->flight[i].next = s->free_head;
 			s->free_head = i + 1;
 		}
 		s->flights += more;
 	}
 	struct in_flight *f = &s->flight[s->free_head - 1];
 
-	s->free_head = f->next_free;
+	s->free_head = f->next;
 	f->generation++;
 	f->handle = (uint64_t)f->generation << 32 | (f->slot + 1);
 	f->used = true;
@@ -47,13 +47,71 @@ static struct in_flight *flight_find(struct rpc_server *s, uint64_t handle)
 	return &s->flight[slot];
 }
 
+static struct in_flight *flight_at(struct rpc_server *s, uint32_t place)
+{
+	return place ? &s->flight[place - 1] : NULL;
+}
+
+static void flight_join(struct rpc_server *s, struct in_flight *f, struct link *l)
+{
+	f->link = l;
+	f->prev = l->newest;
+	f->next = 0;
+	if (l->newest)
+		flight_at(s, l->newest)->next = f->slot + 1;
+	else
+		l->oldest = f->slot + 1;
+	l->newest = f->slot + 1;
+	l->in_flight++;
+}
+
+static void flight_leave(struct rpc_server *s, struct in_flight *f)
+{
+	struct link *l = f->link;
+
+	if (!l)
+		return;
+	if (f->next)
+		flight_at(s, f->next)->prev = f->prev;
+	else
+		l->newest = f->prev;
+	if (f->prev)
+		flight_at(s, f->prev)->next = f->next;
+	else
+		l->oldest = f->next;
+	l->in_flight--;
+	f->link = NULL;
+}
+
+/* Nobody waits for its answer any more. It may be gone after this. */
+static void flight_gone(struct rpc_server *s, struct in_flight *f)
+{
+	rpc_gone *fn = f->gone;
+
+	flight_leave(s, f);
+	f->gone = NULL;
+	metric_add(s->cancelled, 1);
+	if (fn)
+		fn(f->gone_arg, ERR_UNAVAILABLE);
+}
+
+bool rpc_on_gone(struct worker *w, uint64_t handle, rpc_gone *fn, void *arg)
+{
+	struct in_flight *f = flight_find(w->server, handle);
+
+	if (!f)
+		return false;
+	f->gone = fn;
+	f->gone_arg = arg;
+	return true;
+}
+
 static void flight_free(struct rpc_server *s, struct in_flight *f)
 {
-	if (f->link)
-		f->link->in_flight--;
-	f->link = NULL;
+	flight_leave(s, f);
+	f->gone = NULL;
 	f->used = false;
-	f->next_free = s->free_head;
+	f->next = s->free_head;
 	s->free_head = f->slot + 1;
 	atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
 }
@@ -185,11 +243,10 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 			link_refuse(l, q->id, ERR_BUSY, "too many requests are under way here");
 			return;
 		}
-		f->link = l;
+		flight_join(s, f, l);
 		f->id = q->id;
 		f->method = index;
 		f->start_ns = start_ns;
-		l->in_flight++;
 		r.handle = f->handle;
 	} else {
 		metric_add(m->stats.requests, 1);
@@ -257,6 +314,22 @@ static void link_ack(struct link *l)
 	atomic_fetch_sub_explicit(&l->worker->server->unacked, 1, memory_order_release);
 }
 
+/* Nearly always one of the oldest: its time was over. An id that has been answered meanwhile is not there. */
+static int link_cancel(struct link *l, struct span payload)
+{
+	struct rpc_server *s = l->worker->server;
+	struct frame_request q;
+
+	if (frame_get_request(payload, &q) < 0)
+		return ERR_CORRUPT;
+	for (struct in_flight *f = flight_at(s, l->oldest); f; f = flight_at(s, f->next))
+		if (f->id == q.id) {
+			flight_gone(s, f);
+			break;
+		}
+	return 0;
+}
+
 static int link_frame(void *arg, enum frame_type type, struct span payload)
 {
 	struct link *l = arg;
@@ -278,7 +351,7 @@ static int link_frame(void *arg, enum frame_type type, struct span payload)
 		return stream_write(&l->stream, out, frame_put_empty(out, FRAME_PONG));
 	}
 	case FRAME_GOAWAY: link_ack(l); return 0;
-	case FRAME_CANCEL: return 0; /* the handler runs to its end; its answer finds nobody */
+	case FRAME_CANCEL: return link_cancel(l, payload);
 	default: return ERR_CORRUPT;
 	}
 }
@@ -298,11 +371,8 @@ static void link_on_close(struct stream *stream, int err)
 
 	if (err < 0)
 		log_info(l->worker->service->log, "rpc.closed", "peer=%s why=%s", l->instance, err_word(err));
-	for (uint32_t i = 0; l->in_flight && i < s->flights; i++)
-		if (s->flight[i].used && s->flight[i].link == l) {
-			s->flight[i].link = NULL;
-			l->in_flight--;
-		}
+	while (l->oldest)
+		flight_gone(s, flight_at(s, l->oldest));
 	loop_timer_stop(l->worker->loop, &l->timer);
 	link_ack(l);
 	if (l->next)
@@ -435,6 +505,8 @@ struct rpc_server *rpc_server_new(struct worker *w)
 	s->worker = w;
 	s->refused = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_refused_total",
 			    "Requests refused before a handler ran.", "service", &service);
+	s->cancelled = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_cancelled_total",
+			      "Requests whose caller cancelled them, or went, before the answer.", "service", &service);
 	s->connections = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_connections",
 				"Inner connections accepted and open.", "service", &service);
 	return s;

@@ -34,14 +34,18 @@ struct link {
 	bool proved;
 	bool acked; /* the client knows that we are draining, and everything it sent before has been read */
 	uint32_t in_flight;
+	uint32_t oldest, newest; /* its requests under way, in their order: slot + 1, 0: none */
 };
 
 struct in_flight {
 	struct link *link; /* NULL: the caller has gone */
 	uint64_t id, handle, start_ns;
-	uint32_t slot, generation, next_free;
+	uint32_t slot, generation;
+	uint32_t next, prev; /* of its link's, slot + 1; or next of the free ones */
 	uint32_t method;
 	bool used;
+	rpc_gone *gone;
+	void *gone_arg;
 };
 
 struct rpc_server {
@@ -54,7 +58,7 @@ struct rpc_server {
 	/* the control thread reads these while draining: requests under way, links that have not acked, links */
 	_Atomic uint32_t in_flight, unacked, links_n;
 	_Atomic bool draining;
-	struct metric *refused, *connections;
+	struct metric *refused, *cancelled, *connections;
 };
 
 struct rpc_server *rpc_server_new(struct worker *w);

@@ -618,6 +618,40 @@ ON_LOOP(a_cancelled_task_closes_its_variables_and_ends_once)
 	ck_assert_str_eq(y.results, "true");
 }
 
+ON_LOOP(an_aborted_task_puts_in_order_what_it_holds_and_waits_no_more)
+{
+	struct run x = { .ended = 0 };
+	add_wait(NULL);
+	load_go("local ok, why = pcall(wait)\n"
+		"local again, the_same = pcall(wait)\n"
+		"return ok, why, again, why == the_same");
+	start(&x);
+	ck_assert(luatask_abort(host, x.task));
+	ck_assert_int_eq(x.ended, 1);
+	ck_assert_int_eq(x.err, 0); /* it has caught it */
+	ck_assert_str_eq(x.results, "false \"cancelled: nobody waits for this any more\" false true");
+	ck_assert(!luatask_abort(host, x.task));
+	ck_assert(!luatask_resume(host, waiting, NULL, NULL));
+}
+
+ON_LOOP(an_aborted_task_that_lets_it_pass_ends_unavailable_and_is_no_failure)
+{
+	struct run x = { .ended = 0 };
+	add_wait(NULL);
+	load_go("wait() return 1");
+	start(&x);
+	ck_assert(luatask_abort(host, x.task));
+	ck_assert_int_eq(x.err, ERR_UNAVAILABLE);
+	luahost_stats(host, &stats_);
+	ck_assert_uint_eq(stats_.failed, 0);
+	ck_assert_uint_eq(stats_.cancelled, 1);
+	struct run y = { .ended = 0 };
+	load_go("wait() return 2");
+	start(&y);
+	luatask_resume(host, waiting, NULL, NULL);
+	ck_assert_str_eq(y.results, "2");
+}
+
 ON_LOOP(coroutines_are_pooled)
 {
 	struct run x[50] = { { .ended = 0 } };
@@ -787,6 +821,21 @@ static void push_again(struct luajob *job, const struct luaresult *r)
 		seq[i + 1].job = (struct luajob){ .name = "queued", .push = push_run, .done = push_again };
 		ck_assert_int_eq(luaqueue_push(&queue, &seq[i + 1].job), 0);
 	}
+}
+
+ON_LOOP(a_job_is_taken_out_of_its_queue)
+{
+	new_queue("wait() return i");
+	queued(0);
+	queued(1);
+	queued(2);
+	ck_assert(luaqueue_remove(&queue, &seq[2].job));
+	ck_assert(luaqueue_remove(&queue, &seq[1].job));
+	ck_assert(!luaqueue_remove(&queue, &seq[1].job));
+	ck_assert(!luaqueue_remove(&queue, &seq[0].job));
+	luatask_resume(host, waiting, NULL, NULL);
+	ck_assert_int_eq(seq[0].ended + seq[1].ended + seq[2].ended, 1);
+	ck_assert(luaqueue_idle(&queue));
 }
 
 ON_LOOP(a_jobs_end_may_push_the_next)
@@ -990,6 +1039,8 @@ int main(void)
 	tcase_add_test(c, what_pushes_may_raise);
 	tcase_add_test(c, a_job_whose_push_refuses_ends_with_its_error);
 	tcase_add_test(c, a_cancelled_task_closes_its_variables_and_ends_once);
+	tcase_add_test(c, an_aborted_task_puts_in_order_what_it_holds_and_waits_no_more);
+	tcase_add_test(c, an_aborted_task_that_lets_it_pass_ends_unavailable_and_is_no_failure);
 	tcase_add_test(c, coroutines_are_pooled);
 	tcase_add_test(c, more_tasks_than_allowed_are_refused);
 	tcase_add_test(c, a_task_may_start_another);
@@ -997,6 +1048,7 @@ int main(void)
 	tcase_add_test(c, a_failed_job_does_not_stop_its_queue);
 	tcase_add_test(c, a_full_queue_refuses);
 	tcase_add_test(c, a_queue_may_go_inside_a_jobs_end);
+	tcase_add_test(c, a_job_is_taken_out_of_its_queue);
 	tcase_add_test(c, a_jobs_end_may_push_the_next);
 	tcase_add_test(c, methods_are_found_in_their_files);
 	tcase_add_test(c, a_reload_keeps_the_state_and_running_tasks_finish_on_the_old_code);
