@@ -44,22 +44,36 @@ static void on_over(lua_State *L, lua_Debug *ar)
 		set_count_hook(h, L); /* a coroutine that outlived the task it was stopped in */
 		return;
 	}
-	luaL_where(L, 0); /* in a hook, level 0 is the function that runs */
+	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
+	if (!*lua_tostring(L, -1))
+		luaL_where(L, 1);
 	lua_pushfstring(L, "stopped: it ran for more than its budget of %d ms", (int)h->o.budget_ms);
 	lua_concat(L, 2);
 	lua_error(L);
 }
 
-static void on_count(lua_State *L, lua_Debug *ar)
+/* Where instructions are counted. True: the budget is used up, just now. */
+static bool count(struct luahost *h, lua_State *L, uint32_t n)
 {
-	(void)ar;
-	struct luahost *h = luahost_of(L);
-	h->instructions += COUNT;
+	h->instructions += n;
 	if (h->instructions < h->instructions_max)
-		return;
+		return false;
 	h->over = 1;
 	lua_sethook(L, on_over, LUA_MASKCOUNT, 1);
-	on_over(L, NULL);
+	return true;
+}
+
+static void on_count(lua_State *L, lua_Debug *ar)
+{
+	if (count(luahost_of(L), L, COUNT))
+		on_over(L, ar);
+}
+
+void luahost_spend(lua_State *L, uint32_t steps)
+{
+	struct luahost *h = luahost_of(L);
+	if (h->over || (h->counting && count(h, L, steps)))
+		on_over(L, NULL);
 }
 
 static void set_count_hook(struct luahost *h, lua_State *L)

@@ -516,6 +516,7 @@ void luahost_open_libraries(lua_State *L)
 	remove_field(L, base, "string", "dump");
 	seed_random(L, base);
 	protect_strings(L);
+	luahost_guard_libraries(L, base);
 	add_library(L, base, "json", lua_json_lib);
 	add_library(L, base, "clock", luahost_clock_lib);
 	add_log(L, base);

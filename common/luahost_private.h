@@ -5,7 +5,7 @@
 #include "common/luamem.h"
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
- * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_clock.c (timers), luahost_metrics.c. Private to them.
+ * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers), luahost_metrics.c. Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
@@ -92,6 +92,8 @@ struct luarun {
 };
 struct luarun luahost_enter(struct luahost *h, lua_State *L);
 void luahost_leave(struct luahost *h, struct luarun r);
+/* For C functions that may run long: steps, about as much work as instructions, are done. Raises: the budget is used up. */
+void luahost_spend(lua_State *L, uint32_t steps);
 /* A coroutine of the script's own has ended while the budget is used up: stop who resumed it too. */
 void luahost_spread(struct luahost *h, lua_State *L);
 void luahost_raise_limit(struct luahost *h, bool raised); /* for reporting after memory ran out */
@@ -110,6 +112,8 @@ bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* 
 
 /* luahost_lib.c: fills the table of globals on top of the stack. */
 void luahost_open_libraries(lua_State *L);
+/* luahost_guard.c: in the table of globals at base, what could run for ever inside one C call no longer can. */
+void luahost_guard_libraries(lua_State *L, int base);
 /* luahost_clock.c */
 int luahost_clock_lib(lua_State *L);
 void luahost_free_timers(struct luahost *h);

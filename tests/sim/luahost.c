@@ -21,6 +21,7 @@ static const char code[] = "local M = {}\n"
 			   "  clock.sleep(3000)\n"
 			   "  return names, math.random(1 << 40), os.time(), clock.now_ms() - from, tostring({})\n"
 			   "end\n"
+			   "function M.backtrack() return ('a'):rep(50):match(('a*'):rep(25) .. 'b') end\n"
 			   "return M\n";
 
 struct result {
@@ -110,6 +111,9 @@ int main(void)
 	play(1, "spin", &a);
 	verdict(a.ended == 1 && a.err == ERR_FAILED && strstr(a.text, "init.lua:2: stopped"),
 		"an_endless_loop_is_stopped", &a);
+	play(1, "backtrack", &a);
+	verdict(a.ended == 1 && a.err == ERR_FAILED && strstr(a.text, "init.lua:12: stopped"),
+		"a_pattern_that_backtracks_for_ever_is_stopped", &a);
 	play(1, "work", &a);
 	verdict(a.ended == 1 && !strcmp(a.text, "2000001000000"), "honest_work_is_not_stopped", &a);
 	play(3, "order", &a);

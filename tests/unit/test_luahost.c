@@ -355,6 +355,10 @@ START_TEST(an_endless_loop_is_stopped)
 		"local co = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() while true do end end})"
 		" coroutine.yield() end) coroutine.resume(co) coroutine.close(co)",
 		"clock.sleep(1) while true do end",
+		"local s = ('a'):rep(50) s:match(('a*'):rep(25) .. 'b')",
+		"local s = ('a'):rep(50) while true do pcall(s.gsub, s, ('a-'):rep(25) .. 'b', '') end",
+		"local s = ('x'):rep(1 << 20) while true do s = s:gsub('x', 'x') end",
+		"local t = {} for i = 1, 300000 do t[i] = -i end while true do table.sort(t) end",
 		"table.sort({1, 2, 3}, function() while true do end end)",
 	};
 	for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
@@ -379,6 +383,23 @@ START_TEST(an_endless_loop_is_stopped)
 	ck_assert_uint_ge(stats()->over_budget, 10);
 	ck_gives("return 'goes on'", "\"goes on\"");
 	ck_gives("local n = 0 for i = 1, 1000 do n = n + i end return n", "500500");
+}
+END_TEST
+
+START_TEST(what_would_never_end_inside_c_is_refused)
+{
+	ck_gives("return (''):rep(1 << 60)", "\"\"");
+	ck_gives("return ('ab'):rep(3, '-')", "\"ab-ab-ab\"");
+	ck_fails("table.insert(setmetatable({}, {__len = function() return 1 << 60 end}), 1, 1)",
+		 "init.lua:1: the length of the table, 1152921504606846976, is over 16777216");
+	ck_fails("table.remove(setmetatable({}, {__len = function() return 1 << 60 end}), 1)",
+		 "init.lua:1: the length of the table, 1152921504606846976, is over 16777216");
+	ck_fails("table.move({}, 1, 1 << 60, 2)", "init.lua:1: table.move: more than 16777216 elements");
+	ck_fails("table.move({}, math.mininteger, math.maxinteger, 2)",
+		 "init.lua:1: table.move: more than 16777216 elements");
+	ck_gives(
+		"local t = {3, 1, 2} table.insert(t, 1, 9) table.sort(t) table.remove(t) return table.move(t, 1, 3, 2)",
+		"[1,1,2,3]");
 }
 END_TEST
 
@@ -1024,6 +1045,7 @@ int main(void)
 	tcase_add_test(c, memory_is_bounded_and_running_out_of_it_harms_one_task_only);
 	if (!SIGNALS_WAIT)
 		tcase_add_test(c, an_endless_loop_is_stopped);
+	tcase_add_test(c, what_would_never_end_inside_c_is_refused);
 	tcase_add_test(c, waiting_does_not_count);
 	tcase_add_test(c, after_runs_once_and_every_again_and_again);
 	tcase_add_test(c, a_timer_is_not_early);
