@@ -177,10 +177,12 @@ async function refresh() {
     showProcesses(status);
     showCards(live);
     showMethods(live.stats);
+    document.querySelector("main").className = "";
     retry = 0;
   } catch {
     byId("phase").textContent = "the supervisor does not answer";
     byId("phase").className = "pill gone";
+    document.querySelector("main").className = "stale"; // what it shows is of before
     retry = Math.min(retry + 1, 5);
   }
   setTimeout(wait, 1000 * (1 + retry));

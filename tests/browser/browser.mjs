@@ -155,6 +155,10 @@ class Page {
     writeFileSync(file, Buffer.from((await this.call("Page.captureScreenshot")).data, "base64"));
   }
 
+  resize(width, height) {
+    return this.call("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: false });
+  }
+
   // As a pulled cable.
   offline(is) {
     return this.call("Network.emulateNetworkConditions", { offline: is, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });

@@ -90,6 +90,18 @@ try {
     mkdirSync(shots, { recursive: true });
     await ann.shot(`${shots}/demo.png`);
   }
+  await test("on a telephone no panel covers another", async () => {
+    await ann.resize(390, 844);
+    await ann.wait(`${at("me")}.clientWidth > 350`);
+    const covered = await ann.run(`(() => {
+      const list = ["me", "quests", "chat", "link"].map((id) => [id, document.getElementById(id).getBoundingClientRect()]);
+      const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+      return list.flatMap(([x, a], i) => list.slice(i + 1).filter(([, b]) => meet(a, b)).map(([y]) => x + " and " + y)).join();
+    })()`);
+    if (covered) throw new Error(covered);
+    if (shots) await ann.shot(`${shots}/demo-narrow.png`);
+    await ann.resize(1280, 800);
+  });
   await test("the second of one name takes the place of the first", async () => {
     const again = await enter(browser, "bob");
     await bob.wait(`!${at("login")}.hidden && ${at("trouble")}.textContent.includes('disconnected')`);

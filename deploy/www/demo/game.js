@@ -280,9 +280,12 @@ function frame(now) {
   requestAnimationFrame(frame);
 }
 
+const many = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+
 function showLink(now) {
   shownAt = now;
-  byId("link").textContent = `${conn.roundTrip.toFixed(1)} ms · ${world.count("player")} players and ${world.count("monster")} slimes in view`;
+  byId("link").textContent =
+    `${conn.roundTrip.toFixed(1)} ms · ${many(world.count("player"), "player")}, ${many(world.count("monster"), "slime")} in view`;
   byId("hp").style.width = `${(100 * world.self.hp) / world.self.hp_max}%`;
   byId("hpText").textContent = world.self.hp ? `${world.self.hp} / ${world.self.hp_max}` : "you are down; a moment …";
 }
@@ -360,6 +363,7 @@ byId("login").addEventListener("submit", async (event) => {
 window.loquat = { world, connection: () => conn };
 
 const wanted = new URLSearchParams(location.search).get("name");
+byId("quests").open = innerWidth >= 720;
 byId("who").value = wanted ?? `guest-${1000 + Math.floor(Math.random() * 9000)}`;
 if (wanted) byId("login").requestSubmit();
 requestAnimationFrame(frame);

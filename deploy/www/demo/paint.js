@@ -2,6 +2,7 @@
 
 const CHUNK = 20; // one patch of meadow, in units
 const FLOAT_MS = 1100;
+const NARROW = 720; // px, as in demo.css: no room for a map
 
 // The same number for the same place, so that the meadow stays where it is.
 function noise(x, y, salt) {
@@ -67,18 +68,24 @@ export class Painter {
     const g = this.g, s = this.scale, a = this.toWorld(0, 0), b = this.toWorld(this.width, this.height);
     g.fillStyle = "#86ad5f";
     g.fillRect(0, 0, this.width, this.height);
-    for (let cy = Math.floor(a.y / CHUNK); cy <= b.y / CHUNK; cy++) {
-      for (let cx = Math.floor(a.x / CHUNK); cx <= b.x / CHUNK; cx++) this.patch(cx, cy, s, now);
+    for (const draw of [this.patch, this.growth]) { // what grows stands on its neighbours' ground, too
+      for (let cy = Math.floor(a.y / CHUNK); cy <= b.y / CHUNK; cy++) {
+        for (let cx = Math.floor(a.x / CHUNK); cx <= b.x / CHUNK; cx++) draw.call(this, cx, cy, s, now);
+      }
     }
     if (this.world.width) this.edge(g, s);
   }
 
-  patch(cx, cy, s, now) {
+  patch(cx, cy, s) {
     const g = this.g, [px, py] = this.toScreen(cx * CHUNK, cy * CHUNK);
     g.fillStyle = noise(cx, cy, 1) < 0.5 ? "#8ab263" : "#82a95b";
     g.beginPath();
     g.ellipse(px + 10 * s, py + 10 * s, (9 + 5 * noise(cx, cy, 2)) * s, (7 + 4 * noise(cx, cy, 3)) * s, noise(cx, cy, 4) * 3, 0, 7);
     g.fill();
+  }
+
+  growth(cx, cy, s, now) {
+    const [px, py] = this.toScreen(cx * CHUNK, cy * CHUNK);
     for (let k = 0; k < 4; k++) {
       const x = px + noise(cx, cy, 10 + k) * CHUNK * s, y = py + noise(cx, cy, 20 + k) * CHUNK * s, kind = noise(cx, cy, 30 + k);
       if (kind < 0.62) this.grass(x, y, s, now, cx + cy + k);
@@ -316,6 +323,7 @@ export class Painter {
 
   // What is around, seen from above; the circle is how far one sees.
   map() {
+    if (this.width < NARROW) return;
     const g = this.g, r = 62, cx = this.width - r - 18, cy = this.height - r - 56, view = this.world.view, self = this.world.self;
     g.fillStyle = "#2f4420b8";
     g.beginPath();

@@ -8,6 +8,7 @@
 // (requests, notifies, pushes) and JSON.
 
 const HANDSHAKE = 1, ACK = 2, HEARTBEAT = 3, DATA = 4, KICK = 5;
+const TRIPS = 20;
 const REQUEST = 0, NOTIFY = 1, RESPONSE = 2, PUSH = 3;
 const utf8 = { encode: (s) => new TextEncoder().encode(s), decode: (b) => new TextDecoder().decode(b) };
 
@@ -66,11 +67,16 @@ class Connection {
     this.handlers = new Map(); // route → function
     this.nextId = 1;
     this.rest = new Uint8Array(0);
-    this.roundTrip = 0; // ms of the last request
+    this.trips = []; // ms of the last requests
     this.onClose = () => {};
     socket.binaryType = "arraybuffer";
     socket.onmessage = (event) => this.receive(new Uint8Array(event.data));
     socket.onclose = () => this.ended(this.kicked ?? "the connection was lost");
+  }
+
+  // The network's and the servers' part: a page that is busy drawing, or an answer that waits for the disk, is no distance.
+  get roundTrip() {
+    return Math.min(...this.trips);
   }
 
   on(route, handler) {
@@ -150,7 +156,8 @@ class Connection {
       const asked = this.waiting.get(message.id);
       this.waiting.delete(message.id);
       if (!asked) return;
-      this.roundTrip = performance.now() - asked.started;
+      this.trips.push(performance.now() - asked.started);
+      if (this.trips.length > TRIPS) this.trips.shift();
       asked.resolve(message.body);
     } else if (message.type === PUSH) {
       this.handlers.get(message.route ?? this.routes[message.code])?.(message.body);
