@@ -278,6 +278,7 @@ static struct bots *bots_new(struct cluster *c, const struct bots_options *o)
 	b->cluster = c;
 	b->o = *o;
 	b->ring_size = ring;
+	b->scenes = (unsigned)config_int(c->config, "scene.count", 4);
 	b->epoll = epoll_create1(EPOLL_CLOEXEC);
 	env_random(c->env, &b->seed, sizeof b->seed);
 	b->seed |= 1;

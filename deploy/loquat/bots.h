@@ -80,8 +80,9 @@ struct bot {
 	int64_t id; /* of its own entity */
 	double x, y, heading;
 	uint64_t moved_ns;
-	uint32_t turn, sent, answered, moves_under_way;
-	uint64_t last_ns; /* of its answers */
+	uint64_t attack_due_ns;                               /* not before: it cools down */
+	uint32_t turn, owed, sent, answered, moves_under_way; /* owed: attacks put off, see next_action */
+	uint64_t last_ns;                                     /* of its answers */
 };
 
 struct action_stats {
@@ -120,8 +121,8 @@ struct bots {
 	int epoll;
 	struct bot *bot;
 	const struct route_row *gate[BOTS_GATES_MAX];
-	unsigned gates;
-	double width, height, speed; /* from scene.enter */
+	unsigned gates, scenes;
+	double width, height, speed, range, cooldown_ns; /* from scene.enter */
 	unsigned started, logged_in, login_failed, failed;
 	uint64_t login_took_ns, login_ns_max, heartbeat_look_ns;
 	/* the run */
@@ -166,8 +167,8 @@ bool bots_placed(struct bots *b, struct bot *p, const char *body, size_t n);
 /* ---- bots_sight.c */
 /* An update of the scene, or the entities of its first view. */
 void sight_update(struct sight *s, const char *body, size_t n);
-/* The nearest known monster; false: none. */
-bool sight_nearest(const struct sight *s, double x, double y, int64_t *id);
+/* The nearest known monster and how far it is; NULL: none. */
+const struct monster *sight_nearest(const struct sight *s, double x, double y, double *distance);
 /* The number, or the text (escapes as they are, cut to fit), of a member of a flat object; false: absent. */
 bool sight_number(const char *body, size_t n, const char *name, double *out);
 bool sight_text(const char *body, size_t n, const char *name, char *out, size_t size);

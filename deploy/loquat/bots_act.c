@@ -8,7 +8,9 @@ const char *const bots_action_name[BOTS_ACTIONS] = { "move", "echo", "attack", "
 
 /* 12 moves, 3 echoes, 2 attacks and one purchase or chat in each 18. */
 static const char mix[BOTS_MIX + 1] = "MMEMAMMEMMXMAMEMMM";
-#define STEP_SHARE 0.9 /* of what the speed allows: a step that arrives early is still legal */
+#define STEP_SHARE  0.9  /* of what the speed allows: a step that arrives early is still legal */
+#define RANGE_SHARE 0.8  /* of the range: the monster walks, too, while the request travels */
+#define COOL_SHARE  1.05 /* of the cooldown: requests overtake each other a little */
 
 /* ---- what it sends ------------------------------------------------------------------------------------------- */
 
@@ -19,14 +21,26 @@ static void send_action(struct bots *b, struct bot *p, struct flight *f, const c
 	p->sent++;
 }
 
-/* A step on a walk that turns a little each time, and around where the map ends. */
+/* Where to: up to the nearest monster in sight; else a walk that turns a little each time. */
+static void turn(struct bots *b, struct bot *p)
+{
+	double distance;
+	const struct monster *m = sight_nearest(&p->sight, p->x, p->y, &distance);
+
+	if (m && distance > b->range * RANGE_SHARE / 2)
+		p->heading = atan2(m->y - p->y, m->x - p->x);
+	else
+		p->heading += (bots_random(b) - 0.5) * 0.6;
+}
+
+/* A step, and around where the map ends. */
 static void move(struct bots *b, struct bot *p, struct flight *f)
 {
 	char body[96];
 	double seconds = p->moved_ns ? (double)(f->intended_ns - p->moved_ns) / 1e9 : 0.02;
 	double step = b->speed * (seconds < 1 ? seconds : 1) * STEP_SHARE;
 
-	p->heading += (bots_random(b) - 0.5) * 0.6;
+	turn(b, p);
 	double x = p->x + step * cos(p->heading), y = p->y + step * sin(p->heading);
 	if (x < 0 || y < 0 || x > b->width || y > b->height) {
 		p->heading += M_PI;
@@ -59,9 +73,12 @@ static void echo(struct bots *b, struct bot *p, struct flight *f)
 static void attack(struct bots *b, struct bot *p, struct flight *f)
 {
 	char body[64];
-	int64_t target = p->id; /* with no monster in view it hits out at nothing: denied */
+	double distance;
+	const struct monster *m = sight_nearest(&p->sight, p->x, p->y, &distance);
+	int64_t target = m ? m->id : p->id; /* with no monster in view it hits out at nothing: denied */
 
-	sight_nearest(&p->sight, p->x, p->y, &target);
+	if (f->intended_ns >= p->attack_due_ns)
+		p->attack_due_ns = f->intended_ns + (uint64_t)(b->cooldown_ns * COOL_SHARE);
 	send_action(b, p, f, "scene.sceneHandler.attack", body,
 		    snprintf(body, sizeof body, "{\"target\":%lld}", (long long)target));
 }
@@ -83,16 +100,43 @@ static void chat(struct bots *b, struct bot *p, struct flight *f)
 		    snprintf(body, sizeof body, "{\"content\":\"hello from bot %u\",\"target\":\"*\"}", p->index));
 }
 
-static enum bots_action next_action(struct bot *p)
+static bool can_attack(const struct bots *b, const struct bot *p, uint64_t now_ns)
 {
-	uint32_t turn = p->turn++;
+	double distance;
 
-	switch (mix[turn % BOTS_MIX]) {
-	case 'M': return BOTS_MOVE;
+	return now_ns >= p->attack_due_ns && sight_nearest(&p->sight, p->x, p->y, &distance) &&
+	       distance <= b->range * RANGE_SHARE;
+}
+
+/* Moves that are still to come: of this 18, and within the turns that are left of the run. */
+static uint32_t moves_left(uint32_t at, uint64_t turns)
+{
+	uint32_t n = 0;
+
+	for (; at < BOTS_MIX && turns; at++, turns--)
+		n += mix[at] == 'M';
+	return n;
+}
+
+/*
+ * The mix, each 18 exactly; but an attack waits for a monster within range and for the cooldown, as a player's would: it
+ * changes places with a later move of the same 18, the last of them at the latest.
+ */
+static enum bots_action next_action(const struct bots *b, struct bot *p, uint64_t now_ns, uint64_t turns_left)
+{
+	uint32_t turn = p->turn++, at = turn % BOTS_MIX;
+
+	switch (mix[at]) {
 	case 'E': return BOTS_ECHO;
-	case 'A': return BOTS_ATTACK;
-	default: return turn / BOTS_MIX % 2 ? BOTS_CHAT : BOTS_BUY;
+	case 'X': return turn / BOTS_MIX % 2 ? BOTS_CHAT : BOTS_BUY;
+	case 'A': p->owed++; break;
+	default: break;
 	}
+	if (p->owed && (can_attack(b, p, now_ns) || moves_left(at + 1, turns_left) < p->owed)) {
+		p->owed--;
+		return BOTS_ATTACK;
+	}
+	return BOTS_MOVE;
 }
 
 void bots_act(struct bots *b, struct bot *p, uint64_t n, uint64_t intended_ns)
@@ -101,9 +145,11 @@ void bots_act(struct bots *b, struct bot *p, uint64_t n, uint64_t intended_ns)
 		[BOTS_MOVE] = move, [BOTS_ECHO] = echo, [BOTS_ATTACK] = attack, [BOTS_BUY] = buy, [BOTS_CHAT] = chat,
 	};
 	struct flight *f = &b->ring[n % b->ring_size];
+	uint64_t turns_left = (b->scheduled - n - 1) / b->o.players;
 
 	/* id 0 is a notify; the ring is smaller than 2^31, so no id is used twice at a time */
-	*f = (struct flight){ intended_ns, p->index, (uint32_t)(n % b->ring_size) + 1, next_action(p) };
+	*f = (struct flight){ intended_ns, p->index, (uint32_t)(n % b->ring_size) + 1,
+			      next_action(b, p, intended_ns, turns_left) };
 	act[f->action](b, p, f);
 }
 
@@ -239,6 +285,8 @@ bool bots_placed(struct bots *b, struct bot *p, const char *body, size_t n)
 	b->width = json_number_value(json_object_get(o, "width"));
 	b->height = json_number_value(json_object_get(o, "height"));
 	b->speed = json_number_value(json_object_get(o, "speed"));
+	b->range = json_number_value(json_object_get(o, "range"));
+	b->cooldown_ns = json_number_value(json_object_get(o, "cooldown_ms")) * 1e6;
 	p->heading = bots_random(b) * 2 * M_PI;
 	sight_update(&p->sight, body, n);
 	json_decref(o);

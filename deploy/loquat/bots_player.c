@@ -220,7 +220,7 @@ static void answered(struct bots *b, struct bot *p, const json_t *o, const char 
 	else if (p->stage == BOT_GATE_QUERY)
 		admitted(b, p, o);
 	else if (p->stage == BOT_ENTER)
-		next_step(p, BOT_SCENE, "scene.sceneHandler.enter", "{}");
+		next_step(p, BOT_SCENE, "scene.sceneHandler.enter", "{\"scene\":%u}", 1 + p->index % b->scenes);
 	else
 		plays(b, p, body, n);
 }

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "deploy/loquat/bots.h"
@@ -178,20 +179,20 @@ void sight_update(struct sight *s, const char *body, size_t n)
 		entered(s, c);
 }
 
-bool sight_nearest(const struct sight *s, double x, double y, int64_t *id)
+const struct monster *sight_nearest(const struct sight *s, double x, double y, double *distance)
 {
-	double best = 0;
+	const struct monster *nearest = NULL;
 
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct monster *m = &s->monster[i];
-		double d = (m->x - x) * (m->x - x) + (m->y - y) * (m->y - y);
+		double d = hypot(m->x - x, m->y - y);
 
-		if (i == 0 || d < best) {
-			best = d;
-			*id = m->id;
+		if (!nearest || d < *distance) {
+			*distance = d;
+			nearest = m;
 		}
 	}
-	return s->n > 0;
+	return nearest;
 }
 
 bool sight_number(const char *body, size_t n, const char *name, double *out)
