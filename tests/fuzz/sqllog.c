@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
@@ -28,6 +29,38 @@ static void read_file(const char *p, size_t n)
 		at += r.bytes;
 	}
 	assert(got == ERR_CORRUPT || got == ERR_INCOMPLETE);
+}
+
+/* The checksum is right wherever a comment line has room for one: so that what stands behind it is looked at, too. */
+static void mend(char *p, size_t n)
+{
+	static const char mark[] = "-- loquat ";
+	char *end = p + n, *line = p, *crc, *len, *newline;
+	for (; (line = memmem(line, (size_t)(end - line), mark, sizeof mark - 1)); line++) {
+		newline = memchr(line, '\n', (size_t)(end - line));
+		if (!newline || newline - line < 13 || memcmp(crc = newline - 13, " crc=", 5))
+			continue;
+		*newline = '\0';
+		len = strstr(line, " len=");
+		size_t body = len ? strtoul(len + 5, NULL, 10) : 0;
+		*newline = '\n';
+		if (!len || body > (size_t)(end - newline - 1))
+			continue;
+		char digits[9];
+		snprintf(digits, sizeof digits, "%08x",
+			 crc32c(crc32c(0, line, (size_t)(crc - line)), newline + 1, body));
+		memcpy(newline - 8, digits, 8);
+	}
+}
+
+static void read_mended(const char *p, size_t n)
+{
+	char *copy = malloc(n + 1);
+	memcpy(copy, p, n);
+	copy[n] = '\0';
+	mend(copy, n);
+	read_file(copy, n);
+	free(copy);
 }
 
 /* Reads a quoted literal back; returns its end. */
@@ -90,6 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	const char *p = n ? (const char *)data : "";
 	read_file(p, n);
+	read_mended(p, n);
 	write_record(p, n);
 	write_statement(p, n);
 	return 0;
