@@ -108,6 +108,13 @@ static void tidy_file(struct sqllog *l)
 
 /* ---- failing and coming back ------------------------------------------------------------------------------------ */
 
+static const char *reason(int err)
+{
+	if (err == ERR_FULL)
+		return "no space left on the disk";
+	return err == ERR_IO ? env_last_error() : err_text(err);
+}
+
 static void remind(struct sqllog *l, uint64_t now_ns, const char *what, int err)
 {
 	if (now_ns < l->remind_at_ns)
@@ -115,7 +122,7 @@ static void remind(struct sqllog *l, uint64_t now_ns, const char *what, int err)
 	l->remind_at_ns = now_ns + REMIND_NS;
 	if (l->log)
 		log_error(l->log, "sqllog.failing", "folder=%s file=%08u.sql doing=%s why=%s unsynced=%llu", l->folder,
-			  atomic_load(&l->number), what, err == ERR_IO ? env_last_error() : err_text(err),
+			  atomic_load(&l->number), what, reason(err),
 			  (unsigned long long)(sqllog_lsn(l) - sqllog_durable_lsn(l)));
 }
 
