@@ -1,0 +1,493 @@
+#include "common/cache.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/arena.h"
+#include "common/err.h"
+
+/*
+ * A get that hits touches two places that are not in the processor's cache: the key's bucket, one line, and the entry.
+ *
+ * An entry is a block of the arena: link[] its neighbours in the queue, bits its lengths and flags, then key and value
+ * without gap, then what only some have, aligned to 8: the lsn, the timer.
+ *
+ * A bucket holds 12 entries: a byte of each one's hash and its number. What has no room in the bucket its hash names goes
+ * into the next one, and each full bucket on the way counts that: so a search goes on exactly as long as it must, and no
+ * marks of the deleted are left behind.
+ */
+enum { OLDER, NEWER };
+#define KEY_BITS   7
+#define VALUE_BITS 20
+#define VISITED    (1u << 27)
+#define HAS_LSN    (1u << 28)
+#define HAS_TIMER  (1u << 29)
+_Static_assert((VISITED | HAS_LSN | HAS_TIMER) < (ARENA_BITS & -ARENA_BITS), "the arena's bits are above ours");
+
+enum { HEAD = offsetof(struct arena_block, size), PLACES = 12 };
+
+struct bucket {              /* one cache line */
+	uint8_t tag[PLACES]; /* 0: empty */
+	uint32_t passed;     /* entries further on that would be here if there had been room */
+	uint32_t at[PLACES];
+};
+_Static_assert(sizeof(struct bucket) == 64, "one cache line");
+
+enum { ENTRY_BYTES = 96, BUCKET_SHARE = PLACES * ENTRY_BYTES * 7 / 8 }; /* so that it is at most 7/8 full */
+
+struct expiry {
+	struct timer timer;
+	struct cache *cache;
+	uint32_t at;
+};
+
+struct cache {
+	struct wheel *wheel;
+	void *memory;
+	struct bucket *bucket;
+	uint32_t buckets, entries, entries_max;
+	uint32_t oldest, newest, hand; /* the hand: who it looks at next; 0: the oldest */
+	uint32_t value_max;
+	bool stuck; /* all that is here is dirty, as far as is known */
+	uint64_t seed, landed;
+	struct cache_stats stats;
+	struct arena arena;
+};
+
+/* ---- an entry --------------------------------------------------------------------------------------------- */
+
+static struct arena_block *entry(const struct cache *c, uint32_t at)
+{
+	return &c->arena.block[at];
+}
+
+static size_t key_bytes(uint32_t bits)
+{
+	return bits >> VALUE_BITS & ((1u << KEY_BITS) - 1);
+}
+
+static size_t value_bytes(uint32_t bits)
+{
+	return bits & ((1u << VALUE_BITS) - 1);
+}
+
+static char *key_of(struct arena_block *e)
+{
+	return (char *)e + HEAD;
+}
+
+/* Where the optional parts begin. */
+static size_t tail_offset(uint32_t bits)
+{
+	return (HEAD + key_bytes(bits) + value_bytes(bits) + 7) & ~(size_t)7;
+}
+
+static uint32_t units_of(uint32_t bits)
+{
+	size_t n = HEAD + key_bytes(bits) + value_bytes(bits);
+	if (bits & (HAS_LSN | HAS_TIMER))
+		n = tail_offset(bits) + (bits & HAS_LSN ? sizeof(uint64_t) : 0) +
+		    (bits & HAS_TIMER ? sizeof(struct expiry) : 0);
+	return (uint32_t)((n + ARENA_UNIT - 1) / ARENA_UNIT);
+}
+
+static uint64_t *lsn_of(struct arena_block *e)
+{
+	return (uint64_t *)((char *)e + tail_offset(e->bits));
+}
+
+static struct expiry *expiry_of(struct arena_block *e)
+{
+	size_t lsn = e->bits & HAS_LSN ? sizeof(uint64_t) : 0;
+	return (struct expiry *)((char *)e + tail_offset(e->bits) + lsn);
+}
+
+static bool dirty(const struct cache *c, struct arena_block *e)
+{
+	return e->bits & HAS_LSN && *lsn_of(e) > c->landed;
+}
+
+/* ---- the index --------------------------------------------------------------------------------------------- */
+
+static uint64_t word_at(const char *p)
+{
+	uint64_t v;
+	memcpy(&v, p, 8);
+	return v;
+}
+
+static uint64_t mix(uint64_t a, uint64_t b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+	return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Multiply and fold, as in wyhash; the seed keeps players from choosing keys that meet in one bucket. */
+static uint64_t hash_of(const struct cache *c, const char *key, size_t n)
+{
+	uint64_t h = c->seed ^ n;
+	for (; n > 16; n -= 16, key += 16)
+		h = mix(word_at(key) ^ 0x9e3779b97f4a7c15u, word_at(key + 8) ^ h);
+	uint64_t a = 0, b = 0;
+	if (n >= 8) {
+		a = word_at(key);
+		b = word_at(key + n - 8);
+	} else {
+		memcpy(&a, key, n);
+	}
+	return mix(mix(a ^ 0x9e3779b97f4a7c15u, b ^ h), c->seed ^ 0xa0761d6478bd642fu);
+}
+
+static uint32_t home_of(const struct cache *c, uint64_t hash)
+{
+	return (uint32_t)((hash >> 32) * c->buckets >> 32);
+}
+
+static uint8_t tag_of(uint64_t hash)
+{
+	return (uint8_t)hash ? (uint8_t)hash : 1;
+}
+
+static uint32_t next_bucket(const struct cache *c, uint32_t b)
+{
+	return b + 1 < c->buckets ? b + 1 : 0;
+}
+
+/* The top bit of each byte that is equal to tag; of no other: (x & 0x7f) + 0x7f carries into it unless x is 0. */
+static uint64_t equal_bytes(uint64_t word, uint8_t tag)
+{
+	const uint64_t low = 0x7f7f7f7f7f7f7f7fu;
+	uint64_t x = word ^ tag * UINT64_C(0x0101010101010101);
+	return ~(((x & low) + low) | x | low);
+}
+
+/* One bit per place of the bucket whose tag this is. */
+static uint32_t places_with(const struct bucket *b, uint8_t tag)
+{
+	uint32_t last;
+	memcpy(&last, b->tag + 8, 4);
+	const uint64_t gather = 0x0102040810204080u; /* the lowest bits of eight bytes into the highest byte */
+	uint64_t first8 = (equal_bytes(word_at((const char *)b->tag), tag) >> 7) * gather >> 56;
+	uint64_t last4 = (equal_bytes(last, tag) >> 7) * gather >> 56;
+	return (uint32_t)(first8 | (last4 & 15) << 8);
+}
+
+struct found {
+	uint32_t bucket, home;
+	unsigned place;
+};
+
+static uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t hash, struct found *f)
+{
+	f->bucket = f->home = home_of(c, hash);
+	for (uint32_t i = 0; i < c->buckets; i++, f->bucket = next_bucket(c, f->bucket)) {
+		const struct bucket *b = &c->bucket[f->bucket];
+		for (uint32_t places = places_with(b, tag_of(hash)); places; places &= places - 1) {
+			f->place = (unsigned)__builtin_ctz(places);
+			struct arena_block *e = entry(c, b->at[f->place]);
+			if (key_bytes(e->bits) == n && !memcmp(key_of(e), key, n))
+				return b->at[f->place];
+		}
+		if (!b->passed)
+			break;
+	}
+	return 0;
+}
+
+static void index_add(struct cache *c, uint64_t hash, uint32_t at)
+{
+	uint32_t i = home_of(c, hash), places;
+	while (!(places = places_with(&c->bucket[i], 0))) {
+		c->bucket[i].passed++;
+		i = next_bucket(c, i);
+	}
+	unsigned place = (unsigned)__builtin_ctz(places);
+	c->bucket[i].tag[place] = tag_of(hash);
+	c->bucket[i].at[place] = at;
+}
+
+static void index_remove(struct cache *c, const struct found *f)
+{
+	for (uint32_t i = f->home; i != f->bucket; i = next_bucket(c, i))
+		c->bucket[i].passed--;
+	c->bucket[f->bucket].tag[f->place] = 0;
+}
+
+/* ---- the queue ----------------------------------------------------------------------------------------------- */
+
+static void queue_add(struct cache *c, uint32_t at)
+{
+	struct arena_block *e = entry(c, at);
+	e->link[OLDER] = c->newest;
+	e->link[NEWER] = 0;
+	if (c->newest)
+		entry(c, c->newest)->link[NEWER] = at;
+	else
+		c->oldest = at;
+	c->newest = at;
+}
+
+static void queue_remove(struct cache *c, uint32_t at)
+{
+	uint32_t older = entry(c, at)->link[OLDER], newer = entry(c, at)->link[NEWER];
+	if (older)
+		entry(c, older)->link[NEWER] = newer;
+	else
+		c->oldest = newer;
+	if (newer)
+		entry(c, newer)->link[OLDER] = older;
+	else
+		c->newest = older;
+	if (c->hand == at)
+		c->hand = newer;
+}
+
+static void drop(struct cache *c, uint32_t at, const struct found *f)
+{
+	struct arena_block *e = entry(c, at);
+	if (e->bits & HAS_TIMER)
+		wheel_stop(c->wheel, &expiry_of(e)->timer);
+	index_remove(c, f);
+	queue_remove(c, at);
+	arena_free(&c->arena, at, units_of(e->bits));
+	c->entries--;
+	c->stuck = false;
+}
+
+static void drop_entry(struct cache *c, uint32_t at)
+{
+	struct arena_block *e = entry(c, at);
+	struct found f;
+	uint32_t there = find(c, key_of(e), key_bytes(e->bits), hash_of(c, key_of(e), key_bytes(e->bits)), &f);
+	assert(there == at);
+	drop(c, at, &f);
+}
+
+/* Makes room by one entry; false: all are dirty. Two rounds of the hand: the first may only have cleared marks. */
+static bool evict(struct cache *c)
+{
+	for (uint64_t steps = c->stuck ? 0 : 2 * (uint64_t)c->entries; steps; steps--) {
+		uint32_t at = c->hand ? c->hand : c->oldest;
+		struct arena_block *e = entry(c, at);
+		c->hand = e->link[NEWER];
+		if (dirty(c, e)) {
+			c->stats.spared++;
+		} else if (e->bits & VISITED) {
+			e->bits &= ~VISITED;
+		} else {
+			drop_entry(c, at);
+			c->stats.evicted++;
+			return true;
+		}
+	}
+	c->stuck = true; /* or each put would look at all of them anew */
+	return false;
+}
+
+/* ---- expiry --------------------------------------------------------------------------------------------------- */
+
+enum { AGAIN_MS = 100 }; /* for one that is still dirty */
+
+static void on_due(struct timer *t, uint64_t now_ms)
+{
+	struct expiry *x = (struct expiry *)t;
+	struct cache *c = x->cache;
+	if (dirty(c, entry(c, x->at))) {
+		wheel_start(c->wheel, t, now_ms + AGAIN_MS);
+		return;
+	}
+	drop_entry(c, x->at);
+	c->stats.expired++;
+}
+
+/* ---- public ----------------------------------------------------------------------------------------------------- */
+
+struct cache *cache_new(size_t bytes_max, uint64_t seed, struct wheel *wheel)
+{
+	const size_t line = sizeof(struct bucket);
+	assert(bytes_max >= CACHE_BYTES_MIN);
+	if (bytes_max / ARENA_UNIT > UINT32_MAX)
+		bytes_max = (size_t)UINT32_MAX * ARENA_UNIT;
+	char *memory = calloc(1, bytes_max); /* the system gives pages when they are first touched */
+	if (!memory)
+		return NULL;
+	struct cache *c = (struct cache *)memory;
+	size_t first = (sizeof *c + line - 1) / line * line + line - (uintptr_t)memory % line;
+	size_t buckets = (bytes_max - first) / (line + BUCKET_SHARE);
+	*c = (struct cache){
+		.wheel = wheel,
+		.memory = memory,
+		.bucket = (struct bucket *)(memory + first),
+		.buckets = (uint32_t)buckets,
+		.entries_max = (uint32_t)(buckets * PLACES * 7 / 8),
+		.seed = seed,
+	};
+	size_t used = first + buckets * line, units = (bytes_max - used) / ARENA_UNIT;
+	c->value_max = bytes_max / 8 < CACHE_VALUE_MAX ? (uint32_t)(bytes_max / 8) : CACHE_VALUE_MAX;
+	c->stats.bytes_max = bytes_max;
+	arena_init(&c->arena, (struct arena_block *)(memory + used), (uint32_t)units);
+	return c;
+}
+
+void cache_free(struct cache *c)
+{
+	if (!c)
+		return;
+	for (uint32_t at = c->oldest; at; at = entry(c, at)->link[NEWER])
+		if (entry(c, at)->bits & HAS_TIMER)
+			wheel_stop(c->wheel, &expiry_of(entry(c, at))->timer);
+	free(c->memory);
+}
+
+const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)
+{
+	struct found f;
+	uint32_t at = find(c, key, key_n, hash_of(c, key, key_n), &f);
+	if (!at) {
+		c->stats.misses++;
+		return NULL;
+	}
+	struct arena_block *e = entry(c, at);
+	c->stats.hits++;
+	if (!(e->bits & VISITED)) /* a line that is not written need not be written back */
+		e->bits |= VISITED;
+	*n = value_bytes(e->bits);
+	return key_of(e) + key_n;
+}
+
+/* Room for what bits describe, evicting as needed; 0: there is none. */
+static uint32_t make_room(struct cache *c, uint32_t bits)
+{
+	uint32_t at;
+	while (c->entries >= c->entries_max)
+		if (!evict(c))
+			return 0;
+	while (!(at = arena_alloc(&c->arena, units_of(bits))))
+		if (!evict(c))
+			return 0;
+	return at;
+}
+
+/* Fills the block, whose bits are those of the new entry. */
+static void fill(struct cache *c, uint32_t at, const void *value, size_t n, const struct cache_terms *t)
+{
+	struct arena_block *e = entry(c, at);
+	memcpy(key_of(e) + key_bytes(e->bits), value, n);
+	if (e->bits & HAS_LSN)
+		*lsn_of(e) = t->lsn;
+	if (e->bits & HAS_TIMER) {
+		struct expiry *x = expiry_of(e);
+		*x = (struct expiry){ .timer.fire = on_due, .cache = c, .at = at };
+		wheel_start(c->wheel, &x->timer, t->due_ms);
+	}
+}
+
+static int insert(struct cache *c, const char *key, uint64_t hash, uint32_t bits, const void *value,
+		  const struct cache_terms *t)
+{
+	uint32_t at = make_room(c, bits);
+	if (!at)
+		return ERR_FULL;
+	struct arena_block *e = entry(c, at);
+	e->bits |= bits;
+	memcpy(key_of(e), key, key_bytes(bits));
+	fill(c, at, value, value_bytes(bits), t);
+	queue_add(c, at);
+	index_add(c, hash, at);
+	c->entries++;
+	return 0;
+}
+
+static int put(struct cache *c, const char *key, size_t key_n, const void *value, size_t n, struct cache_terms t)
+{
+	uint64_t hash = hash_of(c, key, key_n);
+	struct found f;
+	uint32_t at = find(c, key, key_n, hash, &f), bits = (uint32_t)(key_n << VALUE_BITS | n);
+	if (at && dirty(c, entry(c, at)) && *lsn_of(entry(c, at)) > t.lsn)
+		t.lsn = *lsn_of(entry(c, at));
+	bits |= (at ? VISITED : 0) | (t.lsn ? HAS_LSN : 0) |
+		(t.due_ms ? HAS_TIMER : 0); /* to be written is to be used */
+	if (at && units_of(entry(c, at)->bits) == units_of(bits)) {
+		struct arena_block *e = entry(c, at);
+		if (e->bits & HAS_TIMER)
+			wheel_stop(c->wheel, &expiry_of(e)->timer);
+		e->bits = (e->bits & ARENA_BITS) | bits;
+		fill(c, at, value, n, &t);
+		return 0;
+	}
+	if (at)
+		drop(c, at, &f);
+	return insert(c, key, hash, bits, value, &t);
+}
+
+int cache_put(struct cache *c, const void *key, size_t key_n, const void *value, size_t n, const struct cache_terms *t)
+{
+	int err = ERR_BAD_REQUEST;
+	if (key_n && key_n <= CACHE_KEY_MAX && n <= c->value_max)
+		err = put(c, key, key_n, value, n, t ? *t : (struct cache_terms){ 0 });
+	else
+		cache_delete(c, key, key_n);
+	c->stats.puts += err == 0;
+	c->stats.refused += err < 0;
+	return err;
+}
+
+bool cache_delete(struct cache *c, const void *key, size_t key_n)
+{
+	struct found f;
+	uint32_t at = find(c, key, key_n, hash_of(c, key, key_n), &f);
+	if (at)
+		drop(c, at, &f);
+	return at;
+}
+
+void cache_landed(struct cache *c, uint64_t lsn)
+{
+	if (lsn <= c->landed)
+		return;
+	c->landed = lsn;
+	c->stuck = false;
+}
+
+size_t cache_drop_dirty(struct cache *c)
+{
+	size_t dropped = 0;
+	for (uint32_t at = c->newest, older; at; at = older) {
+		older = entry(c, at)->link[OLDER];
+		if (dirty(c, entry(c, at))) {
+			drop_entry(c, at);
+			dropped++;
+		}
+	}
+	return dropped;
+}
+
+void cache_stats(const struct cache *c, struct cache_stats *out)
+{
+	*out = c->stats;
+	out->entries = c->entries;
+	out->bytes = c->stats.bytes_max - (uint64_t)c->arena.free_units * ARENA_UNIT;
+}
+
+bool cache_check(const struct cache *c)
+{
+	uint32_t n = 0, indexed = 0, before = 0, units = 0;
+	uint64_t passed = 0;
+	bool hand = !c->hand, ok = true;
+	for (uint32_t at = c->oldest; at; before = at, at = entry(c, at)->link[NEWER], n++) {
+		struct arena_block *e = entry(c, at);
+		struct found f = { 0 };
+		uint64_t hash = hash_of(c, key_of(e), key_bytes(e->bits));
+		ok = ok && e->link[OLDER] == before && find(c, key_of(e), key_bytes(e->bits), hash, &f) == at;
+		passed += (f.bucket + c->buckets - f.home) % c->buckets;
+		hand = hand || c->hand == at;
+		units += units_of(e->bits);
+		ok = ok && !(e->bits & HAS_TIMER && !timer_running(&expiry_of(e)->timer));
+	}
+	for (uint32_t b = 0; b < c->buckets; b++) {
+		passed -= c->bucket[b].passed;
+		for (unsigned i = 0; i < PLACES; i++)
+			indexed += c->bucket[b].tag[i] != 0;
+	}
+	return ok && hand && before == c->newest && n == c->entries && indexed == n && passed == 0 &&
+	       units + c->arena.free_units + 2 == c->arena.units;
+}
