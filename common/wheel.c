@@ -9,6 +9,9 @@
  * stall was 97 ms at a million timers. What is started for the next window goes there directly, so the slot
  * being emptied only shrinks.
  *
+ * A running timer that is started anew for later, as each heartbeat does, stays where it is and gets its new time: three
+ * cache misses less. When its slot's turn comes it goes where it belongs.
+ *
  * A slot is a ring whose head is a struct timer too: unlinking has no special case, and a ring that has just
  * become empty is seen from its head pointing at itself. The head's due_ms counts what was put there since it
  * was last empty: an upper bound of its length (stop does not know the slot), which paces the emptying.
@@ -141,6 +144,10 @@ bool wheel_stop(struct wheel *w, struct timer *t)
 void wheel_start(struct wheel *w, struct timer *t, uint64_t due_ms)
 {
 	assert(t->fire);
+	if (t->prev && due_ms >= t->due_ms) {
+		t->due_ms = due_ms;
+		return;
+	}
 	wheel_stop(w, t);
 	t->due_ms = due_ms;
 	place(w, t);
@@ -214,21 +221,31 @@ static void level_drain(struct wheel *w, int k)
 		slot_clear(l, i);
 }
 
-static uint32_t fire_due(struct wheel *w, uint64_t now_ms, uint32_t max)
+static void fire_next(struct wheel *w, struct timer *t, uint64_t now_ms)
+{
+	t->next = NULL;
+	t->prev = NULL;
+	w->count--;
+	w->running = true;
+	t->fire(t, now_ms);
+	w->running = false;
+}
+
+/* Empties w->firing, at most *budget timers of it; returns how many fired. */
+static uint32_t fire_due(struct wheel *w, uint64_t now_ms, uint32_t *budget)
 {
 	uint32_t fired = 0;
-	w->running = true;
-	while (fired < max && !ring_empty(&w->firing)) {
+	for (; *budget && !ring_empty(&w->firing); --*budget) {
 		struct timer *t = w->firing.next;
 		__builtin_prefetch(t->next->next);
 		ring_remove(t);
-		t->next = NULL;
-		t->prev = NULL;
-		w->count--;
+		if (t->due_ms > w->base) { /* started anew since it came into its slot */
+			place(w, t);
+			continue;
+		}
 		fired++;
-		t->fire(t, now_ms);
+		fire_next(w, t, now_ms);
 	}
-	w->running = false;
 	return fired;
 }
 
@@ -239,8 +256,8 @@ uint32_t wheel_run(struct wheel *w, uint64_t now_ms, uint32_t max)
 	if (now_ms < w->base) /* a clock that went back fires nothing early */
 		return 0;
 	for (;;) {
-		fired += fire_due(w, now_ms, max - fired);
-		if (fired == max)
+		fired += fire_due(w, now_ms, &max);
+		if (!max)
 			return fired;
 		unsigned i = w->base % SLOTS;
 		if (!ring_empty(&w->level[0].slot[i])) {
@@ -277,13 +294,10 @@ static bool ring_check(const struct wheel *w, const struct timer *head, int k, u
 	uint64_t n = 0;
 	struct timer *const *back = &head->next;
 	for (const struct timer *t = head->next; t != head; back = &t->next, t = t->next, n++) {
-		bool far = number % (SLOTS / 2) == SLOTS / 2 - 1;
-		bool late = number == w->base + 1 || number == w->base;
-		uint64_t at = k >= 0 ? t->due_ms >> (BITS * k) : 0;
+		bool late = number == w->base + 1 || number == w->base; /* where what is due at once is put */
 		if (t->prev != back)
 			return false;
-		if (k >= 0 && at != number && !(k == 0 && late && at < number) &&
-		    !(k == LEVELS - 1 && far && at > number))
+		if (k >= 0 && t->due_ms >> (BITS * k) < number && !(k == 0 && late))
 			return false;
 	}
 	*total += n;

@@ -22,12 +22,15 @@ struct timer { /* zero it; the fields are the wheel's, fire is yours */
 struct wheel *wheel_new(uint64_t now_ms); /* NULL: no memory */
 void wheel_free(struct wheel *w);         /* NULL is fine */
 
-/* Starts t, or moves it if it runs. fire() may start or stop any timer, itself included. */
+/*
+ * Starts t, or moves it if it runs; to move one to a later time costs next to nothing. fire() may start or stop any timer,
+ * itself included.
+ */
 void wheel_start(struct wheel *w, struct timer *t, uint64_t due_ms);
 bool wheel_stop(struct wheel *w, struct timer *t); /* false: it was not running */
 bool timer_running(const struct timer *t);
 
-/* Fires what is due, at most max, so that the loop stays fair; returns how many. */
+/* Fires what is due, looking at max timers at most, so that the loop stays fair; returns how many fired. */
 uint32_t wheel_run(struct wheel *w, uint64_t now_ms, uint32_t max);
 
 /* A time at or before the earliest due timer, when wheel_run is worth calling; UINT64_MAX: none runs. */

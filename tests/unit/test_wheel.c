@@ -149,6 +149,47 @@ START_TEST(starting_again_moves_it)
 }
 END_TEST
 
+START_TEST(moved_to_later_again_and_again_it_fires_once_at_the_last_time)
+{
+	struct probe p = { .timer.fire = count };
+	for (uint64_t due = 10; due <= 5000; due += 10) {
+		wheel_start(w, &p.timer, due);
+		ck_assert_uint_eq(wheel_run(w, due - 5, 10), 0);
+	}
+	ck_assert_uint_eq(wheel_count(w), 1);
+	ck_assert_uint_eq(wheel_run(w, 4999, 10), 0);
+	ck_assert_uint_eq(wheel_run(w, 5000, 10), 1);
+	ck_assert_uint_eq(p.fired, 1);
+}
+END_TEST
+
+START_TEST(moved_to_later_and_then_to_earlier_it_fires_at_the_earlier)
+{
+	struct probe p = { .timer.fire = count };
+	wheel_start(w, &p.timer, 100);
+	wheel_start(w, &p.timer, 70000);
+	wheel_start(w, &p.timer, 300);
+	ck_assert_uint_eq(wheel_run(w, 299, 10), 0);
+	ck_assert_uint_eq(wheel_run(w, 300, 10), 1);
+}
+END_TEST
+
+START_TEST(those_moved_to_later_count_towards_max_so_that_a_million_of_them_stall_nobody)
+{
+	struct probe p[10] = { 0 };
+	for (int i = 0; i < 10; i++) {
+		p[i].timer.fire = count;
+		wheel_start(w, &p[i].timer, 10);
+		wheel_start(w, &p[i].timer, 20);
+	}
+	ck_assert_uint_eq(wheel_run(w, 10, 4), 0);
+	ck_assert_uint_le(wheel_next_ms(w), 10); /* six have not been looked at */
+	ck_assert_uint_eq(wheel_run(w, 10, 6), 0);
+	ck_assert_uint_gt(wheel_next_ms(w), 10);
+	ck_assert_uint_eq(wheel_run(w, 20, 20), 10);
+}
+END_TEST
+
 START_TEST(timers_of_one_millisecond_fire_in_the_order_of_their_start)
 {
 	struct probe p[5] = { 0 };
@@ -368,6 +409,9 @@ int main(void)
 	tcase_add_test(c, a_stopped_timer_does_not_fire);
 	tcase_add_test(c, stopping_one_that_does_not_run_says_so);
 	tcase_add_test(c, starting_again_moves_it);
+	tcase_add_test(c, moved_to_later_again_and_again_it_fires_once_at_the_last_time);
+	tcase_add_test(c, moved_to_later_and_then_to_earlier_it_fires_at_the_earlier);
+	tcase_add_test(c, those_moved_to_later_count_towards_max_so_that_a_million_of_them_stall_nobody);
 	tcase_add_test(c, timers_of_one_millisecond_fire_in_the_order_of_their_start);
 	tcase_add_test(c, run_fires_at_most_max_and_goes_on_next_time);
 	tcase_add_test(c, fire_may_start_itself_again);
