@@ -425,6 +425,16 @@ static bool ends_in(const char *text, const char *end)
 	return n > m && !strcmp(text + n - m, end);
 }
 
+static int fill_once(struct loading *l, struct msg_method *m, const char *name)
+{
+	if (!name)
+		return 0;
+	m->once = msg_field_name(m->in, name, strlen(name));
+	if (m->kind != MSG_ONCE || !m->once || m->once->type != MSG_STRING || m->once->repeated)
+		return refuse(l, "%s: option once names no string of a ONCE method's request: %s", m->full, name);
+	return 0;
+}
+
 static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f, const pb_service *group,
 		       const pb_method *from)
 {
@@ -444,7 +454,7 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 	m->inner = option_bool(options, 50003);
 	m->attr = option_text(s, group->options ? &group->options->base : NULL, 50001);
 	m->is_handler = ends_in(m->group, "Handler");
-	return 0;
+	return fill_once(l, m, option_text(s, options, 50004));
 }
 
 static int by_full(const void *a, const void *b)

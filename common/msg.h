@@ -101,11 +101,12 @@ struct msg_method {
 	const char *full;    /* "role.shopHandler.buy" */
 	const struct msg_type *in, *out;
 	enum msg_kind kind;
-	bool is_handler;     /* the group's name ends in "Handler": clients may ask for it */
-	bool inner;          /* option inner */
-	const char *callers; /* option callers, or NULL: any inner service */
-	const char *attr;    /* the group's option attr, or NULL: routed by uid */
-	uint16_t index;      /* place among the schema's methods, from 0 */
+	bool is_handler;              /* the group's name ends in "Handler": clients may ask for it */
+	bool inner;                   /* option inner */
+	const char *callers;          /* option callers, or NULL: any inner service */
+	const char *attr;             /* the group's option attr, or NULL: routed by uid */
+	const struct msg_field *once; /* option once: the request's field that is the business key, or NULL */
+	uint16_t index;               /* place among the schema's methods, from 0 */
 };
 
 /* Reads a descriptor set (protoc --include_imports -o). error gets one line. ERR_CORRUPT */

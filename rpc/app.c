@@ -54,8 +54,8 @@ static void push_call_info(lua_State *L, const struct app_job *j)
 	lua_setfield(L, -2, "key");
 	lua_pushstring(L, j->instance);
 	lua_setfield(L, -2, "from");
-	if (j->once_n) {
-		lua_pushlstring(L, j->in.data + j->key_n, j->once_n);
+	if (j->method->kind == MSG_ONCE) {
+		app_once_push_key(L, j);
 		lua_setfield(L, -2, "once");
 	}
 }
@@ -63,8 +63,8 @@ static void push_call_info(lua_State *L, const struct app_job *j)
 static int push_request(lua_State *L, struct luajob *self)
 {
 	struct app_job *j = (struct app_job *)self;
-	const char *body = j->in.data + j->key_n + j->once_n;
-	size_t n = j->body_n;
+	const char *body = j->in.data + j->body.at;
+	size_t n = j->body.n;
 	unsigned unknown = 0;
 	int err;
 
@@ -83,11 +83,25 @@ static int push_request(lua_State *L, struct luajob *self)
 		err = lua_json_decode(L, j->method->in, n ? body : "{}", n ? n : 2, j->why, sizeof j->why);
 	else
 		err = lua_pb_decode(L, j->method->in, body, n, &unknown, j->why, sizeof j->why);
+	if (err == 0 && j->method->kind == MSG_ONCE)
+		err = app_once_begin(L, j);
 	if (err < 0)
 		return err == ERR_CORRUPT ? ERR_BAD_REQUEST : err;
 	if (!j->session)
 		push_call_info(L, j);
-	return 2;
+	if (j->method->kind != MSG_ONCE)
+		return 2;
+	lua_pushcfunction(L, app_once_gate);
+	lua_insert(L, -4);
+	return 3;
+}
+
+static struct app_part add_part(struct buf *in, struct span s)
+{
+	struct app_part p = { (uint32_t)in->len, (uint32_t)s.n };
+
+	buf_add(in, s.p, s.n);
+	return p;
 }
 
 static struct app_job *request_job(struct app *a, const struct rpc_request *r)
@@ -103,12 +117,15 @@ static struct app_job *request_job(struct app *a, const struct rpc_request *r)
 	j->json = r->json;
 	memcpy(j->instance, r->instance, sizeof j->instance);
 	buf_clear(&j->in);
-	buf_add(&j->in, r->key.p, r->key.n);
-	buf_add(&j->in, r->once_key.p, r->once_key.n);
-	buf_add(&j->in, r->body.p, r->body.n);
-	j->key_n = (uint32_t)r->key.n;
-	j->once_n = (uint32_t)r->once_key.n;
-	j->body_n = (uint32_t)r->body.n;
+	j->key_n = add_part(&j->in, r->key).n;
+	j->once.key = add_part(&j->in, r->once_key);
+	j->uid = add_part(&j->in, r->uid);
+	j->body = add_part(&j->in, r->body);
+	j->instance_worker = r->instance_worker;
+	j->instance_epoch = r->instance_epoch;
+	j->once_seq = r->once_seq;
+	j->once_first = r->once_first;
+	j->once_attempt = r->once_attempt;
 	return j;
 }
 
@@ -139,7 +156,7 @@ static int push_hook(lua_State *L, struct luajob *self)
 
 	if (!luahost_push_hook(L, j->hook))
 		return ERR_NOT_FOUND;
-	lua_pushlstring(L, j->in.data, j->body_n);
+	lua_pushlstring(L, j->in.data, j->body.n);
 	lua_pushboolean(L, j->flag);
 	return 2;
 }
@@ -162,7 +179,7 @@ void app_hook_then(struct app *a, const char *name, const char *text, bool flag,
 	j->deadline_ms = UINT64_MAX;
 	buf_clear(&j->in);
 	buf_addstr(&j->in, text ? text : "");
-	j->body_n = (uint32_t)j->in.len;
+	j->body.n = (uint32_t)j->in.len;
 	luatask_start(a->host, &j->job);
 }
 
@@ -189,7 +206,7 @@ static int push_http(lua_State *L, struct luajob *self)
 	lua_setfield(L, -2, "path");
 	lua_pushstring(L, j->http_signature);
 	lua_setfield(L, -2, "signature");
-	lua_pushlstring(L, j->in.data, j->body_n);
+	lua_pushlstring(L, j->in.data, j->body.n);
 	lua_setfield(L, -2, "body");
 	return 1;
 }
@@ -207,7 +224,7 @@ void app_http(struct app *a, const struct app_http *q)
 	snprintf(j->http_signature, sizeof j->http_signature, "%s", q->signature ? q->signature : "");
 	buf_clear(&j->in);
 	buf_add(&j->in, q->body, q->body_n);
-	j->body_n = (uint32_t)q->body_n;
+	j->body.n = (uint32_t)q->body_n;
 	luatask_start(a->host, &j->job);
 }
 
@@ -282,6 +299,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 		return;
 	}
 	app_db_open(a);
+	app_once_open(a);
 	if (app_load(a) < 0)
 		return;
 	register_methods(a);
@@ -302,6 +320,7 @@ void app_close(struct app *a)
 		luahost_free(a->host);
 	}
 	app_db_close(a);
+	app_once_close(a);
 	app_waits_close(a);
 	for (struct app_job *j = a->made_jobs, *next; j; j = next) {
 		next = j->next_made;

@@ -165,6 +165,9 @@ static int db_commit(lua_State *L)
 {
 	struct app *a = app_of(L);
 	struct app_job *j = collecting(L);
+
+	if (j->once.entry)
+		return luaL_error(L, "db.commit: a once-method's changes land at its end, together with its answer");
 	uint64_t task = luatask_wait(L), lsn;
 	char keys[SQLLOG_KEY_MAX];
 
@@ -279,9 +282,16 @@ static int db_load(lua_State *L)
 int app_db_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "key", db_key },         { "exec", db_exec }, { "set", db_set },
-		{ "relaxed", db_relaxed }, { "sync", db_sync }, { "commit", db_commit },
-		{ "query", db_query },     { "load", db_load }, { NULL, NULL },
+		{ "key", db_key },
+		{ "exec", db_exec },
+		{ "set", db_set },
+		{ "relaxed", db_relaxed },
+		{ "sync", db_sync },
+		{ "commit", db_commit },
+		{ "query", db_query },
+		{ "load", db_load },
+		{ "load_once", app_once_load },
+		{ NULL, NULL },
 	};
 
 	luaL_newlib(L, functions);

@@ -39,7 +39,8 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
 	j->n_changes = j->attrs = 0;
-	j->key_n = j->once_n = j->body_n = 0;
+	j->key_n = j->keys_at = j->body.at = j->body.n = 0;
+	j->once = (struct app_job_once){ .entry = NULL };
 	return j;
 }
 
@@ -60,6 +61,7 @@ void app_job_free(struct app_job *j)
 
 	app_job_discard(j);
 	loop_timer_stop(a->worker->loop, &j->deadline);
+	app_once_end(j, APP_ONCE_GONE);
 	luaL_unref(L, LUA_REGISTRYINDEX, j->function);
 	keep_small(&j->in);
 	keep_small(&j->out);
@@ -106,6 +108,10 @@ int app_job_commit(struct app_job *j, uint64_t *lsn)
 	int err = 0;
 
 	*lsn = 0;
+	if (j->once.entry && app_once_record(j) < 0) {
+		app_job_discard(j);
+		return ERR_FULL;
+	}
 	if (j->recording && j->record.statements) {
 		struct sqllog *log = a->worker->service->sqllog;
 
@@ -221,6 +227,7 @@ static void answer_ok(struct app_job *j)
 	struct rpc_attr attrs[FRAME_ATTRS_MAX];
 
 	env_failpoint(j->app->worker->loop->env, "app.before_answer");
+	app_once_end(j, APP_ONCE_DONE);
 	if (j->kind == APP_HTTP) {
 		j->http.on_answer(j->http.arg, j->http_status, j->out.data, j->out.len);
 	} else if (j->handle) {
@@ -277,7 +284,8 @@ static void on_landed(struct sqllog_waiter *w, int err)
 	struct app_job *j = (struct app_job *)((char *)w - offsetof(struct app_job, waiter));
 
 	if (err < 0) {
-		app_keys_lost(j->app, j->in.data + j->key_n + j->once_n + j->body_n);
+		app_once_end(j, APP_ONCE_LOST);
+		app_keys_lost(j->app, j->in.data + j->keys_at);
 		answer_err(j, ERR_UNKNOWN, EFFECT_UNKNOWN, "the change could not be made durable: ask again");
 		return;
 	}
@@ -287,7 +295,7 @@ static void on_landed(struct sqllog_waiter *w, int err)
 /* The keys of the record are kept behind the input: on_landed may need them when the record is long gone. */
 static void keep_keys(struct app_job *j)
 {
-	j->in.len = j->key_n + j->once_n + j->body_n;
+	j->keys_at = (uint32_t)j->in.len;
 	if (j->recording)
 		buf_addstr(&j->in, j->record.keys);
 	buf_addch(&j->in, '\0');
@@ -295,6 +303,8 @@ static void keep_keys(struct app_job *j)
 
 static const char *refusal(int err)
 {
+	if (err == ERR_FULL)
+		return "the changes and the answer are too much for one record";
 	if (err == ERR_FAILED)
 		return "the change names no key (db.key)";
 	return err == ERR_BUSY ? "the SQL log is behind: try again" : "the change cannot be recorded now";
@@ -324,7 +334,7 @@ static void finish(struct app_job *j)
 }
 
 /* A client's answer gets its code here: handlers return the fields only. An untyped answer is passed as it is. */
-static int encode_answer(struct app_job *j, lua_State *L, int index, char *why, size_t size)
+int app_job_encode(struct app_job *j, lua_State *L, int index, char *why, size_t size)
 {
 	const struct msg_type *type = j->method->out;
 	size_t start = j->out.len;
@@ -416,7 +426,7 @@ static void method_result(struct app_job *j, const struct luaresult *r)
 		lua_pushnil(r->L);
 	int index = r->n == 0 ? lua_gettop(r->L) : r->first;
 
-	if (j->handle && encode_answer(j, r->L, index, why, sizeof why) < 0) {
+	if ((j->handle || j->once.entry) && app_job_encode(j, r->L, index, why, sizeof why) < 0) {
 		log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
 			  (unsigned long long)j->trace, why);
 		app_job_discard(j);
@@ -430,7 +440,14 @@ void app_job_done(struct luajob *self, const struct luaresult *r)
 {
 	struct app_job *j = (struct app_job *)self;
 
-	if (r->err < 0) {
+	if (r->err == 0 && j->once.answered) {
+		answer_ok(j);
+	} else if (r->err == 0 && j->once.err < 0) {
+		char message[LUA_WHY_MAX];
+
+		snprintf(message, sizeof message, "%s", j->why);
+		answer_err(j, j->once.err, j->once.effect, message);
+	} else if (r->err < 0) {
 		int err = j->stopped && r->err == ERR_UNAVAILABLE ? j->stopped : r->err;
 		char message[256];
 

@@ -5,10 +5,11 @@
 #include "common/token.h"
 #include "rpc/app.h"
 #include "rpc/keys.h"
+#include "rpc/once.h"
 #include "rpc/peer.h"
 /*
- * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_rpc.c (library app),
- * app_db.c (library db), app_session.c (sessions and pushes). Private to rpc/.
+ * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
+ * app_rpc.c (library app), app_db.c (library db), app_session.c (sessions and pushes). Private to rpc/.
  *
  * Threads: owner worker only.
  */
@@ -17,6 +18,24 @@
 #define APP_SESSION_BUCKETS     4096
 
 enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
+
+struct app_part { /* of a job's input */
+	uint32_t at, n;
+};
+
+/* A once-method's job: who it is, and what became of it before its function ran. */
+struct app_job_once {
+	struct app_part key, client, owner;
+	uint64_t fingerprint;
+	struct once_entry *entry; /* its function runs: the end has to be told */
+	struct once_waiters *waiters;
+	struct once_waiter waiter;
+	struct timer patience; /* until then it waits */
+	uint64_t task;
+	bool answered; /* out holds the first's answer */
+	int err;       /* or it ended so, with why */
+	enum effect effect;
+};
 
 struct app_job {
 	struct luajob job;
@@ -33,9 +52,13 @@ struct app_job {
 	int stopped;           /* why nobody waits for it any more, or 0 */
 	struct app_wait *call; /* the call it waits for, or NULL */
 	char instance[32];     /* who calls */
-	char why[LUA_WHY_MAX]; /* what is wrong with the request */
-	struct buf in;         /* key, once key, body */
-	uint32_t key_n, once_n, body_n;
+	uint32_t instance_worker, once_attempt;
+	uint64_t instance_epoch, once_seq, once_first;
+	char why[LUA_WHY_MAX];   /* what is wrong with the request */
+	struct buf in;           /* key, and the parts below */
+	uint32_t key_n, keys_at; /* keys_at: of the record's keys, at its end */
+	struct app_part body, uid;
+	struct app_job_once once;
 	/* what the task has collected */
 	struct sql_record record;
 	bool recording;
@@ -67,6 +90,15 @@ struct app_wait {
 	uint64_t call; /* handle for rpc_cancel, or 0 */
 };
 
+struct app_once_read;
+struct app_once {
+	struct once_server *server;
+	struct app_once_read *reads;
+	struct timer tick;
+	struct once_figures told;
+	struct metric *running, *stored, *bytes, *repeats, *forgotten, *refused;
+};
+
 struct app_session {
 	struct app_session *next, **prev; /* in its bucket */
 	uint64_t sid, used_ms;
@@ -93,6 +125,7 @@ struct app {
 	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */
 	const struct msg_method *kick;
 	const struct msg_method *attr;
+	struct app_once once;
 	struct buf scratch, text;
 };
 
@@ -115,6 +148,8 @@ void app_job_watch(struct app_job *j, uint64_t handle); /* begins to look whethe
  * again. From the loop, not from inside the task. j may be gone after this.
  */
 void app_job_stop(struct app_job *j, int err);
+/* Appends the value at index to the job's answer, in the encoding its caller wants. */
+int app_job_encode(struct app_job *j, lua_State *L, int index, char *why, size_t size);
 /* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
 void app_check_may_wait(lua_State *L);
 
@@ -125,6 +160,41 @@ void app_waits_close(struct app *a);
 void app_wakes_open(struct app *a);
 /* app_job.c: init.lua is told of each key of a record that did not become durable. */
 void app_keys_lost(struct app *a, const char *keys);
+
+/* A task that waits goes on at the end of this turn. */
+void app_wake_task(struct app *a, uint64_t task);
+
+/* app_once.c */
+void app_once_open(struct app *a);
+void app_once_close(struct app *a);
+/* In the task of a once-method: the request's table is on top. ERR_BAD_REQUEST, and the job's why */
+int app_once_begin(lua_State *L, struct app_job *j);
+void app_once_push_key(lua_State *L, const struct app_job *j);
+/* Called instead of the method's function, with it and its arguments. */
+int app_once_gate(lua_State *L);
+/* Adds its answer, which is in out, to the record of its changes. */
+int app_once_record(struct app_job *j);
+enum app_once_end { APP_ONCE_DONE, APP_ONCE_GONE, APP_ONCE_LOST };
+void app_once_end(struct app_job *j, enum app_once_end how); /* not a once-method, or it did not run: nothing happens */
+int app_once_load(lua_State *L);                             /* db.load_once(key) */
+void app_once_publish(struct app_once *o);                   /* its figures */
+/* The key of the owner's records: its name, if it stands in the log as it is and is short. */
+void app_once_record_key(struct span owner, char out[80]);
+
+/* app_once_read.c: who waits is told when it has been read, or could not be within APP_ONCE_READ_MS. */
+#define APP_ONCE_READ_MS 5000
+void app_once_load_owner(struct app *a, struct once_owner *o, struct span name);
+void app_once_read_answer(struct app *a, struct once_entry *e);
+void app_once_reads_close(struct app *a);
+static inline struct sql_value text_value(struct span s)
+{
+	return (struct sql_value){ .type = SQL_TEXT, .s = { s.p, s.n } };
+}
+
+static inline struct sql_value int_value(uint64_t v)
+{
+	return (struct sql_value){ .type = SQL_INT, .i = (int64_t)v };
+}
 
 /* app_session.c */
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);

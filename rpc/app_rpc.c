@@ -296,6 +296,13 @@ static int app_wake(lua_State *L)
 	return 0;
 }
 
+void app_wake_task(struct app *a, uint64_t task)
+{
+	buf_add(&a->woken, &task, sizeof task);
+	if (!a->closing)
+		loop_defer(a->worker->loop, &a->wake);
+}
+
 #define WAKES_PER_TURN 1000 /* who wake each other for ever must not stop the others */
 
 static void wakes_run(struct app *a)

@@ -24,6 +24,8 @@ static void pending_end(struct rpc_client *c, struct pending *p)
 	list_remove(p);
 	pending_drop_bytes(p);
 	pending_leave(p);
+	if (p->method->kind == MSG_ONCE && p->once_seq)
+		once_client_end(&c->once, p->once_seq);
 	pending_free(&c->calls, p);
 	metric_add(c->in_flight, (uint64_t)-1);
 }
@@ -99,8 +101,21 @@ static bool is_repeatable(const struct pending *p)
 	return p->method->kind != MSG_PLAIN;
 }
 
+static void once_put(const struct worker *w, const struct rpc_call *call, uint64_t seq, uint32_t attempt,
+		     struct frame_request *r)
+{
+	r->has_once = true;
+	r->once.client = w->index;
+	r->once.epoch = (uint32_t)w->service->epoch; /* the whole of it, and the instance, were told in the Hello */
+	r->once.key = call->once;
+	r->once.seq = seq;
+	r->once.first_incomplete = once_client_first(&w->client->once);
+	r->once.attempt = attempt;
+}
+
 /* Encodes straight into the link's output. ERR_BUSY: its queue is full. */
-static int peer_request(struct peer *peer, const struct rpc_call *call, uint64_t id, uint32_t left_ms, uint32_t attempt)
+static int peer_request(struct peer *peer, const struct rpc_call *call, uint64_t id, uint32_t left_ms, uint64_t seq,
+			uint32_t attempt)
 {
 	struct frame_request r = {
 		.id = id,
@@ -121,11 +136,8 @@ static int peer_request(struct peer *peer, const struct rpc_call *call, uint64_t
 		r.service = span_of(call->method->service, strlen(call->method->service));
 		r.method_name = span_of(name, strlen(name));
 	}
-	if (call->once.n) {
-		r.has_once = true;
-		r.once.key = call->once;
-		r.once.attempt = attempt;
-	}
+	if (call->once.n || seq)
+		once_put(peer->worker, call, seq, attempt, &r);
 	char *out = stream_reserve(&peer->stream, frame_request_bytes(&r));
 
 	if (!out)
@@ -173,7 +185,7 @@ static void pending_refuse(struct pending *p, const char *message)
 
 static void pending_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
 {
-	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->attempt++) < 0)
+	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->once_seq, p->attempt++) < 0)
 		pending_refuse(p, "the connection's queue is full");
 	else
 		pending_sent(peer, p);
@@ -319,6 +331,7 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	p->sid = call->sid;
 	p->trace = call->trace;
 	p->attempt = 0;
+	p->once_seq = 0;
 	p->on_answer = call->on_answer;
 	p->arg = call->arg;
 	if (peer)
@@ -352,50 +365,40 @@ static void pending_go(struct rpc_client *c, struct pending *p, const struct rpc
 		list_append(&peer->waiting, p);
 }
 
-/* A once-call without a business key gets one of this client: instance, epoch and sequence. */
-static void once_key(struct rpc_client *c, struct rpc_call *call, char *out, size_t size)
-{
-	struct service *s = c->worker->service;
-
-	if (call->method->kind != MSG_ONCE || call->once.n)
-		return;
-	int n = snprintf(out, size, "%s/%llu/%u/%llu", s->id, (unsigned long long)s->epoch, c->worker->index,
-			 (unsigned long long)++c->once_seq);
-
-	call->once = span_of(out, (size_t)n);
-}
-
 /* Nobody waits for it and it can leave now: it needs no entry. A full queue drops it: it would be told to nobody. */
 static bool is_plain_push(const struct peer *peer, const struct rpc_call *call)
 {
-	return !call->on_answer && peer && peer_is_up(peer) && !(peer->draining && !call->to.instance) &&
-	       call_bytes(call) <= CALL_BYTES_MAX;
+	return !call->on_answer && call->method->kind != MSG_ONCE && peer && peer_is_up(peer) &&
+	       !(peer->draining && !call->to.instance) && call_bytes(call) <= CALL_BYTES_MAX;
 }
 
 uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 {
 	struct rpc_client *c = w->client;
 	struct rpc_call call = *wish;
-	char once[96];
+	bool numbered = call.method->kind == MSG_ONCE && !call.once.n;
 
 	loop_assert_owner(w->loop);
 	if (!call.trace)
 		call.trace = new_trace(c);
-	once_key(c, &call, once, sizeof once);
 	struct peer *peer = client_choose(c, &call);
 
 	if (is_plain_push(peer, &call)) {
-		peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0);
+		peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0, 0);
 		return 0;
 	}
 	struct pending *p = pending_start(c, peer, &call);
 	uint64_t id = p->id;
 
+	p->once_seq = numbered ? once_client_begin(&c->once) : 0;
 	if (call_bytes(&call) > CALL_BYTES_MAX)
 		pending_error_later(c, p, ERR_BAD_REQUEST, EFFECT_NONE, "the request is too large");
 	else if (!peer)
 		pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_NONE,
 				    "no instance of the service is in the route table");
+	else if (numbered && !p->once_seq)
+		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE,
+				    "too many once-calls since the oldest that is under way");
 	else if (peer->pendings > PEER_PENDING_MAX || c->calls.calls > CALLS_MAX)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many calls are under way there");
 	else
@@ -550,5 +553,6 @@ void rpc_client_free(struct rpc_client *c)
 		return;
 	assert(!c->peers);
 	pending_release(&c->calls);
+	once_client_release(&c->once);
 	free(c);
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include "common/stream.h"
+#include "rpc/once.h"
 #include "rpc/pending.h"
 #include "rpc/service.h"
 /*
@@ -51,7 +52,8 @@ struct rpc_client {
 	bool telling, again_posted;
 	struct loop_deferred tell;
 	struct inbox_msg again;
-	uint64_t once_seq, trace;
+	struct once_client once;
+	uint64_t trace;
 	const char *const *keep;
 	struct metric *retries, *in_flight;
 	uint32_t timeout_ms;

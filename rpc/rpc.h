@@ -45,7 +45,7 @@ struct rpc_call {
 	uint64_t sid;        /* the session that is forwarded, or 0 */
 	struct span uid;
 	uint64_t trace;   /* 0: a new one */
-	struct span once; /* business key of a once-call; empty: client identity and sequence */
+	struct span once; /* business key of a once-call; empty: client identity and sequence (rpc/once.h) */
 	void (*on_answer)(void *arg, const struct rpc_answer *a); /* NULL: a notification, never answered */
 	void *arg;
 };
@@ -72,8 +72,10 @@ struct rpc_request {
 	struct span uid, key, body;
 	bool json;
 	bool has_once;
-	struct span once_key; /* business key, or "client/epoch/seq" */
-	uint64_t handle;      /* for rpc_answer_* later; 0: a notification */
+	struct span once_key; /* business key; empty: this client's sequence */
+	uint64_t instance_epoch, once_seq, once_first;
+	uint32_t once_attempt;
+	uint64_t handle; /* for rpc_answer_* later; 0: a notification */
 };
 /* Handles one method; must end in rpc_answer_* exactly once, now or later, unless it is a notification. */
 typedef void rpc_handler(void *arg, struct rpc_request *r);

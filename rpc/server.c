@@ -228,6 +228,10 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		.json = q->json,
 		.has_once = q->has_once,
 		.once_key = q->once.key,
+		.instance_epoch = l->epoch,
+		.once_seq = q->once.seq,
+		.once_first = q->once.first_incomplete,
+		.once_attempt = q->once.attempt,
 	};
 
 	memcpy(r.instance, l->instance, sizeof r.instance);

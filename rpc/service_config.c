@@ -41,6 +41,8 @@ const struct config_row service_config_rows[] = {
 	{ "log.level", CONFIG_STRING, "info", false, 4, 5, "debug, info, warn or error." },
 	{ "rpc.timeout_ms", CONFIG_INT, "5000", false, 1, 600000, "Deadline of a call that names none." },
 	{ "rpc.drain_s", CONFIG_INT, "5", false, 0, 3600, "How long a draining instance waits for what is under way." },
+	{ "rpc.once_bytes_max", CONFIG_INT, "67108864", false, 65536, 1e12,
+	  "Memory for the once-calls one worker remembers." },
 	{ "session.grace_s", CONFIG_INT, "30", false, 0, 86400, "How long a lost connection's session is kept." },
 	{ "sqllog.file_bytes_max", CONFIG_INT, "67108864", false, 4096, 4e9, "A log file is closed at this size." },
 	{ "sqllog.ring_bytes", CONFIG_INT, "16777216", false, 65536, 1e9, "Records not yet written." },

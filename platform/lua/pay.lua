@@ -26,25 +26,22 @@ local function check(call)
 end
 
 -- The order is taken before anything is granted: the same one with another body may name another player, whose owner
--- knows nothing of it. Who has no role takes none, so that the platform may correct itself. Yields.
-local function take_and_grant(call, args)
-  local role, err, why, effect = app.rpc.role.roleRemote.get(call.uid, { uid = call.uid })
-  if not role and err ~= "not_found" then return nil, err, why, effect end
-  local claim = { order = args.order, fingerprint = args.fingerprint, look = not role }
-  local answer, claim_err, claim_why, claim_effect = app.rpc.role.orderRemote.claim(args.order, claim)
-  if not answer or answer.conflict then return answer, claim_err, claim_why, claim_effect end
-  if not role then return nil, err, why, effect end
-  return app.rpc.role.roleRemote.grant(call.uid, args, { once = args.order })
+-- knows nothing of it. Yields.
+local function take_and_grant(uid, args)
+  local claim = { order = args.order, uid = uid, fingerprint = args.fingerprint }
+  local answer, err, why, effect = app.rpc.role.orderRemote.claim(args.order, claim)
+  if not answer then return nil, err, why, effect, err == "bad_request" end
+  return app.rpc.role.roleRemote.grant(uid, args)
 end
 
 -- Yields.
 local function grant(platform, call, gems, body)
-  local answer, err, why, effect = take_and_grant(call, {
+  local answer, err, why, effect, conflict = take_and_grant(call.uid, {
     uid = call.uid, gems = gems, order = platform.name .. ":" .. call.order,
     fingerprint = app.hmac("fingerprint", body),
   })
+  if conflict then return refuse(409, "bad_request", "order: it was used with another body") end
   if not answer then return refuse(STATUS[err] or 500, err, why, effect) end
-  if answer.conflict then return refuse(409, "bad_request", "order: it was used with another body") end
   return 200, json.encode { code = 200, order = call.order, gems = gems } .. "\n"
 end
 

@@ -8,7 +8,6 @@ local Init = {}
 function Init.on_lost(key)
   Players.forget_key(key)
   if key:sub(1, 5) == "name:" then state.known_names = nil end
-  if key:sub(1, 6) == "order:" then state.orders = {} end
 end
 
 function Init.on_peer(instance, up)

@@ -2,7 +2,6 @@
 --
 -- state.players[uid] = {
 --   uid, role (nil: none yet), bag {item → count}, quests {quest → {state, progress}},
---   once {key → {fingerprint, answer}}   answers of orders and once-calls, kept for ever
 --   session {uid, sid, connector} of the live connection or nil, resume, rid, scene,
 --   grace: the timer that forgets who has no session,
 --   queue and busy: one login or creation at a time }
@@ -95,19 +94,19 @@ local function load_details(player)
   local id = player.role.id
   local bag, err = db.query("SELECT item, count FROM bag WHERE role_id = ?", id)
   if not bag then return nil, err end
-  local quests, once
+  local quests
   quests, err = db.query("SELECT quest, state, progress FROM quest WHERE role_id = ?", id)
   if not quests then return nil, err end
-  once, err = db.query("SELECT once_key, fingerprint, answer FROM once_done WHERE owner = ?", "role:" .. id)
-  if not once then return nil, err end
   for _, row in ipairs(bag) do player.bag[row.item] = row.count end
   for _, row in ipairs(quests) do player.quests[row.quest] = { state = row.state, progress = row.progress } end
-  for _, row in ipairs(once) do player.once[row.once_key] = { fingerprint = row.fingerprint, answer = row.answer } end
   return true
 end
 
+-- What the player has bought and been given is known from here on, so that the database may be away while it plays.
 local function load(uid)
-  local player = { uid = uid, bag = {}, quests = {}, once = {}, queue = {} }
+  local known, why = db.load_once(uid)
+  if not known then return nil, why end
+  local player = { uid = uid, bag = {}, quests = {}, queue = {} }
   local rows, err = db.load(Players.key("uid", uid),
     "SELECT id, uid, name, level, exp, gold, gems, scene, x, y FROM role WHERE uid = ?", uid)
   if not rows then return nil, err end
@@ -219,24 +218,6 @@ function Players.write_quest(player, quest, quest_state, progress)
   db.exec("REPLACE INTO quest (role_id, quest, state, progress) VALUES (?, ?, ?, ?)",
     player.role.id, quest, quest_state, progress)
   db.set(player.quests, quest, { state = quest_state, progress = progress })
-end
-
--- The answer becomes part of the same record as the change: a repeat finds both or neither.
-function Players.remember(player, key, fingerprint, answer)
-  keys_of(player)
-  local text = json.encode(answer)
-  db.exec("INSERT INTO once_done (owner, once_key, fingerprint, answer, created_us) VALUES (?, ?, ?, ?, ?)",
-    "role:" .. player.role.id, key, fingerprint, text, clock.wall_ms() * 1000)
-  db.set(player.once, key, { fingerprint = fingerprint, answer = text })
-end
-
--- The stored answer of an earlier call with this key: answer, or nil and whether the key was used for something else.
-function Players.recall(player, key, fingerprint)
-  local done = player.once[key]
-  if not done then return nil, false end
-  if done.fingerprint ~= fingerprint then return nil, true end
-  db.sync()   -- the first answer may still be on its way to the disk
-  return json.decode(done.answer), false
 end
 
 -- exp for the next level grows by the square.

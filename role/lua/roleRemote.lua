@@ -43,35 +43,23 @@ local function count_kill(player, kind)
   end
 end
 
--- A kill's reward: takes effect once per key. Yields when the player is not in memory.
-function Remote.reward(args, call)
-  if not call.once then return nil, "bad_request", "a once-call needs its key" end
+-- A kill's reward: a once-method. Yields when the player is not in memory.
+function Remote.reward(args)
   local player, err, why = Players.with_role(args.uid)
   if not player then return nil, err, why end
-  local parts = { args.exp or 0, args.gold or 0, args.item or 0, args.count or 0, args.killed or "" }
-  local fingerprint = table.concat(parts, "/")
-  local answer, other = Players.recall(player, call.once, fingerprint)
-  if answer then return answer end
-  if other then return nil, "bad_request", "once: the key was used for another reward" end
-  answer = Players.gain(player, args.exp or 0, args.gold or 0)
+  local answer = Players.gain(player, args.exp or 0, args.gold or 0)
   if args.item then Players.add_item(player, args.item, args.count or 1) end
   if args.killed then count_kill(player, args.killed) end
-  Players.remember(player, call.once, fingerprint, answer)
   return answer
 end
 
--- A payment: gems, once per order for ever. Yields when the player is not in memory.
+-- A payment: gems, a once-method by its order. Yields when the player is not in memory.
 function Remote.grant(args)
   local player, err, why = Players.with_role(args.uid)
   if not player then return nil, err, why end
-  local key = "pay:" .. args.order
-  local answer, other = Players.recall(player, key, args.fingerprint or "")
-  if answer then return answer end
-  if other then return { conflict = true } end
-  answer = { gems = player.role.gems + args.gems }
+  local gems = player.role.gems + args.gems
   Players.add(player, "gems", args.gems)
-  Players.remember(player, key, args.fingerprint or "", answer)
-  return answer
+  return { gems = gems }
 end
 
 return Remote

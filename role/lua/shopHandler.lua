@@ -9,25 +9,19 @@ local function check(msg)
   if #msg.order < 1 or #msg.order > 64 then return "order: expected 1 to 64 bytes" end
 end
 
--- The same order again gets the same answer, and nothing is charged again. Yields when the player is not in memory.
+-- A once-method by its order: a repeat never comes here. Yields when the player is not in memory.
 function Handler.buy(session, msg)
   local bad = check(msg)
   if bad then return nil, "bad_request", bad end
   local player, err, why = Players.with_role(session.uid)
   if not player then return nil, err, why end
-  local key, fingerprint = "order:" .. msg.order, msg.item .. "x" .. msg.count
-  local answer, other = Players.recall(player, key, fingerprint)
-  if answer then return answer end
-  if other then return nil, "bad_request", "order: it was used with another item or count" end
   local item = Items[msg.item]
   if not item or not item.price then return nil, "not_found", "item: the shop does not have it" end
   local price = item.price * msg.count
   if player.role.gold < price then return nil, "denied", "not enough gold" end
-  answer = { gold = player.role.gold - price, item = msg.item, count = msg.count }
   Players.add(player, "gold", -price)
   Players.add_item(player, msg.item, msg.count)
-  Players.remember(player, key, fingerprint, answer)
-  return answer
+  return { gold = player.role.gold - price, item = msg.item, count = msg.count }
 end
 
 return Handler

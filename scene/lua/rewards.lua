@@ -1,23 +1,19 @@
--- Rewards of kills: a once-call to the player's role. While its outcome is not known it is asked again with the same
--- key, so that a kill is rewarded exactly once, whoever is restarted meanwhile.
+-- Rewards of kills: a once-call to the player's role, which is repeated until its outcome is known: a kill is rewarded
+-- exactly once, whoever is restarted meanwhile.
 local Rewards = {}
-
-state.kills = state.kills or 0
 
 local PATIENCE_MS = 10 * 60 * 1000
 
-local function is_final(err)
-  return err ~= "unknown" and err ~= "timeout" and err ~= "unavailable" and err ~= "busy"
-end
-
--- Yields.
-local function insist(uid, reward, key)
+-- What changed nothing is asked anew. Yields.
+local function insist(uid, reward)
   local wait_ms, until_ms = 200, clock.now_ms() + PATIENCE_MS
   while true do
-    local answer, err, why = app.rpc.role.roleRemote.reward(uid, reward, { once = key })
+    local options = { timeout_ms = math.max(1, until_ms - clock.now_ms()) }
+    local answer, err, why, effect = app.rpc.role.roleRemote.reward(uid, reward, options)
     if answer then return end
-    if is_final(err) or clock.now_ms() > until_ms then
-      log.warn("reward.failed", { uid = uid, key = key, error = err, why = why })
+    local passing = effect == "none" and (err == "unavailable" or err == "busy")
+    if not passing or clock.now_ms() > until_ms then
+      log.warn("reward.failed", { uid = uid, error = err, why = why })
       return
     end
     clock.sleep(wait_ms)
@@ -26,9 +22,7 @@ local function insist(uid, reward, key)
 end
 
 function Rewards.give(uid, reward)
-  state.kills = state.kills + 1
-  local key = string.format("%s/%d/%d/%d", app.instance, app.epoch, app.worker, state.kills)
-  app.task(insist, uid, reward, key)
+  app.task(insist, uid, reward)
 end
 
 return Rewards

@@ -8,6 +8,7 @@
 #include "role/role.h"
 #include "tests/support/player.h"
 #include "tests/support/sim_main.h"
+#include "tests/support/sim_schema.h"
 /*
  * The cluster's money: gate, two connectors, role, chat and dbwriter with the very objects and the Lua of the real programs,
  * and players who buy. Links are cut, processes die at any moment and at every failpoint, the database goes away and loses
@@ -78,20 +79,6 @@ static void players_main(struct env *env, void *arg)
 	loop_start(env, "players", 0, players_loop, NULL, arg, &loop);
 }
 
-static void load_schema(struct sim *w)
-{
-	FILE *f = fopen("deploy/schema/001-base.sql", "r");
-	char *text = calloc(1, 65536);
-
-	if (!f || !fread(text, 1, 65535, f))
-		sim_fail(w, "deploy/schema/001-base.sql cannot be read");
-	else if (sim_db_run(w, text))
-		sim_fail(w, "the schema: %s", sim_db_error(w));
-	if (f)
-		fclose(f);
-	free(text);
-}
-
 static void start(struct sim *w, unsigned workers)
 {
 	struct world *x = calloc(1, sizeof *x);
@@ -100,7 +87,7 @@ static void start(struct sim *w, unsigned workers)
 	x->w = w;
 	sim_user_set(w, x);
 	sim_root(w, ".");
-	load_schema(w);
+	sim_schema(w);
 	int n = snprintf(text, sizeof text, config, workers, workers, workers);
 
 	sim_file_store(w, HOST, "deploy/cluster.lua", text, (size_t)n);
@@ -224,7 +211,7 @@ static void check_player(struct world *x, const struct purchases *r)
 	int64_t gold = ask(x, "gold", "role", "id = ", id);
 	char sql[200];
 
-	snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM once_done WHERE owner = 'role:%lld'", (long long)id);
+	snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM loquat_once WHERE owner = 'role/%s'", r->uid);
 	int64_t orders = sim_db_int(x->w, sql, -1);
 
 	sim_check(x->w, !*r->wrong, "%s: %s", r->uid, r->wrong);

@@ -2,7 +2,6 @@
  * The edge's promises that take their time, under the virtual clock: how long a login, a place, an admission and a
  * silence last. Gate, connector, role and chat are the real ones; players follow a script.
  */
-#include <glob.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +12,8 @@
 #include "dbwriter/dbwriter.h"
 #include "gate/gate.h"
 #include "role/role.h"
-#include "tests/support/sample.h"
 #include "tests/support/sim_main.h"
+#include "tests/support/sim_schema.h"
 
 #define GATE      3014
 #define CONNECTOR 3050
@@ -224,24 +223,10 @@ static bool ready(struct sim *w, const struct seat *seat)
 	return false;
 }
 
-static void schema(struct sim *w)
-{
-	glob_t files;
-
-	sim_check(w, glob("deploy/schema/*.sql", 0, NULL, &files) == 0, "no deploy/schema");
-	for (size_t i = 0; i < files.gl_pathc && !sim_failure(w); i++) {
-		size_t n;
-		char *text = sample_read(files.gl_pathv[i], &n);
-		sim_check(w, sim_db_run(w, text) == 0, "%s: %s", files.gl_pathv[i], sim_db_error(w));
-		free(text);
-	}
-	globfree(&files);
-}
-
 static void start_all(struct sim *w)
 {
 	sim_calm(w);
-	schema(w);
+	sim_schema(w);
 	sim_root(w, ".");
 	sim_file_store(w, "10.0.0.1", "deploy/edge.lua", config, sizeof(config) - 1);
 	for (size_t i = 0; i < sizeof(seats) / sizeof(*seats); i++)

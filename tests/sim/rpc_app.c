@@ -22,7 +22,7 @@ static const char remote[] = "state.lost, state.sum = state.lost or {}, state.su
 			     "  db.set(state, 'sum', state.sum + n)\n"
 			     "end\n"
 			     "function Remote.put(args) change(args.number) return {} end\n"
-			     "function Remote.once(args)\n"
+			     "function Remote.late(args)\n"
 			     "  change(args.number)\n"
 			     "  local ok, err = db.commit()\n"
 			     "  return { text = err, flag = ok }\n"
@@ -141,9 +141,9 @@ static void while_nothing_can_be_written_changes_are_refused_and_nothing_has_cha
 static void a_commit_that_fails_tells_its_script_and_loses_the_keys(struct sim *w)
 {
 	sim_disk_full(w, HOST, true);
-	expect(w, "once", "{\"number\":10}", 200, "{\"text\":\"unknown\"}");
+	expect(w, "late", "{\"number\":10}", 200, "{\"text\":\"unknown\"}");
 	expect(w, "get", "{}", 200, LOST);
-	expect(w, "once", "{\"number\":1000}", 200, "{\"text\":\"unavailable\"}");
+	expect(w, "late", "{\"number\":1000}", 200, "{\"text\":\"unavailable\"}");
 	expect(w, "get", "{}", 200, "{\"number\":11,");
 	come_back(w);
 }

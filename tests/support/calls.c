@@ -66,7 +66,11 @@ static unsigned box_note(struct box *b, struct rpc_request *r)
 		box_hold(b, r);
 	if (r->has_once) {
 		size_t n = strlen(b->once_keys);
-		snprintf(b->once_keys + n, sizeof(b->once_keys) - n, "%.*s;", (int)r->once_key.n, r->once_key.p);
+		if (r->once_key.n)
+			snprintf(b->once_keys + n, sizeof(b->once_keys) - n, "%.*s;", (int)r->once_key.n,
+				 r->once_key.p);
+		else
+			snprintf(b->once_keys + n, sizeof(b->once_keys) - n, "#%llu;", (unsigned long long)r->once_seq);
 	}
 	pthread_mutex_unlock(&b->lock);
 	return run;

@@ -1,0 +1,390 @@
+#include "rpc/once.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/once_private.h"
+
+#define BYTES_MAX (64u << 20)
+
+/* ---- forgetting ------------------------------------------------------------------------------------------------------- */
+
+static void acknowledged(struct once_server *s, struct once_entry *e)
+{
+	struct once_owner *o = e->owner;
+
+	once_debt_add(s, o, e->lease);
+	s->figures.forgotten++;
+	once_entry_free(s, e);
+	once_owner_tidy(s, o);
+}
+
+/* What runs or is being read is looked at again at its end. */
+static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
+{
+	if (first <= l->first)
+		return;
+	l->first = first;
+	for (struct once_entry *e = l->entries, *next; e && e->seq < first; e = next) {
+		next = e->lease_next;
+		if (e->state == ONCE_STORED)
+			acknowledged(s, e);
+	}
+}
+
+static void owner_unload(struct once_server *s, struct once_owner *o)
+{
+	once_set_release(s, &o->set);
+	o->loaded = false;
+	once_owner_tidy(s, o);
+}
+
+/* Answers go before sets: who is asked for one again reads a row, who has no set reads them all. */
+static void evict(struct once_server *s)
+{
+	while (s->figures.bytes > s->o.bytes_max && !once_ring_empty(&s->answers_used)) {
+		struct once_entry *e = ONCE_FROM_RING(s->answers_used.next, struct once_entry, used);
+		struct once_owner *o = e->owner;
+
+		if (!e->key_n) {
+			once_entry_answer_drop(s, e);
+			e->unreadable = !s->o.stored;
+		} else {
+			once_entry_free(s, e);
+			once_owner_tidy(s, o);
+		}
+	}
+	for (struct once_ring *r = s->owners_used.next, *next;
+	     s->o.stored && s->figures.bytes > s->o.bytes_max && r != s->owners_used.prev; r = next) {
+		struct once_owner *o = ONCE_FROM_RING(r, struct once_owner, used);
+
+		next = r->next;
+		if (o->loaded)
+			owner_unload(s, o);
+	}
+}
+
+bool once_forget(struct once_server *s, const struct once_entry *of, unsigned at_least, struct once_forget *out)
+{
+	struct once_debt *d = of ? of->owner->debts : NULL;
+
+	if (!of && !once_ring_empty(&s->debts))
+		d = ONCE_FROM_RING(s->debts.next, struct once_debt, all);
+	while (of && d && d->rows < at_least)
+		d = d->next;
+	if (!d || d->rows < at_least)
+		return false;
+	struct once_owner *o = d->owner;
+
+	s->forget_owner = o->name_n < sizeof(s->forget_text) ? o->name_n : sizeof(s->forget_text);
+	memcpy(s->forget_text, o->name, s->forget_owner);
+	out->owner = span_of(s->forget_text, s->forget_owner);
+	out->client = span_of(d->lease->name, d->lease->name_n);
+	out->below = d->lease->first;
+	once_debt_free(d);
+	if (!of)
+		once_owner_tidy(s, o);
+	return true;
+}
+
+bool once_tick(struct once_server *s, uint64_t now_ms)
+{
+	for (struct once_lease **at = &s->leases, *l; (l = *at);) {
+		if (now_ms - l->seen_ms >= s->o.lease_ms)
+			lease_advance(s, l, l->top + 1);
+		if (now_ms - l->seen_ms < s->o.lease_ms || l->entries || l->debts) {
+			at = &l->next;
+			continue;
+		}
+		*at = l->next;
+		free(l->name);
+		free(l);
+	}
+	return s->leases != NULL;
+}
+
+/* ---- asking ------------------------------------------------------------------------------------------------------------ */
+
+static enum once_verdict known(struct once_server *s, struct once_entry *e, const struct once_call *c,
+			       struct once_result *out)
+{
+	out->entry = e;
+	out->waiters = &e->waiters;
+	if (e->state == ONCE_READING)
+		return ONCE_WAIT;
+	if (e->state == ONCE_ABSENT) {
+		once_ring_take(&e->used);
+		e->state = ONCE_RUNNING;
+		e->fingerprint = c->fingerprint;
+		s->figures.running++;
+		return ONCE_RUN;
+	}
+	if (e->state == ONCE_STORED && !e->answer) {
+		if (e->unreadable) {
+			s->figures.refused++;
+			return ONCE_FORGOTTEN;
+		}
+		if (!e->key_n)
+			s->figures.stored--;
+		e->state = ONCE_READING;
+		return ONCE_READ;
+	}
+	if (e->fingerprint != c->fingerprint && e->fingerprint) {
+		s->figures.refused++;
+		return ONCE_REUSED;
+	}
+	if (e->state == ONCE_RUNNING)
+		return ONCE_WAIT;
+	once_ring_take(&e->used);
+	once_ring_put(&s->answers_used, &e->used);
+	s->figures.repeats++;
+	out->answer = span_of(e->answer, e->answer_n);
+	out->json = e->json;
+	return ONCE_DONE;
+}
+
+static enum once_verdict owner_load(struct once_owner *o, struct once_result *out)
+{
+	out->owner = o;
+	out->waiters = &o->waiters;
+	if (o->loading)
+		return ONCE_WAIT;
+	o->loading = true;
+	return ONCE_LOAD;
+}
+
+static enum once_verdict start(struct once_server *s, struct once_owner *o, struct once_lease *l,
+			       const struct once_call *c, uint64_t hash, uint64_t id, struct once_result *out)
+{
+	bool was_answered = c->key.n && s->o.stored && once_set_has(&o->set, hash);
+	struct once_entry *e = once_entry_new(s, o, c->method, c->key, id);
+
+	e->seq = c->key.n ? 0 : c->seq;
+	e->fingerprint = c->fingerprint;
+	if (!c->key.n)
+		once_lease_insert(l, e);
+	e->state = was_answered ? ONCE_READING : ONCE_RUNNING;
+	s->figures.running += !was_answered;
+	out->entry = e;
+	out->waiters = &e->waiters;
+	return was_answered ? ONCE_READ : ONCE_RUN;
+}
+
+enum once_verdict once_ask(struct once_server *s, const struct once_call *c, uint64_t now_ms, struct once_result *out)
+{
+	struct once_lease *l = c->client.n ? once_lease_get(s, c->client, now_ms) : NULL;
+	bool sequence = !c->key.n;
+
+	*out = (struct once_result){ .entry = NULL };
+	assert(!sequence || (l && c->seq));
+	if (l) {
+		l->seen_ms = now_ms;
+		lease_advance(s, l, c->first_incomplete);
+	}
+	if (sequence && c->seq < l->first) {
+		s->figures.refused++;
+		return ONCE_FORGOTTEN;
+	}
+	evict(s);
+	struct once_owner *o = once_owner_get(s, c->owner);
+	uint64_t hash = sequence ? 0 : once_key_hash(c->method, c->key);
+	uint64_t id = sequence ? once_id_of_seq(o, l, c->seq) : once_id_of_key(o, hash);
+	struct once_entry *e =
+		sequence ? once_entry_find_seq(s, o, l, c->seq, id) : once_entry_find_key(s, o, c->method, c->key, id);
+
+	if (e)
+		return known(s, e, c, out);
+	/* a number that was never sent before is new, whatever is known of the owner; unless it is this that was lost */
+	if (!o->loaded && !(sequence && c->attempt == 0 && !o->lost))
+		return owner_load(o, out);
+	return start(s, o, l, c, hash, id, out);
+}
+
+enum once_verdict once_know(struct once_server *s, struct span owner, struct once_result *out)
+{
+	struct once_owner *o;
+
+	evict(s);
+	o = once_owner_get(s, owner);
+	*out = (struct once_result){ .owner = o };
+	return o->loaded ? ONCE_DONE : owner_load(o, out);
+}
+
+/* ---- the ends ------------------------------------------------------------------------------------------------------------ */
+
+static void ended(struct once_server *s, struct once_entry *e)
+{
+	struct once_owner *o = e->owner;
+	struct once_waiters waiters = { .first = NULL };
+
+	once_waiters_move(&e->waiters, &waiters);
+	once_entry_free(s, e);
+	once_owner_tidy(s, o);
+	once_wake(&waiters);
+}
+
+static void now_stored(struct once_server *s, struct once_entry *e)
+{
+	e->state = ONCE_STORED;
+	once_wake(&e->waiters);
+	if (e->key_n)
+		return;
+	s->figures.stored++;
+	if (e->seq < e->lease->first)
+		acknowledged(s, e);
+}
+
+void once_done(struct once_server *s, struct once_entry *e, bool json, struct span answer)
+{
+	assert(e->state == ONCE_RUNNING);
+	s->figures.running--;
+	once_entry_answer_set(s, e, json, answer);
+	if (e->key_n && s->o.stored)
+		once_set_add(s, &e->owner->set,
+			     once_key_hash(span_of(e->text, e->method_n), span_of(e->text + e->method_n, e->key_n)));
+	now_stored(s, e);
+}
+
+void once_gone(struct once_server *s, struct once_entry *e)
+{
+	assert(e->state == ONCE_RUNNING);
+	ended(s, e);
+}
+
+void once_lost(struct once_server *s, struct once_entry *e)
+{
+	struct once_owner *o = e->owner;
+
+	assert(e->state == ONCE_RUNNING);
+	o->stale = o->loading;
+	o->lost = s->o.stored;
+	if (s->o.stored && o->loaded) {
+		once_set_release(s, &o->set);
+		o->loaded = false;
+	}
+	ended(s, e);
+}
+
+void once_load_row(struct once_server *s, struct once_owner *o, uint64_t hash, struct span client, uint64_t seq,
+		   uint64_t now_ms)
+{
+	if (!client.n) {
+		once_set_add(s, &o->set, hash);
+		return;
+	}
+	struct once_lease *l = once_lease_get(s, client, now_ms);
+	uint64_t id = once_id_of_seq(o, l, seq);
+
+	if (once_entry_find_seq(s, o, l, seq, id))
+		return;
+	if (seq < l->first) {
+		once_debt_add(s, o, l);
+		return;
+	}
+	struct once_entry *e = once_entry_new(s, o, span_of("", 0), span_of("", 0), id);
+
+	e->seq = seq;
+	e->state = ONCE_STORED;
+	s->figures.stored++;
+	once_lease_insert(l, e);
+}
+
+void once_loaded(struct once_server *s, struct once_owner *o, bool ok)
+{
+	struct once_waiters waiters = { .first = NULL };
+
+	assert(o->loading);
+	o->loading = false;
+	o->loaded = ok && !o->stale;
+	o->stale = false;
+	o->lost = o->lost && !o->loaded;
+	if (!o->loaded)
+		once_set_release(s, &o->set);
+	once_waiters_move(&o->waiters, &waiters);
+	once_owner_tidy(s, o);
+	once_wake(&waiters);
+}
+
+void once_read(struct once_server *s, struct once_entry *e, uint64_t fingerprint, bool json, struct span answer)
+{
+	assert(e->state == ONCE_READING);
+	e->fingerprint = fingerprint;
+	once_entry_answer_set(s, e, json, answer);
+	now_stored(s, e);
+}
+
+void once_read_failed(struct once_server *s, struct once_entry *e, bool absent)
+{
+	assert(e->state == ONCE_READING);
+	if (e->key_n && !absent) {
+		ended(s, e);
+		return;
+	}
+	if (e->key_n) { /* two keys with one hash: this one is new */
+		e->state = ONCE_ABSENT;
+		once_ring_put(&s->answers_used, &e->used);
+		once_wake(&e->waiters);
+		return;
+	}
+	e->unreadable = absent;
+	now_stored(s, e);
+}
+
+void once_row(const struct once_entry *e, struct once_row *out)
+{
+	*out = (struct once_row){
+		.owner = span_of(e->owner->name, e->owner->name_n),
+		.method = span_of(e->text, e->method_n),
+		.key = span_of(e->text + e->method_n, e->key_n),
+		.seq = e->seq,
+		.fingerprint = e->fingerprint,
+	};
+	if (e->key_n)
+		out->hash = once_key_hash(out->method, out->key);
+	else
+		out->client = span_of(e->lease->name, e->lease->name_n);
+}
+
+/* ---- the server as a whole -------------------------------------------------------------------------------------------------- */
+
+struct once_server *once_server_new(const struct once_options *o)
+{
+	struct once_server *s = once_make(sizeof(*s));
+
+	s->o = *o;
+	if (!s->o.bytes_max)
+		s->o.bytes_max = BYTES_MAX;
+	once_ring_init(&s->owners_used);
+	once_ring_init(&s->answers_used);
+	once_ring_init(&s->debts);
+	return s;
+}
+
+void once_server_free(struct once_server *s)
+{
+	if (!s)
+		return;
+	for (size_t i = 0; i < s->entries.size; i++)
+		while (s->entries.at[i])
+			once_entry_free(s, (struct once_entry *)s->entries.at[i]);
+	while (!once_ring_empty(&s->debts))
+		once_debt_free(ONCE_FROM_RING(s->debts.next, struct once_debt, all));
+	while (!once_ring_empty(&s->owners_used)) {
+		struct once_owner *o = ONCE_FROM_RING(s->owners_used.next, struct once_owner, used);
+
+		o->loading = o->lost = false;
+		owner_unload(s, o);
+	}
+	for (struct once_lease *l = s->leases, *next; l; l = next) {
+		next = l->next;
+		free(l->name);
+		free(l);
+	}
+	free(s->owners.at);
+	free(s->entries.at);
+	free(s);
+}
+
+const struct once_figures *once_figures(const struct once_server *s)
+{
+	return &s->figures;
+}

@@ -1,0 +1,140 @@
+#pragma once
+#include "rpc/once.h"
+/*
+ * What a once_server keeps, and what once_store.c does with each piece for once.c. Private to them.
+ *
+ * Threads: owner worker only.
+ */
+
+/* A ring of what was used, the longest ago first. */
+struct once_ring {
+	struct once_ring *next, *prev;
+};
+#define ONCE_FROM_RING(r, type, member) ((type *)((char *)(r)-offsetof(type, member)))
+static inline void once_ring_init(struct once_ring *r)
+{
+	r->next = r->prev = r;
+}
+static inline bool once_ring_empty(const struct once_ring *r)
+{
+	return r->next == r;
+}
+static inline void once_ring_take(struct once_ring *r)
+{
+	r->next->prev = r->prev;
+	r->prev->next = r->next;
+	once_ring_init(r);
+}
+static inline void once_ring_put(struct once_ring *head, struct once_ring *r)
+{
+	r->next = head;
+	r->prev = head->prev;
+	head->prev->next = r;
+	head->prev = r;
+}
+
+struct once_node { /* first member of what stands in a table */
+	struct once_node *next;
+	uint64_t hash;
+};
+struct once_table {
+	struct once_node **at;
+	size_t size, n;
+};
+
+struct once_set {
+	uint64_t *at;
+	size_t size, n;
+};
+
+/* A client, while something of it is remembered. */
+struct once_lease {
+	struct once_lease *next;
+	char *name;
+	size_t name_n;
+	uint64_t first, top, seen_ms; /* first incomplete; highest sequence seen */
+	struct once_entry *entries, **last;
+	unsigned debts;
+};
+
+/* Rows of a client at an owner that are acknowledged and still in the database. */
+struct once_debt {
+	struct once_debt *next;
+	struct once_ring all;
+	struct once_owner *owner;
+	struct once_lease *lease;
+	unsigned rows;
+};
+
+struct once_owner {
+	struct once_node node;
+	struct once_ring used;
+	char *name;
+	size_t name_n;
+	bool loaded, loading;
+	bool lost;  /* what ran here may have been recorded or not: nobody is new until it is loaded */
+	bool stale; /* that happened while it was being loaded */
+	struct once_set set;
+	size_t entries;
+	struct once_debt *debts;
+	struct once_waiters waiters; /* for the load */
+};
+
+enum once_state {
+	ONCE_RUNNING,
+	ONCE_STORED,
+	ONCE_READING,
+	ONCE_ABSENT, /* its hash is another key's */
+};
+
+struct once_entry {
+	struct once_node node;
+	struct once_ring used; /* while it holds an answer, or is absent */
+	struct once_owner *owner;
+	struct once_lease *lease; /* of a sequence call */
+	struct once_entry *lease_next, **lease_prev;
+	enum once_state state;
+	bool json, unreadable;
+	uint64_t seq, fingerprint;
+	char *text; /* method and key; both empty: a sequence that came from the database */
+	size_t method_n, key_n;
+	char *answer; /* NULL: not in memory */
+	size_t answer_n;
+	struct once_waiters waiters;
+};
+
+struct once_server {
+	struct once_options o;
+	struct once_table owners, entries;
+	struct once_ring owners_used, answers_used, debts;
+	struct once_lease *leases;
+	struct once_figures figures;
+	char forget_text[256];
+	size_t forget_owner;
+};
+
+/* once_store.c */
+void *once_make(size_t n); /* zeroed */
+void once_waiters_move(struct once_waiters *from, struct once_waiters *to);
+void once_wake(struct once_waiters *list); /* tells all, and forgets them */
+bool once_set_has(const struct once_set *set, uint64_t hash);
+void once_set_add(struct once_server *s, struct once_set *set, uint64_t hash);
+void once_set_release(struct once_server *s, struct once_set *set);
+struct once_owner *once_owner_get(struct once_server *s, struct span name); /* made if need be */
+void once_owner_tidy(struct once_server *s, struct once_owner *o);          /* frees it if nothing is known of it */
+struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms);
+void once_lease_insert(struct once_lease *l, struct once_entry *e);
+void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l);
+void once_debt_free(struct once_debt *d);
+struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
+				  uint64_t id);
+void once_entry_free(struct once_server *s, struct once_entry *e); /* its owner stays, for once_owner_tidy */
+void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer);
+void once_entry_answer_drop(struct once_server *s, struct once_entry *e);
+struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,
+				       struct span key, uint64_t id);
+struct once_entry *once_entry_find_seq(const struct once_server *s, const struct once_owner *o,
+				       const struct once_lease *l, uint64_t seq, uint64_t id);
+uint64_t once_key_hash(struct span method, struct span key);
+uint64_t once_id_of_key(const struct once_owner *o, uint64_t hash);
+uint64_t once_id_of_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq);

@@ -1,0 +1,432 @@
+#include "rpc/once_private.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- hashes ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t h)
+{
+	h ^= h >> 32;
+	h *= 0xd6e8feb86659fd93u;
+	h ^= h >> 32;
+	h *= 0xd6e8feb86659fd93u;
+	return h ^ h >> 32;
+}
+
+uint64_t once_hash(uint64_t hash, const void *p, size_t n)
+{
+	const char *at = p;
+	uint64_t h = (hash + n) * 0x9e3779b97f4a7c15u, word;
+
+	for (; n >= 8; n -= 8, at += 8) {
+		memcpy(&word, at, 8);
+		h = (h ^ word) * 0x9e3779b97f4a7c15u;
+		h ^= h >> 29;
+	}
+	word = 0;
+	memcpy(&word, at, n);
+	return mix(h ^ word);
+}
+
+static uint64_t hash_of(uint64_t hash, struct span s)
+{
+	return once_hash(hash, s.p ? s.p : "", s.n);
+}
+
+static bool same(const char *p, size_t n, struct span s)
+{
+	return n == s.n && (!n || !memcmp(p, s.p, n));
+}
+
+void *once_make(size_t n)
+{
+	void *p = calloc(1, n);
+
+	assert(p);
+	return p;
+}
+
+static char *copy(struct span s)
+{
+	char *p = once_make(s.n + 1);
+
+	if (s.n)
+		memcpy(p, s.p, s.n);
+	return p;
+}
+
+static void table_put(struct once_table *t, struct once_node *n, uint64_t hash)
+{
+	if (t->n >= t->size) {
+		size_t size = t->size ? t->size * 2 : 64;
+		struct once_node **at = once_make(size * sizeof(*at));
+
+		for (size_t i = 0; i < t->size; i++)
+			for (struct once_node *x = t->at[i], *next; x; x = next) {
+				next = x->next;
+				x->next = at[x->hash & (size - 1)];
+				at[x->hash & (size - 1)] = x;
+			}
+		free(t->at);
+		t->at = at;
+		t->size = size;
+	}
+	n->hash = hash;
+	n->next = t->at[hash & (t->size - 1)];
+	t->at[hash & (t->size - 1)] = n;
+	t->n++;
+}
+
+static struct once_node *table_first(const struct once_table *t, uint64_t hash)
+{
+	return t->size ? t->at[hash & (t->size - 1)] : NULL;
+}
+
+static void table_take(struct once_table *t, struct once_node *n)
+{
+	struct once_node **at = &t->at[n->hash & (t->size - 1)];
+
+	while (*at != n)
+		at = &(*at)->next;
+	*at = n->next;
+	t->n--;
+}
+
+/* ---- who waits ---------------------------------------------------------------------------------------------------- */
+
+void once_wait(struct once_waiters *list, struct once_waiter *w)
+{
+	assert(!w->prev);
+	if (!list->first)
+		list->last = &list->first;
+	w->next = NULL;
+	w->prev = list->last;
+	*list->last = w;
+	list->last = &w->next;
+	w->list = list;
+}
+
+void once_leave(struct once_waiter *w)
+{
+	if (!w->prev)
+		return;
+	*w->prev = w->next;
+	if (w->next)
+		w->next->prev = w->prev;
+	else
+		w->list->last = w->prev;
+	w->prev = NULL;
+	w->next = NULL;
+}
+
+void once_waiters_move(struct once_waiters *from, struct once_waiters *to)
+{
+	while (from->first) {
+		struct once_waiter *w = from->first;
+
+		once_leave(w);
+		once_wait(to, w);
+	}
+}
+
+void once_wake(struct once_waiters *list)
+{
+	while (list->first) {
+		struct once_waiter *w = list->first;
+
+		once_leave(w);
+		w->fn(w);
+	}
+}
+
+/* ---- the hashes of an owner's business keys: open addressing, 0 is empty ----------------------------------------------- */
+
+bool once_set_has(const struct once_set *set, uint64_t hash)
+{
+	hash = hash ? hash : 1;
+	for (size_t i = hash; set->size && set->at[i & (set->size - 1)]; i++)
+		if (set->at[i & (set->size - 1)] == hash)
+			return true;
+	return false;
+}
+
+static void set_place(struct once_set *set, uint64_t hash)
+{
+	size_t i = hash;
+
+	while (set->at[i & (set->size - 1)])
+		i++;
+	set->at[i & (set->size - 1)] = hash;
+}
+
+void once_set_add(struct once_server *s, struct once_set *set, uint64_t hash)
+{
+	if (once_set_has(set, hash))
+		return;
+	if (4 * (set->n + 1) > 3 * set->size) {
+		struct once_set old = *set;
+
+		set->size = old.size ? old.size * 2 : 8;
+		set->at = once_make(set->size * sizeof(*set->at));
+		for (size_t i = 0; i < old.size; i++)
+			if (old.at[i])
+				set_place(set, old.at[i]);
+		s->figures.bytes += (set->size - old.size) * sizeof(*set->at);
+		free(old.at);
+	}
+	set_place(set, hash ? hash : 1);
+	set->n++;
+	s->figures.stored++;
+}
+
+void once_set_release(struct once_server *s, struct once_set *set)
+{
+	s->figures.bytes -= set->size * sizeof(*set->at);
+	s->figures.stored -= set->n;
+	free(set->at);
+	*set = (struct once_set){ .at = NULL };
+}
+
+/* ---- owners -------------------------------------------------------------------------------------------------------- */
+
+static struct once_owner *owner_of(struct once_node *n)
+{
+	return (struct once_owner *)n;
+}
+
+static void owner_used(struct once_server *s, struct once_owner *o)
+{
+	once_ring_take(&o->used);
+	once_ring_put(&s->owners_used, &o->used);
+}
+
+struct once_owner *once_owner_get(struct once_server *s, struct span name)
+{
+	uint64_t hash = hash_of(0, name);
+	struct once_owner *o;
+
+	for (struct once_node *n = table_first(&s->owners, hash); n; n = n->next)
+		if (n->hash == hash && same(owner_of(n)->name, owner_of(n)->name_n, name)) {
+			owner_used(s, owner_of(n));
+			return owner_of(n);
+		}
+	o = once_make(sizeof(*o));
+	o->name = copy(name);
+	o->name_n = name.n;
+	o->loaded = !s->o.stored;
+	once_ring_init(&o->used);
+	once_ring_put(&s->owners_used, &o->used);
+	table_put(&s->owners, &o->node, hash);
+	s->figures.bytes += sizeof(*o) + name.n;
+	return o;
+}
+
+/* An owner of whom nothing is known and nothing is under way needs no place. */
+void once_owner_tidy(struct once_server *s, struct once_owner *o)
+{
+	if (o->entries || o->debts || o->loading || o->lost || o->waiters.first || (s->o.stored && o->loaded))
+		return;
+	table_take(&s->owners, &o->node);
+	once_ring_take(&o->used);
+	once_set_release(s, &o->set);
+	s->figures.bytes -= sizeof(*o) + o->name_n;
+	free(o->name);
+	free(o);
+}
+
+/* ---- leases: a client's sequences, in their order -------------------------------------------------------------------------- */
+
+struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms)
+{
+	struct once_lease *l = s->leases, **at = &s->leases;
+
+	while (l && !same(l->name, l->name_n, name)) {
+		at = &l->next;
+		l = l->next;
+	}
+	if (l) {
+		*at = l->next;
+	} else {
+		l = once_make(sizeof(*l));
+		l->name = copy(name);
+		l->name_n = name.n;
+		l->seen_ms = now_ms;
+		l->last = &l->entries;
+	}
+	l->next = s->leases; /* in front: the next call is often the same client's */
+	s->leases = l;
+	return l;
+}
+
+void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l)
+{
+	struct once_debt *d = o->debts;
+
+	if (!s->o.stored)
+		return;
+	while (d && d->lease != l)
+		d = d->next;
+	if (!d) {
+		d = once_make(sizeof(*d));
+		d->lease = l;
+		d->owner = o;
+		d->next = o->debts;
+		o->debts = d;
+		l->debts++;
+		once_ring_init(&d->all);
+		once_ring_put(&s->debts, &d->all);
+	}
+	d->rows++;
+}
+
+void once_debt_free(struct once_debt *d)
+{
+	struct once_debt **at = &d->owner->debts;
+
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	d->lease->debts--;
+	once_ring_take(&d->all);
+	free(d);
+}
+
+/* ---- entries -------------------------------------------------------------------------------------------------------- */
+
+static struct once_entry *entry_of(struct once_node *n)
+{
+	return (struct once_entry *)n;
+}
+
+void once_lease_insert(struct once_lease *l, struct once_entry *e)
+{
+	struct once_entry **at = l->last; /* calls come nearly in order: from the end */
+
+	while (at != &l->entries) {
+		struct once_entry *before = (struct once_entry *)((char *)at - offsetof(struct once_entry, lease_next));
+
+		if (before->seq < e->seq)
+			break;
+		at = before->lease_prev;
+	}
+	e->lease = l;
+	e->lease_next = *at;
+	e->lease_prev = at;
+	if (e->lease_next)
+		e->lease_next->lease_prev = &e->lease_next;
+	else
+		l->last = &e->lease_next;
+	*at = e;
+	if (e->seq > l->top)
+		l->top = e->seq;
+}
+
+static void lease_take(struct once_entry *e)
+{
+	struct once_lease *l = e->lease;
+
+	if (!l)
+		return;
+	*e->lease_prev = e->lease_next;
+	if (e->lease_next)
+		e->lease_next->lease_prev = e->lease_prev;
+	else
+		l->last = e->lease_prev;
+	e->lease = NULL;
+}
+
+struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
+				  uint64_t hash)
+{
+	struct once_entry *e = once_make(sizeof(*e));
+
+	e->owner = o;
+	e->text = once_make(method.n + key.n + 1);
+	if (method.n)
+		memcpy(e->text, method.p, method.n);
+	if (key.n)
+		memcpy(e->text + method.n, key.p, key.n);
+	e->method_n = method.n;
+	e->key_n = key.n;
+	o->entries++;
+	once_ring_init(&e->used);
+	table_put(&s->entries, &e->node, hash);
+	s->figures.bytes += sizeof(*e) + method.n + key.n;
+	return e;
+}
+
+void once_entry_answer_drop(struct once_server *s, struct once_entry *e)
+{
+	if (e->answer)
+		s->figures.bytes -= e->answer_n;
+	free(e->answer);
+	e->answer = NULL;
+	e->answer_n = 0;
+	once_ring_take(&e->used);
+}
+
+/* Its owner stays, for owner_tidy. */
+void once_entry_free(struct once_server *s, struct once_entry *e)
+{
+	assert(!e->waiters.first);
+	once_entry_answer_drop(s, e);
+	lease_take(e);
+	if (e->state == ONCE_STORED && !e->key_n)
+		s->figures.stored--;
+	s->figures.running -= e->state == ONCE_RUNNING;
+	table_take(&s->entries, &e->node);
+	e->owner->entries--;
+	s->figures.bytes -= sizeof(*e) + e->method_n + e->key_n;
+	free(e->text);
+	free(e);
+}
+
+void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer)
+{
+	e->json = json;
+	e->answer = copy(answer);
+	e->answer_n = answer.n;
+	s->figures.bytes += answer.n;
+	once_ring_put(&s->answers_used, &e->used);
+}
+
+struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,
+				       struct span key, uint64_t hash)
+{
+	for (struct once_node *n = table_first(&s->entries, hash); n; n = n->next) {
+		struct once_entry *e = entry_of(n);
+
+		if (n->hash == hash && e->owner == o && e->key_n && same(e->text, e->method_n, method) &&
+		    same(e->text + e->method_n, e->key_n, key))
+			return e;
+	}
+	return NULL;
+}
+
+struct once_entry *once_entry_find_seq(const struct once_server *s, const struct once_owner *o,
+				       const struct once_lease *l, uint64_t seq, uint64_t hash)
+{
+	for (struct once_node *n = table_first(&s->entries, hash); n; n = n->next) {
+		struct once_entry *e = entry_of(n);
+
+		if (n->hash == hash && e->owner == o && !e->key_n && e->lease == l && e->seq == seq)
+			return e;
+	}
+	return NULL;
+}
+
+uint64_t once_key_hash(struct span method, struct span key)
+{
+	return hash_of(hash_of(0, method), key);
+}
+
+uint64_t once_id_of_key(const struct once_owner *o, uint64_t hash)
+{
+	return mix(o->node.hash ^ hash);
+}
+
+uint64_t once_id_of_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq)
+{
+	return once_hash(once_hash(o->node.hash, l->name, l->name_n), &seq, sizeof(seq));
+}
