@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "common/err.h"
+#include "deploy/loquat/schema.h"
 
 #define ANSWER_S 60 /* a recovery after kill -9 may take its time */
 #define LOOK_MS  50
@@ -159,7 +160,7 @@ void database_describe(struct cluster *c, struct child *child)
 	child->argv = argv;
 }
 
-/* ---- the schema -------------------------------------------------------------------------------------------------------- */
+/* ---- its schema ------------------------------------------------------------------------------------------------------- */
 
 struct database {
 	struct cluster *c;
@@ -171,13 +172,12 @@ struct database {
 	struct timer timer;
 	uint64_t until_ms;
 	char folder[ENV_PATH_MAX];
-	char **names;
-	size_t n, at;
+	struct schema *schema;
+	unsigned applied; /* files, now */
 	char why[2 * ENV_PATH_MAX + 128];
 };
 
 static void database_connect(struct database *d);
-static void next_file(struct database *d);
 
 static void tell(struct database *d, const char *why)
 {
@@ -194,90 +194,22 @@ static void fail(struct database *d, const char *what, const struct env_db_resul
 	tell(d, text);
 }
 
-static void on_applied(void *arg, const struct env_db_result *r)
+static void on_schema(void *arg, const char *why, unsigned applied)
 {
 	struct database *d = arg;
 
-	if (r->err < 0) {
-		char what[ENV_PATH_MAX + 64];
-
-		snprintf(what, sizeof what, "%s/%s, statement %u", d->folder, d->names[d->at], r->failed_at + 1);
-		fail(d, what, r);
-		return;
-	}
-	d->at++;
-	next_file(d);
-}
-
-static int number_of(const char *name)
-{
-	return (int)strtol(name, NULL, 10);
-}
-
-static void apply(struct database *d)
-{
-	char path[2 * ENV_PATH_MAX], *text;
-	struct buf sql = BUF_INIT;
-	size_t n;
-
-	snprintf(path, sizeof path, "%s/%s", d->folder, d->names[d->at]);
-	if (env_file_load(d->c->env, path, 4 << 20, &text, &n) < 0) {
-		snprintf(d->why, sizeof d->why, "%s: %s", path, env_last_error());
-		d->on_ready(d->arg, d->why);
-		return;
-	}
-	buf_add(&sql, text, n);
-	buf_addf(&sql, "\nINSERT INTO loquat_schema (version, name) VALUES (%d, '%s')", number_of(d->names[d->at]),
-		 d->names[d->at]);
-	env_db_query(d->db, sql.data, sql.len, on_applied, d);
-	buf_release(&sql);
-	free(text);
-}
-
-static void on_looked(void *arg, const struct env_db_result *r)
-{
-	struct database *d = arg;
-
-	if (r->err < 0) {
-		fail(d, "the schema", r);
-	} else if (r->rows) {
-		d->at++;
-		next_file(d);
-	} else {
-		apply(d);
-	}
-}
-
-static void next_file(struct database *d)
-{
-	char sql[128];
-
-	while (d->at < d->n && (!strstr(d->names[d->at], ".sql") || number_of(d->names[d->at]) <= 0))
-		d->at++;
-	if (d->at == d->n) {
-		tell(d, NULL);
-		return;
-	}
-	snprintf(sql, sizeof sql, "SELECT 1 FROM loquat_schema WHERE version = %d", number_of(d->names[d->at]));
-	env_db_query(d->db, sql, strlen(sql), on_looked, d);
+	d->applied = applied;
+	tell(d, why);
 }
 
 static void on_made(void *arg, const struct env_db_result *r)
 {
 	struct database *d = arg;
 
-	if (r->err < 0) {
+	if (r->err < 0)
 		fail(d, "the schema", r);
-		return;
-	}
-	int err = env_dir_list(d->c->env, d->folder, &d->names, &d->n);
-
-	if (err < 0) {
-		snprintf(d->why, sizeof d->why, "%s: %s", d->folder, err_text(err));
-		d->on_ready(d->arg, d->why);
-		return;
-	}
-	next_file(d);
+	else
+		d->schema = schema_apply(d->c->env, d->db, d->folder, on_schema, d);
 }
 
 static void make(struct database *d)
@@ -285,12 +217,9 @@ static void make(struct database *d)
 	const char *name = config_string(d->c->config, "database.name", "loquat");
 	struct buf sql = BUF_INIT;
 
-	buf_addf(
-		&sql,
-		"CREATE DATABASE IF NOT EXISTS `%s` DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin; USE `%s`; "
-		"CREATE TABLE IF NOT EXISTS loquat_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, "
-		"applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB",
-		name, name);
+	buf_addf(&sql,
+		 "CREATE DATABASE IF NOT EXISTS `%s` DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin; USE `%s`",
+		 name, name);
 	env_db_query(d->db, sql.data, sql.len, on_made, d);
 	buf_release(&sql);
 }
@@ -354,14 +283,17 @@ struct database *database_open(struct cluster *c, struct loop *loop, void (*on_r
 	return d;
 }
 
+unsigned database_applied(const struct database *d)
+{
+	return d->applied;
+}
+
 void database_close(struct database *d)
 {
 	if (!d)
 		return;
 	loop_timer_stop(d->loop, &d->timer);
 	env_db_close(d->db);
-	for (size_t i = 0; i < d->n; i++)
-		free(d->names[i]);
-	free(d->names);
+	schema_free(d->schema);
 	free(d);
 }

@@ -2,8 +2,7 @@
 #include "deploy/loquat/child.h"
 #include "deploy/loquat/loquat.h"
 /*
- * database: the cluster's own MariaDB, in paths.var/mariadb, reached by a unix socket only; and the schema, brought up to
- * date by the files of deploy/schema, in order, each once (table loquat_schema).
+ * database: the cluster's own MariaDB, in paths.var/mariadb, reached by a unix socket only; and its schema (schema.h).
  *
  * Threads: the supervisor's loop; database_prepare blocks and comes before it runs.
  */
@@ -17,3 +16,4 @@ void database_describe(struct cluster *c, struct child *child);
 struct database *database_open(struct cluster *c, struct loop *loop, void (*on_ready)(void *arg, const char *why),
 			       void *arg);
 void database_close(struct database *d);
+unsigned database_applied(const struct database *d); /* files of the schema, when ready */

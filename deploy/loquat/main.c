@@ -19,6 +19,7 @@ static const struct command commands[] = {
 	{ "stop", "ID", "stop an instance", command_start, NULL },
 	{ "reload", "SERVICE", "new Lua for all instances of a service, all or none", command_reload, NULL },
 	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call, NULL },
+	{ "migrate", "", "apply what is new in deploy/schema while the cluster runs", command_migrate, NULL },
 	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql, NULL },
 	{ "bots", "--players N --rate R --seconds S", "load with real player behaviour", command_bots, bots_help },
 	{ "doctor", "", "what this machine lacks, each finding with the command that mends it", command_doctor, NULL },

@@ -1,0 +1,277 @@
+#include "deploy/loquat/schema.h"
+#include <assert.h>
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/sqllog.h"
+
+#define FILE_BYTES_MAX (4u << 20)
+#define FILES_MAX      999
+#define LOCK_S         60
+
+struct file {
+	char name[200];
+	unsigned number;
+	char *text;
+	size_t bytes;
+	char checksum[9];
+	bool applied, noted; /* noted: with its checksum */
+};
+struct schema {
+	struct env *env;
+	struct env_db *db;
+	char folder[ENV_PATH_MAX];
+	void (*on_done)(void *arg, const char *why, unsigned applied);
+	void *arg;
+	struct file *file; /* file[i] has number i + 1 */
+	unsigned n, at, applied;
+	struct buf sql;
+	char why[2 * ENV_PATH_MAX + 400];
+};
+
+/* ---- the end ------------------------------------------------------------------------------------------------------ */
+
+static int refuse(struct schema *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int refuse(struct schema *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(s->why, sizeof s->why, fmt, ap);
+	va_end(ap);
+	return ERR_FAILED;
+}
+
+static void on_unlocked(void *arg, const struct env_db_result *r)
+{
+	struct schema *s = arg;
+
+	(void)r;
+	s->on_done(s->arg, *s->why ? s->why : NULL, s->applied); /* may free s */
+}
+
+static void end(struct schema *s)
+{
+	static const char sql[] = "DO RELEASE_LOCK(CONCAT('loquat_schema.', DATABASE()))";
+
+	if (env_db_query(s->db, sql, sizeof sql - 1, on_unlocked, s) < 0)
+		on_unlocked(s, NULL);
+}
+
+static const char *words(const struct env_db_result *r)
+{
+	return r->message && *r->message ? r->message : err_text(r->err);
+}
+
+static void ask(struct schema *s, void (*fn)(void *arg, const struct env_db_result *r))
+{
+	if (env_db_query(s->db, s->sql.data, s->sql.len, fn, s) == 0)
+		return;
+	refuse(s, "the schema: %s", env_db_message(s->db));
+	end(s);
+}
+
+/* ---- the files ---------------------------------------------------------------------------------------------------- */
+
+/* NNN-name.sql with letters, digits, '-', '_' and '.' in the name; 0: not so. */
+static unsigned number_of(const char *name)
+{
+	unsigned v = 0;
+	const char *p = name;
+
+	for (; isdigit((unsigned char)*p) && p - name < 3; p++)
+		v = v * 10 + (unsigned)(*p - '0');
+	if (p - name != 3 || *p != '-')
+		return 0;
+	for (; *p; p++)
+		if (!isalnum((unsigned char)*p) && !strchr("-_.", *p))
+			return 0;
+	return v;
+}
+
+static int read_file(struct schema *s, const char *name)
+{
+	struct file *f = &s->file[s->n];
+	char path[2 * ENV_PATH_MAX];
+	int err;
+
+	f->number = number_of(name);
+	if (!f->number || strlen(name) >= sizeof f->name)
+		return refuse(s, "%s/%s: a migration is named NNN-name.sql, from 001 on", s->folder, name);
+	if (f->number < s->n + 1)
+		return refuse(s, "%s: %s and %s have the same number", s->folder, s->file[s->n - 1].name, name);
+	if (f->number > s->n + 1)
+		return refuse(s, "%s: %s is there and %03u is missing", s->folder, name, s->n + 1);
+	snprintf(f->name, sizeof f->name, "%s", name);
+	snprintf(path, sizeof path, "%s/%s", s->folder, name);
+	err = env_file_load(s->env, path, FILE_BYTES_MAX, &f->text, &f->bytes);
+	if (err < 0)
+		return refuse(s, "%s: %s", path, err == ERR_IO ? env_last_error() : err_text(err));
+	snprintf(f->checksum, sizeof f->checksum, "%08x", crc32c(0, f->text, f->bytes));
+	s->n++;
+	return 0;
+}
+
+static bool is_sql(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 4 && !strcmp(name + n - 4, ".sql") && name[0] != '.';
+}
+
+static int read_files(struct schema *s)
+{
+	char **names;
+	size_t n;
+	int err = env_dir_list(s->env, s->folder, &names, &n);
+
+	if (err < 0)
+		return refuse(s, "%s: %s", s->folder, err == ERR_IO ? env_last_error() : err_text(err));
+	s->file = calloc(FILES_MAX, sizeof *s->file);
+	assert(s->file);
+	for (size_t i = 0; i < n; i++) {
+		if (!err && is_sql(names[i]))
+			err = read_file(s, names[i]);
+		free(names[i]);
+	}
+	free(names);
+	return err;
+}
+
+/* ---- applying ----------------------------------------------------------------------------------------------------- */
+
+static void next_file(struct schema *s);
+
+static void on_applied(void *arg, const struct env_db_result *r)
+{
+	struct schema *s = arg;
+	struct file *f = &s->file[s->at];
+
+	if (r->err < 0) {
+		refuse(s, "%s/%s, statement %u: %s (not recorded: it runs again from its beginning)", s->folder,
+		       f->name, r->failed_at + 1, words(r));
+		end(s);
+		return;
+	}
+	s->applied += !f->applied;
+	s->at++;
+	next_file(s);
+}
+
+static void next_file(struct schema *s)
+{
+	while (s->at < s->n && s->file[s->at].applied && s->file[s->at].noted)
+		s->at++;
+	if (s->at == s->n) {
+		end(s);
+		return;
+	}
+	struct file *f = &s->file[s->at];
+
+	buf_clear(&s->sql);
+	if (f->applied) { /* before there were checksums */
+		buf_addf(&s->sql, "UPDATE loquat_schema SET checksum = '%s' WHERE version = %u", f->checksum,
+			 f->number);
+	} else {
+		buf_add(&s->sql, f->text, f->bytes);
+		buf_addf(&s->sql, "\nINSERT INTO loquat_schema (version, name, checksum) VALUES (%u, '%s', '%s')",
+			 f->number, f->name, f->checksum);
+	}
+	ask(s, on_applied);
+}
+
+static int note_applied(struct schema *s, unsigned number, const char *name, const char *checksum, const char *when)
+{
+	struct file *f = number >= 1 && number <= s->n ? &s->file[number - 1] : NULL;
+
+	if (!f)
+		return 0; /* a newer installation's: its tables hold what ours write */
+	if (strcmp(f->name, name))
+		return refuse(s, "%s: %s is there, and as %03u %s was applied", s->folder, f->name, number, name);
+	if (checksum && strcmp(f->checksum, checksum))
+		return refuse(s,
+			      "%s/%s was changed after it had been applied (%s): put it back, and write what is new "
+			      "as %03u-name.sql",
+			      s->folder, f->name, when, s->n + 1);
+	f->applied = true;
+	f->noted = checksum;
+	return 0;
+}
+
+static int in_order(struct schema *s)
+{
+	for (unsigned i = 1; i < s->n; i++)
+		if (s->file[i].applied && !s->file[i - 1].applied)
+			return refuse(s, "%s: %s was not applied, and %s was already", s->folder, s->file[i - 1].name,
+				      s->file[i].name);
+	return 0;
+}
+
+static void on_listed(void *arg, const struct env_db_result *r)
+{
+	struct schema *s = arg;
+	int err = r->err < 0 ? refuse(s, "the schema: %s", words(r)) : 0;
+
+	for (unsigned i = 0; i < r->rows && !err; i++) {
+		const char *const *cell = r->cells + (size_t)i * 4;
+
+		err = note_applied(s, (unsigned)strtoul(cell[0], NULL, 10), cell[1], cell[2], cell[3]);
+	}
+	if (!err)
+		err = in_order(s);
+	if (err < 0)
+		end(s);
+	else
+		next_file(s);
+}
+
+static void on_locked(void *arg, const struct env_db_result *r)
+{
+	struct schema *s = arg;
+
+	if (!r->err && r->rows && r->cells[0] && strcmp(r->cells[0], "1"))
+		refuse(s, "the schema: somebody else has been changing it for %d s", LOCK_S);
+	else if (r->err < 0)
+		refuse(s, "the schema: %s", words(r));
+	if (*s->why || read_files(s) < 0) {
+		end(s);
+		return;
+	}
+	buf_clear(&s->sql);
+	buf_addstr(
+		&s->sql,
+		"CREATE TABLE IF NOT EXISTS loquat_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, "
+		"applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ENGINE=InnoDB; "
+		"ALTER TABLE loquat_schema ADD COLUMN IF NOT EXISTS checksum CHAR(8); "
+		"SELECT version, name, checksum, applied_at FROM loquat_schema ORDER BY version");
+	ask(s, on_listed);
+}
+
+struct schema *schema_apply(struct env *env, struct env_db *db, const char *folder,
+			    void (*on_done)(void *arg, const char *why, unsigned applied), void *arg)
+{
+	struct schema *s = calloc(1, sizeof *s);
+
+	assert(s);
+	*s = (struct schema){ .env = env, .db = db, .on_done = on_done, .arg = arg };
+	snprintf(s->folder, sizeof s->folder, "%s", folder);
+	buf_addf(&s->sql, "SELECT GET_LOCK(CONCAT('loquat_schema.', DATABASE()), %d)", LOCK_S);
+	int err = env_db_query(db, s->sql.data, s->sql.len, on_locked, s);
+	assert(!err);
+	return s;
+}
+
+void schema_free(struct schema *s)
+{
+	if (!s)
+		return;
+	for (unsigned i = 0; i < s->n; i++)
+		free(s->file[i].text);
+	free(s->file);
+	buf_release(&s->sql);
+	free(s);
+}
