@@ -185,6 +185,25 @@ int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on
  */
 int env_db_query(struct env_db *db, const char *sql, size_t n,
 		 void (*on_result)(void *arg, const struct env_db_result *r), void *arg);
+/*
+ * One statement with a '?' for each column, executed once per row in their order, as the literals in its place would be;
+ * the first row that fails ends it, and what those before it did stays in the transaction. INSERT, REPLACE, UPDATE and
+ * DELETE. The values are copied or sent before the call returns or while it runs: they must stay until on_result.
+ * ERR_UNAVAILABLE as env_db_query, and where env_db_takes_arrays is false (some servers of the protocol, for ever).
+ */
+enum env_db_bind_type { ENV_BIND_NULL, ENV_BIND_INT, ENV_BIND_DOUBLE, ENV_BIND_TEXT /* UTF-8 */ };
+struct env_db_bind { /* a column: an array of its rows' values */
+	enum env_db_bind_type type;
+	union {
+		const int64_t *i;
+		const double *d;
+		const char *const *text;
+	};
+	const size_t *bytes; /* of the texts */
+};
+int env_db_bulk(struct env_db *db, const char *sql, size_t n, const struct env_db_bind *column, unsigned columns,
+		unsigned rows, void (*on_result)(void *arg, const struct env_db_result *r), void *arg);
+bool env_db_takes_arrays(const struct env_db *db);
 const char *env_db_message(const struct env_db *db);
 void env_db_close(struct env_db *db); /* NULL is fine; no callback comes after it */
 

@@ -15,13 +15,21 @@
  * answers which readiness it waits for, 0 when it is done. An exchange is a row of steps:
  *
  *   PROBE -> CONNECT -> (done)        QUERY -> STORE -> NEXT -> STORE -> … -> (done)
+ *   [PREPARE ->] EXECUTE -> (done)    a statement with arrays; the last 64 are kept prepared
  *
  * PROBE is ours: whether anybody listens there. The library (3.3) closes its socket twice when connect() fails, and by
  * then the number may be another thread's file or player; a server that is away for long is tried again and again.
  * STORE fetches the whole result of one statement, NEXT goes to the next statement's.
  */
-enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024 };
-enum step { PROBE, CONNECT, QUERY, STORE, NEXT };
+enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024, STATEMENTS = 64 };
+enum step { PROBE, CONNECT, QUERY, STORE, NEXT, PREPARE, EXECUTE };
+
+struct prepared { /* a statement with '?' that the server knows */
+	char *sql;
+	size_t sql_bytes;
+	MYSQL_STMT *stmt;
+	uint64_t used;
+};
 
 struct env_db {
 	struct env_loop *loop;
@@ -35,9 +43,15 @@ struct env_db {
 	uint16_t port;
 	char *sql;
 	size_t sql_bytes;
+	struct prepared statement[STATEMENTS];
+	struct prepared *bulk; /* of the running request; NULL: it is a query */
+	MYSQL_BIND *bind;
+	unsigned columns, rows_bound;
+	char *nulls; /* an indicator of NULL for each row */
+	uint64_t bulks;
 	/* what the running step gave */
 	MYSQL *connect_ret;
-	int query_ret, next_ret;
+	int query_ret, next_ret, statement_ret;
 	MYSQL_RES *store_ret;
 	/* what the request has given so far */
 	MYSQL_RES *rows;
@@ -73,8 +87,10 @@ static bool connection_lost(unsigned code)
 
 static void failed(struct env_db *db)
 {
-	db->code = mysql_errno(&db->mysql);
-	snprintf(db->message, sizeof db->message, "%s", mysql_error(&db->mysql));
+	bool bulk = db->step == PREPARE || db->step == EXECUTE;
+	db->code = bulk ? mysql_stmt_errno(db->bulk->stmt) : mysql_errno(&db->mysql);
+	snprintf(db->message, sizeof db->message, "%s",
+		 bulk ? mysql_stmt_error(db->bulk->stmt) : mysql_error(&db->mysql));
 	db->err = !db->connected || connection_lost(db->code) ? ERR_UNAVAILABLE : ERR_FAILED;
 	if (db->err == ERR_UNAVAILABLE)
 		db->connected = false;
@@ -264,6 +280,9 @@ static int step_start(struct env_db *db)
 						db->database, db->port, db->socket, CLIENT_MULTI_STATEMENTS);
 	case QUERY: return mysql_real_query_start(&db->query_ret, &db->mysql, db->sql, db->sql_bytes);
 	case STORE: return mysql_store_result_start(&db->store_ret, &db->mysql);
+	case PREPARE:
+		return mysql_stmt_prepare_start(&db->statement_ret, db->bulk->stmt, db->bulk->sql, db->bulk->sql_bytes);
+	case EXECUTE: return mysql_stmt_execute_start(&db->statement_ret, db->bulk->stmt);
 	case NEXT: break;
 	}
 	return mysql_next_result_start(&db->next_ret, &db->mysql);
@@ -286,6 +305,8 @@ static int step_cont(struct env_db *db, int ready)
 	case CONNECT: return mysql_real_connect_cont(&db->connect_ret, &db->mysql, ready);
 	case QUERY: return mysql_real_query_cont(&db->query_ret, &db->mysql, ready);
 	case STORE: return mysql_store_result_cont(&db->store_ret, &db->mysql, ready);
+	case PREPARE: return mysql_stmt_prepare_cont(&db->statement_ret, db->bulk->stmt, ready);
+	case EXECUTE: return mysql_stmt_execute_cont(&db->statement_ret, db->bulk->stmt, ready);
 	case NEXT: break;
 	}
 	return mysql_next_result_cont(&db->next_ret, &db->mysql, ready);
@@ -311,6 +332,84 @@ static bool stored(struct env_db *db)
 	return true;
 }
 
+/* ---- statements with arrays -------------------------------------------------------------------------------------- */
+
+static void prepared_drop(struct prepared *s)
+{
+	if (s->stmt)
+		mysql_stmt_close(s->stmt);
+	free(s->sql);
+	*s = (struct prepared){ .sql = NULL };
+}
+
+static void prepare_failed(struct env_db *db)
+{
+	failed(db);
+	if (db->err != ERR_UNAVAILABLE) /* else it goes with the connection */
+		prepared_drop(db->bulk);
+	db->bulk = NULL;
+}
+
+/* The statement's place; the one that was not used for longest makes room. stmt NULL: it is not prepared yet. */
+static struct prepared *prepared_find(struct env_db *db, const char *sql, size_t n)
+{
+	struct prepared *oldest = &db->statement[0];
+	for (struct prepared *s = db->statement; s < db->statement + STATEMENTS; s++) {
+		if (s->sql && s->sql_bytes == n && !memcmp(s->sql, sql, n)) {
+			s->used = ++db->bulks;
+			return s;
+		}
+		if (s->used < oldest->used)
+			oldest = s;
+	}
+	prepared_drop(oldest);
+	oldest->sql = malloc(n + 1);
+	if (!oldest->sql)
+		return NULL;
+	memcpy(oldest->sql, sql, n);
+	oldest->sql[n] = '\0';
+	oldest->sql_bytes = n;
+	oldest->used = ++db->bulks;
+	return oldest;
+}
+
+static bool bulk_bind(struct env_db *db)
+{
+	MYSQL_STMT *stmt = db->bulk->stmt;
+	if (mysql_stmt_param_count(stmt) == db->columns &&
+	    !mysql_stmt_attr_set(stmt, STMT_ATTR_ARRAY_SIZE, &db->rows_bound) && !mysql_stmt_bind_param(stmt, db->bind))
+		return true;
+	db->step = EXECUTE; /* for failed() */
+	failed(db);
+	db->err = ERR_FAILED;
+	return false;
+}
+
+static int bulk_columns(struct env_db *db, const struct env_db_bind *column, unsigned columns, unsigned rows)
+{
+	MYSQL_BIND *bind = realloc(db->bind, columns * sizeof *bind);
+	char *nulls = realloc(db->nulls, rows);
+	db->bind = bind ? bind : db->bind;
+	db->nulls = nulls ? nulls : db->nulls;
+	if (!bind || !nulls)
+		return ERR_NOMEM;
+	db->columns = columns;
+	db->rows_bound = rows;
+	memset(bind, 0, columns * sizeof *bind);
+	memset(nulls, STMT_INDICATOR_NULL, rows);
+	for (unsigned i = 0; i < columns; i++) {
+		const struct env_db_bind *c = &column[i];
+		bind[i].buffer_type = c->type == ENV_BIND_DOUBLE ? MYSQL_TYPE_DOUBLE
+				      : c->type == ENV_BIND_TEXT ? MYSQL_TYPE_STRING
+								 : MYSQL_TYPE_LONGLONG;
+		bind[i].buffer = (void *)(uintptr_t)c->i;
+		bind[i].length = (unsigned long *)(uintptr_t)c->bytes;
+		if (c->type == ENV_BIND_NULL)
+			bind[i].u.indicator = nulls;
+	}
+	return 0;
+}
+
 /* What follows the step that is done; false: nothing, the exchange is over. */
 static bool step_next(struct env_db *db)
 {
@@ -334,6 +433,18 @@ static bool step_next(struct env_db *db)
 		}
 		db->step = STORE;
 		return true;
+	case PREPARE:
+		if (db->statement_ret)
+			prepare_failed(db);
+		else if (bulk_bind(db))
+			db->step = EXECUTE;
+		return !db->err;
+	case EXECUTE:
+		if (db->statement_ret)
+			failed(db);
+		else
+			db->affected = mysql_stmt_affected_rows(db->bulk->stmt);
+		return false;
 	case STORE: break;
 	}
 	db->step = NEXT;
@@ -463,6 +574,37 @@ int env_db_query(struct env_db *db, const char *sql, size_t n,
 	return 0;
 }
 
+bool env_db_takes_arrays(const struct env_db *db)
+{
+	unsigned long more = 0;
+	return db->connected &&
+	       !mariadb_get_infov((MYSQL *)(uintptr_t)&db->mysql, MARIADB_CONNECTION_EXTENDED_SERVER_CAPABILITIES,
+				  &more) &&
+	       more & MARIADB_CLIENT_STMT_BULK_OPERATIONS >> 32;
+}
+
+int env_db_bulk(struct env_db *db, const char *sql, size_t n, const struct env_db_bind *column, unsigned columns,
+		unsigned rows, void (*on_result)(void *arg, const struct env_db_result *r), void *arg)
+{
+	assert(env_loop_is_current(db->loop) && columns && rows);
+	if (db->busy)
+		return ERR_BUSY;
+	if (!env_db_takes_arrays(db))
+		return ERR_UNAVAILABLE;
+	struct prepared *s = prepared_find(db, sql, n);
+	bool known = s && s->stmt;
+	if (!s || bulk_columns(db, column, columns, rows) < 0 || (!known && !(s->stmt = mysql_stmt_init(&db->mysql))))
+		return ERR_NOMEM;
+	db->bulk = s;
+	db->on_result = on_result;
+	db->arg = arg;
+	if (!known || bulk_bind(db)) {
+		begin(db, known ? EXECUTE : PREPARE);
+		return 0;
+	}
+	return ERR_FAILED;
+}
+
 const char *env_db_message(const struct env_db *db)
 {
 	return db->message;
@@ -481,6 +623,10 @@ void env_db_close(struct env_db *db)
 	probe_end(db);
 	mysql_free_result(db->rows);
 	mysql_close(&db->mysql);
+	for (unsigned i = 0; i < STATEMENTS; i++) /* the connection has let go of them */
+		prepared_drop(&db->statement[i]);
+	free(db->bind);
+	free(db->nulls);
 	free(db->socket);
 	free(db->host);
 	free(db->user);

@@ -122,6 +122,7 @@ struct sim_chances {
 	uint32_t db_cut_ppm;      /* a query's connection is lost before it is executed */
 	uint32_t commit_lost_ppm; /* a COMMIT's answer is lost, executed or not */
 	uint32_t deadlock_ppm;    /* a writing statement is refused with 1213 */
+	uint32_t db_no_arrays;    /* the server is one that takes no arrays (env_db_bulk) */
 	/* failpoints: a pass kills the process */
 	uint32_t failpoint_ppm;
 };

@@ -658,6 +658,8 @@ static bool find_table(struct run *run)
 	if (!s->table || s->kind == SQL_CREATE)
 		return true;
 	run->table = db_table(run->db, s->table);
+	if (!run->table && s->kind == SQL_SELECT)
+		run->table = schema_table(run->db, &run->r->arena, s->table);
 	if (run->table)
 		return true;
 	if (s->kind == SQL_DROP) {

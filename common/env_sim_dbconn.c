@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include "common/buf.h"
 #include "common/env_sim_sql.h"
+#include "common/sqllog.h"
 /*
  * Connections to the simulated database. A handle is the client's end and the server's session in one; when the
  * client dies or the line is cut, the session may still finish what had reached it, as a real server does.
@@ -356,6 +358,44 @@ int env_db_query(struct env_db *s, const char *sql, size_t n,
 	else
 		tell(s, ERR_UNAVAILABLE, "Server has gone away");
 	return 0;
+}
+
+bool env_db_takes_arrays(const struct env_db *s)
+{
+	return s->connected && !s->db->w->chances.db_no_arrays;
+}
+
+static struct sql_value literal(const struct env_db_bind *column, unsigned row)
+{
+	switch (column->type) {
+	case ENV_BIND_INT: return (struct sql_value){ .type = SQL_INT, .i = column->i[row] };
+	case ENV_BIND_DOUBLE: return (struct sql_value){ .type = SQL_DOUBLE, .d = column->d[row] };
+	case ENV_BIND_TEXT:
+		return (struct sql_value){ .type = SQL_TEXT, .s = { column->text[row], column->bytes[row] } };
+	case ENV_BIND_NULL: break;
+	}
+	return (struct sql_value){ .type = SQL_NULL };
+}
+
+int env_db_bulk(struct env_db *s, const char *sql, size_t n, const struct env_db_bind *column, unsigned columns,
+		unsigned rows, void (*on_result)(void *arg, const struct env_db_result *r), void *arg)
+{
+	struct buf text = BUF_INIT;
+	struct sql_value value[64];
+	char why[160], *statement = memcpy(w_alloc(n + 1), sql, n);
+	assert(columns <= 64 && rows);
+	int err = env_db_takes_arrays(s) ? 0 : ERR_UNAVAILABLE;
+	for (unsigned row = 0; !err && row < rows; row++) {
+		for (unsigned i = 0; i < columns; i++)
+			value[i] = literal(&column[i], row);
+		err = sql_format(&text, statement, value, columns, why, sizeof(why));
+		buf_addch(&text, ';');
+	}
+	if (!err)
+		err = env_db_query(s, text.data, text.len, on_result, arg);
+	buf_release(&text);
+	w_free(statement);
+	return err;
 }
 
 const char *env_db_message(const struct env_db *s)

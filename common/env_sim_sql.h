@@ -6,6 +6,7 @@
  *
  *   env_sim_sql.c    words and expressions      env_sim_sql_stmt.c  statements
  *   env_sim_expr.c   values of expressions      env_sim_table.c     rows, keys, transactions
+ *   env_sim_schema.c information_schema
  *   env_sim_db.c     executing statements       env_sim_dbconn.c    connections, env_db_*
  *
  * Errors are MariaDB's numbers. Reading sees what is committed and one's own changes; a row somebody else has changed
@@ -267,6 +268,8 @@ struct db {
 	struct sql_error outside_error;
 };
 struct table *db_table(struct db *db, const char *name);
+/* A table of information_schema, made for this query; NULL: none of that name. */
+struct table *schema_table(const struct db *db, struct arena *a, const char *name);
 /*
  * Executes statements from *at on (a position in sql, moved behind each that is done). Returns 0 when all are done,
  * the error number, or SQL_WAIT: call again later. Results of earlier statements are replaced by later ones.

@@ -346,6 +346,7 @@ static void draw_chances(struct sim_chances *c, struct rng *r)
 		.db_cut_ppm = PICK(r, 0, 0, 1000, 10000),
 		.commit_lost_ppm = PICK(r, 0, 0, 5000, 50000),
 		.deadlock_ppm = PICK(r, 0, 0, 1000, 10000),
+		.db_no_arrays = PICK(r, 0, 0, 1),
 	};
 }
 

@@ -3,6 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One by one they take the database long: what is asked at a time has an end, and a refusal costs no more than this. */
+#define TEXT_RECORDS_MAX 1000
+#define TEXT_BYTES_MAX   (1u << 20)
+
 void batch_init(struct batch *b, unsigned records_max, size_t bytes_max)
 {
 	*b = (struct batch){ .records_max = records_max, .bytes_max = bytes_max };
@@ -51,11 +55,25 @@ void batch_sql(struct batch *b)
 	unsigned most = b->limit && b->limit < b->n ? b->limit : b->n;
 	assert(b->n);
 	buf_clear(&b->sql);
-	for (b->sent = 0; b->sent < most; b->sent++) {
+	most = most < TEXT_RECORDS_MAX ? most : TEXT_RECORDS_MAX;
+	for (b->sent = 0; b->sent < most && b->sql.len < TEXT_BYTES_MAX; b->sent++) {
 		const struct batch_item *i = &b->item[b->sent];
 		buf_add(&b->sql, b->raw.data + i->statement, i->statement_bytes);
 	}
 	buf_add(&b->sql, commit, sizeof commit - 1);
+}
+
+void batch_plan(struct batch *b, struct plan *p, const struct tables *t, bool fold)
+{
+	plan_begin(p, t, fold);
+	for (unsigned i = 0; i < b->n; i++)
+		plan_add(p, b->raw.data + b->item[i].statement, b->item[i].statement_bytes);
+}
+
+void batch_all_sent(struct batch *b)
+{
+	assert(b->n);
+	b->sent = b->n;
 }
 
 const struct batch_item *batch_last(const struct batch *b)

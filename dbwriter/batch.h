@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include "common/buf.h"
 #include "dbwriter/follow.h"
+#include "dbwriter/plan.h"
 /*
  * batch: the records of one log that are landed next, as one transaction, and what to make of the database's answer.
  * Pure: records in, SQL and positions out.
@@ -36,6 +37,9 @@ void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file);
 
 /* Makes b->sql the statements of the next transaction, with COMMIT behind them; sets sent. Not with an empty batch. */
 void batch_sql(struct batch *b);
+/* The whole batch as a plan, which is good as long as nothing is added or landed; and: the plan is under way. */
+void batch_plan(struct batch *b, struct plan *p, const struct tables *t, bool fold);
+void batch_all_sent(struct batch *b);
 const struct batch_item *batch_last(const struct batch *b);  /* the last record of the transaction under way */
 const struct batch_item *batch_first(const struct batch *b); /* NULL: empty */
 /* The record of an item, whole again; it points into the batch. */

@@ -5,8 +5,12 @@
 #include "dbwriter/replay.h"
 
 static const struct config_row config_rows[] = {
-	{ "dbwriter.batch_records", CONFIG_INT, "1000", false, 1, 100000, "Records in one transaction, at most." },
-	{ "dbwriter.batch_bytes", CONFIG_INT, "1048576", false, 1024, 8 << 20, "Bytes of records in one, about." },
+	{ "dbwriter.batch_records", CONFIG_INT, "20000", false, 1, 100000, "Records in one transaction, at most." },
+	{ "dbwriter.batch_bytes", CONFIG_INT, "6291456", false, 1024, 8 << 20, "Bytes of records in one, about." },
+	{ "dbwriter.connections", CONFIG_INT, "2", false, 1, REPLAY_CONNECTIONS_MAX,
+	  "Connections to the database; each log lands over one of them." },
+	{ "dbwriter.fold", CONFIG_BOOL, "true", false, 0, 0,
+	  "Of several changes of one row in a transaction only the last is executed, where that is sure to be the same." },
 	{ "dbwriter.hold_keys", CONFIG_BOOL, "false", false, 0, 0,
 	  "After a record the database refuses, later ones of its keys wait in quarantine.sql; else the rest goes on." },
 	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
@@ -45,8 +49,10 @@ static int on_worker_start(struct worker *w)
 	snprintf(folder, sizeof folder, "%s/sqllog", s->var);
 	struct replay_options o = {
 		.folder = folder,
-		.batch_records_max = (unsigned)config_int(s->config, "dbwriter.batch_records", 1000),
-		.batch_bytes_max = (size_t)config_int(s->config, "dbwriter.batch_bytes", 1 << 20),
+		.batch_records_max = (unsigned)config_int(s->config, "dbwriter.batch_records", 0),
+		.batch_bytes_max = (size_t)config_int(s->config, "dbwriter.batch_bytes", 0),
+		.connections = (unsigned)config_int(s->config, "dbwriter.connections", 0),
+		.no_fold = !config_bool(s->config, "dbwriter.fold", true),
 		.poll_ms = (uint32_t)config_int(s->config, "dbwriter.poll_ms", 500),
 		.keep_s = (uint64_t)config_int(s->config, "dbwriter.keep_s", 604800),
 		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
@@ -88,6 +94,11 @@ static int64_t records(void *arg)
 	return (int64_t)figures(arg).records;
 }
 
+static int64_t folded(void *arg)
+{
+	return (int64_t)figures(arg).folded;
+}
+
 static int64_t transactions(void *arg)
 {
 	return (int64_t)figures(arg).transactions;
@@ -112,6 +123,8 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_replay_records", "Records landed since the start.", records, s);
 	metrics_gauge_fn(m, "loquat_replay_transactions", "Transactions of the replay since the start.", transactions,
 			 s);
+	metrics_gauge_fn(m, "loquat_replay_folded", "Statements that a later one of the same transaction took in.",
+			 folded, s);
 	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
 	metrics_gauge_fn(m, "loquat_replay_database_connected", "1 while the database answers.", connected, s);
 	return 0;
@@ -140,10 +153,10 @@ static void on_stats(struct service *s, struct buf *json)
 	struct replay_figures f = figures(s);
 	buf_addf(json,
 		 "\"replay\":{\"lag_records\":%llu,\"lag_ms\":%llu,\"records\":%llu,\"transactions\":%llu,"
-		 "\"quarantined\":%llu,\"retries\":%llu,\"connected\":%s,\"instances\":{",
+		 "\"folded\":%llu,\"quarantined\":%llu,\"retries\":%llu,\"connected\":%s,\"instances\":{",
 		 (unsigned long long)f.lag_records, (unsigned long long)f.lag_ms, (unsigned long long)f.records,
-		 (unsigned long long)f.transactions, (unsigned long long)f.quarantined, (unsigned long long)f.retries,
-		 f.connected ? "true" : "false");
+		 (unsigned long long)f.transactions, (unsigned long long)f.folded, (unsigned long long)f.quarantined,
+		 (unsigned long long)f.retries, f.connected ? "true" : "false");
 	if (s->user)
 		replay_each(s->user, add_instance, json);
 	buf_addstr(json, "}}");

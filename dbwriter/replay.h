@@ -29,11 +29,17 @@
  *          so it should do little else.
  */
 struct replay;
+#define REPLAY_CONNECTIONS_MAX 16
 struct replay_options {
 	const char *folder;         /* var/sqllog; copied */
 	struct env_db_options db;   /* the texts must outlive the replay */
-	unsigned batch_records_max; /* 0: 1000 */
-	size_t batch_bytes_max;     /* 0: 1 MiB */
+	unsigned batch_records_max; /* 0: 20000 */
+	size_t batch_bytes_max;     /* 0: 6 MiB */
+	unsigned connections;       /* 0: 1; at most REPLAY_CONNECTIONS_MAX */
+	unsigned array_rows_min;    /* statements of one shape that go as arrays rather than texts. 0: 8 */
+	bool no_fold;               /* every statement is executed */
+	bool no_arrays;             /* as with a database that takes none */
+	bool one_by_one;            /* no plans: the records' own text */
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
 	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
@@ -46,9 +52,10 @@ struct replay_figures {
 	uint64_t lag_records;                                         /* in the logs and not landed */
 	uint64_t lag_ms;                                              /* age of the oldest of them; 0: none */
 	uint64_t records, transactions, quarantined, fenced, retries; /* since the start */
-	uint64_t epoch, lsn;                                          /* of one instance: its position */
-	unsigned streams, stopped;                                    /* stopped: by damage or a gap */
-	bool connected;                                               /* the database answers */
+	uint64_t folded;           /* statements that another took in, since the start */
+	uint64_t epoch, lsn;       /* of one instance: its position */
+	unsigned streams, stopped; /* stopped: by damage or a gap */
+	bool connected;            /* the database answers */
 };
 /* Of all instances together: sums, and the highest lag_ms. */
 void replay_figures(const struct replay *r, struct replay_figures *out);

@@ -1,6 +1,8 @@
 #pragma once
 #include <stdatomic.h>
 #include "dbwriter/batch.h"
+#include "dbwriter/plan.h"
+#include "dbwriter/tables.h"
 #include "dbwriter/follow.h"
 #include "dbwriter/quarantine.h"
 #include "dbwriter/replay.h"
@@ -10,15 +12,22 @@
 
 /* Written by the loop, read by anybody. */
 struct replay_counts {
-	_Atomic uint64_t records, transactions, quarantined, fenced, retries;
+	_Atomic uint64_t records, transactions, quarantined, fenced, retries, folded;
 	_Atomic uint64_t epoch, lsn, log_lsn; /* position; last lsn known to be in the log */
 	_Atomic uint64_t oldest_us;           /* time of the oldest record not landed; 0: none known */
 	_Atomic bool stopped;
 };
 
+struct load { /* records that were read, and how they are to be landed */
+	struct batch batch;
+	struct plan *plan;
+	unsigned version; /* of the tables the plan was made by; 0: there is no plan */
+};
+
 struct stream {
 	struct stream *_Atomic next; /* only ever added to, so that any thread may walk the list */
 	struct replay *replay;
+	struct lane *lane;
 	char name[64];
 	char folder[ENV_PATH_MAX - 64];
 	struct env_watch *watch;
@@ -26,8 +35,9 @@ struct stream {
 	bool known; /* the position was read from the database */
 	struct position landed;
 	struct follow follow;
-	struct batch batch;
-	uint64_t look_again_ms; /* at the last lsn, the hint, old files */
+	struct load load, ahead; /* what lands next; what was read while that was under way */
+	bool one_by_one;         /* the load's plan was refused: its records as they stand in the log */
+	uint64_t look_again_ms;  /* at the last lsn, the hint, old files */
 	uint64_t stopped_ms, told_ms, try_again_ms;
 	struct position hinted;
 	bool given_up;         /* the batch's first record is passed over in the next transaction */
@@ -39,24 +49,38 @@ struct stream {
 	struct replay_counts counts;
 };
 
-struct replay {
-	struct loop *loop;
-	struct log *log;
-	struct replay_options o;
-	struct stream *_Atomic streams;
+struct lane { /* a connection, and the streams that land over it */
+	struct replay *replay;
 	struct stream *current; /* of the transaction under way, or of the query for its position */
 	struct stream *turn;    /* whose turn comes next */
-	struct env_watch *watch;
-	struct loop_deferred work;
-	struct timer poll, retry, patience;
+	struct timer retry, patience;
 	struct env_db *db;
 	bool ready;   /* the connection stands and is set up */
 	bool busy;    /* a query is under way */
 	bool resting; /* until the retry timer */
 	bool away_told;
+	bool planned;        /* the transaction under way is the load's plan */
+	unsigned group, row; /* of it: what comes next */
 	uint32_t backoff_ms;
-	_Atomic bool connected;
 	struct buf sql;
+};
+
+struct replay {
+	struct loop *loop;
+	struct log *log;
+	struct replay_options o;
+	struct stream *_Atomic streams;
+	unsigned streams_n;
+	struct lane lane[REPLAY_CONNECTIONS_MAX];
+	struct env_watch *watch;
+	struct loop_deferred work;
+	struct timer poll;
+	struct tables tables, fresh;   /* fresh: being read */
+	struct lane *reader;           /* who reads; NULL: nobody */
+	unsigned query;                /* of tables.h, under way */
+	bool stale;                    /* the tables may have changed */
+	uint64_t schema, schema_fresh; /* version in loquat_schema the tables were read at; 0: it has none */
+	_Atomic unsigned connected;    /* lanes that are ready */
 };
 
 /* Finds the folders that are new. */
@@ -66,8 +90,12 @@ void stream_release(struct stream *s);
 void stream_begin(struct stream *s, struct position landed);
 /* The position is in doubt: what was read ahead is forgotten. */
 void stream_doubt(struct stream *s);
-/* Reads ahead into the batch. True: there is something to land. */
+/* Reads what lands next. True: there is something. */
 bool stream_fill(struct stream *s);
+/* While that is under way: reads on, a piece at a time, and makes a plan of it when it is a whole load. */
+void stream_read_ahead(struct stream *s);
+/* Makes sure of the load's plan; false: it has to land one by one. */
+bool stream_plan(struct stream *s);
 /* The transaction under way was committed. */
 void stream_landed(struct stream *s);
 /* Now and then: the last lsn in the log, the hint for its writer, files that have landed long ago. */

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #define ALARM_AFTER_MS 2000 /* a writer that starts mends its tail at once */
 #define TRY_AGAIN_MS   400
 #define ALARM_AGAIN_MS 60000
+#define AHEAD_RECORDS  4000 /* read at a time while a transaction is under way: some milliseconds */
 
 /* ---- finding them -------------------------------------------------------------------------------------------- */
 
@@ -57,6 +59,25 @@ static void load_hint(struct stream *s)
 	free(text);
 }
 
+static void load_init(struct load *l, const struct replay_options *o)
+{
+	batch_init(&l->batch, o->batch_records_max, o->batch_bytes_max);
+	l->plan = plan_new();
+	l->version = 0;
+}
+
+static void load_clear(struct load *l)
+{
+	batch_clear(&l->batch);
+	l->version = 0;
+}
+
+static void load_release(struct load *l)
+{
+	batch_release(&l->batch);
+	plan_free(l->plan);
+}
+
 static void stream_add(struct replay *r, const char *name)
 {
 	struct stream *s = calloc(1, sizeof *s), *_Atomic *at = &r->streams;
@@ -74,7 +95,9 @@ static void stream_add(struct replay *r, const char *name)
 		quarantine_path(s, path);
 		held_load(&s->held, r->loop->env, path, s->name);
 	}
-	batch_init(&s->batch, r->o.batch_records_max, r->o.batch_bytes_max);
+	s->lane = &r->lane[r->streams_n++ % r->o.connections];
+	load_init(&s->load, &r->o);
+	load_init(&s->ahead, &r->o);
 	follow_init(&s->follow, r->loop->env, s->folder, (struct position){ 0 });
 	s->dirty = true;
 	if (env_watch(r->loop->ev, s->folder, on_written, s, &s->watch) < 0)
@@ -103,7 +126,8 @@ void stream_release(struct stream *s)
 {
 	env_watch_close(s->watch);
 	follow_release(&s->follow);
-	batch_release(&s->batch);
+	load_release(&s->load);
+	load_release(&s->ahead);
 	held_release(&s->held);
 	free(s);
 }
@@ -112,7 +136,7 @@ void stream_release(struct stream *s)
 
 static void note_oldest(struct stream *s)
 {
-	const struct batch_item *first = batch_first(&s->batch);
+	const struct batch_item *first = batch_first(&s->load.batch);
 	atomic_store_explicit(&s->counts.oldest_us, first ? first->time_us : 0, memory_order_relaxed);
 }
 
@@ -120,8 +144,9 @@ void stream_begin(struct stream *s, struct position landed)
 {
 	follow_release(&s->follow);
 	follow_init(&s->follow, s->replay->loop->env, s->folder, landed);
-	batch_clear(&s->batch);
-	s->given_up = false;
+	load_clear(&s->load);
+	load_clear(&s->ahead);
+	s->given_up = s->one_by_one = false;
 	s->landed = landed;
 	s->known = true;
 	s->dirty = true;
@@ -131,8 +156,9 @@ void stream_begin(struct stream *s, struct position landed)
 
 void stream_doubt(struct stream *s)
 {
-	batch_clear(&s->batch);
-	s->known = s->given_up = false;
+	load_clear(&s->load);
+	load_clear(&s->ahead);
+	s->known = s->given_up = s->one_by_one = false;
 	s->dirty = true;
 }
 
@@ -178,39 +204,80 @@ static void tell_oddities(struct stream *s, const struct sqllog_record *rec)
 	s->fenced_told = s->follow.fenced;
 }
 
-bool stream_fill(struct stream *s)
+/* Reads records into a batch, at most so many. */
+static void fill(struct stream *s, struct batch *b, unsigned most)
 {
 	struct sqllog_record rec;
 	int state = FOLLOW_RECORD;
 	/* a stream that stands still is looked at by the poll, not whenever its log grows behind the bad spot */
-	if (s->counts.stopped && s->replay->loop->now_ms < s->try_again_ms)
-		return s->batch.n;
-	if (s->dirty && !batch_full(&s->batch)) {
-		while (!batch_full(&s->batch) && (state = follow_next(&s->follow, &rec)) == FOLLOW_RECORD) {
-			batch_add(&s->batch, &rec, s->follow.number);
-			tell_oddities(s, &rec);
-		}
-		tell_oddities(s, NULL);
-		/* a full batch leaves more behind; anything else has to change before it is worth a look */
-		s->dirty = state == FOLLOW_RECORD;
-		alarm_if_lasting(s, state);
-		note_oldest(s);
-		if (s->batch.n && s->batch.item[s->batch.n - 1].at.lsn > s->counts.log_lsn)
-			atomic_store_explicit(&s->counts.log_lsn, s->batch.item[s->batch.n - 1].at.lsn,
-					      memory_order_relaxed);
+	if ((s->counts.stopped && s->replay->loop->now_ms < s->try_again_ms) || !s->dirty || batch_full(b))
+		return;
+	while (most-- && !batch_full(b) && (state = follow_next(&s->follow, &rec)) == FOLLOW_RECORD) {
+		batch_add(b, &rec, s->follow.number);
+		tell_oddities(s, &rec);
 	}
-	return s->batch.n;
+	tell_oddities(s, NULL);
+	/* a full batch leaves more behind; anything else has to change before it is worth a look */
+	s->dirty = state == FOLLOW_RECORD;
+	alarm_if_lasting(s, state);
+	note_oldest(s);
+	if (b->n && b->item[b->n - 1].at.lsn > s->counts.log_lsn)
+		atomic_store_explicit(&s->counts.log_lsn, b->item[b->n - 1].at.lsn, memory_order_relaxed);
+}
+
+bool stream_fill(struct stream *s)
+{
+	if (!s->load.batch.n) {
+		struct load empty = s->load;
+		empty.version = 0;
+		s->load = s->ahead;
+		s->ahead = empty;
+		s->one_by_one = false;
+	}
+	if (!s->ahead.batch.n && !s->load.version && !s->one_by_one)
+		fill(s, &s->load.batch, UINT_MAX);
+	return s->load.batch.n;
+}
+
+static void make_plan(struct stream *s, struct load *l)
+{
+	batch_plan(&l->batch, l->plan, &s->replay->tables, !s->replay->o.no_fold);
+	l->version = s->replay->tables.version;
+}
+
+void stream_read_ahead(struct stream *s)
+{
+	struct load *l = &s->ahead;
+	if (!s->known || l->version)
+		return;
+	fill(s, &l->batch, AHEAD_RECORDS);
+	if (batch_full(&l->batch))
+		make_plan(s, l);
+}
+
+bool stream_plan(struct stream *s)
+{
+	const struct replay *r = s->replay;
+	if (s->one_by_one || s->given_up || s->load.batch.limit || s->held.text.len || r->o.one_by_one ||
+	    !r->tables.version)
+		return false;
+	if (s->load.version != r->tables.version)
+		make_plan(s, &s->load);
+	return true;
 }
 
 void stream_landed(struct stream *s)
 {
-	const struct batch_item *last = batch_last(&s->batch);
+	const struct batch_item *last = batch_last(&s->load.batch);
 	s->landed = last->at;
 	atomic_store_explicit(&s->counts.epoch, s->landed.epoch, memory_order_relaxed);
 	atomic_store_explicit(&s->counts.lsn, s->landed.lsn, memory_order_relaxed);
-	atomic_fetch_add_explicit(&s->counts.records, s->batch.sent, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->counts.records, s->load.batch.sent, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->counts.transactions, 1, memory_order_relaxed);
-	batch_landed(&s->batch);
+	if (s->load.version)
+		atomic_fetch_add_explicit(&s->counts.folded, plan_figures(s->load.plan).folded, memory_order_relaxed);
+	s->load.version = 0;
+	batch_landed(&s->load.batch);
 	note_oldest(s);
 }
 
@@ -271,9 +338,9 @@ static void look_behind(struct stream *s)
 
 void stream_look(struct stream *s, uint64_t now_ms)
 {
-	if (s->known && !s->batch.n)
+	if (s->known && !s->load.batch.n)
 		s->dirty = true;
-	if (!s->known || s->batch.n || s->counts.stopped)
+	if (!s->known || s->load.batch.n || s->counts.stopped)
 		look_behind(s);
 	if (now_ms < s->look_again_ms)
 		return;
@@ -292,8 +359,8 @@ static void quarantine_path(const struct stream *s, char out[ENV_PATH_MAX])
 int stream_quarantine(struct stream *s)
 {
 	char path[ENV_PATH_MAX];
-	const struct batch_item *first = batch_first(&s->batch);
-	const struct sqllog_record r = batch_record(&s->batch, first);
+	const struct batch_item *first = batch_first(&s->load.batch);
+	const struct sqllog_record r = batch_record(&s->load.batch, first);
 	const struct quarantine_note note = { s->name, first->file, s->refusal_code, s->refusal };
 	quarantine_path(s, path);
 	int err = quarantine_add(s->replay->loop->env, path, &note, &r);
@@ -304,7 +371,7 @@ int stream_quarantine(struct stream *s)
 
 void stream_hold_back(struct stream *s)
 {
-	struct batch *b = &s->batch;
+	struct batch *b = &s->load.batch;
 	unsigned i = 0;
 	while (s->held.text.len && i < b->n) {
 		const struct sqllog_record r = batch_record(b, &b->item[i]);

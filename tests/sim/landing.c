@@ -197,10 +197,13 @@ static void lander_main(struct env *env, void *arg)
 {
 	struct lander *l = calloc(1, sizeof *l);
 	struct loop *loop;
+	unsigned char few;
 	(void)arg;
+	env_random(env, &few, 1);
 	l->o = (struct replay_options){
 		.folder = "var/sqllog",
 		.batch_records_max = 40,
+		.array_rows_min = 1 + few % 9u,
 		.poll_ms = 100,
 		.keep_s = 1,
 		.db = { .host = "db", .port = 3306, .user = "root", .password = "", .database = "loquat" }

@@ -1,0 +1,607 @@
+#include "dbwriter/plan.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/sqllog.h"
+
+#define NONE        UINT32_MAX
+#define SHAPES_MAX  512 /* known at a time */
+#define LOOK_BACK   8   /* statements of one row that a new one is compared with */
+#define CHUNK_BYTES (64u << 10)
+
+struct op { /* a statement's place, and the one before it on the same row */
+	uint32_t group, slot, before;
+	uint32_t highest; /* of its group and of those of all before it on the row */
+};
+struct row { /* of the table of rows by key */
+	uint64_t hash;
+	const struct table *table;
+	uint32_t op;    /* the latest */
+	uint32_t epoch; /* another than the plan's: free */
+};
+struct chunk {
+	struct chunk *next;
+	size_t used, size;
+	char data[];
+};
+struct known {
+	struct shape *shape;
+	uint64_t hash;
+	uint32_t group; /* the latest of this plan, NONE */
+};
+struct place {               /* of a table: what orders its statements */
+	uint32_t group_max;  /* the last group that has one */
+	uint32_t whole;      /* the last group with a statement on any of its rows; NONE */
+	uint32_t ops_before; /* ops that were there when that came */
+};
+
+struct plan {
+	const struct tables *tables;
+	unsigned version; /* of the tables the shapes were resolved by */
+	bool fold;
+	struct split split;
+	struct known known[2 * SHAPES_MAX]; /* by hash */
+	unsigned shapes;
+	struct plan_group *group;
+	unsigned groups, groups_capacity;
+	uint32_t floor; /* groups before this one take nothing more */
+	struct op *op;
+	uint32_t ops, ops_capacity;
+	struct row *row;
+	uint32_t rows, rows_size; /* a power of two */
+	uint32_t epoch;           /* grows when the rows are forgotten */
+	struct place *place;
+	unsigned places;
+	struct chunk *chunks;
+	struct plan_figures figures;
+};
+
+static void *need(void *p)
+{
+	assert(p);
+	return p;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+static const char *keep(struct plan *p, const char *text, size_t n)
+{
+	struct chunk *c = p->chunks;
+	if (!c || c->size - c->used < n) {
+		size_t size = n > CHUNK_BYTES ? n : CHUNK_BYTES;
+		c = need(malloc(sizeof *c + size));
+		*c = (struct chunk){ .next = p->chunks, .size = size };
+		p->chunks = c;
+	}
+	memcpy(c->data + c->used, text, n);
+	c->used += n;
+	return c->data + c->used - n;
+}
+
+static void columns_free(struct plan_group *g)
+{
+	for (unsigned i = 0; i < SHAPE_VALUES_MAX; i++) {
+		free(g->column[i].i);
+		free(g->column[i].bytes);
+	}
+	memset(g->column, 0, sizeof g->column);
+	g->capacity = 0;
+}
+
+static void shapes_forget(struct plan *p)
+{
+	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
+		shape_free(p->known[i].shape);
+	memset(p->known, 0, sizeof p->known);
+	p->shapes = 0;
+}
+
+static void rows_clear(struct plan *p)
+{
+	if (!++p->epoch)
+		memset(p->row, 0, p->rows_size * sizeof *p->row);
+	p->epoch += !p->epoch;
+	p->rows = 0;
+}
+
+struct plan *plan_new(void)
+{
+	struct plan *p = need(calloc(1, sizeof *p));
+	p->rows_size = 1024;
+	p->row = need(calloc(p->rows_size, sizeof *p->row));
+	rows_clear(p);
+	return p;
+}
+
+static void chunks_free(struct plan *p)
+{
+	for (struct chunk *c = p->chunks, *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+	p->chunks = NULL;
+}
+
+void plan_free(struct plan *p)
+{
+	if (!p)
+		return;
+	for (unsigned i = 0; i < p->groups_capacity; i++) {
+		columns_free(&p->group[i]);
+		buf_release(&p->group[i].text);
+	}
+	shapes_forget(p);
+	chunks_free(p);
+	split_release(&p->split);
+	free(p->group);
+	free(p->op);
+	free(p->row);
+	free(p->place);
+	free(p);
+}
+
+void plan_begin(struct plan *p, const struct tables *t, bool fold)
+{
+	if (p->tables != t || p->version != t->version || p->shapes >= SHAPES_MAX)
+		shapes_forget(p);
+	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
+		p->known[i].group = NONE;
+	p->tables = t;
+	p->version = t->version;
+	p->fold = fold;
+	p->groups = 0;
+	p->floor = p->ops = 0;
+	rows_clear(p);
+	chunks_free(p);
+	if (p->places < t->n) {
+		p->place = need(realloc(p->place, t->n * sizeof *p->place));
+		p->places = t->n;
+	}
+	for (unsigned i = 0; i < p->places; i++)
+		p->place[i] = (struct place){ .whole = NONE };
+	p->figures = (struct plan_figures){ 0 };
+}
+
+/* ---- groups -------------------------------------------------------------------------------------------------------- */
+
+static uint32_t group_new(struct plan *p, struct shape *shape)
+{
+	if (p->groups == p->groups_capacity) {
+		unsigned capacity = p->groups_capacity ? 2 * p->groups_capacity : 16;
+		p->group = need(realloc(p->group, capacity * sizeof *p->group));
+		memset(p->group + p->groups_capacity, 0, (capacity - p->groups_capacity) * sizeof *p->group);
+		p->groups_capacity = capacity;
+	}
+	struct plan_group *g = &p->group[p->groups];
+	columns_free(g);
+	buf_clear(&g->text);
+	g->shape = shape;
+	g->rows = 0;
+	g->bytes = 0;
+	for (unsigned i = 0; shape && i < shape->params; i++)
+		g->column[i].type = shape->type[i];
+	return p->groups++;
+}
+
+static void grow(struct plan_group *g)
+{
+	unsigned capacity = g->capacity ? 2 * g->capacity : 16;
+	for (unsigned i = 0; i < g->shape->params; i++) {
+		struct plan_column *c = &g->column[i];
+		c->i = need(realloc(c->i, capacity * sizeof *c->i));
+		if (c->type == VALUE_TEXT)
+			c->bytes = need(realloc(c->bytes, capacity * sizeof *c->bytes));
+	}
+	g->capacity = capacity;
+}
+
+/* Stores a value of the statement; what was unescaped is kept. */
+static void store(struct plan *p, struct plan_group *g, unsigned param, uint32_t slot)
+{
+	const struct value *v = &p->split.value[param];
+	struct plan_column *c = &g->column[param];
+	switch (v->type) {
+	case VALUE_INT: c->i[slot] = v->i; break;
+	case VALUE_DOUBLE: c->d[slot] = v->d; break;
+	case VALUE_TEXT:
+		c->text[slot] = p->split.escaped & 1ull << param ? keep(p, v->s.p, v->s.n) : v->s.p;
+		c->bytes[slot] = v->s.n;
+		g->bytes += v->s.n;
+		break;
+	case VALUE_NULL: break;
+	}
+}
+
+static uint32_t group_append(struct plan *p, uint32_t group)
+{
+	struct plan_group *g = &p->group[group];
+	uint32_t slot = g->rows++;
+	if (g->rows > g->capacity)
+		grow(g);
+	for (unsigned i = 0; i < g->shape->params; i++)
+		store(p, g, i, slot);
+	g->bytes += 9 * g->shape->params;
+	return slot;
+}
+
+/* What is not understood: everything before it comes before it, everything behind it behind it. */
+static void add_text(struct plan *p, const char *statement, size_t n)
+{
+	bool goes_on = p->groups && !p->group[p->groups - 1].shape;
+	uint32_t group = goes_on ? p->groups - 1 : group_new(p, NULL);
+	struct plan_group *g = &p->group[group];
+	buf_add(&g->text, statement, n);
+	buf_add(&g->text, ";\n", 2);
+	g->rows++;
+	p->floor = p->groups;
+	rows_clear(p);
+}
+
+/* ---- shapes -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t h, const void *data, size_t n)
+{
+	const unsigned char *p = data;
+	uint64_t word;
+	for (; n >= 8; p += 8, n -= 8) {
+		memcpy(&word, p, 8);
+		h = (h ^ word) * 0x9e3779b97f4a7c15u;
+		h ^= h >> 29;
+	}
+	word = n;
+	memcpy((char *)&word + 1, p, n < 7 ? n : 7);
+	h = (h ^ word) * 0xbf58476d1ce4e5b9u;
+	return h ^ h >> 32;
+}
+
+/* NULL: too many are known, it stays text this time. */
+static struct known *shape_of(struct plan *p)
+{
+	const struct buf *text = &p->split.text;
+	uint64_t hash = mix(1, text->data, text->len);
+	for (unsigned i = (unsigned)hash;; i++) {
+		struct known *k = &p->known[i % (2 * SHAPES_MAX)];
+		if (k->shape && k->hash == hash && k->shape->text_bytes == text->len &&
+		    !memcmp(k->shape->text, text->data, text->len))
+			return k;
+		if (k->shape)
+			continue;
+		if (p->shapes >= SHAPES_MAX)
+			return NULL;
+		p->shapes++;
+		*k = (struct known){ .shape = shape_new(&p->split), .hash = hash, .group = NONE };
+		shape_resolve(k->shape, p->tables);
+		return k;
+	}
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t row_hash(const struct plan *p, const struct shape *s)
+{
+	uint64_t h = (uint64_t)(s->table - p->tables->table) + 1;
+	for (unsigned k = 0; k < s->table->key_n; k++) {
+		const struct value *v = &p->split.value[s->key[k]];
+		h = v->type == VALUE_INT ? mix(h, &v->i, 8) : mix(h, v->s.p, v->s.n);
+	}
+	return h;
+}
+
+/* Whether the statement before us names the same row as one that has its place. */
+static bool same_row(const struct plan *p, const struct shape *s, const struct op *o)
+{
+	const struct plan_group *g = &p->group[o->group];
+	for (unsigned k = 0; k < s->table->key_n; k++) {
+		const struct value *v = &p->split.value[s->key[k]];
+		const struct plan_column *c = &g->column[g->shape->key[k]];
+		if (v->type == VALUE_INT ? v->i != c->i[o->slot]
+					 : v->s.n != c->bytes[o->slot] || memcmp(v->s.p, c->text[o->slot], v->s.n) != 0)
+			return false;
+	}
+	return true;
+}
+
+static struct row *row_find(struct plan *p, const struct shape *s, uint64_t hash)
+{
+	for (uint32_t i = (uint32_t)hash & (p->rows_size - 1);; i = (i + 1) & (p->rows_size - 1)) {
+		struct row *r = &p->row[i];
+		if (r->epoch != p->epoch || (r->hash == hash && r->table == s->table && same_row(p, s, &p->op[r->op])))
+			return r;
+	}
+}
+
+static void rows_grow(struct plan *p)
+{
+	struct row *old = p->row;
+	uint32_t size = p->rows_size;
+	p->rows_size = 2 * size;
+	p->row = need(calloc(p->rows_size, sizeof *p->row));
+	for (uint32_t i = 0; i < size; i++) {
+		uint32_t at = (uint32_t)old[i].hash & (p->rows_size - 1);
+		if (old[i].epoch != p->epoch)
+			continue;
+		while (p->row[at].epoch == p->epoch)
+			at = (at + 1) & (p->rows_size - 1);
+		p->row[at] = old[i];
+	}
+	free(old);
+}
+
+/* ---- folding ------------------------------------------------------------------------------------------------------------ */
+
+/* Whether the value in a slot may be dropped: its column would have taken it, whatever came behind. */
+static bool may_drop(const struct plan_group *g, unsigned param, uint32_t slot)
+{
+	const struct table_column *c = g->shape->param[param].column;
+	switch (g->column[param].type) {
+	case VALUE_INT: return column_takes_int(c, g->column[param].i[slot]);
+	case VALUE_TEXT: return column_takes_text(c, g->column[param].text[slot], g->column[param].bytes[slot]);
+	default: return true; /* NULL and doubles: only where they suit */
+	}
+}
+
+static bool may_drop_own(const struct plan *p, const struct shape *s, unsigned param)
+{
+	const struct value *v = &p->split.value[param];
+	const struct table_column *c = s->param[param].column;
+	switch (v->type) {
+	case VALUE_INT: return column_takes_int(c, v->i);
+	case VALUE_TEXT: return column_takes_text(c, v->s.p, v->s.n);
+	default: return true;
+	}
+}
+
+/* Steps of one sign: when the last of them fits, each did. */
+static bool may_add(int64_t a, int64_t b)
+{
+	int64_t sum;
+	return ((a >= 0) == (b >= 0) || !a || !b) && !__builtin_add_overflow(a, b, &sum);
+}
+
+static bool sums_up(const struct plan *p, const struct plan_group *g, const struct shape_set *set, uint32_t slot)
+{
+	int64_t first, step = p->split.value[set->param].i;
+	if (set->change != CHANGE_ADD && set->change != CHANGE_SUB)
+		return true;
+	if (!may_add(g->column[set->param].i[slot], step))
+		return false;
+	if (g->shape->verb != SHAPE_UPSERT)
+		return true;
+	return set->change == CHANGE_ADD ? !__builtin_add_overflow(g->column[set->inserted].i[slot], step, &first)
+					 : !__builtin_sub_overflow(g->column[set->inserted].i[slot], step, &first);
+}
+
+static bool can_fold(const struct plan *p, const struct plan_group *g, uint32_t slot)
+{
+	const struct shape *s = g->shape;
+	for (unsigned i = 0; i < s->params; i++) {
+		bool adds = s->param[i].change == CHANGE_ADD || s->param[i].change == CHANGE_SUB;
+		if (!adds && (!may_drop(g, i, slot) || (s->verb == SHAPE_UPSERT && !may_drop_own(p, s, i))))
+			return false;
+	}
+	for (unsigned i = 0; i < s->sets; i++)
+		if (!sums_up(p, g, &s->set[i], slot))
+			return false;
+	return true;
+}
+
+/* A row that is not there yet is inserted as the first statement says, and changed as the second does. */
+static void fold_inserted(struct plan *p, struct plan_group *g, const struct shape_set *set, uint32_t slot)
+{
+	struct plan_column *first = &g->column[set->inserted];
+	int64_t step = p->split.value[set->param].i;
+	switch (set->change) {
+	case CHANGE_ADD: first->i[slot] += step; break;
+	case CHANGE_SUB: first->i[slot] -= step; break;
+	case CHANGE_SET: /* the value was stored beside it just now */
+		if (first->type == VALUE_NULL)
+			break;
+		first->i[slot] = g->column[set->param].i[slot];
+		if (first->type == VALUE_TEXT)
+			first->bytes[slot] = g->column[set->param].bytes[slot];
+		break;
+	default: store(p, g, set->inserted, slot); break;
+	}
+}
+
+static void fold(struct plan *p, struct plan_group *g, uint32_t slot)
+{
+	const struct shape *s = g->shape;
+	if (s->verb == SHAPE_REPLACE)
+		for (unsigned i = 0; i < s->params; i++)
+			store(p, g, i, slot);
+	for (unsigned i = 0; i < s->sets; i++) {
+		const struct shape_set *set = &s->set[i];
+		if (set->change == CHANGE_SET)
+			store(p, g, set->param, slot);
+		else if (set->change != CHANGE_INSERT)
+			g->column[set->param].i[slot] += p->split.value[set->param].i;
+		if (s->verb == SHAPE_UPSERT)
+			fold_inserted(p, g, set, slot);
+	}
+	p->figures.folded++;
+}
+
+/* Two statements for one row of which neither can tell which came first. */
+static bool commute(const struct shape *a, const struct shape *b)
+{
+	return a->verb == SHAPE_UPDATE && b->verb == SHAPE_UPDATE && a->folds && b->folds && !(a->changes & b->changes);
+}
+
+/*
+ * Looks back along the row's statements for one to fold into, as far as ours may go. False: none; *least is then the
+ * group before which it may not stand.
+ */
+static bool folded(struct plan *p, const struct shape *s, const struct row *r, uint32_t *least)
+{
+	const struct place *place = &p->place[s->table - p->tables->table];
+	unsigned steps = 0;
+	for (uint32_t at = r->op; at != NONE; at = p->op[at].before) {
+		const struct op *o = &p->op[at];
+		struct plan_group *g = &p->group[o->group];
+		if (g->shape == s && s->folds && p->fold && at >= place->ops_before && can_fold(p, g, o->slot)) {
+			fold(p, g, o->slot);
+			return true;
+		}
+		if (!commute(g->shape, s) || ++steps > LOOK_BACK) {
+			*least = *least > o->highest ? *least : o->highest;
+			break;
+		}
+	}
+	return false;
+}
+
+/* ---- placing ---------------------------------------------------------------------------------------------------------- */
+
+/* The latest group of the shape if that is not before least, else a new one. */
+static uint32_t group_for(struct plan *p, struct known *k, uint32_t least)
+{
+	if (k->group == NONE || k->group < least || k->group < p->floor)
+		k->group = group_new(p, k->shape);
+	return k->group;
+}
+
+static void place_row(struct plan *p, struct known *k)
+{
+	struct shape *s = k->shape;
+	struct place *place = &p->place[s->table - p->tables->table];
+	uint64_t hash = row_hash(p, s);
+	uint32_t least = place->whole == NONE ? 0 : place->whole;
+	if (2 * p->rows >= p->rows_size)
+		rows_grow(p);
+	struct row *r = row_find(p, s, hash);
+	bool fresh = r->epoch != p->epoch;
+	if (!fresh && folded(p, s, r, &least))
+		return;
+	uint32_t group = group_for(p, k, least);
+	if (p->ops == p->ops_capacity) {
+		p->ops_capacity = p->ops_capacity ? 2 * p->ops_capacity : 1024;
+		p->op = need(realloc(p->op, p->ops_capacity * sizeof *p->op));
+	}
+	uint32_t before = fresh ? NONE : r->op, highest = fresh ? 0 : p->op[before].highest;
+	p->op[p->ops] = (struct op){ group, group_append(p, group), before, highest > group ? highest : group };
+	*r = (struct row){ hash, s->table, p->ops, p->epoch };
+	p->ops++;
+	p->rows += fresh;
+	place->group_max = place->group_max > group ? place->group_max : group;
+}
+
+static void place_table(struct plan *p, struct known *k)
+{
+	struct place *place = &p->place[k->shape->table - p->tables->table];
+	uint32_t group = group_for(p, k, place->group_max);
+	group_append(p, group);
+	place->group_max = place->whole = group;
+	place->ops_before = p->ops;
+}
+
+static void add_statement(struct plan *p, const char *statement, size_t n)
+{
+	p->figures.statements++;
+	struct known *k = split_statement(&p->split, statement, n) ? shape_of(p) : NULL;
+	if (!k || k->shape->reach == SHAPE_ANYTHING)
+		add_text(p, statement, n);
+	else if (k->shape->reach == SHAPE_TABLE)
+		place_table(p, k);
+	else
+		place_row(p, k);
+}
+
+void plan_add(struct plan *p, const char *statements, size_t n)
+{
+	const char *end = statements + n;
+	while (statements < end) {
+		const char *newline = memchr(statements, '\n', (size_t)(end - statements));
+		const char *stop = newline ? newline : end;
+		size_t bytes = (size_t)(stop - statements);
+		if (bytes && statements[bytes - 1] == ';')
+			bytes--;
+		if (bytes)
+			add_statement(p, statements, bytes);
+		statements = stop + 1;
+	}
+}
+
+/* ---- what it gave ------------------------------------------------------------------------------------------------------ */
+
+unsigned plan_groups(const struct plan *p)
+{
+	return p->groups;
+}
+
+const struct plan_group *plan_group(const struct plan *p, unsigned i)
+{
+	assert(i < p->groups);
+	return &p->group[i];
+}
+
+struct plan_figures plan_figures(const struct plan *p)
+{
+	struct plan_figures f = p->figures;
+	f.groups = p->groups;
+	return f;
+}
+
+unsigned plan_slice(const struct plan_group *g, unsigned from, unsigned rows_max, size_t bytes_max)
+{
+	unsigned n = g->rows - from < rows_max ? g->rows - from : rows_max;
+	if (g->bytes <= bytes_max)
+		return n;
+	size_t bytes = 0;
+	for (unsigned row = from; row < from + n; row++) {
+		for (unsigned i = 0; i < g->shape->params; i++)
+			bytes += g->column[i].type == VALUE_TEXT ? 9 + g->column[i].bytes[row] : 9;
+		if (bytes > bytes_max && row > from)
+			return row - from;
+	}
+	return n;
+}
+
+void plan_bind(const struct plan_group *g, unsigned from, struct env_db_bind *column)
+{
+	for (unsigned i = 0; i < g->shape->params; i++) {
+		const struct plan_column *c = &g->column[i];
+		column[i] = (struct env_db_bind){ .type = ENV_BIND_NULL };
+		switch (c->type) {
+		case VALUE_INT: column[i] = (struct env_db_bind){ .type = ENV_BIND_INT, .i = c->i + from }; break;
+		case VALUE_DOUBLE: column[i] = (struct env_db_bind){ .type = ENV_BIND_DOUBLE, .d = c->d + from }; break;
+		case VALUE_TEXT:
+			column[i] = (struct env_db_bind){ .type = ENV_BIND_TEXT,
+							  .text = c->text + from,
+							  .bytes = c->bytes + from };
+			break;
+		case VALUE_NULL: break;
+		}
+	}
+}
+
+static struct sql_value literal(const struct plan_group *g, unsigned param, unsigned row)
+{
+	const struct plan_column *c = &g->column[param];
+	switch (c->type) {
+	case VALUE_INT: return (struct sql_value){ .type = SQL_INT, .i = c->i[row] };
+	case VALUE_DOUBLE: return (struct sql_value){ .type = SQL_DOUBLE, .d = c->d[row] };
+	case VALUE_TEXT: return (struct sql_value){ .type = SQL_TEXT, .s = { c->text[row], c->bytes[row] } };
+	case VALUE_NULL: break;
+	}
+	return (struct sql_value){ .type = SQL_NULL };
+}
+
+void plan_text(const struct plan_group *g, unsigned from, unsigned rows, struct buf *out)
+{
+	const struct shape *s = g->shape;
+	bool many = s->verb == SHAPE_REPLACE || s->verb == SHAPE_INSERT;
+	char why[160];
+	for (unsigned row = from; row < from + rows; row++) {
+		struct sql_value value[SHAPE_VALUES_MAX];
+		for (unsigned i = 0; i < s->params; i++)
+			value[i] = literal(g, i, row);
+		int err = sql_format(out, many && row > from ? s->columns : s->sql, value, s->params, why, sizeof why);
+		assert(!err); /* the builder took it before */
+		(void)err;
+		if (!many || row + 1 == from + rows)
+			buf_add(out, ";\n", 2);
+		else
+			buf_addch(out, ',');
+	}
+}

@@ -1,0 +1,521 @@
+#include "dbwriter/shape.h"
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* ---- splitting --------------------------------------------------------------------------------------------------- */
+
+/* 1: copied; 2: begins a word; 3: begins a number; 4: a quote; 0: not understood */
+static const unsigned char class[256] = {
+	['a' ... 'z'] = 2, ['A' ... 'Z'] = 2, ['_'] = 2, ['0' ... '9'] = 3, ['\''] = 4, [' '] = 1, ['('] = 1, [')'] = 1,
+	[','] = 1,         ['='] = 1,         ['+'] = 1, ['-'] = 1,         ['*'] = 1,  ['.'] = 1, ['<'] = 1, ['>'] = 1,
+};
+
+struct cutter {
+	struct split *s;
+	const char *p, *end;
+	char *out; /* has room for the whole statement and more */
+	char last; /* the last byte that was no space; 0: none */
+};
+
+static void put(struct cutter *c, enum value_type type)
+{
+	*c->out++ = '?';
+	*c->out++ = (char)type;
+	c->last = '?';
+}
+
+static struct value *next_value(struct cutter *c)
+{
+	return c->s->n < SHAPE_VALUES_MAX ? &c->s->value[c->s->n++] : NULL;
+}
+
+static bool in_word(const char *p, const char *end)
+{
+	return p < end && (class[(unsigned char)*p] == 2 || class[(unsigned char)*p] == 3);
+}
+
+/* A word: a name, a keyword, NULL where a value stands. */
+static bool cut_word(struct cutter *c)
+{
+	const char *from = c->p;
+	while (in_word(c->p, c->end))
+		c->p++;
+	size_t n = (size_t)(c->p - from);
+	if (c->p < c->end && *c->p == '\'')
+		return false; /* x'…' and its kin */
+	if (n == 4 && !strncasecmp(from, "NULL", 4) && (c->last == '=' || c->last == ',' || c->last == '(')) {
+		struct value *v = next_value(c);
+		if (!v)
+			return false;
+		*v = (struct value){ .type = VALUE_NULL };
+		put(c, VALUE_NULL);
+		return true;
+	}
+	memcpy(c->out, from, n);
+	c->out += n;
+	c->last = 'a';
+	return true;
+}
+
+static const char *digits(const char *p, const char *end)
+{
+	while (p < end && isdigit((unsigned char)*p))
+		p++;
+	return p;
+}
+
+static bool cut_number(struct cutter *c)
+{
+	const char *from = c->p, *p = digits(from + (*from == '-'), c->end);
+	bool whole = true;
+	char text[64], *stop;
+	if (p < c->end && *p == '.') {
+		whole = false;
+		p = digits(p + 1, c->end);
+	}
+	if (p < c->end && (*p == 'e' || *p == 'E')) {
+		whole = false;
+		p++;
+		p = digits(p + (p < c->end && (*p == '-' || *p == '+')), c->end);
+	}
+	size_t n = (size_t)(p - from);
+	struct value *v = next_value(c);
+	if (!v || n >= sizeof text || in_word(p, c->end) || (p < c->end && *p == '\''))
+		return false;
+	memcpy(text, from, n);
+	text[n] = '\0';
+	errno = 0;
+	if (whole)
+		*v = (struct value){ .type = VALUE_INT, .i = strtoll(text, &stop, 10) };
+	else
+		*v = (struct value){ .type = VALUE_DOUBLE, .d = strtod(text, &stop) };
+	if (*stop || (whole ? errno != 0 : !isfinite(v->d)))
+		return false;
+	if (!whole && v->d == 0)
+		v->d = 0; /* a literal has no negative zero */
+	put(c, v->type);
+	c->p = p;
+	return true;
+}
+
+/* The text between two quotes; what the builder escapes is undone, and nothing else is taken for an escape. */
+static bool unescape(struct split *s, const char *p, const char *end, struct value *v)
+{
+	static const unsigned char means[256] = {
+		['0'] = 1, ['n'] = '\n', ['r'] = '\r', ['\\'] = '\\', ['\''] = '\'', ['"'] = '"', ['Z'] = 26
+	};
+	size_t at = s->unescaped.len;
+	char *o = buf_reserve(&s->unescaped, (size_t)(end - p)), *start = o;
+	for (; p < end; p++) {
+		if (*p != '\\') {
+			*o++ = *p;
+			continue;
+		}
+		unsigned char means_what = means[(unsigned char)*++p];
+		if (!means_what)
+			return false;
+		*o++ = *p == '0' ? '\0' : (char)means_what;
+	}
+	s->unescaped.len += (size_t)(o - start);
+	s->escaped |= 1ull << (v - s->value);
+	*v = (struct value){ .type = VALUE_TEXT, .s = { (const char *)at, (size_t)(o - start) } }; /* an offset yet */
+	return true;
+}
+
+static bool cut_text(struct cutter *c)
+{
+	const char *from = ++c->p, *p = from;
+	bool escaped = false;
+	for (; p < c->end && *p != '\''; p++)
+		if (*p == '\\') {
+			escaped = true;
+			if (++p == c->end)
+				return false;
+		}
+	struct value *v = next_value(c);
+	if (!v || p >= c->end || (p + 1 < c->end && (p[1] == '\'' || in_word(p + 1, c->end))))
+		return false;
+	if (escaped && !unescape(c->s, from, p, v))
+		return false;
+	if (!escaped)
+		*v = (struct value){ .type = VALUE_TEXT, .s = { from, (size_t)(p - from) } };
+	put(c, VALUE_TEXT);
+	c->p = p + 1;
+	return true;
+}
+
+/* A minus that belongs to the number behind it. */
+static bool is_sign(const struct cutter *c)
+{
+	return *c->p == '-' && c->p + 1 < c->end && isdigit((unsigned char)c->p[1]) && c->last &&
+	       strchr("=(,+-*<>", c->last);
+}
+
+static bool cut(struct cutter *c)
+{
+	while (c->p < c->end) {
+		unsigned char what = is_sign(c) ? 3 : class[(unsigned char)*c->p];
+		bool fine = true;
+		switch (what) {
+		case 0: return false;
+		case 1:
+			c->last = *c->p == ' ' ? c->last : *c->p;
+			*c->out++ = *c->p++;
+			break;
+		case 2: fine = cut_word(c); break;
+		case 3: fine = cut_number(c); break;
+		default: fine = cut_text(c); break;
+		}
+		if (!fine)
+			return false;
+	}
+	return true;
+}
+
+/* Values that were unescaped, from their offsets, now that the buffer does not move any more. */
+static void settle(struct split *s)
+{
+	for (unsigned i = 0; s->escaped && i < s->n; i++)
+		if (s->escaped & 1ull << i)
+			s->value[i].s.p = s->unescaped.data + (size_t)s->value[i].s.p;
+}
+
+bool split_statement(struct split *s, const char *statement, size_t n)
+{
+	buf_clear(&s->text);
+	buf_clear(&s->unescaped);
+	s->n = 0;
+	s->escaped = 0;
+	struct cutter c = { .s = s, .p = statement, .end = statement + n, .out = buf_reserve(&s->text, 2 * n + 2) };
+	if (!cut(&c))
+		return false;
+	s->text.len = (size_t)(c.out - s->text.data);
+	settle(s);
+	return true;
+}
+
+void split_release(struct split *s)
+{
+	buf_release(&s->text);
+	buf_release(&s->unescaped);
+}
+
+/* ---- reading a shape ------------------------------------------------------------------------------------------------ */
+
+struct reader {
+	const char *p;
+	unsigned param; /* the next one */
+	struct shape *s;
+	uint64_t key_seen, cond_extra; /* columns of the primary key that were named; conditions beside them */
+};
+
+static void skip_spaces(struct reader *r)
+{
+	while (*r->p == ' ')
+		r->p++;
+}
+
+static bool take(struct reader *r, const char *what)
+{
+	size_t n = strlen(what);
+	skip_spaces(r);
+	if (strncasecmp(r->p, what, n) || (isalpha((unsigned char)*what) && class[(unsigned char)r->p[n]] >= 2))
+		return false;
+	r->p += n;
+	return true;
+}
+
+static bool take_words(struct reader *r, const char *const *words)
+{
+	for (; *words; words++)
+		if (!take(r, *words))
+			return false;
+	return true;
+}
+
+static bool take_name(struct reader *r, const char **name, size_t *n)
+{
+	skip_spaces(r);
+	*name = r->p;
+	while (in_word(r->p, r->p + 1))
+		r->p++;
+	*n = (size_t)(r->p - *name);
+	return *n && !isdigit((unsigned char)**name);
+}
+
+static bool take_table(struct reader *r, const struct tables *t)
+{
+	const char *name;
+	size_t n;
+	if (!take_name(r, &name, &n))
+		return false;
+	r->s->table = tables_find(t, name, n);
+	return r->s->table;
+}
+
+static const struct table_column *take_column(struct reader *r)
+{
+	const char *name;
+	size_t n;
+	return take_name(r, &name, &n) ? table_column_find(r->s->table, name, n) : NULL;
+}
+
+static uint64_t bit(const struct shape *s, const struct table_column *c)
+{
+	return 1ull << (c - s->table->column);
+}
+
+/* Whether a value of the type, bound, does to the column what the literal would. */
+static bool suits(const struct table_column *c, char type)
+{
+	switch (type) {
+	case VALUE_NULL: return !c->not_null;
+	case VALUE_INT: return c->kind == COLUMN_INT || c->kind == COLUMN_DOUBLE;
+	case VALUE_DOUBLE: return c->kind == COLUMN_DOUBLE;
+	default: return c->kind == COLUMN_TEXT || c->kind == COLUMN_OTHER;
+	}
+}
+
+/* '?' for a column */
+static bool take_param(struct reader *r, const struct table_column *c, enum shape_change change, unsigned *out)
+{
+	struct shape *s = r->s;
+	if (!take(r, "?"))
+		return false;
+	*out = r->param++;
+	s->param[*out] = (struct shape_param){ c, change };
+	if (change == CHANGE_ADD || change == CHANGE_SUB)
+		return (c->kind == COLUMN_INT && s->type[*out] == VALUE_INT) ||
+		       (c->kind == COLUMN_DOUBLE && (s->type[*out] == VALUE_INT || s->type[*out] == VALUE_DOUBLE));
+	return suits(c, s->type[*out]);
+}
+
+/* Of an upsert: where the column's inserted value stands. */
+static unsigned inserted(const struct shape *s, const struct table_column *c)
+{
+	for (unsigned i = 0; i < s->params; i++)
+		if (s->param[i].column == c && s->param[i].change == CHANGE_NONE)
+			return i;
+	return SHAPE_VALUES_MAX;
+}
+
+/* column = ?, column = column + ?, column = VALUES(column) */
+static bool take_assignment(struct reader *r)
+{
+	struct shape *s = r->s;
+	const struct table_column *c = take_column(r), *again;
+	struct shape_set set = { .change = CHANGE_SET };
+	if (!c || !take(r, "=") || s->changes & bit(s, c))
+		return false;
+	s->changes |= bit(s, c);
+	if (s->verb == SHAPE_UPSERT) {
+		set.inserted = inserted(s, c);
+		if (take(r, "VALUES")) {
+			set.change = CHANGE_INSERT;
+			set.param = set.inserted;
+			again = take(r, "(") ? take_column(r) : NULL;
+			s->set[s->sets++] = set;
+			return again == c && set.inserted < SHAPE_VALUES_MAX && take(r, ")");
+		}
+	}
+	skip_spaces(r);
+	if (*r->p != '?') {
+		again = take_column(r);
+		set.change = take(r, "+") ? CHANGE_ADD : take(r, "-") ? CHANGE_SUB : CHANGE_NONE;
+		if (again != c || set.change == CHANGE_NONE)
+			return false;
+	}
+	bool fine = take_param(r, c, set.change, &set.param);
+	s->set[s->sets++] = set;
+	return fine;
+}
+
+static bool take_assignments(struct reader *r)
+{
+	do
+		if (!take_assignment(r))
+			return false;
+	while (take(r, ","));
+	return true;
+}
+
+/* column = ? AND … up to the end */
+static bool take_conditions(struct reader *r)
+{
+	struct shape *s = r->s;
+	do {
+		const struct table_column *c = take_column(r);
+		unsigned param;
+		if (!c || !take(r, "=") || !take_param(r, c, CHANGE_NONE, &param) || s->type[param] == VALUE_NULL ||
+		    s->type[param] == VALUE_DOUBLE || c->kind == COLUMN_DOUBLE || c->kind == COLUMN_OTHER)
+			return false;
+		unsigned k = 0;
+		while (k < s->table->key_n && &s->table->column[s->table->key[k]] != c)
+			k++;
+		if (k < s->table->key_n && !(r->key_seen & 1u << k)) {
+			s->key[k] = param;
+			r->key_seen |= 1u << k;
+		} else {
+			r->cond_extra++;
+		}
+	} while (take(r, "AND"));
+	skip_spaces(r);
+	return !*r->p;
+}
+
+/* (column, …) VALUES (?, …) */
+static bool take_row(struct reader *r)
+{
+	struct shape *s = r->s;
+	const struct table_column *c[SHAPE_VALUES_MAX];
+	unsigned n = 0, param;
+	if (!take(r, "("))
+		return false;
+	do
+		if (n == SHAPE_VALUES_MAX || !(c[n++] = take_column(r)))
+			return false;
+	while (take(r, ","));
+	if (!take(r, ")") || !take(r, "VALUES"))
+		return false;
+	skip_spaces(r);
+	s->columns = r->p;
+	for (unsigned i = 0; i < n; i++) {
+		if (!take(r, i ? "," : "(") || !take_param(r, c[i], CHANGE_NONE, &param))
+			return false;
+		for (unsigned k = 0; k < s->table->key_n; k++)
+			if (&s->table->column[s->table->key[k]] == c[i] && s->type[param] != VALUE_NULL) {
+				s->key[k] = param;
+				r->key_seen |= 1u << k;
+			}
+	}
+	return take(r, ")");
+}
+
+static bool take_upsert(struct reader *r)
+{
+	static const char *const words[] = { "ON", "DUPLICATE", "KEY", "UPDATE", NULL };
+	skip_spaces(r);
+	if (!*r->p)
+		return true;
+	if (r->s->verb != SHAPE_INSERT || !take_words(r, words))
+		return false;
+	r->s->verb = SHAPE_UPSERT;
+	if (!take_assignments(r))
+		return false;
+	skip_spaces(r);
+	return !*r->p;
+}
+
+static bool read_shape(struct reader *r, const struct tables *t)
+{
+	struct shape *s = r->s;
+	if (take(r, "UPDATE")) {
+		s->verb = SHAPE_UPDATE;
+		return take_table(r, t) && take(r, "SET") && take_assignments(r) && take(r, "WHERE") &&
+		       take_conditions(r);
+	}
+	if (take(r, "DELETE")) {
+		s->verb = SHAPE_DELETE;
+		return take(r, "FROM") && take_table(r, t) && take(r, "WHERE") && take_conditions(r);
+	}
+	s->verb = take(r, "REPLACE") ? SHAPE_REPLACE : SHAPE_INSERT;
+	return (s->verb == SHAPE_REPLACE || take(r, "INSERT")) && take(r, "INTO") && take_table(r, t) && take_row(r) &&
+	       take_upsert(r);
+}
+
+/* ---- what it does ------------------------------------------------------------------------------------------------ */
+
+static uint64_t unique_columns(const struct table *t)
+{
+	uint64_t bits = 0;
+	for (unsigned i = 0; i < t->columns; i++)
+		bits |= (uint64_t)t->column[i].unique << i;
+	return bits;
+}
+
+/* Every column of the key was named, by values that are equal exactly when their rows are. */
+static bool names_row(const struct shape *s, const struct reader *r)
+{
+	if (r->key_seen != (1u << s->table->key_n) - 1)
+		return false;
+	for (unsigned k = 0; k < s->table->key_n; k++) {
+		const struct table_column *c = s->param[s->key[k]].column;
+		char type = s->type[s->key[k]];
+		if (!(c->kind == COLUMN_INT && type == VALUE_INT) &&
+		    !(c->kind == COLUMN_TEXT && c->exact_but_spaces && type == VALUE_TEXT))
+			return false;
+	}
+	return true;
+}
+
+/* Sums can be put together where that is exact. */
+static bool sums_whole(const struct shape *s)
+{
+	for (unsigned i = 0; i < s->sets; i++) {
+		const struct shape_set *set = &s->set[i];
+		bool adds = set->change == CHANGE_ADD || set->change == CHANGE_SUB;
+		if (adds && s->param[set->param].column->kind != COLUMN_INT)
+			return false;
+		if (adds && s->verb == SHAPE_UPSERT &&
+		    (set->inserted == SHAPE_VALUES_MAX || s->type[set->inserted] != VALUE_INT))
+			return false;
+		if (set->change == CHANGE_SET && s->verb == SHAPE_UPSERT && set->inserted < SHAPE_VALUES_MAX &&
+		    s->type[set->inserted] != s->type[set->param])
+			return false; /* one cannot take the other's place */
+		if (s->verb == SHAPE_UPSERT && set->inserted == SHAPE_VALUES_MAX)
+			return false; /* of a row that is not there yet it would be lost */
+	}
+	return true;
+}
+
+void shape_resolve(struct shape *s, const struct tables *t)
+{
+	struct reader r = { .p = s->sql, .s = s };
+	s->reach = SHAPE_ANYTHING;
+	s->table = NULL;
+	s->folds = false;
+	s->sets = 0;
+	s->changes = 0;
+	s->columns = NULL;
+	if (!read_shape(&r, t) || r.param != s->params || s->table->entangled)
+		return;
+	bool makes_rows = s->verb != SHAPE_UPDATE && s->verb != SHAPE_DELETE;
+	bool meets_others = (makes_rows && s->table->other_keys) || s->changes & unique_columns(s->table);
+	s->reach = names_row(s, &r) && !meets_others ? SHAPE_ROW : SHAPE_TABLE;
+	s->folds = s->reach == SHAPE_ROW && !s->table->watched && !r.cond_extra && s->verb != SHAPE_INSERT &&
+		   sums_whole(s);
+}
+
+struct shape *shape_new(const struct split *split)
+{
+	struct shape *s = calloc(1, sizeof *s);
+	assert(s);
+	s->text_bytes = split->text.len;
+	s->text = malloc(s->text_bytes + 1);
+	s->sql = malloc(s->text_bytes + 1);
+	assert(s->text && s->sql);
+	memcpy(s->text, split->text.data, s->text_bytes);
+	char *o = s->sql;
+	for (size_t i = 0; i < s->text_bytes; i++) {
+		*o++ = s->text[i];
+		if (s->text[i] == '?')
+			s->type[s->params++] = s->text[++i];
+	}
+	*o = '\0';
+	s->sql_bytes = (size_t)(o - s->sql);
+	return s;
+}
+
+void shape_free(struct shape *s)
+{
+	if (!s)
+		return;
+	free(s->text);
+	free(s->sql);
+	free(s);
+}
