@@ -57,17 +57,20 @@ UNIT     := $(call PROGRAMS,unit)
 SIM      := $(call PROGRAMS,sim)
 SYSTEM   := $(call PROGRAMS,system)
 BENCHES  := $(call PROGRAMS,bench)
+# The peer in C++ is built where its library is: deploy/install-deps --bench.
+GRPC     := $(if $(wildcard /usr/include/grpcpp/grpcpp.h /usr/local/include/grpcpp/grpcpp.h),$(BUILD)/tests/bench/rpc_grpc)
 FUZZERS  := $(call PROGRAMS,fuzz)
 CLIENTS  := $(call PROGRAMS,client)
 BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(if $(wildcard deploy/loquat/*.c),$(BUILD)/bin/loquat)
 SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 
-.PHONY: all tests run test lint format bench fuzz sanitize soak clean help unit_programs
+.PHONY: all tests run test lint format bench fuzz sanitize soak clean help unit_programs bench_programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(BINS) $(OUR_LIBS) build/loquat.desc compile_commands.json  ## the programs (default)
 tests: $(UNIT) $(SIM) $(SYSTEM) $(CLIENTS) $(BENCHES)  ## the test programs, without running them
 unit_programs: $(UNIT)
+bench_programs: $(BENCHES) $(GRPC)
 
 # ---- packages: looked at once per change of the list here, and at each `make run` and `make test`
 build/.deps: deploy/install-deps
@@ -124,6 +127,12 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS) $(call lib,env_r
 	$(call link,-fsanitize=fuzzer)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIBS) $(call lib,env_real)
 	$(call link,-lcheck -lsubunit -lrt -lprotobuf-nanopb)
+$(GEN)/grpc/%.grpc.pb.cc: %.proto | build/.deps
+	@mkdir -p $(GEN)/grpc && protoc -I. --cpp_out=$(GEN)/grpc --grpc_out=$(GEN)/grpc \
+	--plugin=protoc-gen-grpc="$$(command -v grpc_cpp_plugin)" $<
+$(BUILD)/tests/bench/rpc_grpc: tests/bench/rpc_grpc.cc tests/bench/rpc_load.h $(GEN)/grpc/tests/bench/rpc_grpc.grpc.pb.cc
+	@echo "  CXX   $<"; mkdir -p $(@D) && $(CXX) -O2 -I. -I$(GEN)/grpc -o $@ $(filter %.cc,$^) \
+	$(GEN)/grpc/tests/bench/rpc_grpc.pb.cc -Wl,--copy-dt-needed-entries -lgrpc++ -lprotobuf -lpthread
 # tests alone see nanopb's headers
 $(BUILD)/obj/tests/%.o: CPPFLAGS += -I$(GEN)/nanopb
 $(call obj,$(wildcard tests/*/*.c)): | $(NANOPB) $(SAMPLES:%.proto=$(GEN)/%.pb-c.c) build/tests.desc
@@ -160,7 +169,7 @@ format: ## rewrite the C sources in the house style
 BENCH ?=
 bench: ## every figure against its limit; BENCH=group for one
 	@deploy/install-deps --bench
-	@$(MAKE) all $(BENCHES)
+	@$(MAKE) all bench_programs
 	@tests/bench/run $(BENCH)
 
 FUZZ_S ?= 30

@@ -72,6 +72,12 @@ void env_loop_stop(struct env_loop *loop); /* any thread: ends after the turn th
 void env_loop_join(struct env_loop *loop); /* any other thread: waits for its end and frees it */
 bool env_loop_is_current(struct env_loop *loop);
 /*
+ * On the loop's thread: after something has come over a socket or from another thread, it looks for so long without
+ * sleeping whether more comes, for sleeping and waking is most of a short call's time. 0, the beginning: it sleeps at once.
+ * An idle loop sleeps all the same. Simulation: nothing.
+ */
+void env_loop_poll(struct env_loop *loop, uint32_t us);
+/*
  * Any thread: fn(arg) runs on the loop's thread in the middle of whatever it does, as a signal handler, so it may only do
  * what is safe there (env_mono_ns is). One at a time per loop: ERR_BUSY while an earlier one has not run. ERR_UNAVAILABLE:
  * this env cannot (simulation). fn NULL only asks whether it can.

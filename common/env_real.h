@@ -47,6 +47,7 @@ struct env_loop {
 	_Atomic int state;
 	_Atomic bool stopping;
 	bool awake;        /* on_wake has run since the last sleep */
+	uint64_t poll_ns;  /* env_loop_poll */
 	uint64_t armed_ns; /* what the timerfd is set to; ENV_NEVER: not */
 	int wake_fd, timer_fd;
 	struct event wake_ev, timer_ev;

@@ -182,6 +182,25 @@ static void timer_arm(struct env_loop *l, uint64_t due_ns)
 	l->armed_ns = due_ns;
 }
 
+void env_loop_poll(struct env_loop *loop, uint32_t us)
+{
+	assert(env_loop_is_current(loop));
+	loop->poll_ns = us * UINT64_C(1000);
+}
+
+/* False: nothing came, the loop may sleep. */
+static bool poll_some(struct env_loop *l, uint64_t due_ns)
+{
+	uint64_t now = env_mono_ns(l->env), end = now + l->poll_ns;
+	l->awake = false;
+	for (; now < end && now < due_ns; now = env_mono_ns(l->env)) {
+		event_base_loop(l->base, EVLOOP_ONCE | EVLOOP_NONBLOCK);
+		if (l->awake || atomic_load_explicit(&l->state, memory_order_relaxed) != LOOP_RUNNING)
+			return true;
+	}
+	return now >= due_ns;
+}
+
 static void loop_sleep(struct env_loop *l, uint64_t due_ns)
 {
 	int running = LOOP_RUNNING, flags = EVLOOP_ONCE;
@@ -202,7 +221,8 @@ static void loop_turns(struct env_loop *l)
 		uint64_t due_ns = l->ops->on_turn(l->arg);
 		if (atomic_load_explicit(&l->stopping, memory_order_acquire))
 			return;
-		loop_sleep(l, due_ns);
+		if (!l->poll_ns || !l->awake || !poll_some(l, due_ns))
+			loop_sleep(l, due_ns);
 	}
 }
 

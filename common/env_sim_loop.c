@@ -214,6 +214,12 @@ bool env_loop_is_current(struct env_loop *l)
 	return f && f->loop == l;
 }
 
+void env_loop_poll(struct env_loop *l, uint32_t us)
+{
+	assert(env_loop_is_current(l));
+	(void)us;
+}
+
 struct env *env_loop_env(struct env_loop *l)
 {
 	return l->env;

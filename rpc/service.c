@@ -183,6 +183,7 @@ int service_start(struct env *env, const struct service_def *def, const struct s
 	assert(s->p);
 	s->env = env;
 	s->def = def;
+	s->user = o->user;
 	s->p->options = *o;
 	s->p->started_ns = env_mono_ns(env);
 	snprintf(s->p->config_file, sizeof s->p->config_file, "%s", o->config_file);

@@ -101,6 +101,7 @@ struct service_options {
 	const char *config_file, *instance;
 	void (*on_stopped)(void *arg, struct service *s);
 	void *arg;
+	void *user; /* becomes the service's user */
 };
 int service_start(struct env *env, const struct service_def *def, const struct service_options *o, char *error,
 		  size_t error_size, struct service **out);

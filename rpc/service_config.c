@@ -58,7 +58,9 @@ const struct config_row service_config_rows[] = {
 struct rows {
 	struct config_row row[ROWS_MAX];
 	size_t n;
-	char name[2 * NAMES_MAX][48];
+	struct {
+		char threads[48], poll_us[48], table[48];
+	} name[NAMES_MAX];
 	size_t names;
 };
 
@@ -82,17 +84,23 @@ static bool rows_have(const struct rows *r, const char *path)
 	return false;
 }
 
-/* Each service has a `threads` key; what else stands in another service's table is that service's to check. */
+/* Each service has these keys; what else stands in another service's table is that service's to check. */
 static void rows_add_service(struct rows *r, const char *name, bool own)
 {
-	char *threads = r->name[r->names], *table = r->name[r->names + 1];
-
-	snprintf(threads, sizeof r->name[0], "%s.threads", name);
-	snprintf(table, sizeof r->name[0], "%s", name);
-	if (rows_have(r, threads) || r->names + 2 > 2 * NAMES_MAX)
+	if (r->names == NAMES_MAX)
 		return;
-	r->names += 2;
+	char *threads = r->name[r->names].threads, *poll_us = r->name[r->names].poll_us;
+	char *table = r->name[r->names].table;
+
+	snprintf(threads, sizeof r->name[0].threads, "%s.threads", name);
+	snprintf(poll_us, sizeof r->name[0].poll_us, "%s.poll_us", name);
+	snprintf(table, sizeof r->name[0].table, "%s", name);
+	if (rows_have(r, threads))
+		return;
+	r->names++;
 	rows_add(r, &(struct config_row){ threads, CONFIG_INT, "1", false, 1, 64, "Worker threads of each instance." });
+	rows_add(r, &(struct config_row){ poll_us, CONFIG_INT, "0", false, 0, 10000,
+					  "How long a worker looks for more before it sleeps, in microseconds." });
 	if (!own)
 		rows_add(r, &(struct config_row){ table, CONFIG_ANY, NULL, true, 0, 0, "Keys of another service." });
 }

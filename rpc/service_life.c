@@ -37,7 +37,11 @@ static void worker_begin(struct loop *loop, void *arg)
 	struct worker *w = arg;
 	struct service *s = w->service;
 
+	char poll_us[48];
+
 	assert(w->loop == loop); /* written by loop_start, before the thread began: the control thread reads it too */
+	snprintf(poll_us, sizeof poll_us, "%s.poll_us", s->def->name);
+	env_loop_poll(loop->ev, (uint32_t)config_int(s->config, poll_us, 0));
 	w->client = rpc_client_new(w);
 	w->server = rpc_server_new(w);
 	if (s->sqllog)

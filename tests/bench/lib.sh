@@ -114,10 +114,6 @@ of() {
 	sed -n 's/.*"'"$2"'":\([-0-9.]*\).*/\1/p' <<<"$1"
 }
 
-quiet() {
-	awk -v cores="$1" 'BEGIN { exit cores > 0.15 }'
-}
-
 # CPU seconds so far of processes with all their threads
 cpu_s() {
 	local pid
@@ -138,8 +134,8 @@ median() {
 
 # figure NAME VALUE UNIT [LIMIT LIMIT_NAME GOAL]
 #
-# GOAL is "OPERATOR NUMBER" for the ratio value / limit, or "OPERATOR NUMBER UNIT" for the value. A
-# figure that is only reported has neither limit nor goal.
+# GOAL is "OPERATOR NUMBER" for the ratio value / limit, "OPERATOR NUMBER UNIT" for the value, or "OPERATOR limit + NUMBER
+# UNIT" for value - limit. A figure that is only reported has no goal.
 figure() {
 	awk -v OFS='\t' -v group="$group" -v name="$1" -v value="$2" -v unit="$3" -v limit="${4:-}" \
 		-v limit_name="${5:-}" -v goal="${6:-}" 'BEGIN {
@@ -148,6 +144,10 @@ figure() {
 		if (split(goal, part, " ") >= 2) {
 			number = part[3] == "" ? ratio : value
 			bound = part[2]
+			if (bound == "limit") {
+				number = value - limit
+				bound = part[4]
+			}
 			gsub(/,/, "", bound)
 			bound += 0
 			ok = "false"

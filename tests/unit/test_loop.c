@@ -245,6 +245,36 @@ START_TEST(an_idle_worker_sleeps)
 }
 END_TEST
 
+/* ---- polling ---- */
+
+static void poll_long(void *arg)
+{
+	(void)arg;
+	env_loop_poll(loop->ev, 10000);
+}
+
+static double cpu_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+START_TEST(a_worker_that_polls_takes_messages_and_timers_and_sleeps_when_idle)
+{
+	struct alarm a = { .in_ms = 3 }, pause = { .in_ms = 300 };
+	on_loop(loop, poll_long, NULL);
+	for (int i = 0; i < 200; i++)
+		on_loop(loop, clock_is_fresh, NULL);
+	on_loop(loop, alarm_start, &a); /* due while it polls */
+	ck_assert(flag_wait(&flag, 1));
+	on_loop(loop, alarm_start, &pause);
+	double before = cpu_ms();
+	ck_assert(flag_wait(&flag, 2));
+	ck_assert_double_lt(cpu_ms() - before, 150); /* 10 ms of it polling */
+}
+END_TEST
+
 /* ---- deferring ---- */
 
 struct later {
@@ -338,6 +368,7 @@ int main(void)
 	tcase_add_test(t, a_stopped_timer_does_not_fire);
 	tcase_add_test(t, the_clock_is_read_anew_after_a_sleep);
 	tcase_add_test(t, an_idle_worker_sleeps);
+	tcase_add_test(t, a_worker_that_polls_takes_messages_and_timers_and_sleeps_when_idle);
 	tcase_add_test(t, deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers);
 	tcase_add_test(t, a_worker_starts_and_stops_on_its_own_thread);
 	tcase_add_test_raise_signal(t, a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process, 6);
