@@ -23,6 +23,7 @@ return {
 
 	supervisor = { host = inner, http = 8000 },
 	paths = { var = "var" },
+	-- on several hosts: discovery = { kind = "etcd", endpoints = { "http://10.0.0.1:2379" } }, see docs/operations.md
 
 	-- a login storm is let in slowly; who is too many stands in the queue
 	gate = { players_max = 5000, admit_per_s = 200, packets_per_s = 20, per_address_max = 100 },

@@ -37,6 +37,7 @@ struct etcd_source {
 	/* looking */
 	struct route_rows *rows;
 	bool reading, linked, published, changed;
+	bool own_read; /* the reading under way has met the own row */
 	uint64_t revision, cluster, version;
 	uint64_t newest; /* revision of the newest change of a row */
 	struct env_http_stream *watch;

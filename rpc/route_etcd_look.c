@@ -121,10 +121,11 @@ static void on_key(void *arg, const struct etcd_key *k)
 		s->newest = k->mod;
 	if (k->gone) {
 		s->changed |= route_rows_unset(s->rows, id, s->o.loop->now_ms);
-		if (s->registered && !strcmp(id, s->o.id))
-			own_soon(s); /* the lease is asked for now, not in a third of its time */
+		if (!strcmp(id, s->o.id))
+			own_spoilt(s, 0); /* now, not when the lease is looked at next */
 		return;
 	}
+	s->own_read = s->own_read || !strcmp(id, s->o.id);
 	int err = route_rows_set(s->rows, id, k->value, k->value_n, error, sizeof error);
 
 	s->changed |= err > 0;
@@ -167,6 +168,7 @@ static void on_read(void *arg, const struct env_http_answer *a)
 	}
 	route_rows_begin(s->rows);
 	s->newest = 0;
+	s->own_read = false;
 	if (etcd_get_range(a->body, a->n, &(struct etcd_reader){ on_key, s }, &h) < 0) {
 		look_later(s, a);
 		return;
@@ -174,6 +176,8 @@ static void on_read(void *arg, const struct env_http_answer *a)
 	s->changed |= route_rows_end(s->rows, s->o.loop->now_ms);
 	s->revision = h.revision;
 	s->cluster = h.cluster;
+	if (!s->own_read)
+		own_spoilt(s, 0);
 	look_took(s);
 	look_go(s);
 }

@@ -34,7 +34,7 @@ void own_soon(struct etcd_source *s)
 
 void own_spoilt(struct etcd_source *s, uint64_t mod)
 {
-	if (!s->registered)
+	if (!s->registered || s->leaving)
 		return;
 	s->mod = mod;
 	s->dirty = true;
