@@ -82,6 +82,7 @@ struct luaresult {
 struct luaqueue;
 struct luajob {           /* zero it; embed it in what is to be done */
 	const char *name; /* for logs: "role.bagHandler.list"; must outlive the job */
+	uint64_t trace;   /* of the call it serves, for its lines in the log; 0: none */
 	const void *tag;  /* whose kind of job this is, for luahost_job's callers; timers have NULL */
 	/*
 	 * In the task: pushes the function and its arguments, returns how many arguments; or a negative error, with

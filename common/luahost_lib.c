@@ -387,6 +387,18 @@ static void write_pairs(struct log *log, enum log_level level, const char *event
 }
 #pragma GCC diagnostic pop
 
+/* Whose request it is stands in the line, last. */
+static unsigned add_trace(lua_State *L, struct pair *p, unsigned n, char text[20])
+{
+	const struct luatask *t = luahost_of(L)->current;
+	uint64_t trace = t && t->job ? t->job->trace : 0;
+	if (!trace || n == PAIRS_MAX)
+		return n;
+	snprintf(text, 20, "%llx", (unsigned long long)trace);
+	p[n] = (struct pair){ "trace", text };
+	return n + 1;
+}
+
 /* log.info(event), log.info(event, {key = value}), log.info(event, format, ...) */
 static int l_log(lua_State *L)
 {
@@ -394,15 +406,16 @@ static int l_log(lua_State *L)
 	enum log_level level = (enum log_level)lua_tointeger(L, lua_upvalueindex(1));
 	const char *event = luaL_checkstring(L, 1);
 	struct pair pair[PAIRS_MAX] = { { NULL, NULL } };
+	char trace[20];
 	if (!log || log_level_get(log) > level)
 		return 0;
 	if (lua_istable(L, 2)) {
 		unsigned n = collect_pairs(L, pair);
-		write_pairs(log, level, event, pair, n);
+		write_pairs(log, level, event, pair, add_trace(L, pair, n, trace));
 		return 0;
 	}
 	if (lua_isnoneornil(L, 2)) {
-		write_pairs(log, level, event, pair, 0);
+		write_pairs(log, level, event, pair, add_trace(L, pair, 0, trace));
 		return 0;
 	}
 	luaL_checkstring(L, 2);
@@ -410,7 +423,7 @@ static int l_log(lua_State *L)
 	lua_replace(L, 1);
 	lua_call(L, lua_gettop(L) - 1, 1);
 	pair[0] = (struct pair){ "msg", lua_tostring(L, -1) };
-	write_pairs(log, level, event, pair, 1);
+	write_pairs(log, level, event, pair, add_trace(L, pair, 1, trace));
 	return 0;
 }
 

@@ -141,7 +141,8 @@ static void report_failure(struct luahost *h, struct luatask *t, int status, cha
 	luahost_protected(h, make_report, &r);
 	luahost_raise_limit(h, false);
 	if (h->o.log)
-		log_error(h->o.log, "lua.error", "task=%s error=%s traceback=%s", name, message, r.traceback);
+		log_error(h->o.log, "lua.error", "task=%s error=%s trace=%llx traceback=%s", name, message,
+			  (unsigned long long)t->job->trace, r.traceback);
 }
 
 /* ---- running -------------------------------------------------------------------------------------------- */

@@ -451,13 +451,21 @@ static void add_name(struct buf *out, const struct metrics *m, const struct metr
 	buf_addstr(out, "} ");
 }
 
+static bool ends_in(const char *name, const char *end)
+{
+	size_t n = strlen(name), e = strlen(end);
+	return n > e && !strcmp(name + n - e, end);
+}
+
 static void add_plain(struct buf *out, const struct metrics *m, const struct metric_row *row, size_t n)
 {
 	uint64_t sum = 0;
 	for (size_t i = 0; i < n; i++)
 		sum += metric_value(row[i].metric);
 	add_name(out, m, row, "", NULL);
-	if (row->type == METRIC_GAUGE)
+	if (row->type == METRIC_GAUGE && ends_in(row->name, "_seconds"))
+		buf_addf(out, "%.3f", (double)(int64_t)sum / 1000);
+	else if (row->type == METRIC_GAUGE)
 		buf_addi(out, (int64_t)sum);
 	else
 		buf_addu(out, sum);

@@ -440,7 +440,7 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 {
 	struct schema *s = l->s;
 	const ProtobufCMessage *options = from->options ? &from->options->base : NULL;
-	uint64_t kind = MSG_PLAIN;
+	uint64_t kind = MSG_PLAIN, inner = 1;
 	m->service = take_text(s, f->package ? f->package : "", f->package ? strlen(f->package) : 0);
 	m->group = take_text(s, group->name, strlen(group->name));
 	m->name = take_text(s, from->name, strlen(from->name));
@@ -451,7 +451,9 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 		return refuse(l, "%s: unknown kind %llu", m->full, (unsigned long long)kind);
 	m->kind = (enum msg_kind)kind;
 	m->callers = option_text(s, options, 50002);
-	m->inner = option_bool(options, 50003);
+	m->inner = !option_varint(options, 50003, &inner) || inner;
+	if (!m->inner && (m->kind != MSG_READ || m->callers))
+		return refuse(l, "%s: inner = false is for a READ that any service may call", m->full);
 	m->attr = option_text(s, group->options ? &group->options->base : NULL, 50001);
 	m->is_handler = ends_in(m->group, "Handler");
 	return fill_once(l, m, option_text(s, options, 50004));

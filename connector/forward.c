@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "connector/entry.h"
+#include "rpc/slow.h"
 
 /* A client's request at a service. */
 struct forward {
@@ -13,7 +14,7 @@ struct forward {
 	struct edge_method *method;
 	uint32_t id;
 	bool decides;
-	uint64_t start_ns;
+	uint64_t start_ns, trace;
 };
 
 static void request(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n);
@@ -126,6 +127,25 @@ void forward_note(struct edge *e, struct edge_method *m, int err, uint64_t start
 	method_stats_note(m ? &m->stats : &e->unknown, err, now > start_ns ? now - start_ns : 0);
 }
 
+/* As the player waited for it. */
+static void note_slow(const struct forward *f, int err)
+{
+	struct worker *w = f->edge->worker;
+	uint64_t now = env_mono_ns(w->loop->env);
+	const struct method_stats *m = &f->method->stats;
+	struct slow_call c = { .service = m->service, .method = m->method, .us = (now - f->start_ns) / 1000 };
+
+	if (!slow_wants(w->slow, now - f->start_ns, now))
+		return;
+	c.at_ns = now;
+	c.at_wall_us = env_wall_us(w->loop->env);
+	c.trace = f->trace;
+	c.err = err;
+	if (f->session)
+		slow_key(&c, span_of(f->session->uid, strlen(f->session->uid)));
+	slow_note(w->slow, &c);
+}
+
 static void attrs_take(struct session *s, const struct rpc_answer *a)
 {
 	for (unsigned i = 0; i < a->attrs; i++)
@@ -151,6 +171,7 @@ static void on_answer(void *arg, const struct rpc_answer *a)
 	bool decides = f->decides;
 
 	forward_note(f->edge, f->method, a->err, f->start_ns);
+	note_slow(f, a->err);
 	forward_give(f);
 	if (!s)
 		return;
@@ -207,6 +228,9 @@ static void forward(struct session *s, struct edge_method *m, uint32_t id, const
 	f->method = m;
 	f->id = id;
 	f->start_ns = e->face.loop->now_ns;
+	f->trace = call.trace;
+	log_debug(e->worker->service->log, "client.request", "method=%s trace=%llx sid=%llu uid=%s", m->method->full,
+		  (unsigned long long)call.trace, (unsigned long long)s->conn.sid, s->uid);
 	f->decides = method_decides(m->method);
 	if (f->decides)
 		s->deciding = m->method->attr;

@@ -119,7 +119,7 @@ static int on_init(struct service *s)
 	struct metrics *m = s->metrics;
 	metrics_gauge_fn(m, "loquat_replay_lag_records", "Records in the SQL logs not yet in the database.",
 			 lag_records, s);
-	metrics_gauge_fn(m, "loquat_replay_lag_milliseconds", "Age of the oldest of them.", lag_ms, s);
+	metrics_gauge_fn(m, "loquat_replay_lag_seconds", "Age of the oldest of them.", lag_ms, s);
 	metrics_gauge_fn(m, "loquat_replay_records", "Records landed since the start.", records, s);
 	metrics_gauge_fn(m, "loquat_replay_transactions", "Transactions of the replay since the start.", transactions,
 			 s);

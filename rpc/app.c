@@ -69,6 +69,7 @@ static int push_request(lua_State *L, struct luajob *self)
 	int err;
 
 	j->begun = true;
+	rpc_began(j->app->worker, j->handle);
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
@@ -112,7 +113,7 @@ static struct app_job *request_job(struct app *a, const struct rpc_request *r)
 	j->job.push = push_request;
 	j->method = r->method;
 	j->handle = r->handle;
-	j->trace = r->trace;
+	j->trace = j->job.trace = r->trace;
 	j->deadline_ms = r->deadline_ms;
 	j->json = r->json;
 	memcpy(j->instance, r->instance, sizeof j->instance);

@@ -275,6 +275,7 @@ static const struct http_row {
 	{ "GET", "/readyz", get_readyz, false },
 	{ "GET", "/metrics", get_metrics, false },
 	{ "GET", "/stats", get_stats, false },
+	{ "GET", "/stats/slow", http_slow, false },
 	{ "GET", "/routes", get_routes, false },
 	{ "GET", "/", get_page, false },
 	{ "POST", "/admin/reload", http_reload, true },

@@ -38,6 +38,8 @@ void http_rpc(struct http_face *h, struct env_http_request *r);
 void http_rpc_shut(struct http_face *h); /* ends the calls that wait */
 void http_reload(struct http_face *h, struct env_http_request *r);
 
+void http_slow(struct http_face *h, struct env_http_request *r);
+
 void stats_start(struct http_face *h);
 void stats_stop(struct http_face *h);
 void stats_json(struct http_face *h, struct buf *out);

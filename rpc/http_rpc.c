@@ -166,6 +166,15 @@ static int key_of(struct env_http_request *r, const char *body, size_t n, char o
 	return err;
 }
 
+/* The caller's own trace, so that one id leads through everything: X-Trace, up to 16 hex digits. Else 0: a new one. */
+static uint64_t trace_of(struct env_http_request *r)
+{
+	const char *text = env_http_header(r, "X-Trace");
+	size_t n = text ? strspn(text, "0123456789abcdefABCDEF") : 0;
+
+	return n && n <= 16 && !text[n] ? strtoull(text, NULL, 16) : 0;
+}
+
 static void start_call(struct http_face *h, struct env_http_request *r, const struct msg_method *m, const char *body,
 		       size_t n)
 {
@@ -182,6 +191,7 @@ static void start_call(struct http_face *h, struct env_http_request *r, const st
 		.json = true,
 		.body = n ? span_of(body, n) : span_of("{}", 2),
 		.on_answer = on_answer,
+		.trace = trace_of(r),
 		.arg = c,
 	};
 
@@ -206,16 +216,16 @@ void http_rpc(struct http_face *h, struct env_http_request *r)
 	size_t n;
 	const char *body = env_http_body(r, &n);
 
-	if (!http_has_key(h, r)) {
-		http_refuse(
-			r, ERR_DENIED,
-			"the cluster key is needed: Authorization: Bearer KEY (the file paths.var/keys/cluster.key)");
-	} else if (!m || m->is_handler) {
+	if (!m || m->is_handler) {
 		http_refuse(r, ERR_NOT_FOUND, "there is no such method: /rpc/SERVICE/REMOTE/METHOD");
 	} else if (!get && strcmp(env_http_method(r), "POST")) {
 		http_not_allowed(r, "GET or POST");
 	} else if (get && m->kind != MSG_READ) {
 		http_not_allowed(r, "this method changes something: POST it");
+	} else if (m->inner && !http_has_key(h, r)) {
+		http_refuse(
+			r, ERR_DENIED,
+			"the cluster key is needed: Authorization: Bearer KEY (the file paths.var/keys/cluster.key)");
 	} else if (get) {
 		start_get(h, r, m);
 	} else {

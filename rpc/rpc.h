@@ -90,6 +90,9 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 typedef void rpc_gone(void *arg, int err);
 bool rpc_on_gone(struct worker *w, uint64_t handle, rpc_gone *fn, void *arg);
 
+/* Its handler begins now: until here it waited for others. Not called: it began at once. */
+void rpc_began(struct worker *w, uint64_t handle);
+
 struct rpc_attr {
 	struct span name, value;
 };

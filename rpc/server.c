@@ -5,6 +5,7 @@
 #include <string.h>
 #include "proto/rpc.pb-c.h"
 #include "rpc/auth.h"
+#include "rpc/slow.h"
 
 #define LINK_IN_MAX   (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
 #define LINK_PROOF_IN 1024 /* who has not proved anything yet gets no more room than its proof needs */
@@ -144,6 +145,32 @@ static void link_respond_too_large(struct link *l, uint64_t id, const struct msg
 	link_respond(l, &r);
 }
 
+void rpc_began(struct worker *w, uint64_t handle)
+{
+	struct in_flight *f = flight_find(w->server, handle);
+
+	if (f)
+		f->run_ns = env_mono_ns(w->loop->env);
+}
+
+static void flight_is_slow(struct rpc_server *s, const struct in_flight *f, int err, uint64_t now)
+{
+	const struct server_method *m = &s->method[f->method];
+	struct slow_call c = {
+		.service = m->stats.service,
+		.method = m->stats.method,
+		.us = (now - f->start_ns) / 1000,
+		.queue_us = (f->run_ns - f->start_ns) / 1000,
+		.at_ns = now,
+		.at_wall_us = env_wall_us(s->worker->loop->env),
+		.trace = f->trace,
+		.err = err,
+	};
+
+	slow_key(&c, span_of(f->key, f->key_n));
+	slow_note(s->worker->slow, &c);
+}
+
 static void flight_answer(struct rpc_server *s, struct in_flight *f, int err, const struct frame_response *r)
 {
 	uint64_t now = env_mono_ns(s->worker->loop->env);
@@ -151,6 +178,11 @@ static void flight_answer(struct rpc_server *s, struct in_flight *f, int err, co
 	bool fits = frame_response_bytes(r) <= LINK_IN_MAX;
 
 	method_stats_note(&m->stats, fits ? err : ERR_FAILED, now - f->start_ns);
+	if (slow_wants(s->worker->slow, now - f->start_ns, now))
+		flight_is_slow(s, f, err, now);
+	log_debug(s->worker->service->log, "rpc.answered", "method=%s trace=%llx us=%llu key=%.*s error=%s",
+		  m->method->full, (unsigned long long)f->trace, (unsigned long long)(now - f->start_ns) / 1000,
+		  (int)f->key_n, f->key, err_word(err));
 	if (f->link && fits)
 		link_respond(f->link, r);
 	else if (f->link)
@@ -250,7 +282,11 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		flight_join(s, f, l);
 		f->id = q->id;
 		f->method = index;
-		f->start_ns = start_ns;
+		f->start_ns = f->run_ns = start_ns;
+		f->trace = q->trace;
+		f->key_n = (uint8_t)(q->key.n < sizeof f->key ? q->key.n : sizeof f->key);
+		if (f->key_n)
+			memcpy(f->key, q->key.p, f->key_n);
 		r.handle = f->handle;
 	} else {
 		metric_add(m->stats.requests, 1);

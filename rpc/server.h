@@ -39,11 +39,13 @@ struct link {
 
 struct in_flight {
 	struct link *link; /* NULL: the caller has gone */
-	uint64_t id, handle, start_ns;
+	uint64_t id, handle, start_ns, run_ns, trace;
 	uint32_t slot, generation;
 	uint32_t next, prev; /* of its link's, slot + 1; or next of the free ones */
 	uint32_t method;
 	bool used;
+	uint8_t key_n;
+	char key[30]; /* for /stats/slow, cut */
 	rpc_gone *gone;
 	void *gone_arg;
 };

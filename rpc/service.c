@@ -7,6 +7,7 @@
 #include "rpc/keys.h"
 #include "rpc/service_config.h"
 #include "rpc/service_private.h"
+#include "rpc/version.h"
 
 /* ---- from the configuration to a struct service, before any thread ------------------------------------------- */
 
@@ -165,6 +166,9 @@ static int service_open(struct service *s, const struct service_options *o, char
 	    (err = open_schema(s, error, size)) < 0 || (err = open_log(s, error, size)) < 0)
 		return err;
 	s->metrics = metrics_new(s->id);
+	metric_set(metric(s->metrics, SERVICE_CONTROL_WORKER, METRIC_GAUGE, "loquat_build_info", "The version.",
+			  "service,version", (const char *const[]){ s->def->name, LOQUAT_VERSION }),
+		   1);
 	if ((err = open_sqllog(s, error, size)) < 0)
 		return err;
 	return routes_open(s, error, size);

@@ -35,6 +35,7 @@ struct worker {
 	struct rpc_client *client;
 	struct rpc_server *server;
 	struct app *app;            /* the Lua side, rpc/app.h; NULL in services without Lua */
+	struct slow *slow;          /* the slowest calls it answered lately, rpc/slow.h */
 	void *user;                 /* the service's own */
 	_Atomic uint32_t busy;      /* the service's own: what has to end before a drained instance stops (sessions) */
 	struct route_table *routes; /* this worker's reference */

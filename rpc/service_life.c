@@ -5,6 +5,7 @@
 #include <string.h>
 #include "rpc/app.h"
 #include "rpc/service_private.h"
+#include "rpc/slow.h"
 
 /*
  * The order of a service's life. Everything here is on the control thread unless its name begins with worker_.
@@ -44,6 +45,8 @@ static void worker_begin(struct loop *loop, void *arg)
 	env_loop_poll(loop->ev, (uint32_t)config_int(s->config, poll_us, 0));
 	w->client = rpc_client_new(w);
 	w->server = rpc_server_new(w);
+	w->slow = calloc(1, sizeof *w->slow);
+	assert(w->slow);
 	if (s->sqllog)
 		sqllog_join(s->sqllog, loop);
 	if (s->def->worker_start && s->def->worker_start(w) < 0)
@@ -375,6 +378,8 @@ static void life_worker_down(void *arg)
 			loop_join(w->loop);
 		rpc_client_free(w->client);
 		rpc_server_free(w->server);
+		free(w->slow);
+		w->slow = NULL;
 		route_unref(w->routes);
 	}
 	life_ended(s);

@@ -197,11 +197,12 @@ static void get_metrics(struct supervisor *up, struct env_http_request *r)
 	for (size_t i = 0; i < up->instances; i++)
 		buf_addf(&b, "loquat_instance_restarts_total{instance=\"%s\",service=\"%s\"} %u\n",
 			 up->instance[i].row->id, up->instance[i].row->service, up->instance[i].child.restarts);
-	buf_addf(&b,
-		 "# HELP loquat_routes_version Version of the route table.\n# TYPE loquat_routes_version gauge\n"
-		 "loquat_routes_version %llu\n# HELP loquat_build_info The version.\n# TYPE loquat_build_info gauge\n"
-		 "loquat_build_info{version=\"" LOQUAT_VERSION "\"} 1\n",
-		 (unsigned long long)up->version);
+	buf_addf(
+		&b,
+		"# HELP loquat_routes_version Version of the route table.\n# TYPE loquat_routes_version gauge\n"
+		"loquat_routes_version{instance=\"supervisor\"} %llu\n# HELP loquat_build_info The version.\n# TYPE loquat_build_info gauge\n"
+		"loquat_build_info{instance=\"supervisor\",version=\"" LOQUAT_VERSION "\"} 1\n",
+		(unsigned long long)up->version);
 	env_http_reply(r, 200, "text/plain; version=0.0.4", NULL, b.data, b.len);
 	buf_release(&b);
 }
@@ -367,17 +368,12 @@ static const struct face_row {
 	const char *method, *path;
 	void (*fn)(struct supervisor *up, struct env_http_request *r);
 } rows[] = {
-	{ "GET", "/healthz", get_healthz },
-	{ "GET", "/readyz", get_readyz },
-	{ "GET", "/status", get_status },
-	{ "GET", "/stats", get_stats },
-	{ "GET", "/live", get_live },
-	{ "GET", "/metrics", get_metrics },
-	{ "GET", "/routes", get_routes },
-	{ "POST", "/admin/start", post_start },
-	{ "POST", "/admin/stop", post_stop },
-	{ "POST", "/admin/drain", post_drain },
-	{ "POST", "/admin/reload", post_reload },
+	{ "GET", "/healthz", get_healthz },     { "GET", "/readyz", get_readyz },
+	{ "GET", "/status", get_status },       { "GET", "/stats", get_stats },
+	{ "GET", "/stats/slow", slow_reply },   { "GET", "/live", get_live },
+	{ "GET", "/metrics", get_metrics },     { "GET", "/routes", get_routes },
+	{ "POST", "/admin/start", post_start }, { "POST", "/admin/stop", post_stop },
+	{ "POST", "/admin/drain", post_drain }, { "POST", "/admin/reload", post_reload },
 };
 
 static void on_request(void *arg, struct env_http_request *r)

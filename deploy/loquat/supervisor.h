@@ -109,6 +109,8 @@ json_t *collect_sum(struct supervisor *up, bool own_methods);
 void collect_start(struct supervisor *up);
 void collect_watch(struct supervisor *up); /* somebody looks: sample each second for a while */
 void collect_stop(struct supervisor *up);
+/* slow.c: the slowest calls of all */
+void slow_reply(struct supervisor *up, struct env_http_request *r);
 /* reload.c */
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r);
 

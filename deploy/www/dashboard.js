@@ -162,6 +162,25 @@ function showMethods(stats) {
   for (const r of rows) plot(r.canvas, methodHistory.get(r.name));
 }
 
+function slowRow(c) {
+  const row = document.createElement("tr");
+  cell(row, c.method, "mono");
+  cell(row, c.instance, "left");
+  cell(row, duration(c.us));
+  cell(row, duration(c.queue_us));
+  cell(row, c.key || "–", "left mono");
+  cell(row, c.trace, "left mono");
+  cell(row, c.error ?? "–", "left");
+  cell(row, new Date(c.time_ms).toLocaleTimeString());
+  return row;
+}
+
+async function showSlow() {
+  if (!byId("slow").open) return;
+  const slow = await get("stats/slow");
+  byId("slowest").replaceChildren(...slow.calls.map(slowRow));
+}
+
 // ---- once a second ----------------------------------------------------------------------------------
 
 async function get(path) {
@@ -177,6 +196,7 @@ async function refresh() {
     showProcesses(status);
     showCards(live);
     showMethods(live.stats);
+    await showSlow();
     document.querySelector("main").className = "";
     retry = 0;
   } catch {
@@ -194,5 +214,6 @@ function wait() {
   else document.addEventListener("visibilitychange", wait, { once: true });
 }
 
+byId("slow").addEventListener("toggle", showSlow);
 byId("all").addEventListener("change", () => methodHistory.size && get("live").then((live) => showMethods(live.stats)));
 wait();

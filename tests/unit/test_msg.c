@@ -51,7 +51,7 @@ START_TEST(a_method_is_found_by_its_full_name_and_says_what_the_proto_says)
 	ck_assert_str_eq(m->in->name, "sample.Buy");
 	ck_assert_str_eq(m->out->name, "sample.Item");
 	ck_assert_int_eq(m->kind, MSG_ONCE);
-	ck_assert(m->is_handler && !m->inner);
+	ck_assert(m->is_handler && m->inner);
 	ck_assert_ptr_null(m->callers);
 	ck_assert_str_eq(m->attr, "scene");
 }
@@ -61,7 +61,7 @@ START_TEST(what_a_method_does_not_say_is_plain)
 {
 	const struct msg_method *m = method("sample.sampleRemote.put");
 	ck_assert_int_eq(m->kind, MSG_PLAIN);
-	ck_assert(!m->is_handler && !m->inner && !m->attr && !m->callers);
+	ck_assert(!m->is_handler && m->inner && !m->attr && !m->callers);
 }
 END_TEST
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "common/log.h"
 #include "rpc/server.h"
+#include "rpc/slow.h"
 #include "tests/support/calls.h"
 
 static struct calls c;
@@ -348,6 +349,73 @@ START_TEST(a_call_needs_the_cluster_key)
 }
 END_TEST
 
+START_TEST(a_read_that_says_it_is_not_inner_needs_no_key)
+{
+	box_begins();
+	ck_assert_int_eq(get("/rpc/calls/boxRemote/get?key=k"), 200);
+	calls_http(&c, CALLS, "POST", "/rpc/calls/boxRemote/get?key=k", false, "{}", &http);
+	ck_assert_int_eq(http.status, 200);
+	get("/rpc/calls/boxRemote/peek?key=k"); /* a read as well, but it does not say so */
+	ck_error(403, "denied", "none");
+	get("/rpc/calls/boxRemote/put?key=k"); /* never by GET, whoever asks */
+	ck_error(405, "bad_request", "none");
+	ck_assert_uint_eq(calls_run(CALLS), 2);
+}
+END_TEST
+
+START_TEST(the_slowest_calls_are_shown_and_no_more_than_fit)
+{
+	box_begins();
+	for (int i = 0; i < 3 * SLOW_KEPT; i++)
+		calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", "{}", &reply);
+	calls_ask(c.s[CALLS], "calls.boxRemote.put", "the key", "deny", &reply);
+	ck_assert_int_eq(get("/stats/slow"), 200);
+	json_t *o = json(), *list = json_object_get(o, "calls"), *call;
+	size_t i;
+	json_int_t before = INT64_MAX;
+
+	ck_assert_uint_ge(json_array_size(list), 1);
+	ck_assert_uint_le(json_array_size(list), SLOW_KEPT);
+	json_array_foreach(list, i, call)
+	{
+		json_int_t us = json_integer_value(json_object_get(call, "us"));
+
+		ck_assert_int_le(us, before);
+		ck_assert_str_eq(word(call, "method"), "calls.boxRemote.put");
+		ck_assert_uint_gt(strlen(word(call, "trace")), 8);
+		ck_assert_int_eq(us, json_integer_value(json_object_get(call, "queue_us")) +
+					     json_integer_value(json_object_get(call, "run_us")));
+		before = us;
+	}
+	json_decref(o);
+}
+END_TEST
+
+static struct slow_call took(uint64_t us, uint64_t at_s)
+{
+	return (struct slow_call){ .us = us, .at_ns = at_s * 1000000000u };
+}
+
+START_TEST(a_slow_call_is_forgotten_after_its_time)
+{
+	static struct slow s;
+	struct slow_call call;
+
+	for (unsigned i = 0; i < 2 * SLOW_KEPT; i++) {
+		call = took(1000 + i, 10);
+		slow_note(&s, &call);
+	}
+	ck_assert_uint_eq(s.n, SLOW_KEPT);
+	ck_assert(!slow_wants(&s, (1000 + SLOW_KEPT) * 1000, 20 * 1000000000ull)); /* no slower than the least */
+	ck_assert(slow_wants(&s, (1001 + SLOW_KEPT) * 1000, 20 * 1000000000ull));
+	ck_assert(slow_wants(&s, 1, (10 + SLOW_S) * 1000000000ull));
+	call = took(5, 10 + SLOW_S);
+	slow_note(&s, &call);
+	ck_assert_uint_eq(s.n, 1);
+	ck_assert_uint_eq(s.call[0].us, 5);
+}
+END_TEST
+
 START_TEST(what_is_no_method_is_not_found)
 {
 	static const char *const paths[] = { "/rpc/calls/boxRemote/nothing",
@@ -667,6 +735,9 @@ int main(void)
 	tcase_add_test(one, an_error_has_its_number_as_status);
 	tcase_add_test(one, get_is_for_reads_only);
 	tcase_add_test(one, a_call_needs_the_cluster_key);
+	tcase_add_test(one, a_read_that_says_it_is_not_inner_needs_no_key);
+	tcase_add_test(one, the_slowest_calls_are_shown_and_no_more_than_fit);
+	tcase_add_test(one, a_slow_call_is_forgotten_after_its_time);
 	tcase_add_test(one, what_is_no_method_is_not_found);
 	tcase_add_test(one, query_parameters_are_the_request_s_fields);
 	tcase_add_test(one, a_wrong_parameter_or_body_is_a_bad_request_that_names_it);
