@@ -7,6 +7,7 @@
 #include "rpc/auth.h"
 
 #define PEER_GREETING_MS 3000
+#define PEER_LOOK_MS     (PEER_HEARTBEAT_MS * 9 / 10)
 #define PEER_IN_MAX      (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
 
 static struct peer *peer_of(struct stream *s)
@@ -256,6 +257,23 @@ static void peer_backoff_over(struct peer *p)
 		p->state = PEER_IDLE;
 }
 
+/* Looks as often as it pings, and when the silence has lasted: not up to a ping's time later. */
+static void peer_heartbeat(struct peer *p, uint64_t now_ms)
+{
+	uint64_t silent = now_ms - p->heard_ms;
+
+	if (silent >= PEER_DEAD_MS) {
+		stream_close(&p->stream, ERR_TIMEOUT);
+		return;
+	}
+	p->backoff_ms = 0; /* not before: a request that kills its server must not be repeated at once for ever */
+	if (silent >= PEER_HEARTBEAT_MS)
+		peer_send(p, FRAME_PING, NULL);
+	uint64_t left = PEER_DEAD_MS - silent;
+
+	loop_timer(p->worker->loop, &p->timer, left < PEER_LOOK_MS ? left : PEER_LOOK_MS);
+}
+
 static void peer_on_timer(struct timer *t, uint64_t now_ms)
 {
 	struct peer *p = peer_of_timer(t);
@@ -264,17 +282,7 @@ static void peer_on_timer(struct timer *t, uint64_t now_ms)
 	case PEER_BACKOFF: peer_backoff_over(p); return;
 	case PEER_CONNECTING:
 	case PEER_GREETING: stream_close(&p->stream, ERR_TIMEOUT); return;
-	case PEER_READY:
-		if (now_ms - p->heard_ms >= PEER_DEAD_MS) {
-			stream_close(&p->stream, ERR_TIMEOUT);
-			return;
-		}
-		p->backoff_ms =
-			0; /* not before: a request that kills its server must not be repeated at once for ever */
-		if (now_ms - p->heard_ms >= PEER_HEARTBEAT_MS)
-			peer_send(p, FRAME_PING, NULL);
-		loop_timer(p->worker->loop, &p->timer, PEER_HEARTBEAT_MS * 9 / 10);
-		return;
+	case PEER_READY: peer_heartbeat(p, now_ms); return;
 	case PEER_IDLE:
 	case PEER_GONE: return;
 	}

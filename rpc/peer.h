@@ -16,7 +16,7 @@
 #define PEER_KEPT_MAX       (8u << 20)  /* their bytes that wait for the link or may be sent again */
 #define PEER_OUT_MAX        (16u << 20) /* bytes the socket has not taken; all that was kept fits when the link is up */
 #define PEER_HEARTBEAT_MS   1000        /* a ping when nothing came for so long */
-#define PEER_DEAD_MS        2800        /* the link is given up when nothing came for so long */
+#define PEER_DEAD_MS        2600        /* the link is given up when nothing came for so long */
 #define PEER_BACKOFF_MIN_MS 50
 #define PEER_BACKOFF_MAX_MS 1000
 
