@@ -84,7 +84,7 @@ static int package_write(struct clientconn *c, const char *head, size_t head_n, 
 		return ERR_CLOSED;
 	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + whole);
 	if (!p) {
-		clientconn_drop(c, "reads too slowly");
+		clientconn_drop(c, "its output is full: it reads too slowly, or too much came at once");
 		return ERR_FULL;
 	}
 	if (c->web)
@@ -309,10 +309,14 @@ static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 /* Gives the route as text and the body in plain; false: answered with why not. */
 static bool unpack(struct clientconn *c, struct pomelo_message *m)
 {
+	static const char no_route[] = "there is no such route code";
 	struct clientconn_face *f = c->face;
 
 	if (m->code && !(m->route = pomelo_dict_route(f->dict, m->code, &m->route_n))) {
-		clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, "there is no such route code");
+		if (c->in)
+			clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, no_route);
+		else
+			clientconn_strike(c, m->id, no_route);
 		return false;
 	}
 	if (!m->compressed)
@@ -325,6 +329,17 @@ static bool unpack(struct clientconn *c, struct pomelo_message *m)
 	m->body = f->scratch.data;
 	m->n = f->scratch.len;
 	return true;
+}
+
+/* A response or a push: nothing waits for it. A few are a client's mistake, many are none. */
+static void ignore(struct clientconn *c)
+{
+	metric_add(c->face->refused, 1);
+	if (!c->ignored++)
+		log_info(c->face->log, "client.ignored", "sid=%llx addr=%s why=%s", (unsigned long long)c->sid, c->addr,
+			 "a response or push from a client");
+	if (c->ignored >= CLIENTCONN_STRIKES)
+		clientconn_kick(c, "responses or pushes from a client");
 }
 
 static void on_packet(struct clientconn *c, const struct pomelo_package *p)
@@ -342,13 +357,9 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 	}
 	if (!rate_ok(c, &m))
 		return;
-	if (m.kind == POMELO_RESPONSE || m.kind == POMELO_PUSH) {
-		/* nothing waits for it; a few are a client's mistake, many are none */
-		if (++c->strikes >= CLIENTCONN_STRIKES)
-			clientconn_kick(c, "responses or pushes from a client");
-		return;
-	}
-	if (unpack(c, &m))
+	if (m.kind == POMELO_RESPONSE || m.kind == POMELO_PUSH)
+		ignore(c);
+	else if (unpack(c, &m))
 		c->face->ops->on_message(c, &m);
 }
 

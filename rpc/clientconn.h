@@ -23,7 +23,8 @@
  * Bounds:  a package of early_max bytes until the handshake is done, body_max after; out_max bytes not yet taken by
  *          the client: more ends the connection; packets_per_s: above it requests are answered busy, above four
  *          times it the client is kicked; login_ms until clientconn_login, or kicked.
- * Logged:  why each connection ended, with its address; a peer's plain close only at debug.
+ * Logged:  why each connection ended, with its address; a peer's plain close only at debug. The first response or push
+ *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
  */
 struct clientconn;
 struct clientconn_ops {
@@ -80,8 +81,8 @@ struct clientconn { /* the fields are the module's, but sid; read state, addr an
 	struct clientconn *next, **prev; /* of the face */
 	uint64_t sid;                    /* the owner's number for it, in the log; 0: none */
 	enum clientconn_state state;
-	bool web, codes, in, logged;
-	unsigned strikes;
+	bool web, codes, in;
+	unsigned strikes, ignored;
 	struct websocket ws;
 	struct buf carry; /* WebSocket: the begin of a package whose end has not come */
 	struct timer beat, deadline;

@@ -1,13 +1,16 @@
 /* The promises of rpc/clientconn.h and rpc/clientlisten.h, over real sockets. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 #include "rpc/clientconn.h"
 #include "rpc/clientlisten.h"
 #include "tests/support/flag.h"
+#include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/wireclient.h"
 
@@ -381,6 +384,7 @@ START_TEST(an_unknown_route_code_is_answered)
 
 	serve();
 	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "login", "{}");
 	wireclient_package(&c, POMELO_DATA, "\x01\x05\0\x09{}", 6);
 	ck_assert_ptr_nonnull(strstr(wireclient_answer(&c, 5), "\"code\":404,\"error\":\"not_found\""));
 	wireclient_package(&c, POMELO_DATA, "\x01\x06\0\x01{}", 6); /* "fail" */
@@ -427,6 +431,59 @@ START_TEST(the_tenth_request_before_login_is_kicked)
 		ck_assert_ptr_nonnull(strstr(wireclient_ask(&c, "early", "{}"), "\"error\":\"denied\""));
 	ck_assert_ptr_nonnull(strstr(wireclient_kick(&c), "before login"));
 	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(before_login_an_unknown_code_counts_like_any_request)
+{
+	struct wireclient c;
+
+	serve();
+	wireclient_ready(&c, s.port, false);
+	for (int i = 1; i <= CLIENTCONN_STRIKES; i++) {
+		wireclient_package(&c, POMELO_DATA, "\x01\x05\0\x09{}", 6);
+		ck_assert_ptr_nonnull(strstr(wireclient_answer(&c, 5), "\"error\":\"denied\""));
+	}
+	ck_assert_ptr_nonnull(strstr(wireclient_kick(&c), "before login"));
+	wireclient_close(&c);
+}
+END_TEST
+
+/* The log's text when it holds the words; free it. */
+static char *log_with(const char *folder, const char *words)
+{
+	char *text = NULL;
+	size_t n;
+
+	for (int i = 0; i < 1000 && (!text || !strstr(text, words)); i++) {
+		free(text);
+		text = folder_read(folder, "log", &n);
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	return text;
+}
+
+START_TEST(responses_and_pushes_of_a_client_are_ignored_logged_once_and_the_tenth_kicked)
+{
+	struct wireclient c;
+	char *folder = folder_new(), path[300];
+
+	snprintf(path, sizeof(path), "%s/log", folder);
+	log_close(s.log);
+	ck_assert_int_eq(log_open(s.env, "test", path, LOG_INFO, &s.log), 0);
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "login", "{}");
+	for (int i = 1; i < CLIENTCONN_STRIKES; i++)
+		wireclient_package(&c, POMELO_DATA, i % 2 ? "\x04\x05{}" : "\x06\x01r{}", i % 2 ? 4 : 5);
+	ck_assert_str_eq(wireclient_ask(&c, "echo", "{\"a\":1}"), "{\"a\":1}");
+	wireclient_package(&c, POMELO_DATA, "\x04\x05{}", 4);
+	ck_assert_str_eq(wireclient_kick(&c), "responses or pushes from a client");
+	wireclient_close(&c);
+	char *text = log_with(folder, "client.end"), *first = text ? strstr(text, "client.ignored") : NULL;
+	ck_assert_msg(first && !strstr(first + 1, "client.ignored"), "%s", text ? text : "(no log)");
+	free(text);
+	folder_free(folder);
 }
 END_TEST
 
@@ -625,6 +682,8 @@ int main(void)
 	tcase_add_test(t, an_unreadable_message_is_kicked);
 	tcase_add_test(t, a_kick_carries_its_reason_and_then_the_end);
 	tcase_add_test(t, the_tenth_request_before_login_is_kicked);
+	tcase_add_test(t, before_login_an_unknown_code_counts_like_any_request);
+	tcase_add_test(t, responses_and_pushes_of_a_client_are_ignored_logged_once_and_the_tenth_kicked);
 	tcase_add_test(t, who_does_not_log_in_is_kicked);
 	tcase_add_test(t, who_says_nothing_for_two_heartbeats_is_dropped);
 	tcase_add_test(t, too_many_packets_are_busy_and_far_too_many_the_end);
