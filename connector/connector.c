@@ -36,16 +36,6 @@ unsigned connector_sessions(const struct service *s)
 	return n;
 }
 
-/* Without a gate's word each connector keeps the whole limit by itself. */
-bool connector_guest_fits(struct connector *c)
-{
-	uint64_t now_ms = env_wall_us(c->service->env) / 1000;
-
-	if (atomic_load_explicit(&c->room_until_ms, memory_order_relaxed) > now_ms)
-		return atomic_fetch_sub_explicit(&c->room, 1, memory_order_relaxed) > 0;
-	return connector_sessions(c->service) < c->players_max;
-}
-
 static int dict_read(struct connector *c)
 {
 	const struct config *config = c->service->config;

@@ -1,6 +1,7 @@
 #pragma once
 #include <stdatomic.h>
 #include "common/token.h"
+#include "connector/guests.h"
 #include "rpc/clientlisten.h"
 #include "rpc/service.h"
 /*
@@ -9,7 +10,8 @@
  *   connector.c  the service: keys, listener, workers, /stats
  *   session.c    one player's connection, its number, its attributes
  *   forward.c    requests of clients to the services that own them; answers back
- *   entry.c      enter, resume and echo, which the connector answers itself
+ *   entry.c      enter, resume and echo, which the connector answers itself; entry_read.c reads their requests
+ *   guests.c     how many may enter without a token
  *   remote.c     what services ask of it: push, kick, alive, attr, load
  *   announce.c   tells a new owner which sessions are here
  *
@@ -18,7 +20,6 @@
 extern const struct service_def connector_service;
 
 #define CONNECTOR_ONCE_MAX  1000000 /* tokens used within their life */
-#define CONNECTOR_ROOM_MS   2000    /* a gate's word of how many guests fit holds so long */
 #define CONNECTOR_TOKEN_MS  30000
 #define CONNECTOR_SPARE_MS  100 /* of request_s: the answer's own way to the client */
 #define CONNECTOR_RESUME_MS 86400000ull
@@ -34,12 +35,9 @@ struct connector {
 	unsigned request_ms, drain_ms;
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
 	unsigned players_max;
-	_Atomic int64_t room;           /* guests that still fit, by a gate's last word */
-	_Atomic uint64_t room_until_ms; /* wall clock: when that word is too old */
-	_Atomic unsigned edges;         /* workers that still hold it: the last one frees it */
+	struct guests places;
+	_Atomic unsigned edges; /* workers that still hold it: the last one frees it */
 };
 
 /* Players logged in on all workers; any thread. */
 unsigned connector_sessions(const struct service *s);
-/* Whether one more guest without a token may enter; takes the place. Any thread. */
-bool connector_guest_fits(struct connector *c);

@@ -1,35 +1,12 @@
 #include "connector/entry.h"
 #include <assert.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/jsontext.h"
+#include "connector/entry_int.h"
 #include "connector/forward.h"
-#include "rpc/player.h"
-
-/*
- * A login on its way: token used once (worker 0) → the uid's owner → the chat room → the answer. It lives until
- * its last step even when the connection ends before: then what it did is undone.
- */
-struct entry {
-	struct entry *next, **prev; /* of the edge */
-	struct edge *edge;
-	struct session *session; /* NULL: the connection has ended */
-	struct edge_method *method;
-	uint64_t sid, start_ns, due_ms;
-	uint32_t id;
-	bool guest;  /* without a token: an older living connection refuses it */
-	bool create; /* a role is made if there is none */
-	bool resumed;
-	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_NAME_MAX + 1];
-	char nonce[TOKEN_NONCE_MAX], gate[32]; /* of the login token */
-	char take_over[SESSION_NONCE_MAX + 1]; /* of the resume token */
-	char resume[SESSION_NONCE_MAX + 1];    /* of the next one */
-	char scene[64];
-	struct buf role; /* its JSON text */
-};
 
 /* ---- ends ------------------------------------------------------------------------------------------------------ */
 
@@ -40,6 +17,9 @@ static void entry_free(struct entry *t)
 	if (t->next)
 		t->next->prev = t->prev;
 	*t->prev = t->next;
+	loop_timer_stop(t->edge->face.loop, &t->place);
+	if (t->counted)
+		guests_entering(t->edge->connector, -1);
 	buf_release(&t->role);
 	free(t);
 }
@@ -190,11 +170,13 @@ static void finish(struct entry *t, struct span users, struct span count)
 	buf_addf(&b, ",\"resumed\":%s}", t->resumed ? "true" : "false");
 	clientconn_respond(&s->conn, t->id, b.data, b.len);
 	buf_release(&b);
-	entry_free(t);
+	s->entry = NULL;
+	t->session = NULL;
 	if (s->conn.state == CLIENTCONN_WORKING)
 		session_login(s);
 	else
 		entry_leave(s);
+	entry_free(t); /* last: whoever enters is counted twice rather than not at all */
 }
 
 static struct span member(struct span body, const char *name)
@@ -380,144 +362,37 @@ static void ask_once(struct entry *t)
 
 /* ---- the request ---------------------------------------------------------------------------------------------------------- */
 
-/* A failed check of the request: what is wrong goes to message. */
-struct wrong {
-	int err;
-	char message[200];
-};
-
-static bool __attribute__((format(printf, 3, 4))) wrong(struct wrong *w, int err, const char *fmt, ...)
+static void count(struct entry *t)
 {
-	va_list ap;
-
-	va_start(ap, fmt);
-	w->err = err;
-	vsnprintf(w->message, sizeof(w->message), fmt, ap);
-	va_end(ap);
-	return false;
+	guests_entering(t->edge->connector, 1);
+	t->counted = true;
 }
 
-/* Only these fields, all of them text. */
-static bool fields_ok(const json_t *o, const char *const *allowed, struct wrong *w)
+/* A guest without token takes a place; while only other connectors have some left, it waits for the gate's next words. */
+static void ask_place(struct entry *t)
 {
-	const char *key;
-	json_t *value;
+	enum guests_answer a = guests_enter(t->edge->connector);
+	uint64_t waited_ms = (t->edge->face.loop->now_ns - t->start_ns) / 1000000;
 
-	json_object_foreach((json_t *)(uintptr_t)o, key, value)
-	{
-		bool known = false;
-		for (const char *const *a = allowed; *a; a++)
-			known |= strcmp(key, *a) == 0;
-		if (!known && strcmp(key, "__route__") != 0 && strcmp(key, "__crypto__") != 0)
-			return wrong(w, ERR_BAD_REQUEST, "%s: there is no such field", key);
-		if (known && !json_is_string(value) && !json_is_null(value))
-			return wrong(w, ERR_BAD_REQUEST, "%s: expected a string", key);
+	if (a == GUESTS_FIT) {
+		t->counted = true;
+		ask_owner(t);
+	} else if (a == GUESTS_WAIT && waited_ms < GUESTS_WAIT_MS) {
+		loop_timer(t->edge->face.loop, &t->place, GUESTS_RETRY_MS);
+	} else {
+		refuse(t, ERR_BUSY, EFFECT_NONE, "the cluster is full or a queue stands: ask the gate");
 	}
-	return true;
 }
 
-static const char *text_of(const json_t *o, const char *name)
+static void on_place(struct timer *timer, uint64_t now_ms)
 {
-	return json_string_value(json_object_get(o, name));
-}
+	struct entry *t = (struct entry *)((char *)timer - offsetof(struct entry, place));
 
-static bool rid_read(struct entry *t, const json_t *o, struct wrong *w)
-{
-	const char *rid = text_of(o, "rid");
-
-	if (rid && !player_uid_ok(rid))
-		return wrong(w, ERR_BAD_REQUEST, "rid: 1 to 64 bytes without control characters and *");
-	snprintf(t->rid, sizeof(t->rid), "%s", rid ? rid : "world");
-	return true;
-}
-
-static bool guest_read(struct entry *t, const char *name, struct wrong *w)
-{
-	struct connector *c = t->edge->connector;
-
-	if (!name)
-		return wrong(w, ERR_BAD_REQUEST, "token or username: one is needed");
-	if (!player_uid_ok(name) || strchr(name, ':'))
-		return wrong(w, ERR_BAD_REQUEST, "username: 1 to 64 bytes without control characters, : and *");
-	if (!c->guests)
-		return wrong(w, ERR_DENIED, "guests need a token of the gate");
-	if (!connector_guest_fits(c))
-		return wrong(w, ERR_BUSY, "the cluster is full or a queue stands: ask the gate");
-	t->guest = t->create = true;
-	snprintf(t->uid, sizeof(t->uid), "%s", name);
-	return true;
-}
-
-static bool token_take(struct entry *t, const char *text, const char *name, struct wrong *w)
-{
-	struct connector *c = t->edge->connector;
-	struct token token;
-
-	if (token_read(c->service->token_key, "login", env_wall_us(c->service->env) / 1000, text, strlen(text), 6,
-		       &token) < 0)
-		return wrong(w, ERR_DENIED, "the token is forged or too old: ask the gate anew");
-	if (strcmp(token.field[2], c->service->id) != 0)
-		return wrong(w, ERR_DENIED, "the token is for %s", token.field[2]);
-	if (strcmp(token.field[3], c->start) != 0)
-		return wrong(w, ERR_DENIED, "the token is from before a restart of %s", c->service->id);
-	if (name && strcmp(name, token.field[0]) != 0)
-		return wrong(w, ERR_BAD_REQUEST, "username: the token is another player's");
-	snprintf(t->uid, sizeof(t->uid), "%s", token.field[0]);
-	t->create = strcmp(token.field[1], "guest") == 0;
-	snprintf(t->gate, sizeof(t->gate), "%s", token.field[4]);
-	snprintf(t->nonce, sizeof(t->nonce), "%s", token.field[5]);
-	return true;
-}
-
-static bool enter_read(struct entry *t, const json_t *o, struct wrong *w)
-{
-	static const char *const allowed[] = { "token", "username", "rid", NULL };
-	const char *token = text_of(o, "token");
-
-	if (!fields_ok(o, allowed, w) || !rid_read(t, o, w))
-		return false;
-	return token ? token_take(t, token, text_of(o, "username"), w) : guest_read(t, text_of(o, "username"), w);
-}
-
-static bool resume_read(struct entry *t, const json_t *o, struct wrong *w)
-{
-	static const char *const allowed[] = { "resume", NULL };
-	struct service *service = t->edge->connector->service;
-	const char *text = text_of(o, "resume");
-	struct token token;
-
-	if (!fields_ok(o, allowed, w))
-		return false;
-	if (!text)
-		return wrong(w, ERR_BAD_REQUEST, "resume: missing");
-	if (token_read(service->token_key, "resume", env_wall_us(service->env) / 1000, text, strlen(text), 4, &token) <
-	    0)
-		return wrong(w, ERR_DENIED, "the resume token is forged or too old");
-	snprintf(t->uid, sizeof(t->uid), "%s", token.field[0]);
-	t->create = strcmp(token.field[1], "guest") == 0;
-	snprintf(t->rid, sizeof(t->rid), "%s", token.field[2]);
-	snprintf(t->take_over, sizeof(t->take_over), "%s", token.field[3]);
-	return true;
-}
-
-/* The request's object, with text of old clients made good; NULL: w says what is wrong. */
-static json_t *object_read(const char *body, size_t n, struct wrong *w)
-{
-	struct buf narrow = BUF_INIT;
-	struct jsontext kind;
-	const char *why;
-
-	if (jsontext_object(n ? body : "{}", n ? n : 2, &kind, &why) < 0) {
-		wrong(w, ERR_BAD_REQUEST, "the body is no JSON object: %s", why);
-		return NULL;
-	}
-	jsontext_narrow(&narrow, n ? body : "{}", n ? n : 2);
-	json_error_t error;
-	json_t *o = json_loadb(narrow.data, narrow.len, JSON_REJECT_DUPLICATES, &error);
-	buf_release(&narrow);
-	if (!o)
-		wrong(w, ERR_BAD_REQUEST, "the body is no JSON object: %s", error.text);
-	return o;
+	(void)now_ms;
+	if (t->session)
+		ask_place(t);
+	else
+		refuse(t, ERR_UNAVAILABLE, EFFECT_NONE, NULL);
 }
 
 static struct entry *entry_new(struct session *s, struct edge_method *m, uint32_t id)
@@ -528,6 +403,7 @@ static struct entry *entry_new(struct session *s, struct edge_method *m, uint32_
 	assert(t);
 	t->edge = e;
 	t->method = m;
+	t->place.fire = on_place;
 	t->session = s;
 	t->sid = s->conn.sid;
 	t->id = id;
@@ -546,11 +422,8 @@ static void login_request(struct session *s, struct edge_method *m, uint32_t id,
 	struct entry *t = entry_new(s, m, id);
 	bool resume = strcmp(m->method->name, "resume") == 0;
 	struct wrong w = { 0, "" };
-	json_t *o = object_read(body, n, &w);
-	bool ok = o && (resume ? resume_read(t, o, &w) : enter_read(t, o, &w));
 
-	json_decref(o);
-	if (!ok) {
+	if (!entry_read(t, resume, body, n, &w)) {
 		t->session = NULL; /* its stage has not changed */
 		forward_note(s->edge, m, w.err, t->start_ns);
 		entry_free(t);
@@ -560,6 +433,11 @@ static void login_request(struct session *s, struct edge_method *m, uint32_t id,
 	s->entry = t;
 	s->stage = SESSION_ENTERING;
 	clientconn_login_wait(&s->conn, true);
+	if (t->guest) {
+		ask_place(t);
+		return;
+	}
+	count(t);
 	if (*t->nonce)
 		ask_once(t);
 	else

@@ -12,7 +12,7 @@ struct ask {
 	uint64_t sid;
 	char reason[128];
 	char name[32], value[PLAYER_NAME_MAX + 1];
-	int64_t room; /* < 0: not said */
+	int64_t room, limit; /* < 0: not said */
 };
 
 static void ask_text(char *out, size_t size, const char *text)
@@ -30,6 +30,8 @@ static bool ask_json(struct span body, struct ask *out)
 	out->sid = (uint64_t)json_integer_value(json_object_get(o, "sid"));
 	if (json_is_integer(json_object_get(o, "room")))
 		out->room = json_integer_value(json_object_get(o, "room"));
+	if (json_is_integer(json_object_get(o, "limit")))
+		out->limit = json_integer_value(json_object_get(o, "limit"));
 	ask_text(out->reason, sizeof(out->reason), json_string_value(json_object_get(o, "reason")));
 	ask_text(out->name, sizeof(out->name), json_string_value(json_object_get(o, "name")));
 	ask_text(out->value, sizeof(out->value), json_string_value(json_object_get(o, "value")));
@@ -84,6 +86,7 @@ static bool load_read(const struct rpc_request *r, struct ask *out)
 	if (!m)
 		return false;
 	out->room = m->has_room ? (int64_t)m->room : -1;
+	out->limit = m->has_limit ? (int64_t)m->limit : -1;
 	connector__load_request__free_unpacked(m, NULL);
 	return true;
 }
@@ -242,7 +245,7 @@ static void on_load(void *arg, struct rpc_request *r)
 {
 	struct edge *e = arg;
 	struct connector *c = e->connector;
-	struct ask a = { .room = -1 };
+	struct ask a = { .room = -1, .limit = -1 };
 	char text[160];
 	uint8_t bytes[64];
 	Connector__LoadAnswer m = CONNECTOR__LOAD_ANSWER__INIT;
@@ -251,13 +254,10 @@ static void on_load(void *arg, struct rpc_request *r)
 		refuse(r, ERR_BAD_REQUEST, "expected connector.LoadRequest");
 		return;
 	}
-	if (a.room >= 0) {
-		uint64_t now_ms = env_wall_us(c->service->env) / 1000;
-		atomic_store_explicit(&c->room, a.room, memory_order_relaxed);
-		atomic_store_explicit(&c->room_until_ms, now_ms + CONNECTOR_ROOM_MS, memory_order_relaxed);
-	}
+	if (a.room >= 0)
+		guests_told(c, a.room, a.limit);
 	m.has_sessions = m.has_draining = true;
-	m.sessions = connector_sessions(c->service);
+	m.sessions = guests_held(c);
 	m.draining = atomic_load(&c->service->state) != SERVICE_READY;
 	m.start = c->start;
 	snprintf(text, sizeof(text), "{\"sessions\":%u,\"draining\":%s,\"start\":\"%s\"}", m.sessions,

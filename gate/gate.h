@@ -32,6 +32,7 @@ struct load {
 	char instance[32], host[64], start[24];
 	uint16_t port;
 	unsigned sessions, admitted; /* logged in by its last word; let in by us and not heard of since */
+	unsigned limit, told;        /* the limit for guests it is known to keep to; the one it was told last */
 	uint64_t heard_ms;           /* 0: never */
 	bool draining, asking, listed;
 };
@@ -82,7 +83,7 @@ struct gate {
 	struct load **load;
 	size_t loads;
 	struct timer poll;
-	unsigned sessions;
+	unsigned sessions, polls;
 	const struct msg_method *ask_load, *verify, *take;
 	/* visitor.c */
 	struct method_stats query;

@@ -54,6 +54,47 @@ unsigned load_room(const struct gate *g)
 	return taken < g->players_max ? g->players_max - taken : 0;
 }
 
+/* ---- guests without a token ----------------------------------------------------------------------------------- */
+
+/* Players that a connector holds, or lets in before it hears of us again. */
+static unsigned held(const struct load *l)
+{
+	unsigned most = l->limit > l->told ? l->limit : l->told;
+
+	return most > l->sessions ? most : l->sessions;
+}
+
+/* Its part of the room; what does not divide goes to another one each time. */
+static unsigned share(const struct gate *g, const struct load *l)
+{
+	unsigned room = load_room(g), n = 0, place = 0;
+
+	for (size_t i = 0; i < g->loads; i++) {
+		if (g->load[i] == l)
+			place = n;
+		n += g->load[i]->listed;
+	}
+	return room / n + ((place + g->polls) % n < room % n);
+}
+
+/*
+ * Up to how many players guests may enter at this connector. What was promised to one is taken from it first, and given
+ * to another when the first has answered: so all limits together stay within players_max at any moment.
+ */
+static unsigned guest_limit(const struct gate *g, const struct load *l)
+{
+	unsigned others = g->admitted, wanted = l->sessions + share(g, l);
+
+	if (g->queue)
+		return 0;
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i] != l && g->load[i]->listed)
+			others += held(g->load[i]);
+	if (others >= g->players_max)
+		return 0;
+	return wanted < g->players_max - others ? wanted : g->players_max - others;
+}
+
 /* ---- asking ------------------------------------------------------------------------------------------------ */
 
 static void on_load(void *arg, const struct rpc_answer *a)
@@ -67,6 +108,7 @@ static void on_load(void *arg, const struct rpc_answer *a)
 	if (start) {
 		snprintf(l->start, sizeof(l->start), "%s", start);
 		l->sessions = (unsigned)json_integer_value(json_object_get(o, "sessions"));
+		l->limit = l->told;
 		l->draining = json_is_true(json_object_get(o, "draining"));
 		l->heard_ms = now_ms(g);
 		g->sessions = total(g);
@@ -78,8 +120,10 @@ static void on_load(void *arg, const struct rpc_answer *a)
 
 static void ask(struct gate *g, struct load *l)
 {
-	char body[40];
-	int n = snprintf(body, sizeof(body), "{\"room\":%u}", g->queue ? 0 : load_room(g));
+	char body[64];
+
+	l->told = guest_limit(g, l);
+	int n = snprintf(body, sizeof(body), "{\"room\":%u,\"limit\":%u}", g->queue ? 0 : load_room(g), l->told);
 	struct rpc_call c = {
 		.method = g->ask_load,
 		.to = { .instance = l->instance, .worker = 0 },
@@ -129,6 +173,7 @@ static void list(struct gate *g)
 void load_ask(struct gate *g)
 {
 	list(g);
+	g->polls++;
 	for (size_t i = 0; i < g->loads; i++)
 		if (g->load[i]->listed && !g->load[i]->asking)
 			ask(g, g->load[i]);

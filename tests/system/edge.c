@@ -595,6 +595,51 @@ START_TEST(guests_without_token_are_busy_when_the_cluster_is_full)
 }
 END_TEST
 
+/* Until the gate has spoken to both connectors; how many tokens that took: their places are kept. */
+static unsigned tokens_for_both(void)
+{
+	struct wireclient gate;
+	bool seen[2] = { false, false };
+	unsigned tokens = 0;
+
+	for (; !seen[0] || !seen[1]; tokens++) {
+		char body[40];
+		snprintf(body, sizeof(body), "{\"uid\":\"token%u\"}", tokens);
+		int port = atoi(member(query(&gate, 0, body), "port"));
+		seen[port == cluster.connector_port[1]] = true;
+		wireclient_close(&gate);
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL); /* each token takes a place */
+	}
+	return tokens;
+}
+
+START_TEST(guests_without_token_take_all_places_and_not_one_more)
+{
+	enum { MAX = 20, GUESTS = 60 };
+	struct wireclient c[GUESTS];
+	uint32_t id[GUESTS];
+	char body[80];
+	unsigned in = 0, busy = 0;
+	begin(_i, "gate = { players_max = 20 },");
+	unsigned tokens = tokens_for_both();
+	for (int i = 0; i < GUESTS; i++) {
+		wireclient_ready(&c[i], cluster.connector_port[i % 3 == 0], false);
+		snprintf(body, sizeof(body), "{\"username\":\"g%d\"}", i);
+		id[i] = wireclient_send(&c[i], ENTER, body);
+	}
+	for (int i = 0; i < GUESTS; i++) {
+		const char *answer = wireclient_answer(&c[i], id[i]);
+		in += answer && strstr(answer, "\"code\":200");
+		busy += answer && strstr(answer, "\"error\":\"busy\"");
+	}
+	ck_assert_msg(in <= MAX && in + tokens >= MAX, "%u guests of %u are in beside %u tokens", in, MAX, tokens);
+	ck_assert_uint_eq(in + busy, GUESTS);
+	for (int i = 0; i < GUESTS; i++)
+		wireclient_close(&c[i]);
+	end();
+}
+END_TEST
+
 START_TEST(admissions_keep_their_pace)
 {
 	struct wireclient gate[30];
@@ -648,6 +693,7 @@ int main(void)
 	BOTH(a_ticket_keeps_the_place_of_who_comes_again);
 	BOTH(a_ticket_is_good_at_any_gate);
 	BOTH(guests_without_token_are_busy_when_the_cluster_is_full);
+	BOTH(guests_without_token_take_all_places_and_not_one_more);
 	BOTH(admissions_keep_their_pace);
 	Suite *s = suite_create("edge");
 	suite_add_tcase(s, t);
