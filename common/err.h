@@ -27,7 +27,8 @@
 	X(CORRUPT, 25, "corrupt", 500, FAILED, "a checksum or a format does not match")                     \
 	X(EXISTS, 26, "exists", 409, DENIED, "it exists already")                                           \
 	X(CONFIG, 27, "config", 500, FAILED, "the configuration is wrong")                                  \
-	X(INCOMPLETE, 28, "incomplete", 400, BAD_REQUEST, "more bytes are needed")
+	X(INCOMPLETE, 28, "incomplete", 400, BAD_REQUEST, "more bytes are needed")                          \
+	X(NEWER, 29, "newer", 500, FAILED, "a newer version wrote it")
 
 enum err {
 #define X(sym, num, word, http, shown, text) ERR_##sym = -(num),

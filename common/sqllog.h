@@ -92,8 +92,8 @@ struct sqllog_options {
 };
 /*
  * Locks the folder, reads what dbwriter has not landed, cuts what is torn, and starts at the next lsn with epoch + 1.
- * log and metrics may be NULL. ERR_BUSY: another process has the lock; ERR_CORRUPT: damage that is not a torn tail;
- * error gets one line with file and offset.
+ * log and metrics may be NULL. ERR_BUSY: another process has the lock; ERR_CORRUPT: damage that is not a torn tail,
+ * or a file that is none of this log; ERR_NEWER: a newer version wrote it. error gets one line with file and offset.
  */
 int sqllog_open(struct env *env, struct log *log, struct metrics *metrics, const struct sqllog_options *o, char *error,
 		size_t error_size, struct sqllog **out);
@@ -162,7 +162,8 @@ struct sqllog_record {
 };
 /*
  * Reads one record at data: > 0: the bytes it takes; the file's first line "SET NAMES …" is returned as a record with
- * lsn 0 and its length. ERR_INCOMPLETE: more bytes are needed (n 0 too); ERR_CORRUPT: why names it.
+ * lsn 0 and its length. ERR_INCOMPLETE: more bytes are needed (n 0 too); ERR_CORRUPT: why names it; ERR_NEWER: a first
+ * line with more behind it, or a record that is sound but for its comment line, which has other fields than ours.
  */
 ssize_t sqllog_read(const char *data, size_t n, struct sqllog_record *out, char *why, size_t why_size);
 /* Offset of the first record that verifies at or behind from; -1: none. What stands before it is damage, not a torn tail. */
@@ -189,7 +190,7 @@ int sqllog_file_open(struct sqllog_file *s, struct env *env, const char *path);
 void sqllog_file_close(struct sqllog_file *s);
 /*
  * 1: a record (lsn above 0); 0: the file ends here, between two records; ERR_INCOMPLETE: it ends inside one; ERR_CORRUPT;
- * ERR_IO. After anything but 1 the call may be repeated when the file has grown.
+ * ERR_NEWER; ERR_IO. After anything but 1 the call may be repeated when the file has grown.
  */
 int sqllog_file_next(struct sqllog_file *s, struct sqllog_record *out, char *why, size_t why_size);
 uint64_t sqllog_file_at(const struct sqllog_file *s); /* offset of the next record, or of the bad spot */

@@ -7,6 +7,7 @@
 
 static const char first_line[] = "SET NAMES utf8mb4;\n";
 static const char mark[] = "-- loquat lsn=";
+static const char comment[] = "-- loquat ";
 static const char begin[] = "BEGIN;\n";
 static const char commit[] = "COMMIT;\n";
 #define LENGTH(text) (sizeof(text) - 1)
@@ -91,6 +92,35 @@ static bool well_formed(const char *body, size_t n)
 	       !memcmp(body + n - LENGTH(commit), commit, LENGTH(commit)) && body[n - LENGTH(commit) - 1] == '\n';
 }
 
+static ssize_t newer(char *why, size_t size)
+{
+	if (size)
+		snprintf(why, size, "a newer version wrote it");
+	return ERR_NEWER;
+}
+
+/*
+ * A comment line that is not ours, but sound: it ends in a checksum that fits, over itself and the length it names. So
+ * whatever a newer format adds, it is told from a torn record, which may be cut.
+ */
+static ssize_t read_newer(const char *line, size_t n, const char *end, char *why, size_t why_size)
+{
+	static const char length[] = " len=", sum[] = " crc=", unreadable[] = "a comment line that cannot be read";
+	const char *at = memmem(line, n, length, LENGTH(length));
+	size_t covered = n - LENGTH(sum) - 8; /* a line that is shorter holds no length before it */
+	uint64_t bytes, crc;
+	if (!at || at + LENGTH(length) + LENGTH(sum) + 8 >= line + n)
+		return corrupt(why, why_size, unreadable);
+	struct cursor c = { line + covered, line + n };
+	if (!take_text(&c, sum) || !take_number(&c, 16, &crc) || c.p != c.end)
+		return corrupt(why, why_size, unreadable);
+	c = (struct cursor){ at + LENGTH(length), line + n };
+	if (!take_number(&c, 10, &bytes) || bytes > (size_t)(end - line) - n - 1 ||
+	    crc32c(crc32c(0, line, covered), line + n + 1, (size_t)bytes) != crc)
+		return corrupt(why, why_size, unreadable);
+	return newer(why, why_size);
+}
+
 static ssize_t read_record(const char *data, size_t n, struct sqllog_record *out, char *why, size_t why_size)
 {
 	size_t line_max = n < SQLLOG_HEAD_MAX ? n : SQLLOG_HEAD_MAX, covered;
@@ -100,7 +130,7 @@ static ssize_t read_record(const char *data, size_t n, struct sqllog_record *out
 	struct sqllog_record r = { 0 };
 	uint64_t body_bytes, crc;
 	if (!parse_head(data, (size_t)(newline - data), &r, &body_bytes, &crc, &covered))
-		return corrupt(why, why_size, "a comment line that cannot be read");
+		return read_newer(data, (size_t)(newline - data), data + n, why, why_size);
 	if (body_bytes > SQLLOG_RECORD_MAX || !r.lsn)
 		return corrupt(why, why_size, "a comment line with a number out of bounds");
 	r.body = newline + 1;
@@ -126,20 +156,25 @@ ssize_t sqllog_read(const char *data, size_t n, struct sqllog_record *out, char 
 		*out = (struct sqllog_record){ .bytes = LENGTH(first_line) };
 		return (ssize_t)out->bytes;
 	}
-	if (!begins(data, n, mark, LENGTH(mark)))
+	/* the first line up to its newline, and more: what that says, only its writer knows */
+	if (n > LENGTH(first_line) && !memcmp(data, first_line, LENGTH(first_line) - 1) &&
+	    data[LENGTH(first_line) - 1] == ' ')
+		return newer(why, why_size);
+	if (!begins(data, n, comment, LENGTH(comment)))
 		return corrupt(why, why_size, "neither a record nor the first line of a file");
-	return n < LENGTH(mark) ? ERR_INCOMPLETE : read_record(data, n, out, why, why_size);
+	return n < LENGTH(comment) ? ERR_INCOMPLETE : read_record(data, n, out, why, why_size);
 }
 
 ssize_t sqllog_find(const char *data, size_t n, size_t from)
 {
 	struct sqllog_record r;
 	while (from < n) {
-		const char *p = memmem(data + from, n - from, mark, LENGTH(mark));
+		const char *p = memmem(data + from, n - from, comment, LENGTH(comment));
 		if (!p)
 			return -1;
 		from = (size_t)(p - data);
-		if (read_record(p, n - from, &r, NULL, 0) > 0)
+		ssize_t got = read_record(p, n - from, &r, NULL, 0);
+		if (got > 0 || got == ERR_NEWER)
 			return (ssize_t)from;
 		from++;
 	}

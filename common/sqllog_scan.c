@@ -149,14 +149,28 @@ static int torn_batch(struct scan *s, size_t i, uint64_t from)
 		return err;
 	bool one_time = n > from;
 	for (size_t next = from; one_time && (at = sqllog_find(bytes, n, next)) >= 0; next = (size_t)at + r.bytes) {
-		sqllog_read(bytes + at, n - (size_t)at, &r, NULL, 0);
-		one_time = !time_us || r.time_us == time_us;
+		one_time =
+			sqllog_read(bytes + at, n - (size_t)at, &r, NULL, 0) > 0 && (!time_us || r.time_us == time_us);
+		if (!one_time)
+			break;
 		time_us = r.time_us;
 		first = first < 0 ? at : first;
 	}
 	bool torn = one_time && first >= 0 && has_hole(bytes + from, (size_t)first - from);
 	free(bytes);
 	return torn;
+}
+
+/*
+ * What begins neither with our first line, nor with a record, nor with zeroes that a power cut may leave, was never ours:
+ * it must not be cut.
+ */
+static bool is_foreign(struct sqllog_file *f)
+{
+	static const char line[] = "SET NAMES", record[] = "-- loquat";
+	char first[sizeof line - 1] = "";
+	ssize_t n = sqllog_file_at(f) ? 0 : env_file_read(f->f, 0, first, sizeof first);
+	return n > 0 && first[0] && memcmp(first, line, (size_t)n) && memcmp(first, record, (size_t)n);
 }
 
 /*
@@ -174,7 +188,11 @@ static int judge(struct scan *s, size_t i, struct sqllog_file *f, const char *wh
 	uint64_t known = s->found->lsn > s->found->replayed ? s->found->lsn : s->found->replayed;
 	if (next && next <= known + 1)
 		return 0;
-	int behind = next ? 1 : sqllog_file_behind(f), torn = 0;
+	int behind = sqllog_file_behind(f), torn = 0;
+	if (!behind && is_foreign(f))
+		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: is no file of this log (%s): move it away", s->folder,
+			       s->numbers[i], why);
+	behind = next && !behind ? 1 : behind;
 	if (behind == 1 && !next && s->may_have_holes)
 		torn = torn_batch(s, i, sqllog_file_at(f));
 	if (behind < 0 || torn < 0)
@@ -202,6 +220,9 @@ static int scan_file(struct scan *s, size_t i)
 	int torn = bad ? judge(s, i, &f, why) : 0;
 	if (err == ERR_IO)
 		trouble(s, err, "%s/%08u.sql: cannot be read: %s", s->folder, s->numbers[i], env_last_error());
+	if (err == ERR_NEWER)
+		trouble(s, err, "%s/%08u.sql: offset %llu: %s, this one would misread it: start that version again",
+			s->folder, s->numbers[i], (unsigned long long)at, why);
 	sqllog_file_close(&f);
 	if (!bad)
 		return err;

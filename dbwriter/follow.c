@@ -198,6 +198,9 @@ static int at_end(struct follow *f, int end, const char *why)
 		f->leaving = true; /* something may have been written before the later file was made */
 		return 1;
 	}
+	if (end == ERR_NEWER)
+		return say(f, FOLLOW_STOPPED, "%s/%08u.sql: offset %llu: %s: this dbwriter is too old", f->folder,
+			   f->number, (unsigned long long)sqllog_file_at(&f->file), why);
 	if (!end)
 		return later ? (err = open_file(f, later)) < 0 ? err : 1 : FOLLOW_END;
 	if (later && (err = goes_on(f, later)) == 1)

@@ -47,6 +47,10 @@ static int add_end(struct buf *out, const char *file, struct sqllog_file *f, int
 		return cannot(out, file, end);
 	if (!end)
 		return 0;
+	if (end == ERR_NEWER) {
+		buf_addf(out, "%s: not for this version at offset %llu: %s\n", file, at, why);
+		return 1;
+	}
 	if (sqllog_file_behind(f) == 1)
 		buf_addf(out, "%s: DAMAGED at offset %llu (%s), with whole records behind it\n", file, at,
 			 end == ERR_INCOMPLETE ? "the record is cut off" : why);

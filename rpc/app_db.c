@@ -40,7 +40,7 @@ static int db_key(lua_State *L)
 	return 0;
 }
 
-static void read_value(lua_State *L, int index, struct sql_value *v)
+static void read_value(lua_State *L, int index, int number, struct sql_value *v)
 {
 	switch (lua_type(L, index)) {
 	case LUA_TNIL: v->type = SQL_NULL; return;
@@ -61,7 +61,7 @@ static void read_value(lua_State *L, int index, struct sql_value *v)
 		v->type = SQL_TEXT;
 		v->s.p = lua_tolstring(L, index, &v->s.n);
 		return;
-	default: app_raise(L, "value %d: a %s cannot be stored", index, luaL_typename(L, index));
+	default: app_raise(L, "value %d: a %s cannot be stored", number, luaL_typename(L, index));
 	}
 }
 
@@ -73,7 +73,7 @@ static size_t read_values(lua_State *L, int from, struct sql_value *values)
 	if (n > DB_VALUES_MAX)
 		app_raise(L, "at most %d values", DB_VALUES_MAX);
 	for (size_t i = 0; i < n; i++)
-		read_value(L, from + (int)i, &values[i]);
+		read_value(L, from + (int)i, (int)i + 1, &values[i]);
 	return n;
 }
 

@@ -28,7 +28,7 @@ static void read_file(const char *p, size_t n)
 		assert(!r.lsn || sqllog_statements(&r, &bytes, &count) + bytes <= p + n);
 		at += r.bytes;
 	}
-	assert(got == ERR_CORRUPT || got == ERR_INCOMPLETE);
+	assert(got == ERR_CORRUPT || got == ERR_INCOMPLETE || got == ERR_NEWER);
 }
 
 /* The checksum is right wherever a comment line has room for one: so that what stands behind it is looked at, too. */

@@ -28,6 +28,21 @@ void records_add(struct buf *b, struct made m)
 	buf_release(&body);
 }
 
+void records_add_newer(struct buf *b, struct made m)
+{
+	struct buf ours = BUF_INIT;
+	records_add(&ours, m);
+	const char *text = buf_cstr(&ours), *body = strchr(text, '\n') + 1, *len = strstr(text, " len="),
+		   *crc = strstr(text, " crc=");
+	size_t start = b->len;
+	buf_add(b, text, (size_t)(len - text));
+	buf_addstr(b, " zone=7");
+	buf_add(b, len, (size_t)(crc - len));
+	uint32_t sum = crc32c(crc32c(0, b->data + start, b->len - start), body, strlen(body));
+	buf_addf(b, " crc=%08x\n%s", sum, body);
+	buf_release(&ours);
+}
+
 void records_file(const char *folder, unsigned number, uint64_t first, uint64_t last, uint64_t epoch)
 {
 	char name[32], text[100];

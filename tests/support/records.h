@@ -12,6 +12,8 @@ struct made { /* what of a record matters to a test; body without BEGIN and COMM
 };
 void records_add(struct buf *b, struct made r);
 void records_begin(struct buf *b); /* the first line of a file */
+/* A sound record whose comment line has a field more than ours: a version to come wrote it. */
+void records_add_newer(struct buf *b, struct made r);
 /* FOLDER/number.sql with records first..last of an epoch: "UPDATE role SET gold = LSN WHERE id = 1", key role:1. */
 void records_file(const char *folder, unsigned number, uint64_t first, uint64_t last, uint64_t epoch);
 /* Opens FOLDER's log, appends n such records, closes; fails the test on trouble. */

@@ -159,6 +159,21 @@ START_TEST(damage_stops_the_stream_until_it_is_mended)
 }
 END_TEST
 
+START_TEST(what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes_on)
+{
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, (struct made){ 1, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	records_add_newer(&b, (struct made){ 2, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	expect(1, 1, FOLLOW_STOPPED);
+	records_file(dir, 2, 2, 9, 1);
+	expect(0, 0, FOLLOW_STOPPED);
+	ck_assert_msg(strstr(f.why, "a newer version wrote it"), "%s", f.why);
+}
+END_TEST
+
 START_TEST(a_missing_record_stops_the_stream_and_stays_so)
 {
 	records_file(dir, 1, 1, 3, 1);
@@ -353,6 +368,7 @@ int main(void)
 	tcase_add_test(t, a_record_that_is_being_written_is_waited_for);
 	tcase_add_test(t, a_torn_tail_is_waited_for_until_its_writer_has_cut_it);
 	tcase_add_test(t, damage_stops_the_stream_until_it_is_mended);
+	tcase_add_test(t, what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes_on);
 	tcase_add_test(t, a_missing_record_stops_the_stream_and_stays_so);
 	tcase_add_test(t, a_damaged_file_is_left_only_for_one_that_goes_on_without_a_gap);
 	tcase_add_test(t, a_later_file_without_records_yet_decides_nothing);

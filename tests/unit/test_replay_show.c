@@ -65,6 +65,18 @@ START_TEST(a_torn_or_damaged_file_is_not)
 }
 END_TEST
 
+START_TEST(a_newer_versions_file_is_named_with_the_place)
+{
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add_newer(&b, (struct made){ 1, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	ck_assert_int_eq(show_verify(env, file, &out), 1);
+	says("00000001.sql: not for this version at offset 19: a newer version wrote it");
+}
+END_TEST
+
 START_TEST(a_file_that_is_not_there_is_named)
 {
 	ck_assert_int_lt(show_verify(env, "/nosuch/00000001.sql", &out), 0);
@@ -97,6 +109,7 @@ int main(void)
 	tcase_add_test(t, a_dump_tells_who_changed_what_and_when);
 	tcase_add_test(t, a_sound_file_is_sound);
 	tcase_add_test(t, a_torn_or_damaged_file_is_not);
+	tcase_add_test(t, a_newer_versions_file_is_named_with_the_place);
 	tcase_add_test(t, a_file_that_is_not_there_is_named);
 	tcase_add_test(t, the_status_tells_the_lag_of_every_log);
 	Suite *s = suite_create("replay_show");

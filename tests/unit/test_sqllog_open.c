@@ -34,10 +34,15 @@ static int open_log(void)
 	return sqllog_open(env, NULL, NULL, &o, error, sizeof error, &l);
 }
 
+static void refused(int err, const char *words)
+{
+	ck_assert_int_eq(open_log(), err);
+	ck_assert_msg(strstr(error, words), "said: %s", error);
+}
+
 static void damaged(const char *words)
 {
-	ck_assert_int_eq(open_log(), ERR_CORRUPT);
-	ck_assert_msg(strstr(error, words), "said: %s", error);
+	refused(ERR_CORRUPT, words);
 }
 
 static void goes_on_behind(uint64_t lsn)
@@ -350,6 +355,59 @@ START_TEST(records_missing_behind_what_has_landed_are_noticed)
 }
 END_TEST
 
+START_TEST(a_file_of_a_newer_version_is_refused_and_not_cut)
+{
+	for (int whole_line = 0; whole_line < 2; whole_line++) {
+		struct buf b = BUF_INIT;
+		forget();
+		records_file(dir, 1, 1, 2, 1);
+		buf_addstr(&b, whole_line ? "SET NAMES utf8mb4; -- loquat format=2\n" : "SET NAMES utf8mb4;\n");
+		records_add_newer(&b, (struct made){ 3, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+		folder_write(dir, "00000002.sql", b.data, b.len);
+		refused(ERR_NEWER, whole_line ? "00000002.sql: offset 0: a newer version wrote it"
+					      : "00000002.sql: offset 19: a newer version wrote it");
+		ck_assert_int_eq(folder_size(dir, "00000002.sql"), (long)b.len);
+		buf_release(&b);
+	}
+}
+END_TEST
+
+START_TEST(a_torn_tail_before_a_newer_versions_record_is_damage)
+{
+	size_t n;
+	char *bytes = whole_file(2, &n);
+	struct buf b = BUF_INIT;
+	buf_add(&b, bytes, n - 5);
+	buf_addch(&b, '\n');
+	records_add_newer(&b, (struct made){ 3, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	damaged("damaged at offset ");
+	buf_release(&b);
+	free(bytes);
+}
+END_TEST
+
+START_TEST(a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut)
+{
+	static const char dump[] = "-- MariaDB dump 10.19\nDROP TABLE IF EXISTS `role`;\n";
+	records_file(dir, 1, 1, 2, 1);
+	folder_write(dir, "00000002.sql", dump, sizeof dump - 1);
+	damaged("00000002.sql: is no file of this log");
+	ck_assert_int_eq(folder_size(dir, "00000002.sql"), sizeof dump - 1);
+}
+END_TEST
+
+START_TEST(other_files_in_the_folder_are_nobodys_business)
+{
+	records_file(dir, 1, 1, 2, 1);
+	folder_write(dir, "notes.txt", "x", 1);
+	folder_write(dir, "dump.sql", "DROP TABLE role;\n", 17);
+	folder_write(dir, "00000002.sql.bak", "x", 1);
+	goes_on_behind(2);
+	ck_assert_int_eq(folder_size(dir, "dump.sql"), 17);
+}
+END_TEST
+
 START_TEST(a_folder_that_cannot_be_made_is_refused_by_name)
 {
 	folder_write(dir, "plain", "x", 1);
@@ -386,6 +444,10 @@ int main(void)
 	tcase_add_test(t, what_has_landed_is_not_read_again_and_may_be_gone);
 	tcase_add_test(t, a_log_that_has_landed_and_was_removed_goes_on_behind_it);
 	tcase_add_test(t, records_missing_behind_what_has_landed_are_noticed);
+	tcase_add_test(t, a_file_of_a_newer_version_is_refused_and_not_cut);
+	tcase_add_test(t, a_torn_tail_before_a_newer_versions_record_is_damage);
+	tcase_add_test(t, a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut);
+	tcase_add_test(t, other_files_in_the_folder_are_nobodys_business);
 	tcase_add_test(t, a_folder_that_cannot_be_made_is_refused_by_name);
 	Suite *s = suite_create("sqllog_open");
 	suite_add_tcase(s, t);

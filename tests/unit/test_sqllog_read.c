@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/sqllog.h"
+#include "tests/support/records.h"
 
 /* both ways to the checksum, whatever this processor has */
 #define crc32c crc32c_here
@@ -232,6 +233,38 @@ START_TEST(numbers_out_of_bounds_are_corrupt)
 }
 END_TEST
 
+START_TEST(what_a_newer_version_wrote_is_told_from_what_is_torn_or_damaged)
+{
+	struct buf b = BUF_INIT;
+	struct sqllog_record r;
+	records_add_newer(&b, (struct made){ 1, 2, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	ck_assert_int_eq(sqllog_read(b.data, b.len, &r, why, sizeof why), ERR_NEWER);
+	ck_assert_str_eq(why, "a newer version wrote it");
+	ck_assert_int_eq(sqllog_find(b.data, b.len, 0), 0);
+	for (size_t n = 1; n < b.len; n++) {
+		ssize_t torn = sqllog_read(b.data, n, &r, why, sizeof why);
+		ck_assert(torn == ERR_INCOMPLETE || torn == ERR_CORRUPT);
+	}
+	for (size_t bit = 0; bit < 8 * b.len; bit++) {
+		b.data[bit / 8] ^= (char)(1 << bit % 8);
+		ck_assert_int_ne(sqllog_read(b.data, b.len, &r, why, sizeof why), ERR_NEWER);
+		ck_assert_int_lt(sqllog_read(b.data, b.len, &r, why, sizeof why), 0);
+		b.data[bit / 8] ^= (char)(1 << bit % 8);
+	}
+	buf_release(&b);
+}
+END_TEST
+
+START_TEST(a_first_line_that_says_more_is_a_newer_versions)
+{
+	static const char line[] = "SET NAMES utf8mb4; -- loquat format=2\n", not_ours[] = "SET NAMES utf8mb4;\r\n";
+	struct sqllog_record r;
+	ck_assert_int_eq(sqllog_read(line, sizeof line - 1, &r, why, sizeof why), ERR_NEWER);
+	ck_assert_int_eq(sqllog_read(line, 18, &r, why, sizeof why), ERR_INCOMPLETE);
+	ck_assert_int_eq(sqllog_read(not_ours, sizeof not_ours - 1, &r, why, sizeof why), ERR_CORRUPT);
+}
+END_TEST
+
 START_TEST(a_comment_line_without_end_is_corrupt_not_waited_for)
 {
 	char line[SQLLOG_HEAD_MAX + 1];
@@ -259,6 +292,8 @@ int main(void)
 	tcase_add_test(t, nothing_is_found_where_nothing_verifies);
 	tcase_add_test(t, a_body_that_could_leave_its_transaction_is_corrupt);
 	tcase_add_test(t, numbers_out_of_bounds_are_corrupt);
+	tcase_add_test(t, what_a_newer_version_wrote_is_told_from_what_is_torn_or_damaged);
+	tcase_add_test(t, a_first_line_that_says_more_is_a_newer_versions);
 	tcase_add_test(t, a_comment_line_without_end_is_corrupt_not_waited_for);
 	Suite *s = suite_create("sqllog_read");
 	suite_add_tcase(s, t);
