@@ -6,6 +6,7 @@
 
 #define NONE        UINT32_MAX
 #define SHAPES_MAX  512 /* known at a time */
+#define WAVES       24  /* groups of one shape that are open at a time */
 #define LOOK_BACK   8   /* statements of one row that a new one is compared with */
 #define CHUNK_BYTES (64u << 10)
 
@@ -27,7 +28,8 @@ struct chunk {
 struct known {
 	struct shape *shape;
 	uint64_t hash;
-	uint32_t group; /* the latest of this plan, NONE */
+	uint32_t group[WAVES]; /* of this plan, in order; those of a shape without joins are but one */
+	unsigned groups;
 };
 struct place {               /* of a table: what orders its statements */
 	uint32_t group_max;  /* the last group that has one */
@@ -145,7 +147,7 @@ void plan_begin(struct plan *p, const struct tables *t, bool fold)
 	if (p->tables != t || p->version != t->version || p->shapes >= SHAPES_MAX)
 		shapes_forget(p);
 	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
-		p->known[i].group = NONE;
+		p->known[i].groups = 0;
 	p->tables = t;
 	p->version = t->version;
 	p->fold = fold;
@@ -269,7 +271,7 @@ static struct known *shape_of(struct plan *p)
 		if (p->shapes >= SHAPES_MAX)
 			return NULL;
 		p->shapes++;
-		*k = (struct known){ .shape = shape_new(&p->split), .hash = hash, .group = NONE };
+		*k = (struct known){ .shape = shape_new(&p->split), .hash = hash };
 		shape_resolve(k->shape, p->tables);
 		return k;
 	}
@@ -453,12 +455,31 @@ static bool folded(struct plan *p, const struct shape *s, const struct row *r, u
 
 /* ---- placing ---------------------------------------------------------------------------------------------------------- */
 
-/* The latest group of the shape if that is not before least, else a new one. */
+/* An open group of the shape that is not before least, else a new one. */
 static uint32_t group_for(struct plan *p, struct known *k, uint32_t least)
 {
-	if (k->group == NONE || k->group < least || k->group < p->floor)
-		k->group = group_new(p, k->shape);
-	return k->group;
+	least = least > p->floor ? least : p->floor;
+	for (unsigned i = k->groups; i-- > 0 && k->group[i] >= least;)
+		if (!i || k->group[i - 1] < least)
+			return k->group[i];
+	if (!k->shape->join[0] || k->groups == WAVES)
+		k->groups = 0;
+	k->group[k->groups] = group_new(p, k->shape);
+	return k->group[k->groups++];
+}
+
+/* Where rows are joined, each stands once in a group. */
+static uint32_t behind_own(const struct plan *p, const struct shape *s, const struct row *r, uint32_t least)
+{
+	unsigned steps = 0;
+	for (uint32_t at = r->op; s->join[0] && at != NONE; at = p->op[at].before) {
+		uint32_t group = p->op[at].group;
+		if (p->group[group].shape == s)
+			return group + 1 > least ? group + 1 : least;
+		if (++steps > LOOK_BACK)
+			return p->op[at].highest + 1 > least ? p->op[at].highest + 1 : least;
+	}
+	return least;
 }
 
 static void place_row(struct plan *p, struct known *k)
@@ -473,7 +494,7 @@ static void place_row(struct plan *p, struct known *k)
 	bool fresh = r->epoch != p->epoch;
 	if (!fresh && folded(p, s, r, &least))
 		return;
-	uint32_t group = group_for(p, k, least);
+	uint32_t group = group_for(p, k, fresh ? least : behind_own(p, s, r, least));
 	if (p->ops == p->ops_capacity) {
 		p->ops_capacity = p->ops_capacity ? 2 * p->ops_capacity : 1024;
 		p->op = need(realloc(p->op, p->ops_capacity * sizeof *p->op));
@@ -604,4 +625,22 @@ void plan_text(const struct plan_group *g, unsigned from, unsigned rows, struct 
 		else
 			buf_addch(out, ',');
 	}
+}
+
+void plan_join(const struct plan_group *g, unsigned from, unsigned rows, struct buf *out)
+{
+	buf_addstr(out, g->shape->join[0]);
+	for (unsigned row = from; row < from + rows; row++) {
+		for (unsigned i = 0; i < g->shape->params; i++) {
+			const struct plan_column *c = &g->column[i];
+			buf_addch(out, i ? ',' : '[');
+			if (c->type == VALUE_INT)
+				buf_addi(out, c->i[row]);
+			else
+				buf_addf(out, "%.17g", c->d[row]);
+		}
+		buf_addstr(out, row + 1 < from + rows ? "]," : "]");
+	}
+	buf_addstr(out, g->shape->join[1]);
+	buf_addstr(out, ";\n");
 }

@@ -53,6 +53,9 @@ void plan_bind(const struct plan_group *g, unsigned from, struct env_db_bind *co
 /* The slice as text, for a database that takes no arrays: rows of one INSERT or REPLACE in one statement. */
 void plan_text(const struct plan_group *g, unsigned from, unsigned rows, struct buf *out);
 
+/* … or, for a shape with joins, as one statement; no row of the group comes twice. */
+void plan_join(const struct plan_group *g, unsigned from, unsigned rows, struct buf *out);
+
 struct plan_figures {
 	unsigned statements, folded, groups;
 };

@@ -223,11 +223,16 @@ static void on_part(void *arg, const struct env_db_result *res)
 		land_next(l);
 }
 
+static bool goes_joined(const struct lane *l, const struct plan_group *g)
+{
+	return l->joins && g->shape && g->shape->join[0] && g->rows - l->row >= l->replay->o.array_rows_min;
+}
+
 static bool goes_as_array(const struct lane *l, const struct plan_group *g)
 {
 	const struct replay_options *o = &l->replay->o;
-	return g->shape && g->shape->params && g->rows - l->row >= o->array_rows_min && !o->no_arrays &&
-	       env_db_takes_arrays(l->db);
+	return g->shape && !goes_joined(l, g) && g->shape->params && g->rows - l->row >= o->array_rows_min &&
+	       !o->no_arrays && env_db_takes_arrays(l->db);
 }
 
 static void land_array(struct lane *l, const struct plan_group *g)
@@ -249,7 +254,11 @@ static void land_array(struct lane *l, const struct plan_group *g)
 /* Adds what is next as text. */
 static void add_text(struct lane *l, const struct plan_group *g)
 {
-	if (g->shape) {
+	if (goes_joined(l, g)) {
+		unsigned rows = plan_slice(g, l->row, SLICE_ROWS, TEXT_BYTES);
+		plan_join(g, l->row, rows, &l->sql);
+		l->row += rows;
+	} else if (g->shape) {
 		unsigned rows = plan_slice(g, l->row, SLICE_ROWS, TEXT_BYTES / 4);
 		plan_text(g, l->row, rows, &l->sql);
 		l->row += rows;
@@ -536,8 +545,19 @@ static void on_poll(struct timer *t, uint64_t now_ms)
 
 /* ---- connecting ------------------------------------------------------------------------------------------------------ */
 
+static void on_joins(void *arg, const struct env_db_result *res)
+{
+	struct lane *l = arg;
+	if (!answered(l, res))
+		return;
+	l->joins = !res->err && res->rows == 1 && !l->replay->o.no_arrays;
+	step(l);
+}
+
 static void set_up(struct lane *l)
 {
+	static const char ask_joins[] =
+		"SELECT v.a FROM JSON_TABLE('[[1,2]]', '$[*]' COLUMNS (a BIGINT PATH '$[0]', b DOUBLE PATH '$[1]')) AS v";
 	struct replay *r = l->replay;
 	l->ready = true;
 	l->backoff_ms = 0;
@@ -545,7 +565,7 @@ static void set_up(struct lane *l)
 	r->stale = true; /* another server may be there */
 	atomic_fetch_add(&r->connected, 1);
 	log_info(r->log, "dbwriter.connected", "connection=%u folder=%s", (unsigned)(l - r->lane) + 1, r->o.folder);
-	step(l);
+	ask_text(l, ask_joins, on_joins);
 }
 
 static void on_schema(void *arg, const struct env_db_result *res)

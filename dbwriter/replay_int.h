@@ -59,6 +59,7 @@ struct lane { /* a connection, and the streams that land over it */
 	bool busy;    /* a query is under way */
 	bool resting; /* until the retry timer */
 	bool away_told;
+	bool joins;          /* the database knows JSON_TABLE */
 	bool planned;        /* the transaction under way is the load's plan */
 	unsigned group, row; /* of it: what comes next */
 	uint32_t backoff_ms;

@@ -473,8 +473,49 @@ static bool sums_whole(const struct shape *s)
 	return true;
 }
 
+static void joins_forget(struct shape *s)
+{
+	free(s->join[0]);
+	free(s->join[1]);
+	s->join[0] = s->join[1] = NULL;
+}
+
+/*
+ * An UPDATE costs a database much more than its row does, and arrays do not spare it that (MariaDB opens, plans and closes
+ * for each). So rows of numbers are joined to the table: UPDATE JSON_TABLE('[[5,7],…]' …) AS v STRAIGHT_JOIN role ON …
+ */
+static void make_join(struct shape *s)
+{
+	struct buf b = BUF_INIT;
+	const char *table = s->table->name;
+	for (unsigned i = 0; i < s->params; i++)
+		if (s->type[i] != VALUE_INT && s->type[i] != VALUE_DOUBLE)
+			return;
+	buf_addstr(&b, "]', '$[*]' COLUMNS (");
+	for (unsigned i = 0; i < s->params; i++)
+		buf_addf(&b, "%sp%u %s PATH '$[%u]'", i ? ", " : "", i, s->type[i] == VALUE_INT ? "BIGINT" : "DOUBLE",
+			 i);
+	buf_addf(&b, ")) AS v STRAIGHT_JOIN %s ON ", table);
+	for (unsigned k = 0; k < s->table->key_n; k++)
+		buf_addf(&b, "%s%s.%s = v.p%u", k ? " AND " : "", table, s->param[s->key[k]].column->name, s->key[k]);
+	buf_addstr(&b, " SET ");
+	for (unsigned i = 0; i < s->sets; i++) {
+		const struct shape_set *set = &s->set[i];
+		const char *name = s->param[set->param].column->name;
+		buf_addf(&b, "%s%s.%s = ", i ? ", " : "", table, name);
+		if (set->change != CHANGE_SET)
+			buf_addf(&b, "%s.%s %c ", table, name, set->change == CHANGE_ADD ? '+' : '-');
+		buf_addf(&b, "v.p%u", set->param);
+	}
+	s->join[0] = strdup("UPDATE JSON_TABLE('[");
+	s->join[1] = strdup(buf_cstr(&b));
+	assert(s->join[0] && s->join[1]);
+	buf_release(&b);
+}
+
 void shape_resolve(struct shape *s, const struct tables *t)
 {
+	joins_forget(s);
 	struct reader r = { .p = s->sql, .s = s };
 	s->reach = SHAPE_ANYTHING;
 	s->table = NULL;
@@ -489,6 +530,8 @@ void shape_resolve(struct shape *s, const struct tables *t)
 	s->reach = names_row(s, &r) && !meets_others ? SHAPE_ROW : SHAPE_TABLE;
 	s->folds = s->reach == SHAPE_ROW && !s->table->watched && !r.cond_extra && s->verb != SHAPE_INSERT &&
 		   sums_whole(s);
+	if (s->verb == SHAPE_UPDATE && s->reach == SHAPE_ROW && !r.cond_extra)
+		make_join(s);
 }
 
 struct shape *shape_new(const struct split *split)
@@ -515,6 +558,7 @@ void shape_free(struct shape *s)
 {
 	if (!s)
 		return;
+	joins_forget(s);
 	free(s->text);
 	free(s->sql);
 	free(s);

@@ -74,8 +74,9 @@ struct shape {
 	unsigned key[TABLE_KEY_MAX]; /* the params that name the row, in the order of the table's key */
 	struct shape_set set[SHAPE_VALUES_MAX];
 	unsigned sets;
-	uint64_t changes;    /* columns it assigns, a bit each; of an UPDATE */
-	bool folds;          /* two of them for one row may become one, if their values allow */
+	uint64_t changes; /* columns it assigns, a bit each; of an UPDATE */
+	bool folds;       /* two of them for one row may become one, if their values allow */
+	char *join[2];    /* of an UPDATE of rows by numbers: the same for many rows at once, before and behind them */
 	const char *columns; /* of INSERT and REPLACE: where in sql the first "(?" of the values begins */
 };
 /* A shape of a split statement; its meaning is that of SHAPE_ANYTHING until shape_resolve. */

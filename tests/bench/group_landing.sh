@@ -11,13 +11,33 @@ group_landing() {
 		sample append "$(of "$answer" append_ns)"
 		sample write "$(of "$answer" write_ns)"
 		rm -rf "$work/append.$round"
-		answer=$("$PROGRAMS/replay" --records 8000 2>"$work/line") || fail "$(tail -1 "$work/line")"
-		echo "  $answer"
-		sample replay "$(of "$answer" replay_per_s)"
-		sample client "$(of "$answer" client_per_s)"
-		sample client_1000 "$(of "$answer" client_1000_per_s)"
 	done
 	figure append_ns "$(median append)" ns "$(median write)" "write() of the same record" "< 1000 ns"
-	figure replay_per_s "$(median replay)" records/s "$(median client)" "mariadb < the log's file" ">= 4.0"
-	figure replay_batched_per_s "$(median replay)" records/s "$(median client_1000)" "mariadb, the same in transactions of 1000" ">= 1.5"
+	group_landing_replay
+}
+
+# The replay of text logs into tables, the position in the transaction.
+group_landing_replay() {
+	local round answer records=200000 seconds=15
+	for ((round = 0; round < ROUNDS; round++)); do
+		in_time
+		answer=$("$PROGRAMS/replay" --records $records 2>"$work/line") || fail "$(tail -1 "$work/line")"
+		echo "  $answer"
+		sample replay "$(of "$answer" replay_per_s)"
+		sample folded "$(of "$answer" folded_per_s)"
+		sample two "$(of "$answer" two_per_s)"
+		sample load "$(of "$answer" load_per_s)"
+		sample client_1000 "$(of "$answer" client_1000_per_s)"
+		answer=$("$PROGRAMS/replay" --recover 1000000 2>"$work/line") || fail "$(tail -1 "$work/line")"
+		echo "  $answer"
+		sample recover "$(of "$answer" recover_per_s)"
+		sample read "$(of "$answer" read_per_s)"
+	done
+	answer=$("$PROGRAMS/replay" --lag $seconds 40000 2>"$work/line") || fail "$(tail -1 "$work/line")"
+	echo "  $answer"
+	figure replay_records "$(median replay)" records/s "$(median client_1000)" "mariadb < file in transactions of 1000" ">= 10"
+	figure replay_folded "$(median folded)" records/s "$(median client_1000)" "mariadb < file in transactions of 1000" ">= 20"
+	figure replay_two_connections "$(median two)" records/s "$(median load)" "LOAD DATA of the same rows, two connections" ">= 0.4"
+	figure lag_s "$(of "$answer" lag_s)" s 1 "40000 records/s for $seconds s" "< 1"
+	figure recover_records "$(median recover)" records/s "$(median read)" "reading the file" ">= 2000000 records/s"
 }

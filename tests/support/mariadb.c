@@ -41,7 +41,9 @@ static void run(const struct mariadb *m)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	execl(program, program, "--no-defaults", "--user=root", "--skip-networking", "--skip-grant-tables", data, log,
-	      socket_option, "--pid-file=pid", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M",
+	      socket_option, "--pid-file=pid",
+	      m->large ? "--innodb-buffer-pool-size=512M" : "--innodb-buffer-pool-size=16M",
+	      m->large ? "--innodb-log-file-size=256M" : "--innodb-log-file-size=8M",
 	      "--innodb-flush-log-at-trx-commit=2", (char *)NULL);
 	_exit(127);
 }

@@ -9,6 +9,7 @@
  */
 struct mariadb {
 	pid_t pid;
+	bool large; /* set it before the start: memory and redo log for a benchmark */
 	char dir[64], socket[96];
 };
 bool mariadb_installed(void);
