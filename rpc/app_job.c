@@ -239,6 +239,7 @@ static void answer_ok(struct app_job *j)
 
 static void answer_err(struct app_job *j, int err, enum effect effect, const char *message)
 {
+	app_once_refuse(j, err, effect, message);
 	if (j->kind == APP_HTTP) {
 		buf_clear(&j->out);
 		http_error_body(&j->out, err, effect, span_of(message, strlen(message)));

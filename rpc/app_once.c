@@ -277,6 +277,11 @@ static bool ask(lua_State *L, struct app_job *j)
 		end_with(j, ERR_BAD_REQUEST, EFFECT_UNKNOWN,
 			 "this call was answered before, and its answer is forgotten");
 		break;
+	case ONCE_REFUSED:
+		snprintf(j->why, sizeof j->why, "%.*s", (int)r.answer.n, r.answer.n ? r.answer.p : "");
+		j->once.err = r.err;
+		j->once.effect = r.effect;
+		break;
 	case ONCE_LOAD: app_once_load_owner(a, r.owner, call.owner); break;
 	case ONCE_READ: app_once_read_answer(a, r.entry); break;
 	case ONCE_WAIT: break;
@@ -321,6 +326,17 @@ int app_once_gate(lua_State *L)
 }
 
 /* ---- its record and its end ------------------------------------------------------------------------------------------- */
+
+void app_once_refuse(struct app_job *j, int err, enum effect effect, const char *message)
+{
+	struct once_entry *e = j->once.entry;
+
+	if (!e)
+		return;
+	j->once.entry = NULL;
+	once_refused(j->app->once.server, e, err, effect, span_of(message, strlen(message)));
+	app_once_publish(&j->app->once);
+}
 
 static int add_key(struct sql_record *record, struct span owner)
 {
@@ -420,7 +436,7 @@ static int load_go(lua_State *L, int status, lua_KContext until_ms)
 		buf_clear(&a->scratch);
 		owner_name(&a->scratch, a->worker->service->def->name, key, span_of("", 0));
 		struct span owner = span_of(a->scratch.data, a->scratch.len);
-		enum once_verdict verdict = once_know(a->once.server, owner, &r);
+		enum once_verdict verdict = once_know(a->once.server, owner, a->worker->loop->now_ms, &r);
 
 		if (verdict == ONCE_LOAD)
 			app_once_load_owner(a, r.owner, owner);

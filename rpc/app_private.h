@@ -174,6 +174,7 @@ void app_once_push_key(lua_State *L, const struct app_job *j);
 int app_once_gate(lua_State *L);
 /* Adds its answer, which is in out, to the record of its changes. */
 int app_once_record(struct app_job *j);
+void app_once_refuse(struct app_job *j, int err, enum effect effect, const char *message); /* its caller is told */
 enum app_once_end { APP_ONCE_DONE, APP_ONCE_GONE, APP_ONCE_LOST };
 void app_once_end(struct app_job *j, enum app_once_end how); /* not a once-method, or it did not run: nothing happens */
 int app_once_load(lua_State *L);                             /* db.load_once(key) */

@@ -136,7 +136,7 @@ static int peer_request(struct peer *peer, const struct rpc_call *call, uint64_t
 		r.service = span_of(call->method->service, strlen(call->method->service));
 		r.method_name = span_of(name, strlen(name));
 	}
-	if (call->once.n || seq)
+	if (seq)
 		once_put(peer->worker, call, seq, attempt, &r);
 	char *out = stream_reserve(&peer->stream, frame_request_bytes(&r));
 
@@ -376,7 +376,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 {
 	struct rpc_client *c = w->client;
 	struct rpc_call call = *wish;
-	bool numbered = call.method->kind == MSG_ONCE && !call.once.n;
+	bool numbered = call.method->kind == MSG_ONCE;
 
 	loop_assert_owner(w->loop);
 	if (!call.trace)

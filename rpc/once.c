@@ -5,6 +5,7 @@
 #include "rpc/once_private.h"
 
 #define BYTES_MAX (64u << 20)
+#define SPARED_MS 100 /* what was just read stays until who waits for it has asked */
 
 /* ---- forgetting ------------------------------------------------------------------------------------------------------- */
 
@@ -18,6 +19,17 @@ static void acknowledged(struct once_server *s, struct once_entry *e)
 	once_owner_tidy(s, o);
 }
 
+static void ended(struct once_server *s, struct once_entry *e)
+{
+	struct once_owner *o = e->owner;
+	struct once_waiters waiters = { .first = NULL };
+
+	once_waiters_move(&e->waiters, &waiters);
+	once_entry_free(s, e);
+	once_owner_tidy(s, o);
+	once_wake(&waiters);
+}
+
 /* What runs or is being read is looked at again at its end. */
 static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
 {
@@ -28,6 +40,8 @@ static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t 
 		next = e->lease_next;
 		if (e->state == ONCE_STORED)
 			acknowledged(s, e);
+		else if (e->state == ONCE_ENDED)
+			ended(s, e);
 	}
 }
 
@@ -38,26 +52,40 @@ static void owner_unload(struct once_server *s, struct once_owner *o)
 	once_owner_tidy(s, o);
 }
 
+static bool may_go(const struct once_server *s, uint64_t used_ms)
+{
+	return s->figures.bytes > s->o.bytes_max && s->now_ms - used_ms >= SPARED_MS;
+}
+
+static void entry_evict(struct once_server *s, struct once_entry *e)
+{
+	struct once_owner *o = e->owner;
+
+	if (e->key_n) {
+		once_entry_free(s, e);
+		once_owner_tidy(s, o);
+	} else {
+		once_entry_answer_drop(s, e);
+		e->unreadable = !s->o.stored;
+	}
+}
+
 /* Answers go before sets: who is asked for one again reads a row, who has no set reads them all. */
 static void evict(struct once_server *s)
 {
-	while (s->figures.bytes > s->o.bytes_max && !once_ring_empty(&s->answers_used)) {
+	while (!once_ring_empty(&s->answers_used)) {
 		struct once_entry *e = ONCE_FROM_RING(s->answers_used.next, struct once_entry, used);
-		struct once_owner *o = e->owner;
 
-		if (!e->key_n) {
-			once_entry_answer_drop(s, e);
-			e->unreadable = !s->o.stored;
-		} else {
-			once_entry_free(s, e);
-			once_owner_tidy(s, o);
-		}
+		if (!may_go(s, e->used_ms))
+			break;
+		entry_evict(s, e);
 	}
-	for (struct once_ring *r = s->owners_used.next, *next;
-	     s->o.stored && s->figures.bytes > s->o.bytes_max && r != s->owners_used.prev; r = next) {
+	for (struct once_ring *r = s->owners_used.next, *next; s->o.stored && r != &s->owners_used; r = next) {
 		struct once_owner *o = ONCE_FROM_RING(r, struct once_owner, used);
 
 		next = r->next;
+		if (!may_go(s, o->used_ms))
+			break;
 		if (o->loaded)
 			owner_unload(s, o);
 	}
@@ -91,7 +119,7 @@ bool once_tick(struct once_server *s, uint64_t now_ms)
 	for (struct once_lease **at = &s->leases, *l; (l = *at);) {
 		if (now_ms - l->seen_ms >= s->o.lease_ms)
 			lease_advance(s, l, l->top + 1);
-		if (now_ms - l->seen_ms < s->o.lease_ms || l->entries || l->debts) {
+		if (now_ms - l->seen_ms < s->o.lease_ms || l->entries || l->debts || l->calls) {
 			at = &l->next;
 			continue;
 		}
@@ -104,17 +132,33 @@ bool once_tick(struct once_server *s, uint64_t now_ms)
 
 /* ---- asking ------------------------------------------------------------------------------------------------------------ */
 
-static enum once_verdict known(struct once_server *s, struct once_entry *e, const struct once_call *c,
-			       struct once_result *out)
+/* A business key runs for this call. */
+static void entry_called(struct once_entry *e, struct once_lease *l, uint64_t seq)
+{
+	e->caller = l && seq ? l : NULL;
+	e->seq = seq;
+	if (e->caller)
+		l->calls++;
+}
+
+static enum once_verdict known(struct once_server *s, struct once_entry *e, struct once_lease *l,
+			       const struct once_call *c, struct once_result *out)
 {
 	out->entry = e;
 	out->waiters = &e->waiters;
 	if (e->state == ONCE_READING)
 		return ONCE_WAIT;
+	if (e->state == ONCE_ENDED) {
+		out->err = e->err;
+		out->effect = e->effect;
+		out->answer = span_of(e->answer, e->answer_n);
+		return ONCE_REFUSED;
+	}
 	if (e->state == ONCE_ABSENT) {
 		once_ring_take(&e->used);
 		e->state = ONCE_RUNNING;
 		e->fingerprint = c->fingerprint;
+		entry_called(e, l, c->seq);
 		s->figures.running++;
 		return ONCE_RUN;
 	}
@@ -134,8 +178,7 @@ static enum once_verdict known(struct once_server *s, struct once_entry *e, cons
 	}
 	if (e->state == ONCE_RUNNING)
 		return ONCE_WAIT;
-	once_ring_take(&e->used);
-	once_ring_put(&s->answers_used, &e->used);
+	once_entry_used(s, e);
 	s->figures.repeats++;
 	out->answer = span_of(e->answer, e->answer_n);
 	out->json = e->json;
@@ -158,10 +201,12 @@ static enum once_verdict start(struct once_server *s, struct once_owner *o, stru
 	bool was_answered = c->key.n && s->o.stored && once_set_has(&o->set, hash);
 	struct once_entry *e = once_entry_new(s, o, c->method, c->key, id);
 
-	e->seq = c->key.n ? 0 : c->seq;
 	e->fingerprint = c->fingerprint;
+	e->seq = c->seq;
 	if (!c->key.n)
 		once_lease_insert(l, e);
+	else if (!was_answered)
+		entry_called(e, l, c->seq);
 	e->state = was_answered ? ONCE_READING : ONCE_RUNNING;
 	s->figures.running += !was_answered;
 	out->entry = e;
@@ -176,33 +221,38 @@ enum once_verdict once_ask(struct once_server *s, const struct once_call *c, uin
 
 	*out = (struct once_result){ .entry = NULL };
 	assert(!sequence || (l && c->seq));
+	s->now_ms = now_ms;
 	if (l) {
 		l->seen_ms = now_ms;
 		lease_advance(s, l, c->first_incomplete);
 	}
-	if (sequence && c->seq < l->first) {
+	if (l && c->seq && c->seq < l->first) {
 		s->figures.refused++;
 		return ONCE_FORGOTTEN;
 	}
 	evict(s);
 	struct once_owner *o = once_owner_get(s, c->owner);
 	uint64_t hash = sequence ? 0 : once_key_hash(c->method, c->key);
-	uint64_t id = sequence ? once_id_of_seq(o, l, c->seq) : once_id_of_key(o, hash);
-	struct once_entry *e =
-		sequence ? once_entry_find_seq(s, o, l, c->seq, id) : once_entry_find_key(s, o, c->method, c->key, id);
+	uint64_t id = l && c->seq ? once_id_of_seq(o, l, c->seq) : 0;
+	struct once_entry *e = id ? once_entry_find_seq(s, o, l, c->seq, id) : NULL;
 
+	if (!e && !sequence) {
+		id = once_id_of_key(o, hash);
+		e = once_entry_find_key(s, o, c->method, c->key, id);
+	}
 	if (e)
-		return known(s, e, c, out);
+		return known(s, e, l, c, out);
 	/* a number that was never sent before is new, whatever is known of the owner; unless it is this that was lost */
 	if (!o->loaded && !(sequence && c->attempt == 0 && !o->lost))
 		return owner_load(o, out);
 	return start(s, o, l, c, hash, id, out);
 }
 
-enum once_verdict once_know(struct once_server *s, struct span owner, struct once_result *out)
+enum once_verdict once_know(struct once_server *s, struct span owner, uint64_t now_ms, struct once_result *out)
 {
 	struct once_owner *o;
 
+	s->now_ms = now_ms;
 	evict(s);
 	o = once_owner_get(s, owner);
 	*out = (struct once_result){ .owner = o };
@@ -210,17 +260,6 @@ enum once_verdict once_know(struct once_server *s, struct span owner, struct onc
 }
 
 /* ---- the ends ------------------------------------------------------------------------------------------------------------ */
-
-static void ended(struct once_server *s, struct once_entry *e)
-{
-	struct once_owner *o = e->owner;
-	struct once_waiters waiters = { .first = NULL };
-
-	once_waiters_move(&e->waiters, &waiters);
-	once_entry_free(s, e);
-	once_owner_tidy(s, o);
-	once_wake(&waiters);
-}
 
 static void now_stored(struct once_server *s, struct once_entry *e)
 {
@@ -237,6 +276,9 @@ void once_done(struct once_server *s, struct once_entry *e, bool json, struct sp
 {
 	assert(e->state == ONCE_RUNNING);
 	s->figures.running--;
+	if (e->caller)
+		e->caller->calls--;
+	e->caller = NULL;
 	once_entry_answer_set(s, e, json, answer);
 	if (e->key_n && s->o.stored)
 		once_set_add(s, &e->owner->set,
@@ -248,6 +290,43 @@ void once_gone(struct once_server *s, struct once_entry *e)
 {
 	assert(e->state == ONCE_RUNNING);
 	ended(s, e);
+}
+
+/* Stands for a call under a business key that was told an error: only the call is known by it, not the key. */
+static struct once_entry *caller_entry(struct once_server *s, struct once_entry *e)
+{
+	struct once_lease *l = e->caller;
+	struct once_entry *told;
+
+	if (!l || e->seq < l->first)
+		return NULL;
+	told = once_entry_new(s, e->owner, span_of("", 0), span_of("", 0), once_id_of_seq(e->owner, l, e->seq));
+	told->seq = e->seq;
+	once_lease_insert(l, told);
+	return told;
+}
+
+void once_refused(struct once_server *s, struct once_entry *e, int err, enum effect effect, struct span message)
+{
+	struct once_entry *told = e->key_n ? caller_entry(s, e) : e;
+
+	assert(e->state == ONCE_RUNNING);
+	if (told) {
+		told->err = err;
+		told->effect = effect;
+		once_entry_answer_set(s, told, false, message);
+	}
+	if (told != e) {
+		if (told)
+			told->state = ONCE_ENDED;
+		once_gone(s, e);
+		return;
+	}
+	s->figures.running--;
+	e->state = ONCE_ENDED;
+	once_wake(&e->waiters);
+	if (e->seq < e->lease->first)
+		ended(s, e);
 }
 
 void once_lost(struct once_server *s, struct once_entry *e)
@@ -294,6 +373,7 @@ void once_loaded(struct once_server *s, struct once_owner *o, bool ok)
 
 	assert(o->loading);
 	o->loading = false;
+	o->used_ms = s->now_ms;
 	o->loaded = ok && !o->stale;
 	o->stale = false;
 	o->lost = o->lost && !o->loaded;
@@ -321,7 +401,7 @@ void once_read_failed(struct once_server *s, struct once_entry *e, bool absent)
 	}
 	if (e->key_n) { /* two keys with one hash: this one is new */
 		e->state = ONCE_ABSENT;
-		once_ring_put(&s->answers_used, &e->used);
+		once_entry_used(s, e);
 		once_wake(&e->waiters);
 		return;
 	}

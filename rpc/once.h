@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "common/err.h"
 #include "rpc/frame.h"
 /*
  * once: calls that take effect once, after RIFL (Lee et al., SOSP 2015). Pure: calls and the time go in, verdicts come
@@ -13,6 +14,7 @@
  * Server:   an owner (the key a call is routed by) has a set of what was answered. A call that is new runs. Its repeat
  *           waits while it runs, and gets the first's answer when that is stored; another body under the same key is
  *           refused. An answer counts as stored when the record that holds it together with the effect is durable.
+ *           An error is not remembered, but its caller is: an earlier attempt of the same call that comes late does not run.
  * Forgets:  a sequence the client has acknowledged; asked again it is refused, never run. All of a client that was silent
  *           for lease_ms, longer than any call lives. Business keys never.
  * Memory:   8 bytes a business key and the answers used last, up to bytes_max; owners unused for longest are unloaded and
@@ -41,7 +43,8 @@ struct once_call {
 	struct span method; /* "shopHandler.buy" */
 	struct span key;    /* business key; empty: client and seq */
 	struct span client; /* "scene-1/0/1700000000": instance, worker, epoch */
-	uint64_t seq, first_incomplete;
+	uint64_t seq;       /* of this call, also with a business key; 0: the caller does not number them */
+	uint64_t first_incomplete;
 	uint32_t attempt; /* 0: it was never sent before */
 	uint64_t fingerprint;
 };
@@ -80,6 +83,7 @@ enum once_verdict {
 	ONCE_READ,      /* it was answered: once_read with its row; ask again */
 	ONCE_REUSED,    /* its key was used for another body */
 	ONCE_FORGOTTEN, /* it was acknowledged, so its answer is gone; it does not run */
+	ONCE_REFUSED,   /* this call has ended with an error before: with this one */
 };
 struct once_entry;
 struct once_owner;
@@ -87,15 +91,19 @@ struct once_result {
 	struct once_entry *entry;     /* RUN, READ */
 	struct once_owner *owner;     /* LOAD */
 	struct once_waiters *waiters; /* WAIT */
-	struct span answer;           /* DONE; until the next call on the server */
+	struct span answer;           /* DONE; REFUSED: the message. Until the next call on the server */
 	bool json;
+	int err; /* REFUSED */
+	enum effect effect;
 };
 enum once_verdict once_ask(struct once_server *s, const struct once_call *c, uint64_t now_ms, struct once_result *out);
 
 /* The ends of what ran. Each tells who waits. */
 void once_done(struct once_server *s, struct once_entry *e, bool json,
 	       struct span answer);                          /* durable, with its effect */
-void once_gone(struct once_server *s, struct once_entry *e); /* it changed nothing: refused, raised or not recorded */
+void once_gone(struct once_server *s, struct once_entry *e); /* it changed nothing, and nobody is told */
+/* It changed nothing, and its caller is told this error. */
+void once_refused(struct once_server *s, struct once_entry *e, int err, enum effect effect, struct span message);
 void once_lost(struct once_server *s, struct once_entry *e); /* nobody knows: the owner has to be loaded anew */
 
 /* After ONCE_LOAD. client empty: a business key's hash (method and key, once_row); else a sequence. */
@@ -103,7 +111,7 @@ void once_load_row(struct once_server *s, struct once_owner *o, uint64_t hash, s
 		   uint64_t now_ms);
 void once_loaded(struct once_server *s, struct once_owner *o, bool ok); /* false: it could not be read */
 /* Whether the owner's set is in memory; else, if nobody does it yet, it is to be loaded: ONCE_LOAD. */
-enum once_verdict once_know(struct once_server *s, struct span owner, struct once_result *out);
+enum once_verdict once_know(struct once_server *s, struct span owner, uint64_t now_ms, struct once_result *out);
 /* After ONCE_READ. */
 void once_read(struct once_server *s, struct once_entry *e, uint64_t fingerprint, bool json, struct span answer);
 void once_read_failed(struct once_server *s, struct once_entry *e, bool absent); /* absent: there is no such row */

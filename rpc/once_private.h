@@ -54,7 +54,7 @@ struct once_lease {
 	size_t name_n;
 	uint64_t first, top, seen_ms; /* first incomplete; highest sequence seen */
 	struct once_entry *entries, **last;
-	unsigned debts;
+	unsigned debts, calls; /* rows to be deleted; what runs for it under business keys */
 };
 
 /* Rows of a client at an owner that are acknowledged and still in the database. */
@@ -69,6 +69,7 @@ struct once_debt {
 struct once_owner {
 	struct once_node node;
 	struct once_ring used;
+	uint64_t used_ms;
 	char *name;
 	size_t name_n;
 	bool loaded, loading;
@@ -85,16 +86,22 @@ enum once_state {
 	ONCE_STORED,
 	ONCE_READING,
 	ONCE_ABSENT, /* its hash is another key's */
+	ONCE_ENDED,  /* this call was told an error */
 };
 
 struct once_entry {
 	struct once_node node;
 	struct once_ring used; /* while it holds an answer, or is absent */
+	uint64_t used_ms;
 	struct once_owner *owner;
 	struct once_lease *lease; /* of a sequence call */
 	struct once_entry *lease_next, **lease_prev;
+	struct once_lease
+		*caller; /* for whom it runs under a business key, with seq; NULL: nobody who numbers his calls */
 	enum once_state state;
 	bool json, unreadable;
+	int err; /* ENDED */
+	enum effect effect;
 	uint64_t seq, fingerprint;
 	char *text; /* method and key; both empty: a sequence that came from the database */
 	size_t method_n, key_n;
@@ -109,6 +116,7 @@ struct once_server {
 	struct once_ring owners_used, answers_used, debts;
 	struct once_lease *leases;
 	struct once_figures figures;
+	uint64_t now_ms; /* of the last call that told it */
 	char forget_text[256];
 	size_t forget_owner;
 };
@@ -129,6 +137,7 @@ void once_debt_free(struct once_debt *d);
 struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
 				  uint64_t id);
 void once_entry_free(struct once_server *s, struct once_entry *e); /* its owner stays, for once_owner_tidy */
+void once_entry_used(struct once_server *s, struct once_entry *e);
 void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer);
 void once_entry_answer_drop(struct once_server *s, struct once_entry *e);
 struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,

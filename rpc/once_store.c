@@ -199,6 +199,7 @@ static void owner_used(struct once_server *s, struct once_owner *o)
 {
 	once_ring_take(&o->used);
 	once_ring_put(&s->owners_used, &o->used);
+	o->used_ms = s->now_ms;
 }
 
 struct once_owner *once_owner_get(struct once_server *s, struct span name)
@@ -217,6 +218,7 @@ struct once_owner *once_owner_get(struct once_server *s, struct span name)
 	o->loaded = !s->o.stored;
 	once_ring_init(&o->used);
 	once_ring_put(&s->owners_used, &o->used);
+	o->used_ms = s->now_ms;
 	table_put(&s->owners, &o->node, hash);
 	s->figures.bytes += sizeof(*o) + name.n;
 	return o;
@@ -377,9 +379,18 @@ void once_entry_free(struct once_server *s, struct once_entry *e)
 	s->figures.running -= e->state == ONCE_RUNNING;
 	table_take(&s->entries, &e->node);
 	e->owner->entries--;
+	if (e->caller)
+		e->caller->calls--;
 	s->figures.bytes -= sizeof(*e) + e->method_n + e->key_n;
 	free(e->text);
 	free(e);
+}
+
+void once_entry_used(struct once_server *s, struct once_entry *e)
+{
+	once_ring_take(&e->used);
+	once_ring_put(&s->answers_used, &e->used);
+	e->used_ms = s->now_ms;
 }
 
 void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer)
@@ -388,7 +399,7 @@ void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool jso
 	e->answer = copy(answer);
 	e->answer_n = answer.n;
 	s->figures.bytes += answer.n;
-	once_ring_put(&s->answers_used, &e->used);
+	once_entry_used(s, e);
 }
 
 struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,

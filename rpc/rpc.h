@@ -72,7 +72,7 @@ struct rpc_request {
 	struct span uid, key, body;
 	bool json;
 	bool has_once;
-	struct span once_key; /* business key; empty: this client's sequence */
+	struct span once_key; /* business key; empty: this client's sequence alone */
 	uint64_t instance_epoch, once_seq, once_first;
 	uint32_t once_attempt;
 	uint64_t handle; /* for rpc_answer_* later; 0: a notification */
