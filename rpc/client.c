@@ -18,7 +18,6 @@
 /* Takes the call out of the table; its callback, if any, is the caller's to make afterwards. */
 static void pending_end(struct rpc_client *c, struct pending *p)
 {
-	loop_timer_stop(c->worker->loop, &p->deadline);
 	if (p->list == &c->ended)
 		c->ended_n--;
 	list_remove(p);
@@ -268,12 +267,10 @@ void client_response(struct peer *peer, const struct frame_response *r)
 	pending_answer(c, p, &a);
 }
 
-static void pending_on_deadline(struct timer *t, uint64_t now_ms)
+static void pending_overdue(struct pending *p)
 {
-	struct pending *p = (struct pending *)((char *)t - offsetof(struct pending, deadline));
 	struct rpc_client *c = p->worker->client;
 
-	(void)now_ms;
 	if (p->sent && p->peer)
 		peer_cancel(p->peer, p->id);
 	if (p->list == &c->ended)
@@ -285,6 +282,25 @@ static void pending_on_deadline(struct timer *t, uint64_t now_ms)
 	else
 		pending_error(c, p, ERR_TIMEOUT, p->method->kind == MSG_READ ? EFFECT_NONE : EFFECT_UNKNOWN,
 			      "no answer in time");
+}
+
+/* At look_ms; the timer counts from now. */
+static void client_look_later(struct rpc_client *c)
+{
+	uint64_t now_ms = c->worker->loop->now_ms, at = c->calls.look_ms;
+
+	if (at == UINT64_MAX)
+		loop_timer_stop(c->worker->loop, &c->look);
+	else
+		loop_timer(c->worker->loop, &c->look, at > now_ms ? at - now_ms : 0);
+}
+
+static void on_look(struct timer *t, uint64_t now_ms)
+{
+	struct rpc_client *c = (struct rpc_client *)((char *)t - offsetof(struct rpc_client, look));
+
+	pending_look(&c->calls, now_ms, pending_overdue);
+	client_look_later(c);
 }
 
 /* ---- choosing ------------------------------------------------------------------------------------------------ */
@@ -324,7 +340,6 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 
 	p->worker = c->worker;
 	p->method = call->method;
-	p->due_ms = c->worker->loop->now_ms + timeout;
 	p->sent = p->ever_sent = false;
 	p->json = call->json;
 	p->by_key = !call->to.instance;
@@ -337,8 +352,8 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	if (peer)
 		pending_join(p, peer);
 	metric_add(c->in_flight, 1);
-	p->deadline.fire = pending_on_deadline;
-	loop_timer(c->worker->loop, &p->deadline, timeout);
+	if (pending_due(&c->calls, p, c->worker->loop->now_ms + timeout))
+		client_look_later(c);
 	return p;
 }
 
@@ -523,6 +538,8 @@ struct rpc_client *rpc_client_new(struct worker *w)
 	c->tell.run = on_tell;
 	c->again.run = on_again;
 	list_init(&c->ended);
+	pending_init(&c->calls);
+	c->look.fire = on_look;
 	env_random(w->service->env, &c->trace, sizeof c->trace);
 	c->timeout_ms = (uint32_t)config_int(w->service->config, "rpc.timeout_ms", 5000);
 	c->retries = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_retries_total",
@@ -534,6 +551,7 @@ struct rpc_client *rpc_client_new(struct worker *w)
 
 void rpc_client_stop(struct rpc_client *c)
 {
+	loop_timer_stop(c->worker->loop, &c->look);
 	for (uint32_t i = 0; i < c->calls.slots; i++) {
 		struct pending *call = pending_at(&c->calls, i);
 

@@ -47,6 +47,7 @@ struct rpc_client {
 	struct worker *worker;
 	struct peer *peers;
 	struct pending_table calls; /* not ended */
+	struct timer look;          /* at the first deadline */
 	struct pending_list ended;  /* to be told at the end of this turn, or in the next one */
 	unsigned ended_n;
 	bool telling, again_posted;

@@ -8,7 +8,13 @@ enum {
 	CHUNK_BITS = 8,
 	CHUNK = 1 << CHUNK_BITS,
 	KEEP_BYTES = 512, /* a larger buffer is given back when its call has ended */
+	LOOK_PER_MS = 4096, /* slots: some 20 us */
 };
+
+void pending_init(struct pending_table *t)
+{
+	*t = (struct pending_table){ .look_ms = UINT64_MAX };
+}
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
 
@@ -82,7 +88,43 @@ void pending_release(struct pending_table *t)
 	for (uint32_t i = 0; i < t->slots >> CHUNK_BITS; i++)
 		free(t->chunk[i]);
 	free(t->chunk);
-	*t = (struct pending_table){ 0 };
+	pending_init(t);
+}
+
+/* ---- deadlines -------------------------------------------------------------------------------------------- */
+
+static bool look_at(struct pending_table *t, uint64_t ms)
+{
+	if (ms < t->quiet_ms)
+		ms = t->quiet_ms;
+	if (ms >= t->look_ms)
+		return false;
+	t->look_ms = ms;
+	return true;
+}
+
+/* A millisecond later than the clock's, which has lost part of one: no call ends early. */
+bool pending_due(struct pending_table *t, struct pending *p, uint64_t due_ms)
+{
+	p->due_ms = due_ms;
+	return due_ms + 1 < t->look_ms && look_at(t, due_ms + 1);
+}
+
+void pending_look(struct pending_table *t, uint64_t now_ms, void (*overdue)(struct pending *p))
+{
+	uint64_t next = UINT64_MAX;
+
+	t->look_ms = UINT64_MAX; /* overdue may make new calls */
+	t->quiet_ms = now_ms + t->slots / LOOK_PER_MS;
+	for (uint32_t i = 0; i < t->slots; i++) {
+		struct pending *p = pending_at(t, i);
+
+		if (p && p->due_ms < now_ms)
+			overdue(p);
+		else if (p && p->due_ms + 1 < next)
+			next = p->due_ms + 1;
+	}
+	look_at(t, next);
 }
 
 /* ---- its peer -------------------------------------------------------------------------------------------- */

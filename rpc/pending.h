@@ -10,6 +10,8 @@
  * Threads: owner worker only.
  * Memory:  entries lie in chunks that are kept for the next calls, each with the small buffer it has once had: in the
  *          steady state a call allocates nothing.
+ * Time:    milliseconds of the loop's clock, passed in. A deadline is a number of the entry, and one timer of the owner's
+ *          serves all: a timer per call costs more than all else here, and nearly every call ends long before its time.
  * Ids:     generation << 24 | slot, never 0, so that a late answer to an ended call finds a newer generation.
  */
 #define PENDING_SLOT_BITS 24
@@ -28,15 +30,13 @@ struct pending_list { /* in order of arrival */
 struct pending {
 	_Alignas(64) struct pending *next, **prev; /* in list; next: in the free list */
 	struct pending_list *list;
-	struct timer deadline;
 	uint64_t id; /* what the wire and rpc_cancel use; 0: free */
-
+	uint64_t due_ms;
 	void (*on_answer)(void *arg, const struct rpc_answer *a);
 	void *arg;
 	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
 	struct worker *worker;
 	const struct msg_method *method;
-	uint64_t due_ms;
 	size_t kept; /* what its bytes count in the peer's kept_bytes */
 	bool sent, ever_sent, json, by_key;
 	uint32_t attempt;
@@ -51,18 +51,29 @@ struct pending {
 	const char *message; /* constant text */
 };
 
-struct pending_table { /* zero it */
+struct pending_table {
 	struct pending **chunk;
 	uint32_t slots, calls; /* calls: not ended */
 	struct pending *free_list;
+	uint64_t look_ms;  /* when pending_look is to be called; UINT64_MAX: never */
+	uint64_t quiet_ms; /* not before: a large table is not looked through all the time */
 };
+void pending_init(struct pending_table *t);
 
 struct pending *pending_new(struct pending_table *t);
 struct pending *pending_find(const struct pending_table *t, uint64_t id); /* NULL: it has ended */
 struct pending *pending_at(const struct pending_table *t, uint32_t slot); /* slot < slots; NULL: it is free */
-/* Its list, peer and timer must have been left. */
+/* Its list and peer must have been left. */
 void pending_free(struct pending_table *t, struct pending *p);
 void pending_release(struct pending_table *t);
+
+/* Sets its deadline. True: the owner's timer has to be moved to look_ms, which has become earlier. */
+bool pending_due(struct pending_table *t, struct pending *p, uint64_t due_ms);
+/*
+ * Calls overdue for each whose deadline has passed, which ends it, and finds the next look_ms. It comes 1 ms after the
+ * deadline, and later by 1 ms per 4096 slots of the table.
+ */
+void pending_look(struct pending_table *t, uint64_t now_ms, void (*overdue)(struct pending *p));
 
 /* Counts it among a peer's, and no more. */
 void pending_join(struct pending *p, struct peer *peer);

@@ -118,7 +118,6 @@ static void envelope_check(void)
 
 static struct {
 	struct pending_table table;
-	struct wheel *wheel;
 	uint64_t now_ms;
 	struct pending_list sent;
 	uint64_t id[STANDING];
@@ -126,9 +125,10 @@ static struct {
 	struct event event[STANDING];
 } of;
 
-static void on_due(struct timer *t, uint64_t now_ms)
+static void on_overdue(struct pending *p)
 {
-	(void)t, (void)now_ms;
+	list_remove(p);
+	pending_free(&of.table, p);
 }
 
 /* What is left of their callers' time differs, and calls end in any order: the same for both. */
@@ -145,8 +145,7 @@ static uint32_t ends(uint64_t i)
 static void pending_begin(uint32_t place, uint64_t i)
 {
 	struct pending *p = pending_new(&of.table);
-	p->deadline.fire = on_due;
-	wheel_start(of.wheel, &p->deadline, of.now_ms + left_ms(i));
+	pending_due(&of.table, p, of.now_ms + left_ms(i));
 	list_append(&of.sent, p);
 	of.id[place] = p->id;
 }
@@ -154,12 +153,13 @@ static void pending_begin(uint32_t place, uint64_t i)
 static void pending_ours(uint64_t i)
 {
 	uint32_t place = ends(i);
-	if (i % TURN == 0)
-		wheel_run(of.wheel, of.now_ms = load_now_ns() / 1000000, TURN);
+	if (i % TURN == 0 && (of.now_ms = load_now_ns() / 1000000) >= of.table.look_ms)
+		pending_look(&of.table, of.now_ms, on_overdue);
 	struct pending *p = pending_find(&of.table, of.id[place]);
-	wheel_stop(of.wheel, &p->deadline);
-	list_remove(p);
-	pending_free(&of.table, p);
+	if (p) { /* else its time was over */
+		list_remove(p);
+		pending_free(&of.table, p);
+	}
 	pending_begin(place, i);
 }
 
@@ -186,7 +186,7 @@ static void pending_libevent(uint64_t i)
 static void pending_setup(void)
 {
 	of.now_ms = load_now_ns() / 1000000;
-	of.wheel = wheel_new(of.now_ms);
+	pending_init(&of.table);
 	list_init(&of.sent);
 	for (uint32_t i = 0; i < STANDING; i++) {
 		pending_begin(i, i);

@@ -9,7 +9,7 @@ static struct peer peer;
 
 static void setup(void)
 {
-	t = (struct pending_table){ 0 };
+	pending_init(&t);
 	peer = (struct peer){ 0 };
 }
 
