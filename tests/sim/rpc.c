@@ -1,5 +1,6 @@
 #include <signal.h>
 #include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/peer.h"
@@ -97,10 +98,15 @@ static bool is_new(struct box *b, struct span key)
 static void box_effect(struct rpc_request *r, struct record *c, unsigned which)
 {
 	unsigned life = sim_starts(world()->process[CALLERS + which]);
+	char number[96];
+	struct span key = r->once_key;
 
-	if (!r->has_once || !r->once_key.n)
+	if (!key.n) /* its client and its number there are its identity */
+		key = span_of(number, (size_t)snprintf(number, sizeof(number), "%s/%" PRIu64 "/%u/%" PRIu64, r->instance,
+						       r->instance_epoch, r->instance_worker, r->once_seq));
+	if (!r->has_once || (!r->once_key.n && !r->once_seq))
 		sim_fail(sim_current(), "a once-call came without its key");
-	else if (is_new(r->worker->user, r->once_key)) {
+	else if (is_new(r->worker->user, key)) {
 		if (c->life[which] != life)
 			c->effects[which] = 0;
 		c->life[which] = life;
