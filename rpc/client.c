@@ -153,7 +153,7 @@ static uint32_t time_left_ms(const struct pending *p)
 }
 
 /* A notification has ended when it is sent. */
-static void pending_sent(struct peer *peer, struct pending *p)
+static void pending_sent(struct pending *p)
 {
 	struct rpc_client *c = p->worker->client;
 
@@ -164,8 +164,7 @@ static void pending_sent(struct peer *peer, struct pending *p)
 	if (p->ever_sent)
 		metric_add(c->retries, 1);
 	list_remove(p);
-	list_append(&peer->sent, p);
-	p->sent = p->ever_sent = true;
+	pending_mark_sent(&c->calls, p);
 	if (!is_repeatable(p))
 		pending_drop_bytes(p);
 }
@@ -187,7 +186,7 @@ static void pending_send(struct peer *peer, struct pending *p, const struct rpc_
 	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->once_seq, p->attempt++) < 0)
 		pending_refuse(p, "the connection's queue is full");
 	else
-		pending_sent(peer, p);
+		pending_sent(p);
 }
 
 /* A worker that handles a request of the instance: the instance waits for it and must not wait for ever. */
@@ -226,18 +225,18 @@ void client_ready(struct peer *peer)
 void client_lost(struct peer *peer)
 {
 	struct rpc_client *c = peer->worker->client;
-	struct pending *p;
+	size_t n;
+	struct pending **sent = pending_sent_on(&c->calls, peer, &n);
 
-	while ((p = peer->sent.first)) {
-		p->sent = false;
-		if (is_repeatable(p)) {
-			list_remove(p);
-			list_append(&peer->waiting, p);
-		} else {
-			pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_UNKNOWN,
+	for (size_t i = 0; i < n; i++) {
+		sent[i]->sent = false;
+		if (is_repeatable(sent[i]))
+			list_append(&peer->waiting, sent[i]);
+		else
+			pending_error_later(c, sent[i], ERR_UNAVAILABLE, EFFECT_UNKNOWN,
 					    "the connection broke before the answer came");
-		}
 	}
+	free(sent);
 }
 
 /* Numbers as they came from outside become ours: an error stays one, what is not known of the effect is unknown. */

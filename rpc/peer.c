@@ -311,7 +311,6 @@ static struct peer *peer_new(struct rpc_client *c, const struct route_row *row, 
 	p->remote_worker = remote_worker;
 	p->timer.fire = peer_on_timer;
 	list_init(&p->waiting);
-	list_init(&p->sent);
 	p->number = calloc(schema_methods(c->worker->service->schema), sizeof *p->number);
 	assert(p->number);
 	p->next = c->peers;
@@ -334,7 +333,7 @@ void peer_remove(struct peer *p)
 {
 	struct peer **at = &p->worker->client->peers;
 
-	assert(!p->waiting.first && !p->sent.first && !p->pendings);
+	assert(!p->waiting.first && !p->pendings);
 	loop_timer_stop(p->worker->loop, &p->timer);
 	if (p->streaming) { /* on_close comes later and calls again */
 		p->state = PEER_GONE;

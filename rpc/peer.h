@@ -35,8 +35,8 @@ struct peer {
 	uint32_t backoff_ms;
 	uint64_t heard_ms, epoch;
 	unsigned char nonce[16];
-	uint16_t *number; /* of each method of the schema, 0: the other side does not have it */
-	struct pending_list waiting, sent;
+	uint16_t *number;            /* of each method of the schema, 0: the other side does not have it */
+	struct pending_list waiting; /* for the link */
 	unsigned pendings;
 	size_t kept_bytes; /* of its pendings */
 	bool draining;     /* it finishes what it has: calls by key wait for its next start or the key's next owner */

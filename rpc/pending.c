@@ -5,9 +5,8 @@
 #include "rpc/peer.h"
 
 enum {
-	CHUNK_BITS = 8,
-	CHUNK = 1 << CHUNK_BITS,
-	KEEP_BYTES = 512, /* a larger buffer is given back when its call has ended */
+	CHUNK = 1 << PENDING_CHUNK_BITS,
+	KEEP_BYTES = 512,   /* a larger buffer is given back when its call has ended */
 	LOOK_PER_MS = 4096, /* slots: some 20 us */
 };
 
@@ -18,14 +17,9 @@ void pending_init(struct pending_table *t)
 
 /* ---- the table ------------------------------------------------------------------------------------------ */
 
-static struct pending *at(const struct pending_table *t, uint32_t slot)
+void pending_grow(struct pending_table *t)
 {
-	return &t->chunk[slot >> CHUNK_BITS][slot % CHUNK];
-}
-
-static void grow(struct pending_table *t)
-{
-	uint32_t chunks = t->slots >> CHUNK_BITS;
+	uint32_t chunks = t->slots >> PENDING_CHUNK_BITS;
 
 	assert(t->slots < PENDING_SLOTS_MAX);
 	if ((chunks & (chunks - 1)) == 0) {
@@ -44,48 +38,11 @@ static void grow(struct pending_table *t)
 	t->slots += CHUNK;
 }
 
-struct pending *pending_new(struct pending_table *t)
-{
-	if (!t->free_list)
-		grow(t);
-	struct pending *p = t->free_list;
-
-	t->free_list = p->next;
-	p->generation = p->generation == UINT32_MAX ? 1 : p->generation + 1;
-	p->id = (uint64_t)p->generation << PENDING_SLOT_BITS | p->slot;
-	t->calls++;
-	return p;
-}
-
-struct pending *pending_find(const struct pending_table *t, uint64_t id)
-{
-	uint32_t slot = (uint32_t)(id & (PENDING_SLOTS_MAX - 1));
-
-	if (!id || slot >= t->slots || at(t, slot)->id != id)
-		return NULL;
-	return at(t, slot);
-}
-
-struct pending *pending_at(const struct pending_table *t, uint32_t slot)
-{
-	struct pending *p = at(t, slot);
-
-	return p->id ? p : NULL;
-}
-
-void pending_free(struct pending_table *t, struct pending *p)
-{
-	p->id = 0;
-	p->next = t->free_list;
-	t->free_list = p;
-	t->calls--;
-}
-
 void pending_release(struct pending_table *t)
 {
 	for (uint32_t i = 0; i < t->slots; i++)
-		free(at(t, i)->bytes);
-	for (uint32_t i = 0; i < t->slots >> CHUNK_BITS; i++)
+		free(pending_slot(t, i)->bytes);
+	for (uint32_t i = 0; i < t->slots >> PENDING_CHUNK_BITS; i++)
 		free(t->chunk[i]);
 	free(t->chunk);
 	pending_init(t);
@@ -93,7 +50,7 @@ void pending_release(struct pending_table *t)
 
 /* ---- deadlines -------------------------------------------------------------------------------------------- */
 
-static bool look_at(struct pending_table *t, uint64_t ms)
+bool pending_look_at(struct pending_table *t, uint64_t ms)
 {
 	if (ms < t->quiet_ms)
 		ms = t->quiet_ms;
@@ -101,13 +58,6 @@ static bool look_at(struct pending_table *t, uint64_t ms)
 		return false;
 	t->look_ms = ms;
 	return true;
-}
-
-/* A millisecond later than the clock's, which has lost part of one: no call ends early. */
-bool pending_due(struct pending_table *t, struct pending *p, uint64_t due_ms)
-{
-	p->due_ms = due_ms;
-	return due_ms + 1 < t->look_ms && look_at(t, due_ms + 1);
 }
 
 void pending_look(struct pending_table *t, uint64_t now_ms, void (*overdue)(struct pending *p))
@@ -124,7 +74,32 @@ void pending_look(struct pending_table *t, uint64_t now_ms, void (*overdue)(stru
 		else if (p && p->due_ms + 1 < next)
 			next = p->due_ms + 1;
 	}
-	look_at(t, next);
+	pending_look_at(t, next);
+}
+
+/* ---- what was sent --------------------------------------------------------------------------------------- */
+
+static int by_order(const void *a, const void *b)
+{
+	const struct pending *p = *(struct pending *const *)a, *q = *(struct pending *const *)b;
+
+	return p->order < q->order ? -1 : p->order > q->order;
+}
+
+struct pending **pending_sent_on(const struct pending_table *t, const struct peer *peer, size_t *n)
+{
+	struct pending **sent = malloc(sizeof(*sent) * (t->calls + 1));
+
+	assert(sent);
+	*n = 0;
+	for (uint32_t i = 0; i < t->slots; i++) {
+		struct pending *p = pending_at(t, i);
+
+		if (p && p->sent && p->peer == peer)
+			sent[(*n)++] = p;
+	}
+	qsort(sent, *n, sizeof(*sent), by_order);
+	return sent;
 }
 
 /* ---- its peer -------------------------------------------------------------------------------------------- */

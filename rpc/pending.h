@@ -5,7 +5,7 @@
 #include "common/wheel.h"
 #include "rpc/rpc.h"
 /*
- * pending: the calls of one worker that have not ended: a table by id, and lists in order of arrival. Private to rpc/.
+ * pending: the calls of one worker that have not ended: a table by id, and lists of those that wait. Private to rpc/.
  *
  * Threads: owner worker only.
  * Memory:  entries lie in chunks that are kept for the next calls, each with the small buffer it has once had: in the
@@ -14,8 +14,9 @@
  *          serves all: a timer per call costs more than all else here, and nearly every call ends long before its time.
  * Ids:     generation << 24 | slot, never 0, so that a late answer to an ended call finds a newer generation.
  */
-#define PENDING_SLOT_BITS 24
-#define PENDING_SLOTS_MAX (1u << PENDING_SLOT_BITS)
+#define PENDING_SLOT_BITS  24
+#define PENDING_SLOTS_MAX  (1u << PENDING_SLOT_BITS)
+#define PENDING_CHUNK_BITS 8
 
 struct pending;
 struct peer;
@@ -31,7 +32,9 @@ struct pending {
 	_Alignas(64) struct pending *next, **prev; /* in list; next: in the free list */
 	struct pending_list *list;
 	uint64_t id; /* what the wire and rpc_cancel use; 0: free */
+	uint32_t slot, generation;
 	uint64_t due_ms;
+	uint64_t order; /* in which it was sent, among all */
 	void (*on_answer)(void *arg, const struct rpc_answer *a);
 	void *arg;
 	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
@@ -43,7 +46,6 @@ struct pending {
 
 	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
 	uint32_t bytes_cap, key_n, uid_n, once_n, body_n;
-	uint32_t slot, generation;
 	uint64_t sid, trace;
 	uint64_t once_seq; /* of a once-call, else 0 */
 	int err;           /* ended early: told at the end of the turn */
@@ -55,25 +57,84 @@ struct pending_table {
 	struct pending **chunk;
 	uint32_t slots, calls; /* calls: not ended */
 	struct pending *free_list;
+	uint64_t sent;     /* ever */
 	uint64_t look_ms;  /* when pending_look is to be called; UINT64_MAX: never */
 	uint64_t quiet_ms; /* not before: a large table is not looked through all the time */
 };
 void pending_init(struct pending_table *t);
 
-struct pending *pending_new(struct pending_table *t);
-struct pending *pending_find(const struct pending_table *t, uint64_t id); /* NULL: it has ended */
-struct pending *pending_at(const struct pending_table *t, uint32_t slot); /* slot < slots; NULL: it is free */
+void pending_grow(struct pending_table *t);
+bool pending_look_at(struct pending_table *t, uint64_t ms);
+
+static inline struct pending *pending_slot(const struct pending_table *t, uint32_t slot)
+{
+	return &t->chunk[slot >> PENDING_CHUNK_BITS][slot & ((1u << PENDING_CHUNK_BITS) - 1)];
+}
+
+/* slot < slots; NULL: it is free. */
+static inline struct pending *pending_at(const struct pending_table *t, uint32_t slot)
+{
+	struct pending *p = pending_slot(t, slot);
+	return p->id ? p : NULL;
+}
+
+/* NULL: it has ended. */
+static inline struct pending *pending_find(const struct pending_table *t, uint64_t id)
+{
+	uint32_t slot = (uint32_t)(id & (PENDING_SLOTS_MAX - 1));
+	if (!id || slot >= t->slots)
+		return NULL;
+	struct pending *p = pending_slot(t, slot);
+	return p->id == id ? p : NULL;
+}
+
+static inline struct pending *pending_new(struct pending_table *t)
+{
+	if (!t->free_list)
+		pending_grow(t);
+	struct pending *p = t->free_list;
+	t->free_list = p->next;
+	p->generation = p->generation == UINT32_MAX ? 1 : p->generation + 1;
+	p->id = (uint64_t)p->generation << PENDING_SLOT_BITS | p->slot;
+	t->calls++;
+	return p;
+}
+
 /* Its list and peer must have been left. */
-void pending_free(struct pending_table *t, struct pending *p);
-void pending_release(struct pending_table *t);
+static inline void pending_free(struct pending_table *t, struct pending *p)
+{
+	p->id = 0;
+	p->next = t->free_list;
+	t->free_list = p;
+	t->calls--;
+}
 
 /* Sets its deadline. True: the owner's timer has to be moved to look_ms, which has become earlier. */
-bool pending_due(struct pending_table *t, struct pending *p, uint64_t due_ms);
+static inline bool pending_due(struct pending_table *t, struct pending *p, uint64_t due_ms)
+{
+	p->due_ms = due_ms;
+	/* a millisecond later than the clock's, which has lost part of one: no call ends early */
+	return due_ms + 1 < t->look_ms && pending_look_at(t, due_ms + 1);
+}
+
+void pending_release(struct pending_table *t);
+
 /*
  * Calls overdue for each whose deadline has passed, which ends it, and finds the next look_ms. It comes 1 ms after the
  * deadline, and later by 1 ms per 4096 slots of the table.
  */
 void pending_look(struct pending_table *t, uint64_t now_ms, void (*overdue)(struct pending *p));
+
+/*
+ * Sent calls stand in no list: that would be two more entries to touch for each, and they are asked for only when a link
+ * breaks. Then these are they, in the order of their sending; free the array.
+ */
+static inline void pending_mark_sent(struct pending_table *t, struct pending *p)
+{
+	p->sent = p->ever_sent = true;
+	p->order = t->sent++;
+}
+struct pending **pending_sent_on(const struct pending_table *t, const struct peer *peer, size_t *n);
 
 /* Counts it among a peer's, and no more. */
 void pending_join(struct pending *p, struct peer *peer);

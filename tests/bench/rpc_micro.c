@@ -119,7 +119,6 @@ static void envelope_check(void)
 static struct {
 	struct pending_table table;
 	uint64_t now_ms;
-	struct pending_list sent;
 	uint64_t id[STANDING];
 	struct event_base *base;
 	struct event event[STANDING];
@@ -127,26 +126,35 @@ static struct {
 
 static void on_overdue(struct pending *p)
 {
-	list_remove(p);
 	pending_free(&of.table, p);
 }
 
 /* What is left of their callers' time differs, and calls end in any order: the same for both. */
+static uint16_t left[4096], end[4096];
+
+static void chance_fill(void)
+{
+	for (uint64_t i = 0; i < 4096; i++) {
+		left[i] = (uint16_t)(1000 + (i * 0x9e3779b97f4a7c15u >> 52));
+		end[i] = (uint16_t)((i * 0xd1342543de82ef95u >> 40) % STANDING);
+	}
+}
+
 static uint32_t left_ms(uint64_t i)
 {
-	return 1000 + (uint32_t)((i * 0x9e3779b97f4a7c15u) >> 52);
+	return left[i % 4096];
 }
 
 static uint32_t ends(uint64_t i)
 {
-	return (uint32_t)((i * 0xd1342543de82ef95u) >> 40) % STANDING;
+	return end[i % 4096];
 }
 
 static void pending_begin(uint32_t place, uint64_t i)
 {
 	struct pending *p = pending_new(&of.table);
 	pending_due(&of.table, p, of.now_ms + left_ms(i));
-	list_append(&of.sent, p);
+	pending_mark_sent(&of.table, p);
 	of.id[place] = p->id;
 }
 
@@ -156,10 +164,8 @@ static void pending_ours(uint64_t i)
 	if (i % TURN == 0 && (of.now_ms = load_now_ns() / 1000000) >= of.table.look_ms)
 		pending_look(&of.table, of.now_ms, on_overdue);
 	struct pending *p = pending_find(&of.table, of.id[place]);
-	if (p) { /* else its time was over */
-		list_remove(p);
+	if (p) /* else its time was over */
 		pending_free(&of.table, p);
-	}
 	pending_begin(place, i);
 }
 
@@ -185,9 +191,9 @@ static void pending_libevent(uint64_t i)
 
 static void pending_setup(void)
 {
+	chance_fill();
 	of.now_ms = load_now_ns() / 1000000;
 	pending_init(&of.table);
-	list_init(&of.sent);
 	for (uint32_t i = 0; i < STANDING; i++) {
 		pending_begin(i, i);
 		evtimer_assign(&of.event[i], of.base, on_event, NULL);

