@@ -25,7 +25,7 @@ static int ask_anyone(struct cluster *c, const char *service, const char *path, 
 	return status;
 }
 
-static void add_escaped(struct buf *b, const char *s)
+void url_add(struct buf *b, const char *s)
 {
 	for (; *s; s++) {
 		if (isalnum((unsigned char)*s) || strchr("-_.~", *s))
@@ -50,11 +50,11 @@ static int path_of(const char *method, const char *key, char service[32], struct
 		if (*p == '.')
 			buf_addch(path, '/');
 		else
-			add_escaped(path, one);
+			url_add(path, one);
 	}
 	if (key) {
 		buf_addstr(path, "?key=");
-		add_escaped(path, key);
+		url_add(path, key);
 	}
 	return 0;
 }

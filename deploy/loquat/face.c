@@ -38,6 +38,13 @@ void face_refuse(struct env_http_request *r, int err, const char *message)
 			    message, "effect", "none"));
 }
 
+static void refuse_method(struct env_http_request *r)
+{
+	face_json(r, 405,
+		  json_pack("{s:i, s:s, s:s, s:s}", "code", 405, "error", "bad_request", "message",
+			    "this path takes another method", "effect", "none"));
+}
+
 static bool has_key(struct supervisor *up, struct env_http_request *r)
 {
 	const char *given = env_http_header(r, "Authorization"), *key = up->c->key;
@@ -382,11 +389,15 @@ static void on_request(void *arg, struct env_http_request *r)
 	const char *path = env_http_path(r), *method = env_http_method(r);
 	bool get = !strcmp(method, "GET") || !strcmp(method, "HEAD");
 
+	if (strncmp(path, "/rpc/", 5) == 0) {
+		face_rpc(up, r);
+		return;
+	}
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		if (strcmp(rows[i].path, path))
 			continue;
 		if (get != !strcmp(rows[i].method, "GET"))
-			reply_text(r, 405, "method not allowed\n");
+			refuse_method(r);
 		else if (!get && !has_key(up, r))
 			face_refuse(r, ERR_DENIED, "the cluster key is needed: Authorization: Bearer KEY");
 		else if (!get && up->phase == PHASE_STOPPING)
@@ -398,7 +409,7 @@ static void on_request(void *arg, struct env_http_request *r)
 	if (get)
 		get_file(up, r);
 	else
-		reply_text(r, 405, "method not allowed\n");
+		refuse_method(r);
 }
 
 int face_start(struct supervisor *up)

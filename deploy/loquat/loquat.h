@@ -1,5 +1,6 @@
 #pragma once
 #include <stdbool.h>
+#include "common/buf.h"
 #include "common/config.h"
 #include "common/env.h"
 #include "common/loop.h"
@@ -54,6 +55,9 @@ extern const char bots_help[];
 
 /* The path of one of Debian's programs; NULL: it is not installed. */
 const char *find_program(const char *name, char out[ENV_PATH_MAX]);
+
+/* Appends text as a part of a path or query. */
+void url_add(struct buf *b, const char *s);
 
 /* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,

@@ -111,6 +111,8 @@ void collect_watch(struct supervisor *up); /* somebody looks: sample each second
 void collect_stop(struct supervisor *up);
 /* slow.c: the slowest calls of all */
 void slow_reply(struct supervisor *up, struct env_http_request *r);
+/* face_rpc.c: /rpc/SERVICE/REMOTE/METHOD, as every process has it */
+void face_rpc(struct supervisor *up, struct env_http_request *r);
 /* reload.c */
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r);
 
