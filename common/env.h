@@ -127,6 +127,25 @@ void env_conn_shutdown(struct env_conn *conn);                            /* hal
 void env_conn_close(struct env_conn *conn);                               /* NULL is fine */
 void env_conn_peer(const struct env_conn *conn, char addr[ENV_ADDR_MAX]); /* "127.0.0.1:40312" */
 
+/*
+ * TLS, 1.2 or newer, beneath a stream socket: afterwards it reads and writes as before. A context may serve any number of
+ * listeners and connections, on any thread. With ca both sides must show a certificate that one of ca has signed; names are
+ * not compared, for nodes are addresses. on_connected comes after the handshake (ERR_DENIED: it failed, env_last_error says
+ * why); an accepted connection shakes hands when it is attached, and env_conn_read gives ERR_DENIED if that failed.
+ */
+struct env_tls;
+struct env_tls_options {
+	const char *cert, *key; /* PEM files: the own chain and its key; NULL: none is shown */
+	const char *ca;         /* PEM file; NULL: the other side's certificate is not asked for */
+};
+/* Reads the files; error gets one line that names the file. ERR_CONFIG; ERR_UNAVAILABLE: this env has none (simulation). */
+int env_tls_new(struct env *env, const struct env_tls_options *o, char *error, size_t error_size, struct env_tls **out);
+/* The files anew, for handshakes to come; connections stay, sessions may still be resumed. On an error all stays. One thread. */
+int env_tls_reload(struct env_tls *t, char *error, size_t error_size);
+void env_tls_free(struct env_tls *t); /* NULL is fine; connections may outlive it, listeners not */
+void env_listener_tls(struct env_listener *l, struct env_tls *t); /* for what it accepts from now on */
+int env_conn_tls(struct env_conn *conn, struct env_tls *t);       /* right after env_connect. ERR_NOMEM */
+
 /* ---- files: blocking, so only for threads that may block ------------------------------------------- */
 
 struct env_file; /* its calls: one thread at a time, any */

@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 static _Thread_local int last_errno;
+static _Thread_local char last_words[160]; /* empty: last_errno's */
 
 int env_real_errno(int number)
 {
 	last_errno = number;
+	last_words[0] = '\0';
 	switch (number) {
 	case ENOENT:
 	case ENOTDIR: return ERR_NOT_FOUND;
@@ -27,8 +29,15 @@ int env_real_errno(int number)
 	}
 }
 
+void env_real_words(const char *text)
+{
+	snprintf(last_words, sizeof last_words, "%s", text);
+}
+
 const char *env_last_error(void)
 {
+	if (*last_words)
+		return last_words;
 	return last_errno ? strerror(last_errno) : "no error";
 }
 

@@ -89,6 +89,18 @@ bool env_real_http_can(const char *host, const char *method);
 /* Keeps errno's words for env_last_error and returns the code: ERR_NOT_FOUND, _EXISTS, _FULL, _NOMEM, else ERR_IO. */
 int env_real_errno(int number);
 
+void env_real_words(const char *text); /* what env_last_error says on this thread */
+
+/* env_real_tls.c: TLS of one connection; its socket is non-blocking and the caller's. */
+struct conn_tls;
+struct conn_tls *env_real_tls_open(struct env_tls *t, int fd, bool client); /* NULL: no memory */
+void env_real_tls_close(struct conn_tls *c);                                /* NULL is fine */
+int env_real_tls_step(struct conn_tls *c, bool *wants_write); /* the handshake: 0 done, ERR_AGAIN, ERR_DENIED */
+ssize_t env_real_tls_read(struct conn_tls *c, void *buf, size_t n);
+ssize_t env_real_tls_write(struct conn_tls *c, const struct iovec *iov, int n);
+bool env_real_tls_pending(const struct conn_tls *c); /* bytes that are read already: the socket will not tell of them */
+void env_real_tls_shutdown(struct conn_tls *c);
+
 /* A bound, listening, non-blocking TCP socket: its descriptor or an error. */
 int env_real_listen(const char *host, uint16_t port);
 uint16_t env_real_port(int fd);

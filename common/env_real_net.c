@@ -19,7 +19,11 @@ union address {
 struct env_conn {
 	int fd;
 	bool attached, connecting;
-	int connect_errno; /* connect() refused at once: told later, as all others are */
+	bool shaking;         /* its handshake is under way: nobody above hears of it */
+	bool denied;          /* it failed: the next read says so */
+	bool reads, writes;   /* what is wanted */
+	struct conn_tls *tls; /* NULL: plain */
+	int connect_errno;    /* connect() refused at once: told later, as all others are */
 	struct env_loop *loop;
 	const struct env_conn_ops *ops;
 	void *arg;
@@ -40,6 +44,7 @@ struct env_listener {
 	struct event ev, rest;
 	void (*on_accept)(void *arg, struct env_conn *conn);
 	void *arg;
+	struct env_tls *tls;    /* NULL: plain */
 	bool accepting, closed; /* on_accept may close the listener: then the memory waits for the accepting to end */
 };
 
@@ -148,6 +153,11 @@ static void on_acceptable(evutil_socket_t listening, short what, void *arg)
 			break;
 		}
 		*c = (struct env_conn){ .fd = fd, .peer = peer };
+		if (l->tls && !(c->tls = env_real_tls_open(l->tls, fd, false))) {
+			env_conn_close(c);
+			continue;
+		}
+		c->shaking = c->tls != NULL;
 		l->on_accept(l->arg, c);
 	}
 	l->accepting = false;
@@ -177,6 +187,11 @@ int env_listen(struct env_loop *loop, const char *host, uint16_t port,
 	return 0;
 }
 
+void env_listener_tls(struct env_listener *l, struct env_tls *t)
+{
+	l->tls = t;
+}
+
 uint16_t env_listener_port(const struct env_listener *l)
 {
 	return l->port;
@@ -197,12 +212,51 @@ void env_listener_close(struct env_listener *l)
 
 /* ---- connections --------------------------------------------------------------------------------------- */
 
+static void want(struct event *ev, bool on)
+{
+	if (on)
+		event_add(ev, NULL);
+	else
+		event_del(ev);
+}
+
+/* Bytes that TLS has read already would wait for the next ones otherwise. */
+static void tell_pending(struct env_conn *c)
+{
+	if (c->reads && env_real_tls_pending(c->tls))
+		event_active(&c->rd, EV_READ, 1);
+}
+
+/* One of the callbacks may close c: nothing after them. */
+static void shake(struct env_conn *c)
+{
+	bool wants_write = false, client = c->connecting;
+	int err = env_real_tls_step(c->tls, &wants_write);
+	if (err == ERR_AGAIN) {
+		want(&c->wr, wants_write);
+		return;
+	}
+	c->shaking = c->connecting = false;
+	c->denied = err < 0;
+	want(&c->wr, c->writes);
+	want(&c->rd, c->reads);
+	if (client)
+		c->ops->on_connected(c->arg, err);
+	else if (c->denied)
+		c->ops->on_readable(c->arg);
+	else
+		tell_pending(c);
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;
 	struct env_conn *c = arg;
 	env_real_enter(c->loop);
-	c->ops->on_readable(c->arg);
+	if (c->shaking)
+		shake(c);
+	else
+		c->ops->on_readable(c->arg);
 }
 
 static int connect_error(int number)
@@ -225,10 +279,15 @@ static void connect_done(struct env_conn *c)
 	socklen_t n = sizeof number;
 	if (!number)
 		getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &number, &n);
-	c->connecting = false;
 	event_del(&c->wr);
 	if (number == 0)
 		event_add(&c->rd, NULL);
+	if (number == 0 && c->tls) { /* on_connected comes when hands are shaken */
+		c->shaking = true;
+		shake(c);
+		return;
+	}
+	c->connecting = false;
 	c->ops->on_connected(c->arg, connect_error(number));
 }
 
@@ -237,7 +296,9 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	struct env_conn *c = arg;
 	env_real_enter(c->loop);
-	if (c->connecting)
+	if (c->shaking)
+		shake(c);
+	else if (c->connecting)
 		connect_done(c);
 	else
 		c->ops->on_writable(c->arg);
@@ -246,7 +307,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 static void conn_assign(struct env_conn *c, struct env_loop *loop, const struct env_conn_ops *ops, void *arg)
 {
 	assert(env_loop_is_current(loop) && !c->attached);
-	c->attached = true;
+	c->attached = c->reads = true;
+	c->writes = false;
 	c->loop = loop;
 	c->ops = ops;
 	c->arg = arg;
@@ -257,12 +319,16 @@ static void conn_assign(struct env_conn *c, struct env_loop *loop, const struct 
 int env_conn_attach(struct env_conn *conn, struct env_loop *loop, const struct env_conn_ops *ops, void *arg)
 {
 	conn_assign(conn, loop, ops, arg);
-	return event_add(&conn->rd, NULL) < 0 ? env_real_errno(errno) : 0;
+	if (event_add(&conn->rd, NULL) < 0)
+		return env_real_errno(errno);
+	if (conn->tls)
+		tell_pending(conn);
+	return 0;
 }
 
 void env_conn_detach(struct env_conn *conn)
 {
-	assert(conn->attached && !conn->connecting && env_loop_is_current(conn->loop));
+	assert(conn->attached && !conn->connecting && !conn->shaking && env_loop_is_current(conn->loop));
 	event_del(&conn->rd);
 	event_del(&conn->wr);
 	conn->attached = false;
@@ -295,6 +361,13 @@ int env_connect(struct env_loop *loop, const char *host, uint16_t port, const st
 	return 0;
 }
 
+int env_conn_tls(struct env_conn *conn, struct env_tls *t)
+{
+	assert(conn->connecting && !conn->tls);
+	conn->tls = env_real_tls_open(t, conn->fd, true);
+	return conn->tls ? 0 : ERR_NOMEM;
+}
+
 /* EAGAIN and the ways a peer can be gone; the rest is the system's trouble. */
 static int transfer_error(int number)
 {
@@ -313,40 +386,54 @@ static int transfer_error(int number)
 
 ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n)
 {
+	if (conn->tls) {
+		if (conn->shaking || conn->denied)
+			return conn->denied ? ERR_DENIED : ERR_AGAIN;
+		ssize_t part = env_real_tls_read(conn->tls, buf, n);
+		if (part > 0)
+			tell_pending(conn);
+		return part;
+	}
 	ssize_t got = recv(conn->fd, buf, n, 0);
 	return got >= 0 ? got : transfer_error(errno);
 }
 
 ssize_t env_conn_write(struct env_conn *conn, const struct iovec *iov, int n)
 {
+	if (conn->tls) {
+		if (conn->shaking || conn->denied)
+			return conn->denied ? ERR_CLOSED : ERR_AGAIN;
+		return env_real_tls_write(conn->tls, iov, n);
+	}
 	struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
 	ssize_t put = n == 1 ? send(conn->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
 			     : sendmsg(conn->fd, &m, MSG_NOSIGNAL);
 	return put >= 0 ? put : transfer_error(errno);
 }
 
-static void want(struct event *ev, bool on)
-{
-	if (on)
-		event_add(ev, NULL);
-	else
-		event_del(ev);
-}
-
 void env_conn_want_write(struct env_conn *conn, bool on)
 {
 	assert(!conn->connecting);
-	want(&conn->wr, on);
+	conn->writes = on;
+	if (!conn->shaking)
+		want(&conn->wr, on);
 }
 
 void env_conn_want_read(struct env_conn *conn, bool on)
 {
 	assert(!conn->connecting);
+	conn->reads = on;
+	if (conn->shaking)
+		return;
 	want(&conn->rd, on);
+	if (conn->tls)
+		tell_pending(conn);
 }
 
 void env_conn_shutdown(struct env_conn *conn)
 {
+	if (conn->tls && !conn->shaking)
+		env_real_tls_shutdown(conn->tls);
 	shutdown(conn->fd, SHUT_WR);
 }
 
@@ -359,6 +446,7 @@ void env_conn_close(struct env_conn *conn)
 		event_del(&conn->rd);
 		event_del(&conn->wr);
 	}
+	env_real_tls_close(conn->tls);
 	close(conn->fd);
 	free(conn);
 }

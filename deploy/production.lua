@@ -30,6 +30,7 @@ return {
 	-- three times what a player in battle sends; accounts only; a few players behind one address
 	connector = { guests = false, packets_per_s = 60, per_address_max = 100, heartbeat_s = 10, request_s = 5 },
 	session = { grace_s = 60 },
+	-- between hosts also: tls = { cert = "tls/node.pem", key = "tls/node.key", ca = "tls/ca.pem" }, see docs/operations.md
 	rpc = { drain_s = 30 },
 	scene = { view_max = 32 },
 	lua = { memory_bytes_max = 512 * 1024 * 1024, budget_ms = 200 },

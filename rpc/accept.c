@@ -97,7 +97,7 @@ static void greeting_on_readable(void *arg)
 	if (n == ERR_AGAIN)
 		return;
 	if (n <= 0) {
-		greeting_drop(g, "it closed before its hello");
+		greeting_drop(g, n == ERR_DENIED ? env_last_error() : "it closed before its hello");
 		return;
 	}
 	g->n += (size_t)n;
@@ -154,6 +154,8 @@ int acceptor_start(struct service *s, const char *host, uint16_t port, struct ac
 		free(a);
 		return err;
 	}
+	if (s->tls)
+		env_listener_tls(a->listener, s->tls);
 	*out = a;
 	return 0;
 }

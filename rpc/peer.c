@@ -214,6 +214,8 @@ static void peer_on_close(struct stream *s, int err)
 	if (was_ready)
 		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
 			 err_word(err));
+	else if (p->state == PEER_CONNECTING && err == ERR_DENIED)
+		log_warn(service->log, "rpc.refused", "peer=%s why=%s", p->instance, env_last_error());
 	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;
 	if (p->backoff_ms > PEER_BACKOFF_MAX_MS)
 		p->backoff_ms = PEER_BACKOFF_MAX_MS;
@@ -245,6 +247,8 @@ static void peer_connect(struct peer *p)
 		return;
 	}
 	p->streaming = true;
+	if (p->worker->service->tls && (err = env_conn_tls(p->stream.conn, p->worker->service->tls)) < 0)
+		stream_close(&p->stream, err);
 	loop_timer(p->worker->loop, &p->timer, PEER_GREETING_MS);
 }
 

@@ -163,7 +163,8 @@ static int service_open(struct service *s, const struct service_options *o, char
 	service_path(s, config_string(s->config, "paths.var", "var"), s->var);
 	find_database(s);
 	if ((err = open_row(s, o->instance, error, size)) < 0 || (err = open_keys(s, error, size)) < 0 ||
-	    (err = open_schema(s, error, size)) < 0 || (err = open_log(s, error, size)) < 0)
+	    (err = tls_open(s, error, size)) < 0 || (err = open_schema(s, error, size)) < 0 ||
+	    (err = open_log(s, error, size)) < 0)
 		return err;
 	s->metrics = metrics_new(s->id);
 	metric_set(metric(s->metrics, SERVICE_CONTROL_WORKER, METRIC_GAUGE, "loquat_build_info", "The version.",
@@ -221,6 +222,7 @@ void service_free(struct service *s)
 	route_unref(s->p->routes);
 	luasrc_unref(s->lua_src);
 	schema_free(s->schema);
+	env_tls_free(s->tls);
 	log_close(s->log);
 	metrics_free(s->metrics);
 	config_free(s->p->config);

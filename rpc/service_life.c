@@ -132,6 +132,7 @@ static int control_worker_start(struct service *s)
 	w->loop = s->control;
 	w->routes = route_ref(s->p->routes);
 	w->client = rpc_client_new(w);
+	tls_watch(s);
 	return routes_watch(s);
 }
 
@@ -353,6 +354,7 @@ static void life_ended(struct service *s)
 	struct service_private *p = s->p;
 
 	http_face_stop(p->http);
+	env_watch_close(p->tls_watch);
 	route_source_close(p->source);
 	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */
 	atomic_store(&s->state, SERVICE_STOPPED);

@@ -26,7 +26,8 @@ struct service_private {
 	bool shut;  /* nothing new is taken any more */
 	_Atomic bool failed;
 	char failure[512];
-	struct route_table *routes; /* the newest */
+	struct route_table *routes;  /* the newest */
+	struct env_watch *tls_watch; /* of the certificate's folder */
 	uint64_t started_ns;
 	char config_file[ENV_PATH_MAX];
 	char database_socket[ENV_PATH_MAX + 32];
@@ -37,6 +38,9 @@ struct service_private {
 void life_start(struct loop *control, void *arg);
 void life_stop_requested(void *arg); /* by signal, admin or failure */
 void life_drain(struct service *s);  /* begins draining; stops when done */
+/* service_tls.c: the inner links' certificates, read anew when their folder changes */
+int tls_open(struct service *s, char *error, size_t error_size);
+void tls_watch(struct service *s);
 /* service_routes.c */
 int routes_open(struct service *s, char *error, size_t error_size);
 int routes_watch(struct service *s);
