@@ -41,8 +41,8 @@ struct expiry {
 };
 
 struct cache {
+	struct env *env;
 	struct wheel *wheel;
-	void *memory;
 	struct bucket *bucket;
 	uint32_t buckets, entries, entries_max;
 	uint32_t oldest, newest, hand; /* the hand: who it looks at next; 0: the oldest */
@@ -108,33 +108,44 @@ static bool dirty(const struct cache *c, struct arena_block *e)
 
 /* ---- the index --------------------------------------------------------------------------------------------- */
 
-static uint64_t word_at(const char *p)
+static inline uint64_t word_at(const char *p)
 {
 	uint64_t v;
 	memcpy(&v, p, 8);
 	return v;
 }
 
-static uint64_t mix(uint64_t a, uint64_t b)
+static inline uint64_t mix(uint64_t a, uint64_t b)
 {
 	unsigned __int128 product = (unsigned __int128)a * b;
 	return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
 /* Multiply and fold, as in wyhash; the seed keeps players from choosing keys that meet in one bucket. */
-static uint64_t hash_of(const struct cache *c, const char *key, size_t n)
+static inline uint64_t hash_of(const struct cache *c, const char *key, size_t n)
 {
-	uint64_t h = c->seed ^ n;
+	uint64_t h = c->seed + n, a = 0, b = 0;
 	for (; n > 16; n -= 16, key += 16)
-		h = mix(word_at(key) ^ 0x9e3779b97f4a7c15u, word_at(key + 8) ^ h);
-	uint64_t a = 0, b = 0;
+		h = mix(word_at(key) ^ c->seed, word_at(key + 8) ^ h);
 	if (n >= 8) {
 		a = word_at(key);
 		b = word_at(key + n - 8);
 	} else {
 		memcpy(&a, key, n);
 	}
-	return mix(mix(a ^ 0x9e3779b97f4a7c15u, b ^ h), c->seed ^ 0xa0761d6478bd642fu);
+	return mix(a ^ 0x9e3779b97f4a7c15u ^ c->seed, b ^ h);
+}
+
+/* memcmp for what is short and nearly always equal. */
+static inline bool same(const char *a, const char *b, size_t n)
+{
+	size_t at = 0;
+	for (; at + 8 < n; at += 8)
+		if (word_at(a + at) != word_at(b + at))
+			return false;
+	if (n >= 8)
+		return word_at(a + n - 8) == word_at(b + n - 8);
+	return !memcmp(a, b, n);
 }
 
 static uint32_t home_of(const struct cache *c, uint64_t hash)
@@ -152,23 +163,20 @@ static uint32_t next_bucket(const struct cache *c, uint32_t b)
 	return b + 1 < c->buckets ? b + 1 : 0;
 }
 
-/* The top bit of each byte that is equal to tag; of no other: (x & 0x7f) + 0x7f carries into it unless x is 0. */
-static uint64_t equal_bytes(uint64_t word, uint8_t tag)
-{
-	const uint64_t low = 0x7f7f7f7f7f7f7f7fu;
-	uint64_t x = word ^ tag * UINT64_C(0x0101010101010101);
-	return ~(((x & low) + low) | x | low);
-}
-
 /* One bit per place of the bucket whose tag this is. */
-static uint32_t places_with(const struct bucket *b, uint8_t tag)
+static inline uint32_t places_with(const struct bucket *b, uint8_t tag)
 {
-	uint32_t last;
-	memcpy(&last, b->tag + 8, 4);
-	const uint64_t gather = 0x0102040810204080u; /* the lowest bits of eight bytes into the highest byte */
-	uint64_t first8 = (equal_bytes(word_at((const char *)b->tag), tag) >> 7) * gather >> 56;
-	uint64_t last4 = (equal_bytes(last, tag) >> 7) * gather >> 56;
-	return (uint32_t)(first8 | (last4 & 15) << 8);
+#ifdef __SSE2__
+	typedef char bytes __attribute__((vector_size(16)));
+	bytes tags;
+	memcpy(&tags, b->tag, sizeof tags); /* and four more, which do not count */
+	return (uint32_t)__builtin_ia32_pmovmskb128((bytes)(tags == (bytes){ 0 } + (char)tag)) & ((1u << PLACES) - 1);
+#else
+	uint32_t places = 0;
+	for (unsigned i = 0; i < PLACES; i++)
+		places |= (uint32_t)(b->tag[i] == tag) << i;
+	return places;
+#endif
 }
 
 struct found {
@@ -176,7 +184,7 @@ struct found {
 	unsigned place;
 };
 
-static uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t hash, struct found *f)
+static inline uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t hash, struct found *f)
 {
 	f->bucket = f->home = home_of(c, hash);
 	for (uint32_t i = 0; i < c->buckets; i++, f->bucket = next_bucket(c, f->bucket)) {
@@ -184,7 +192,7 @@ static uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t 
 		for (uint32_t places = places_with(b, tag_of(hash)); places; places &= places - 1) {
 			f->place = (unsigned)__builtin_ctz(places);
 			struct arena_block *e = entry(c, b->at[f->place]);
-			if (key_bytes(e->bits) == n && !memcmp(key_of(e), key, n))
+			if (key_bytes(e->bits) == n && same(key_of(e), key, n))
 				return b->at[f->place];
 		}
 		if (!b->passed)
@@ -301,30 +309,28 @@ static void on_due(struct timer *t, uint64_t now_ms)
 
 /* ---- public ----------------------------------------------------------------------------------------------------- */
 
-struct cache *cache_new(size_t bytes_max, uint64_t seed, struct wheel *wheel)
+struct cache *cache_new(struct env *env, size_t bytes_max, struct wheel *wheel)
 {
-	const size_t line = sizeof(struct bucket);
 	assert(bytes_max >= CACHE_BYTES_MIN);
 	if (bytes_max / ARENA_UNIT > UINT32_MAX)
 		bytes_max = (size_t)UINT32_MAX * ARENA_UNIT;
-	char *memory = calloc(1, bytes_max); /* the system gives pages when they are first touched */
+	const size_t line = sizeof(struct bucket), first = (sizeof(struct cache) + line - 1) / line * line;
+	size_t buckets = (bytes_max - first) / (line + BUCKET_SHARE), used = first + buckets * line;
+	char *memory = env_memory(env, bytes_max);
 	if (!memory)
 		return NULL;
 	struct cache *c = (struct cache *)memory;
-	size_t first = (sizeof *c + line - 1) / line * line + line - (uintptr_t)memory % line;
-	size_t buckets = (bytes_max - first) / (line + BUCKET_SHARE);
 	*c = (struct cache){
+		.env = env,
 		.wheel = wheel,
-		.memory = memory,
 		.bucket = (struct bucket *)(memory + first),
 		.buckets = (uint32_t)buckets,
 		.entries_max = (uint32_t)(buckets * PLACES * 7 / 8),
-		.seed = seed,
+		.value_max = bytes_max / 8 < CACHE_VALUE_MAX ? (uint32_t)(bytes_max / 8) : CACHE_VALUE_MAX,
+		.stats.bytes_max = bytes_max,
 	};
-	size_t used = first + buckets * line, units = (bytes_max - used) / ARENA_UNIT;
-	c->value_max = bytes_max / 8 < CACHE_VALUE_MAX ? (uint32_t)(bytes_max / 8) : CACHE_VALUE_MAX;
-	c->stats.bytes_max = bytes_max;
-	arena_init(&c->arena, (struct arena_block *)(memory + used), (uint32_t)units);
+	env_random(env, &c->seed, sizeof c->seed);
+	arena_init(&c->arena, (struct arena_block *)(memory + used), (uint32_t)((bytes_max - used) / ARENA_UNIT));
 	return c;
 }
 
@@ -335,7 +341,7 @@ void cache_free(struct cache *c)
 	for (uint32_t at = c->oldest; at; at = entry(c, at)->link[NEWER])
 		if (entry(c, at)->bits & HAS_TIMER)
 			wheel_stop(c->wheel, &expiry_of(entry(c, at))->timer);
-	free(c->memory);
+	env_memory_free(c->env, c, c->stats.bytes_max);
 }
 
 const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)

@@ -2,6 +2,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "common/env.h"
 #include "common/wheel.h"
 /*
  * cache: keys and values of one worker in a fixed piece of memory.
@@ -23,8 +24,8 @@
 #define CACHE_BYTES_MIN (64u << 10)
 
 struct cache;
-/* seed: of the hash, unknown to who chooses keys. wheel: of the owner's loop, outlives the cache. NULL: no memory. */
-struct cache *cache_new(size_t bytes_max, uint64_t seed, struct wheel *wheel);
+/* bytes_max: at least CACHE_BYTES_MIN. wheel: of the owner's loop, outlives the cache. NULL: no memory. */
+struct cache *cache_new(struct env *env, size_t bytes_max, struct wheel *wheel);
 void cache_free(struct cache *c); /* NULL is fine */
 
 /* The value, *n its bytes; NULL: not there. It stays until the next call that changes the cache, or the wheel's next run. */

@@ -43,6 +43,12 @@ const char *env_getenv(struct env *env, const char *name); /* NULL if unset */
 const char *env_last_error(void);                          /* text for the last ERR_IO on this thread */
 uint64_t env_cpu_us(struct env *env);                      /* CPU time of the process, 0 in simulation */
 uint64_t env_rss_bytes(struct env *env);                   /* resident memory, 0 in simulation */
+/*
+ * Zeroed memory for long, in large pages where the system has them: a table of many megabytes that is looked into at
+ * random spends much of its time on finding small ones. Pages are taken when they are first touched. NULL: none.
+ */
+void *env_memory(struct env *env, size_t bytes);
+void env_memory_free(struct env *env, void *p, size_t bytes); /* bytes as at its making; NULL is fine */
 /* Ends the process at once without clean-up (a broken promise is worse than a crash). */
 _Noreturn void env_abort(struct env *env, const char *why);
 

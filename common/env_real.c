@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -177,6 +178,33 @@ uint64_t env_rss_bytes(struct env *env)
 	if (sscanf(text, "%lu %lu", &total, &resident) != 2)
 		return 0;
 	return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+#define LARGE_PAGE ((size_t)2 << 20)
+
+void *env_memory(struct env *env, size_t bytes)
+{
+	(void)env;
+	size_t slack = bytes >= LARGE_PAGE ? LARGE_PAGE : 0; /* so that a large page's boundary can be its start */
+	char *p = mmap(NULL, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	if (!slack)
+		return p;
+	char *start = p + (slack - (uintptr_t)p % slack) % slack, *end = start + (bytes + 4095) / 4096 * 4096;
+	if (start > p)
+		munmap(p, (size_t)(start - p));
+	if (end < p + bytes + slack)
+		munmap(end, (size_t)(p + bytes + slack - end));
+	madvise(start, bytes, MADV_HUGEPAGE);
+	return start;
+}
+
+void env_memory_free(struct env *env, void *p, size_t bytes)
+{
+	(void)env;
+	if (p)
+		munmap(p, bytes);
 }
 
 void env_abort(struct env *env, const char *why)

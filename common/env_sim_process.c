@@ -381,6 +381,16 @@ uint64_t env_rss_bytes(struct env *env)
 {
 	return (void)env, 0;
 }
+void *env_memory(struct env *env, size_t bytes)
+{
+	(void)env;
+	return calloc(1, bytes);
+}
+void env_memory_free(struct env *env, void *p, size_t bytes)
+{
+	(void)env, (void)bytes;
+	free(p);
+}
 
 void sim_allow_abort(struct sim *w, bool yes)
 {
