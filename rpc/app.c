@@ -251,6 +251,8 @@ static int open_libraries(struct app *a)
 
 	if (err == 0)
 		err = luahost_library(a->host, "db", app_db_lib);
+	if (err == 0)
+		err = luahost_library(a->host, "cache", app_cache_lib);
 	for (; err == 0 && own && own->name; own++)
 		err = luahost_library(a->host, own->name, own->open);
 	return err;
@@ -300,6 +302,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 		return;
 	}
 	app_db_open(a);
+	app_cache_open(a);
 	app_once_open(a);
 	if (app_load(a) < 0)
 		return;
@@ -321,6 +324,7 @@ void app_close(struct app *a)
 		luahost_free(a->host);
 	}
 	app_db_close(a);
+	app_cache_close(a);
 	app_once_close(a);
 	app_waits_close(a);
 	for (struct app_job *j = a->made_jobs, *next; j; j = next) {

@@ -4,8 +4,8 @@
 #include "common/metrics.h"
 #include "rpc/service.h"
 /*
- * app: a service's Lua on one worker: its handlers and remotes answer requests, and scripts get the libraries app and
- * db, and those the service adds (service_def.libraries).
+ * app: a service's Lua on one worker: its handlers and remotes answer requests, and scripts get the libraries app, db
+ * and cache, and those the service adds (service_def.libraries).
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task

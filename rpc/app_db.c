@@ -91,13 +91,8 @@ static int db_exec(lua_State *L)
 	return 0;
 }
 
-/* db.set(table, field, value): applied with the record, or not at all. */
-static int db_set(lua_State *L)
+void app_stage(lua_State *L, struct app_job *j)
 {
-	struct app_job *j = collecting(L);
-
-	luaL_checktype(L, 1, LUA_TTABLE);
-	luaL_argcheck(L, !lua_isnoneornil(L, 2) && lua_rawequal(L, 2, 2), 2, "a field");
 	lua_settop(L, 3);
 	if (j->changes == LUA_NOREF) {
 		lua_newtable(L);
@@ -109,6 +104,17 @@ static int db_set(lua_State *L)
 		lua_rawseti(L, 4, (lua_Integer)j->n_changes * 3 + i);
 	}
 	j->n_changes++;
+	lua_settop(L, 0);
+}
+
+/* db.set(table, field, value): applied with the record, or not at all. */
+static int db_set(lua_State *L)
+{
+	struct app_job *j = collecting(L);
+
+	luaL_checktype(L, 1, LUA_TTABLE);
+	luaL_argcheck(L, !lua_isnoneornil(L, 2) && lua_rawequal(L, 2, 2), 2, "a field");
+	app_stage(L, j);
 	return 0;
 }
 

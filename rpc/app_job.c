@@ -81,7 +81,10 @@ void app_job_discard(struct app_job *j)
 	j->n_changes = 0;
 }
 
-/* The list is {table, field, value, table, field, value, …}; a nil value is written as the list itself. */
+/*
+ * The list is {table, field, value, table, field, value, …}; a nil value is written as the list itself. What is the
+ * cache's has its lifetime in place of the table.
+ */
 static int apply_changes(lua_State *L, void *arg)
 {
 	struct app_job *j = arg;
@@ -94,6 +97,11 @@ static int apply_changes(lua_State *L, void *arg)
 		if (lua_rawequal(L, -1, -4)) {
 			lua_pop(L, 1);
 			lua_pushnil(L);
+		}
+		if (lua_isinteger(L, -3)) {
+			app_cache_apply(L, j, lua_gettop(L) - 2);
+			lua_pop(L, 3);
+			continue;
 		}
 		lua_rawset(L, -3);
 		lua_pop(L, 1);
@@ -121,6 +129,7 @@ int app_job_commit(struct app_job *j, uint64_t *lsn)
 		else
 			err = log ? sqllog_append(log, &j->record, lsn) : ERR_UNAVAILABLE;
 	}
+	j->lsn = *lsn;
 	/* the record is on its way: from here on memory must follow, and table writes to existing tables only grow them */
 	if (err == 0 && j->n_changes && luahost_reserved(a->host, apply_changes, j) < 0)
 		env_abort(a->worker->loop->env, "a committed change could not be applied in memory");
@@ -272,6 +281,7 @@ void app_keys_lost(struct app *a, const char *keys)
 {
 	char list[SQLLOG_KEY_MAX], *at = list, *key;
 
+	app_cache_lost(a);
 	snprintf(list, sizeof list, "%s", keys);
 	while ((key = strsep(&at, ","))) {
 		key_plain(key);

@@ -1,5 +1,6 @@
 #pragma once
 #include "common/buf.h"
+#include "common/cache.h"
 #include "common/dbread.h"
 #include "common/lua_json.h"
 #include "common/token.h"
@@ -9,13 +10,14 @@
 #include "rpc/peer.h"
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
- * app_rpc.c (library app), app_db.c (library db), app_session.c (sessions and pushes). Private to rpc/.
+ * app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache), app_session.c (sessions and pushes). Private to rpc/.
  *
  * Threads: owner worker only.
  */
 #define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
 #define APP_SESSION_IDLE_MS     60000
 #define APP_SESSION_BUCKETS     4096
+#define APP_CACHE_METRICS       9
 
 enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
 
@@ -45,6 +47,7 @@ struct app_job {
 	const struct msg_method *method;
 	struct app_session *session;
 	uint64_t handle, trace, deadline_ms, start_ns;
+	uint64_t lsn; /* of its record, while its changes are applied; 0: none */
 	bool json, relaxed, sync, committed;
 	bool called;           /* others, by calls that may have changed something there */
 	bool begun;            /* its turn has come */
@@ -127,6 +130,10 @@ struct app {
 	const struct msg_method *attr;
 	struct app_once once;
 	struct buf scratch, text;
+	struct cache *cache;     /* NULL until something is put in */
+	uint64_t cache_lsn;      /* highest one put in, 0: nothing in it is dirty */
+	struct timer cache_tick; /* writes its figures */
+	struct metric *cache_metric[APP_CACHE_METRICS];
 };
 
 extern const char app_job_tag; /* luajob.tag of our jobs */
@@ -208,10 +215,20 @@ int app_kick(lua_State *L);         /* app.kick(session, reason) */
 /* app_db.c */
 void app_db_open(struct app *a);
 void app_db_close(struct app *a);
+/* Puts the three values at the stack's bottom on the job's list of changes; nothing else is on the stack afterwards. */
+void app_stage(lua_State *L, struct app_job *j);
+
+/* app_cache.c */
+void app_cache_open(struct app *a);
+void app_cache_close(struct app *a);
+/* A staged change of the cache, as apply_changes finds it: lifetime at 1 below key and value; value nil: it goes. */
+void app_cache_apply(lua_State *L, struct app_job *j, int lifetime);
+void app_cache_lost(struct app *a); /* a record did not become durable: what waits for one goes */
 
 /* the libraries: push one table */
 int app_rpc_lib(lua_State *L);
 int app_db_lib(lua_State *L);
+int app_cache_lib(lua_State *L);
 void app_raise(lua_State *L, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
 /* Pushes nil, word, message, effect; returns 4. */
 int app_push_error(lua_State *L, int err, struct span message, enum effect effect);

@@ -116,6 +116,22 @@ static void add_sqllog(struct buf *out, struct service *s)
 		 (unsigned long long)sqllog_lsn(s->sqllog), sqllog_failing(s->sqllog) ? "true" : "false");
 }
 
+static void add_cache(struct buf *out, struct service *s)
+{
+	static const char *const figures[][2] = {
+		{ "entries", "loquat_cache_entries" },         { "bytes", "loquat_cache_bytes" },
+		{ "hits", "loquat_cache_hits_total" },         { "misses", "loquat_cache_misses_total" },
+		{ "evicted", "loquat_cache_evictions_total" }, { "expired", "loquat_cache_expired_total" },
+	};
+	const char *comma = "";
+
+	buf_addstr(out, ",\"cache\":{");
+	for (size_t i = 0; i < sizeof figures / sizeof *figures; i++, comma = ",")
+		buf_addf(out, "%s\"%s\":%lld", comma, figures[i][0],
+			 (long long)metrics_total(s->metrics, figures[i][1], NULL));
+	buf_addch(out, '}');
+}
+
 /* Figures a service exports as gauges or counters are worth a look in one place: sums by family. */
 static void add_total(struct buf *out, struct service *s, const char *key, const char *family)
 {
@@ -148,6 +164,8 @@ void stats_json(struct http_face *h, struct buf *out)
 		 (unsigned long long)env_cpu_us(s->env));
 	if (s->sqllog)
 		add_sqllog(out, s);
+	if (s->lua_src)
+		add_cache(out, s);
 	if (s->def->stats) {
 		buf_addch(out, ',');
 		s->def->stats(s, out);

@@ -63,7 +63,7 @@ struct rows {
 	struct config_row row[ROWS_MAX];
 	size_t n;
 	struct {
-		char threads[48], poll_us[48], table[48];
+		char threads[48], poll_us[48], cache_mb[48], table[48];
 	} name[NAMES_MAX];
 	size_t names;
 };
@@ -94,10 +94,11 @@ static void rows_add_service(struct rows *r, const char *name, bool own)
 	if (r->names == NAMES_MAX)
 		return;
 	char *threads = r->name[r->names].threads, *poll_us = r->name[r->names].poll_us;
-	char *table = r->name[r->names].table;
+	char *cache_mb = r->name[r->names].cache_mb, *table = r->name[r->names].table;
 
 	snprintf(threads, sizeof r->name[0].threads, "%s.threads", name);
 	snprintf(poll_us, sizeof r->name[0].poll_us, "%s.poll_us", name);
+	snprintf(cache_mb, sizeof r->name[0].cache_mb, "%s.cache_mb", name);
 	snprintf(table, sizeof r->name[0].table, "%s", name);
 	if (rows_have(r, threads))
 		return;
@@ -105,6 +106,8 @@ static void rows_add_service(struct rows *r, const char *name, bool own)
 	rows_add(r, &(struct config_row){ threads, CONFIG_INT, "1", false, 1, 64, "Worker threads of each instance." });
 	rows_add(r, &(struct config_row){ poll_us, CONFIG_INT, "0", false, 0, 10000,
 					  "How long a worker looks for more before it sleeps, in microseconds." });
+	rows_add(r, &(struct config_row){ cache_mb, CONFIG_INT, "16", false, 1, 65536,
+					  "Bound of each worker's cache for scripts, in MiB." });
 	if (!own)
 		rows_add(r, &(struct config_row){ table, CONFIG_ANY, NULL, true, 0, 0, "Keys of another service." });
 }

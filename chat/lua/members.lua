@@ -12,14 +12,24 @@ state.names = state.names or {}
 local LIST_MAX = 200       -- a larger room is told numbers instead of names
 local HISTORY_MAX = 100
 local COUNT_MS = 1000
+local KEPT_S = 3600        -- what was said in a room that is empty now
+
+local function kept(key) return "history:" .. key end
 
 function Members.room(key)
   local room = state.rooms[key]
   if not room then
-    room = { key = key, members = {}, count = 0, history = {} }
+    room = { key = key, members = {}, count = 0, history = cache.get(kept(key)) or {} }
+    cache.delete(kept(key))
     state.rooms[key] = room
   end
   return room
+end
+
+-- An empty room is forgotten; what was said there stays for a while in the cache, which is bounded, as rooms are not.
+local function close(room)
+  state.rooms[room.key] = nil
+  if #room.history > 0 then cache.put(kept(room.key), room.history, KEPT_S) end
 end
 
 -- Where room pushes go: a list of sessions, made anew when somebody comes or goes.
@@ -94,7 +104,7 @@ function Members.leave(key, member, quiet)
   room.list = nil
   room.count = room.count - 1
   if not quiet then announce(room, "onLeave", there) end
-  if room.count == 0 and #room.history == 0 then state.rooms[key] = nil end
+  if room.count == 0 then close(room) end
 end
 
 function Members.post(key, message)
@@ -107,7 +117,7 @@ end
 
 function Members.history(key, limit)
   local room, list = state.rooms[key], {}
-  local history = room and room.history or {}
+  local history = room and room.history or cache.get(kept(key)) or {}
   limit = math.max(1, math.min(limit or 50, HISTORY_MAX))
   for i = math.max(1, #history - limit + 1), #history do list[#list + 1] = history[i] end
   return list

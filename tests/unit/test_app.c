@@ -541,6 +541,89 @@ START_TEST(sync_waits_for_what_others_have_recorded)
 }
 END_TEST
 
+/* ---- the cache --------------------------------------------------------------------------------------------------- */
+
+START_TEST(the_cache_gives_back_what_was_put_as_a_copy)
+{
+	begin("function Remote.put(args)\n"
+	      "  cache.put('text', 'a\\0b') cache.put('table', { n = { 1, 2.5, true }, o = json.array({}) })\n"
+	      "  local t = cache.get('table')\n"
+	      "  t.n[1] = 7\n"
+	      "  return { words = { cache.get('text') == 'a\\0b' and 'same', json.encode(cache.get('table')),\n"
+	      "    tostring(cache.get('nothing')) } }\n"
+	      "end\n"
+	      "function Remote.get() cache.delete('text') return { text = tostring(cache.get('text')) } end");
+	ck_put("{}", "{\"words\":[\"same\",\"{\\\"n\\\":[1,2.5,true],\\\"o\\\":[]}\",\"nil\"]}");
+	get(&reply);
+	ck_says(&reply, "{\"text\":\"nil\"}");
+}
+END_TEST
+
+START_TEST(a_key_or_a_value_that_cannot_be_cached_raises_and_a_large_one_is_refused)
+{
+	begin("local function try(...) local _, err = pcall(cache.put, ...) return tostring(err) end\n"
+	      "function Remote.put()\n"
+	      "  local loop = {} loop.loop = loop\n"
+	      "  local ok, err = cache.put('k', string.rep('x', 1 << 21))\n"
+	      "  return { words = { try('', 1), try('k'), try(('k'):rep(128), 1), try('k', loop), try('k', 1, -1), err } }\n"
+	      "end");
+	put("{}", &reply);
+	ck_reply(&reply, 0, EFFECT_NONE);
+	const char *expected[] = { "1 to 127 bytes", "cache.delete", "1 to 127 bytes",
+				   "levels",         "seconds",      "bad_request" };
+	for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+		ck_assert_msg(strstr(reply.body, expected[i]), "no \"%s\" in %s", expected[i], reply.body);
+}
+END_TEST
+
+START_TEST(a_cached_value_goes_when_its_seconds_are_over)
+{
+	begin("function Remote.put()\n"
+	      "  cache.put('k', 1, 0.02)\n"
+	      "  local there = cache.get('k')\n"
+	      "  clock.sleep(60)\n"
+	      "  return { words = { tostring(there), tostring(cache.get('k')) } }\n"
+	      "end");
+	ck_put("{}", "{\"words\":[\"1\",\"nil\"]}");
+}
+END_TEST
+
+START_TEST(what_is_cached_beside_a_change_takes_effect_with_it_or_not_at_all)
+{
+	begin(CHANGE "function Remote.put(args)\n"
+		     "  cache.put('gold', 1)\n"
+		     "  change(2)\n"
+		     "  cache.put('gold', 2)\n"
+		     "  local before = cache.get('gold')\n"
+		     "  if args.flag then return nil, 'denied', tostring(before) end\n"
+		     "  return { number = before }\n"
+		     "end\n"
+		     "function Remote.get() return { number = cache.get('gold') } end");
+	put("{\"flag\":true}", &reply);
+	ck_reply(&reply, ERR_DENIED, EFFECT_NONE);
+	get(&reply);
+	ck_says(&reply, "{\"number\":1}");
+	ck_put("{}", "{\"number\":1}");
+	get(&reply);
+	ck_says(&reply, "{\"number\":2}");
+}
+END_TEST
+
+START_TEST(a_delete_beside_a_change_takes_effect_with_it)
+{
+	begin(CHANGE "function Remote.put()\n"
+		     "  cache.put('gold', 1)\n"
+		     "  change(2)\n"
+		     "  cache.delete('gold')\n"
+		     "  return { number = cache.get('gold') }\n"
+		     "end\n"
+		     "function Remote.get() return { text = tostring(cache.get('gold')) } end");
+	ck_put("{}", "{\"number\":1}");
+	get(&reply);
+	ck_says(&reply, "{\"text\":\"nil\"}");
+}
+END_TEST
+
 START_TEST(a_read_without_a_database_is_unavailable_in_time)
 {
 	begin("function Remote.put()\n"
@@ -927,6 +1010,11 @@ int main(void)
 	tcase_add_test(one, a_bad_statement_a_bad_value_or_a_bad_field_raises);
 	tcase_add_test(one, a_nil_that_is_set_forgets_the_field);
 	tcase_add_test(one, sync_waits_for_what_others_have_recorded);
+	tcase_add_test(one, the_cache_gives_back_what_was_put_as_a_copy);
+	tcase_add_test(one, a_key_or_a_value_that_cannot_be_cached_raises_and_a_large_one_is_refused);
+	tcase_add_test(one, a_cached_value_goes_when_its_seconds_are_over);
+	tcase_add_test(one, what_is_cached_beside_a_change_takes_effect_with_it_or_not_at_all);
+	tcase_add_test(one, a_delete_beside_a_change_takes_effect_with_it);
 	tcase_add_test(one, a_read_without_a_database_is_unavailable_in_time);
 	tcase_add_test(one, a_handler_s_answer_has_its_code);
 	tcase_add_test(one, requests_of_one_session_run_one_at_a_time_and_others_do_not_wait);
