@@ -2,13 +2,13 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/arena.h"
+#include "common/blocks.h"
 #include "common/err.h"
 
 /*
  * A get that hits touches two places that are not in the processor's cache: the key's bucket, one line, and the entry.
  *
- * An entry is a block of the arena: link[] its neighbours in the queue, bits its lengths and flags, then key and value
+ * An entry is a block of them all: link[] its neighbours in the queue, bits its lengths and flags, then key and value
  * without gap, then what only some have, aligned to 8: the lsn, the timer.
  *
  * A bucket holds 12 entries: a byte of each one's hash and its number. What has no room in the bucket its hash names goes
@@ -21,9 +21,9 @@ enum { OLDER, NEWER };
 #define VISITED    (1u << 27)
 #define HAS_LSN    (1u << 28)
 #define HAS_TIMER  (1u << 29)
-_Static_assert((VISITED | HAS_LSN | HAS_TIMER) < (ARENA_BITS & -ARENA_BITS), "the arena's bits are above ours");
+_Static_assert((VISITED | HAS_LSN | HAS_TIMER) < (BLOCKS_BITS & -BLOCKS_BITS), "the allocator's bits are above ours");
 
-enum { HEAD = offsetof(struct arena_block, size), PLACES = 12 };
+enum { HEAD = offsetof(struct block, size), PLACES = 12 };
 
 struct bucket {              /* one cache line */
 	uint8_t tag[PLACES]; /* 0: empty */
@@ -50,14 +50,14 @@ struct cache {
 	bool stuck; /* all that is here is dirty, as far as is known */
 	uint64_t seed, landed;
 	struct cache_stats stats;
-	struct arena arena;
+	struct blocks blocks;
 };
 
 /* ---- an entry --------------------------------------------------------------------------------------------- */
 
-static struct arena_block *entry(const struct cache *c, uint32_t at)
+static struct block *entry(const struct cache *c, uint32_t at)
 {
-	return &c->arena.block[at];
+	return &c->blocks.block[at];
 }
 
 static size_t key_bytes(uint32_t bits)
@@ -70,7 +70,7 @@ static size_t value_bytes(uint32_t bits)
 	return bits & ((1u << VALUE_BITS) - 1);
 }
 
-static char *key_of(struct arena_block *e)
+static char *key_of(struct block *e)
 {
 	return (char *)e + HEAD;
 }
@@ -87,21 +87,21 @@ static uint32_t units_of(uint32_t bits)
 	if (bits & (HAS_LSN | HAS_TIMER))
 		n = tail_offset(bits) + (bits & HAS_LSN ? sizeof(uint64_t) : 0) +
 		    (bits & HAS_TIMER ? sizeof(struct expiry) : 0);
-	return (uint32_t)((n + ARENA_UNIT - 1) / ARENA_UNIT);
+	return (uint32_t)((n + BLOCKS_UNIT - 1) / BLOCKS_UNIT);
 }
 
-static uint64_t *lsn_of(struct arena_block *e)
+static uint64_t *lsn_of(struct block *e)
 {
 	return (uint64_t *)((char *)e + tail_offset(e->bits));
 }
 
-static struct expiry *expiry_of(struct arena_block *e)
+static struct expiry *expiry_of(struct block *e)
 {
 	size_t lsn = e->bits & HAS_LSN ? sizeof(uint64_t) : 0;
 	return (struct expiry *)((char *)e + tail_offset(e->bits) + lsn);
 }
 
-static bool dirty(const struct cache *c, struct arena_block *e)
+static bool dirty(const struct cache *c, struct block *e)
 {
 	return e->bits & HAS_LSN && *lsn_of(e) > c->landed;
 }
@@ -191,7 +191,7 @@ static inline uint32_t find(const struct cache *c, const char *key, size_t n, ui
 		const struct bucket *b = &c->bucket[f->bucket];
 		for (uint32_t places = places_with(b, tag_of(hash)); places; places &= places - 1) {
 			f->place = (unsigned)__builtin_ctz(places);
-			struct arena_block *e = entry(c, b->at[f->place]);
+			struct block *e = entry(c, b->at[f->place]);
 			if (key_bytes(e->bits) == n && same(key_of(e), key, n))
 				return b->at[f->place];
 		}
@@ -224,7 +224,7 @@ static void index_remove(struct cache *c, const struct found *f)
 
 static void queue_add(struct cache *c, uint32_t at)
 {
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	e->link[OLDER] = c->newest;
 	e->link[NEWER] = 0;
 	if (c->newest)
@@ -251,19 +251,19 @@ static void queue_remove(struct cache *c, uint32_t at)
 
 static void drop(struct cache *c, uint32_t at, const struct found *f)
 {
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	if (e->bits & HAS_TIMER)
 		wheel_stop(c->wheel, &expiry_of(e)->timer);
 	index_remove(c, f);
 	queue_remove(c, at);
-	arena_free(&c->arena, at, units_of(e->bits));
+	blocks_free(&c->blocks, at, units_of(e->bits));
 	c->entries--;
 	c->stuck = false;
 }
 
 static void drop_entry(struct cache *c, uint32_t at)
 {
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	struct found f;
 	uint32_t there = find(c, key_of(e), key_bytes(e->bits), hash_of(c, key_of(e), key_bytes(e->bits)), &f);
 	assert(there == at);
@@ -275,7 +275,7 @@ static bool evict(struct cache *c)
 {
 	for (uint64_t steps = c->stuck ? 0 : 2 * (uint64_t)c->entries; steps; steps--) {
 		uint32_t at = c->hand ? c->hand : c->oldest;
-		struct arena_block *e = entry(c, at);
+		struct block *e = entry(c, at);
 		c->hand = e->link[NEWER];
 		if (dirty(c, e)) {
 			c->stats.spared++;
@@ -312,8 +312,8 @@ static void on_due(struct timer *t, uint64_t now_ms)
 struct cache *cache_new(struct env *env, size_t bytes_max, struct wheel *wheel)
 {
 	assert(bytes_max >= CACHE_BYTES_MIN);
-	if (bytes_max / ARENA_UNIT > UINT32_MAX)
-		bytes_max = (size_t)UINT32_MAX * ARENA_UNIT;
+	if (bytes_max / BLOCKS_UNIT > UINT32_MAX)
+		bytes_max = (size_t)UINT32_MAX * BLOCKS_UNIT;
 	const size_t line = sizeof(struct bucket), first = (sizeof(struct cache) + line - 1) / line * line;
 	size_t buckets = (bytes_max - first) / (line + BUCKET_SHARE), used = first + buckets * line;
 	char *memory = env_memory(env, bytes_max);
@@ -330,7 +330,7 @@ struct cache *cache_new(struct env *env, size_t bytes_max, struct wheel *wheel)
 		.stats.bytes_max = bytes_max,
 	};
 	env_random(env, &c->seed, sizeof c->seed);
-	arena_init(&c->arena, (struct arena_block *)(memory + used), (uint32_t)((bytes_max - used) / ARENA_UNIT));
+	blocks_init(&c->blocks, (struct block *)(memory + used), (uint32_t)((bytes_max - used) / BLOCKS_UNIT));
 	return c;
 }
 
@@ -352,7 +352,7 @@ const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)
 		c->stats.misses++;
 		return NULL;
 	}
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	c->stats.hits++;
 	if (!(e->bits & VISITED)) /* a line that is not written need not be written back */
 		e->bits |= VISITED;
@@ -367,7 +367,7 @@ static uint32_t make_room(struct cache *c, uint32_t bits)
 	while (c->entries >= c->entries_max)
 		if (!evict(c))
 			return 0;
-	while (!(at = arena_alloc(&c->arena, units_of(bits))))
+	while (!(at = blocks_alloc(&c->blocks, units_of(bits))))
 		if (!evict(c))
 			return 0;
 	return at;
@@ -376,7 +376,7 @@ static uint32_t make_room(struct cache *c, uint32_t bits)
 /* Fills the block, whose bits are those of the new entry. */
 static void fill(struct cache *c, uint32_t at, const void *value, size_t n, const struct cache_terms *t)
 {
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	memcpy(key_of(e) + key_bytes(e->bits), value, n);
 	if (e->bits & HAS_LSN)
 		*lsn_of(e) = t->lsn;
@@ -393,7 +393,7 @@ static int insert(struct cache *c, const char *key, uint64_t hash, uint32_t bits
 	uint32_t at = make_room(c, bits);
 	if (!at)
 		return ERR_FULL;
-	struct arena_block *e = entry(c, at);
+	struct block *e = entry(c, at);
 	e->bits |= bits;
 	memcpy(key_of(e), key, key_bytes(bits));
 	fill(c, at, value, value_bytes(bits), t);
@@ -413,10 +413,10 @@ static int put(struct cache *c, const char *key, size_t key_n, const void *value
 	bits |= (at ? VISITED : 0) | (t.lsn ? HAS_LSN : 0) |
 		(t.due_ms ? HAS_TIMER : 0); /* to be written is to be used */
 	if (at && units_of(entry(c, at)->bits) == units_of(bits)) {
-		struct arena_block *e = entry(c, at);
+		struct block *e = entry(c, at);
 		if (e->bits & HAS_TIMER)
 			wheel_stop(c->wheel, &expiry_of(e)->timer);
-		e->bits = (e->bits & ARENA_BITS) | bits;
+		e->bits = (e->bits & BLOCKS_BITS) | bits;
 		fill(c, at, value, n, &t);
 		return 0;
 	}
@@ -471,7 +471,7 @@ void cache_stats(const struct cache *c, struct cache_stats *out)
 {
 	*out = c->stats;
 	out->entries = c->entries;
-	out->bytes = c->stats.bytes_max - (uint64_t)c->arena.free_units * ARENA_UNIT;
+	out->bytes = c->stats.bytes_max - (uint64_t)c->blocks.free_units * BLOCKS_UNIT;
 }
 
 bool cache_check(const struct cache *c)
@@ -480,7 +480,7 @@ bool cache_check(const struct cache *c)
 	uint64_t passed = 0;
 	bool hand = !c->hand, ok = true;
 	for (uint32_t at = c->oldest; at; before = at, at = entry(c, at)->link[NEWER], n++) {
-		struct arena_block *e = entry(c, at);
+		struct block *e = entry(c, at);
 		struct found f = { 0 };
 		uint64_t hash = hash_of(c, key_of(e), key_bytes(e->bits));
 		ok = ok && e->link[OLDER] == before && find(c, key_of(e), key_bytes(e->bits), hash, &f) == at;
@@ -495,5 +495,5 @@ bool cache_check(const struct cache *c)
 			indexed += c->bucket[b].tag[i] != 0;
 	}
 	return ok && hand && before == c->newest && n == c->entries && indexed == n && passed == 0 &&
-	       units + c->arena.free_units + 2 == c->arena.units;
+	       units + c->blocks.free_units + 2 == c->blocks.units;
 }

@@ -2,7 +2,7 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/arena.h"
+#include "common/blocks.h"
 #include "common/cache.h"
 #include "common/err.h"
 
@@ -409,29 +409,29 @@ START_TEST(random_operations_agree_with_a_model)
 }
 END_TEST
 
-/* ---- the arena: blocks never overlap, and what is freed becomes one piece again --------------------------------- */
+/* ---- blocks: they never overlap, and what is freed becomes one piece again --------------------------------- */
 
 START_TEST(blocks_do_not_overlap_and_freed_ones_grow_together)
 {
 	enum { UNITS = 5000, BLOCKS = 400 };
-	static struct arena_block memory[UNITS];
+	static struct block memory[UNITS];
 	static unsigned char owner[UNITS];
 	uint32_t at[BLOCKS] = { 0 }, units[BLOCKS];
-	struct arena a;
+	struct blocks a;
 	memset(memory, 0, sizeof memory);
 	memset(owner, 0, sizeof owner);
 	seed = UINT64_C(123456789) + (uint64_t)_i;
-	arena_init(&a, memory, UNITS);
+	blocks_init(&a, memory, UNITS);
 	for (int step = 0; step < 20000; step++) {
 		unsigned i = chance(BLOCKS);
 		if (at[i]) {
 			memset(owner + at[i], 0, units[i]);
-			arena_free(&a, at[i], units[i]);
+			blocks_free(&a, at[i], units[i]);
 			at[i] = 0;
 			continue;
 		}
 		units[i] = 1 + chance(chance(10) ? 20 : 400);
-		at[i] = arena_alloc(&a, units[i]);
+		at[i] = blocks_alloc(&a, units[i]);
 		for (uint32_t u = 0; at[i] && u < units[i]; u++) {
 			must(at[i] + u < UNITS - 1 && !owner[at[i] + u], "unit %u has two owners", at[i] + u);
 			owner[at[i] + u] = 1;
@@ -439,10 +439,10 @@ START_TEST(blocks_do_not_overlap_and_freed_ones_grow_together)
 	}
 	for (unsigned i = 0; i < BLOCKS; i++)
 		if (at[i])
-			arena_free(&a, at[i], units[i]);
+			blocks_free(&a, at[i], units[i]);
 	ck_assert_uint_eq(a.free_units, UNITS - 2);
-	ck_assert_uint_ne(arena_alloc(&a, UNITS - 2), 0);
-	ck_assert_uint_eq(arena_alloc(&a, 1), 0);
+	ck_assert_uint_ne(blocks_alloc(&a, UNITS - 2), 0);
+	ck_assert_uint_eq(blocks_alloc(&a, 1), 0);
 }
 END_TEST
 

@@ -1,4 +1,4 @@
-#include "common/arena.h"
+#include "common/blocks.h"
 #include <assert.h>
 
 /*
@@ -21,11 +21,11 @@ static unsigned bin_of(uint32_t units)
 	return EXACT + ((top - EXACT_BITS) << STEP_BITS) + (units >> (top - STEP_BITS)) % (1 << STEP_BITS);
 }
 
-static void link_free(struct arena *a, uint32_t at, uint32_t units)
+static void link_free(struct blocks *a, uint32_t at, uint32_t units)
 {
 	unsigned bin = bin_of(units);
 	uint32_t next = a->bin[bin];
-	a->block[at] = (struct arena_block){ .link = { next, 0 }, .bits = FREE, .size = units };
+	a->block[at] = (struct block){ .link = { next, 0 }, .bits = FREE, .size = units };
 	a->block[at + units - 1].size = units;
 	a->block[at + units].bits |= BEFORE_FREE;
 	if (next)
@@ -35,9 +35,9 @@ static void link_free(struct arena *a, uint32_t at, uint32_t units)
 	a->free_units += units;
 }
 
-static void unlink_free(struct arena *a, uint32_t at)
+static void unlink_free(struct blocks *a, uint32_t at)
 {
-	struct arena_block *b = &a->block[at];
+	struct block *b = &a->block[at];
 	uint32_t next = b->link[NEXT], previous = b->link[PREVIOUS];
 	unsigned bin = bin_of(b->size);
 	if (next)
@@ -50,17 +50,17 @@ static void unlink_free(struct arena *a, uint32_t at)
 	a->block[at + b->size].bits &= ~BEFORE_FREE;
 }
 
-void arena_init(struct arena *a, struct arena_block *memory, uint32_t units)
+void blocks_init(struct blocks *a, struct block *memory, uint32_t units)
 {
 	assert(units >= 3);
-	*a = (struct arena){ .block = memory, .units = units };
+	*a = (struct blocks){ .block = memory, .units = units };
 	link_free(a, 1, units - 2);
 }
 
 /* The first bin from `from` on that has a block; 0: none. */
-static unsigned seek(const struct arena *a, unsigned from)
+static unsigned seek(const struct blocks *a, unsigned from)
 {
-	for (unsigned word = from / 64; word < ARENA_BINS / 64; word++) {
+	for (unsigned word = from / 64; word < BLOCKS_BINS / 64; word++) {
 		uint64_t bits = a->bins_used[word];
 		if (word == from / 64)
 			bits &= UINT64_MAX << from % 64;
@@ -70,7 +70,7 @@ static unsigned seek(const struct arena *a, unsigned from)
 	return 0;
 }
 
-uint32_t arena_alloc(struct arena *a, uint32_t units)
+uint32_t blocks_alloc(struct blocks *a, uint32_t units)
 {
 	unsigned bin = bin_of(units);
 	uint32_t at = a->bin[bin]; /* may be too small where a bin holds several sizes; a larger bin's never is */
@@ -86,7 +86,7 @@ uint32_t arena_alloc(struct arena *a, uint32_t units)
 	return at;
 }
 
-void arena_free(struct arena *a, uint32_t at, uint32_t units)
+void blocks_free(struct blocks *a, uint32_t at, uint32_t units)
 {
 	uint32_t behind = at + units;
 	assert(at && behind < a->units && !(a->block[at].bits & FREE));
