@@ -516,13 +516,24 @@ static void place_table(struct plan *p, struct known *k)
 	place->ops_before = p->ops;
 }
 
+/* A text that ends in a space may be equal to one that does not. */
+static bool names_one_row(const struct plan *p, const struct shape *s)
+{
+	for (unsigned k = 0; k < s->table->key_n; k++) {
+		const struct value *v = &p->split.value[s->key[k]];
+		if (v->type == VALUE_TEXT && v->s.n && v->s.p[v->s.n - 1] == ' ' && !s->param[s->key[k]].column->exact)
+			return false;
+	}
+	return true;
+}
+
 static void add_statement(struct plan *p, const char *statement, size_t n)
 {
 	p->figures.statements++;
 	struct known *k = split_statement(&p->split, statement, n) ? shape_of(p) : NULL;
 	if (!k || k->shape->reach == SHAPE_ANYTHING)
 		add_text(p, statement, n);
-	else if (k->shape->reach == SHAPE_TABLE)
+	else if (k->shape->reach == SHAPE_TABLE || !names_one_row(p, k->shape))
 		place_table(p, k);
 	else
 		place_row(p, k);
