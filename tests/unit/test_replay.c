@@ -320,7 +320,7 @@ START_TEST(a_killed_database_loses_nothing_and_lands_nothing_twice)
 	}
 	until_landed(1, 8000);
 	ck_assert_int_eq(gold(), sum_to(8000));
-	ck_assert(logged("dbwriter.database_away"));
+	until_logged("dbwriter.database_away");
 	sql_run(q, "SELECT 1");
 }
 END_TEST
@@ -352,7 +352,7 @@ START_TEST(two_dbwriters_land_nothing_twice)
 	until_landed(1, 6000);
 	until_landed(2, 6000);
 	ck_assert_int_eq(gold(), 2 * sum_to(6000));
-	ck_assert(logged("dbwriter.overtaken"));
+	until_logged("dbwriter.overtaken");
 }
 END_TEST
 
@@ -412,7 +412,7 @@ START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
 	ck_assert(strstr(text, "\nBEGIN;\nUPDATE nosuch SET a = 1;\nCOMMIT;\n"));
 	ck_assert(!strstr(text, "gold + 1 "));
 	free(text);
-	ck_assert(logged("error dbwriter-1 dbwriter.quarantined"));
+	until_logged("error dbwriter-1 dbwriter.quarantined");
 	end();
 	start();
 	adding(folder[0], 2, 10, 10, 1);
@@ -559,7 +559,7 @@ START_TEST(records_that_landed_and_were_lost_with_the_machine_are_no_hindrance)
 	start();
 	until_landed(1, 12);
 	ck_assert_int_eq(gold(), sum_to(10) + 9 + 10 + 11 + 12);
-	ck_assert(logged("dbwriter.forked"));
+	until_logged("dbwriter.forked");
 }
 END_TEST
 
