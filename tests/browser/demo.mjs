@@ -1,8 +1,10 @@
-// Two players in two windows of the demo, and the dashboard beside them. Argument: the supervisor's address.
+// Two players in two windows of the demo, and the dashboard beside them. Arguments: the supervisor's address, the cluster's
+// file, and a folder for pictures if they are wanted.
+import { execFileSync } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { Browser } from "./browser.mjs";
 
-const base = process.argv[2], shots = process.argv[3];
+const [base, config, shots] = process.argv.slice(2);
 const at = (id) => `document.getElementById('${id}')`;
 let failures = 0;
 
@@ -85,6 +87,16 @@ try {
     await bob.wait(`window.loquat.connection()?.serial > ${before} && window.loquat.world.count('player') === 2`);
     await say(bob, "back again");
     await hears(ann, "bob: back again");
+  });
+  await test("and so does one whose connector is drained", async () => {
+    const before = await bob.run("window.loquat.connection().serial");
+    const port = new URL(await bob.run("window.loquat.connection().socket.url")).port;
+    const status = await (await fetch(`${base}/status`)).json();
+    const leaves = status.instances.find((i) => i.client?.endsWith(`:${port}`)).id;
+    execFileSync("build/bin/loquat", ["drain", leaves, "--config", config]);
+    await bob.wait(`window.loquat.connection()?.serial > ${before} && window.loquat.world.count('player') === 2`);
+    await say(bob, "here by another way");
+    await hears(ann, "bob: here by another way");
   });
   if (shots) {
     mkdirSync(shots, { recursive: true });

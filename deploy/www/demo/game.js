@@ -79,10 +79,10 @@ function listen() {
   conn.onClose = (why, kicked) => lost(why, kicked);
 }
 
-// A connection that is lost is taken up again where it was; a kick is final.
+// A connection that is lost is taken up again where it was; a kick is final, unless it is the connector that leaves.
 async function lost(why, kicked) {
   world.leave();
-  if (kicked) {
+  if (kicked && !why.includes("going away")) {
     trouble(`You were disconnected: ${why}.`);
     show(false);
     resume = undefined;
