@@ -288,6 +288,11 @@ unsigned database_applied(const struct database *d)
 	return d->applied;
 }
 
+const char *database_trouble(const struct database *d)
+{
+	return *d->why ? d->why : "the database does not answer";
+}
+
 void database_close(struct database *d)
 {
 	if (!d)

@@ -177,14 +177,18 @@ static void on_patience(struct timer *t, uint64_t now_ms)
 {
 	struct supervisor *up = (struct supervisor *)((char *)t - offsetof(struct supervisor, patience));
 	const struct child *c = awaited(up);
+	bool database = !up->c->private_database && !up->db_ready;
+	unsigned long long seconds = (now_ms - up->started_ms) / 1000;
 
-	if (up->phase != PHASE_STARTING || !c)
+	if (up->phase != PHASE_STARTING || !(c || database))
 		return;
-	const char *why = c == &up->db_child ? "" : ((const struct instance *)c->owner)->why;
+	const char *why = !c || c == &up->db_child ? "" : ((const struct instance *)c->owner)->why;
 
-	screen_say(up, "after %llu s still waiting for %s (%s%s%s): build/bin/loquat logs %s",
-		   (unsigned long long)(now_ms - up->started_ms) / 1000, c->id, child_state_word(c->state),
-		   *why ? ": " : "", why, c->id);
+	if (database)
+		screen_say(up, "after %llu s still waiting: %s", seconds, database_trouble(up->db));
+	else
+		screen_say(up, "after %llu s still waiting for %s (%s%s%s): build/bin/loquat logs %s", seconds, c->id,
+			   child_state_word(c->state), *why ? ": " : "", why, c->id);
 	loop_timer(up->loop, t, PATIENCE_MS);
 }
 
