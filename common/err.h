@@ -7,6 +7,17 @@
  * in HTTP and in Lua. The others are local troubles; err_public() tells which of the eight a caller
  * elsewhere sees.
  *
+ * What the eight mean to a caller. Each comes with what is known of the effect (enum effect):
+ *   timeout      the deadline has passed. effect none: a read, or it never began; unknown: it may have run
+ *   unavailable  nobody can do it now: no instance, no link in time, it stops, its log cannot be written. none: it did not
+ *                run; unknown: the link broke after it was sent
+ *   busy         a bound is reached: calls, bytes or requests under way. It did not run (none): later, or less
+ *   not_found    there is no such method, player, item. Nothing has changed
+ *   bad_request  the request is ill-formed or ill-typed, or its once-key belongs to another request. Nothing has changed
+ *   denied       the rules forbid it. Nothing has changed
+ *   failed       the handler raised an error, or its answer is wrong. none, or done/unknown if it had an effect before
+ *   unknown      only of once-calls: it was sent, and no answer came in time. Ask again with the same key
+ *
  * Threads: any thread; everything here is constant.
  */
 /* Columns: symbol, number, word, HTTP status, shown to callers as, sentence. */

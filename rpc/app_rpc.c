@@ -108,7 +108,9 @@ static void read_options(lua_State *L, int index, struct rpc_call *call)
 		call->to.instance = luaL_checkstring(L, -1);
 	if (lua_getfield(L, index, "worker") != LUA_TNIL)
 		call->to.worker = (int)option_int(L, "worker", 0, SERVICE_WORKERS_MAX - 1);
-	lua_pop(L, 4); /* the strings stay anchored in the options' table */
+	lua_getfield(L, index, "anywhere");
+	call->to.anywhere = lua_toboolean(L, -1);
+	lua_pop(L, 5); /* the strings stay anchored in the options' table */
 }
 
 /* What is left of the caller's own time bounds every hop. */

@@ -165,6 +165,8 @@ static void pending_sent(struct pending *p)
 		metric_add(c->retries, 1);
 	list_remove(p);
 	pending_mark_sent(&c->calls, p);
+	if (p->peer->breaker.failures)
+		breaker_sent(&p->peer->breaker, c->worker->loop->now_ms);
 	if (!is_repeatable(p))
 		pending_drop_bytes(p);
 }
@@ -221,6 +223,8 @@ void client_ready(struct peer *peer)
 	}
 }
 
+static void peer_rehome(struct rpc_client *c, struct peer *peer, bool by_key);
+
 /* What a broken link means for a call: sent again where that is safe, else its outcome is not known. */
 void client_lost(struct peer *peer)
 {
@@ -228,6 +232,7 @@ void client_lost(struct peer *peer)
 	size_t n;
 	struct pending **sent = pending_sent_on(&c->calls, peer, &n);
 
+	peer_failed(peer, "its connection broke");
 	for (size_t i = 0; i < n; i++) {
 		sent[i]->sent = false;
 		if (is_repeatable(sent[i]))
@@ -237,6 +242,8 @@ void client_lost(struct peer *peer)
 					    "the connection broke before the answer came");
 	}
 	free(sent);
+	if (peer->state != PEER_GONE)
+		peer_rehome(c, peer, false);
 }
 
 /* Numbers as they came from outside become ours: an error stays one, what is not known of the effect is unknown. */
@@ -263,6 +270,10 @@ void client_response(struct peer *peer, const struct frame_response *r)
 		.raw = r,
 	};
 
+	if (a.err == ERR_UNAVAILABLE)
+		peer_failed(peer, "it answers unavailable");
+	else if (peer->breaker.failures)
+		peer_worked(peer);
 	pending_answer(c, p, &a);
 }
 
@@ -270,8 +281,10 @@ static void pending_overdue(struct pending *p)
 {
 	struct rpc_client *c = p->worker->client;
 
-	if (p->sent && p->peer)
+	if (p->sent && p->peer) {
+		peer_failed(p->peer, "it does not answer in time");
 		peer_cancel(p->peer, p->id);
+	}
 	if (p->list == &c->ended)
 		pending_error(c, p, p->err, p->effect, p->message);
 	else if (!p->ever_sent)
@@ -302,34 +315,7 @@ static void on_look(struct timer *t, uint64_t now_ms)
 	client_look_later(c);
 }
 
-/* ---- choosing ------------------------------------------------------------------------------------------------ */
-
-static struct peer *client_choose(struct rpc_client *c, const struct rpc_call *call)
-{
-	const struct route_table *t = c->worker->routes;
-	const struct route_row *row;
-
-	if (call->to.instance)
-		row = route_find(t, call->to.instance);
-	else
-		row = route_owner(t, call->method->service, call->to.key.p, call->to.key.n);
-	if (!row)
-		return NULL;
-	uint32_t worker = call->to.worker >= 0 && call->to.instance ? (uint32_t)call->to.worker
-								    : route_worker(row, call->to.key.p, call->to.key.n);
-
-	return worker < row->workers ? peer_get(c, row, worker) : NULL;
-}
-
-/* Splitmix64: traces must differ, not be secret, and every push has one: no system call for each. */
-static uint64_t new_trace(struct rpc_client *c)
-{
-	uint64_t z = c->trace += 0x9e3779b97f4a7c15u;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-	return (z ^ z >> 31) | 1;
-}
+/* ---- calling ---------------------------------------------------------------------------------------------- */
 
 /* Makes the entry of a call; peer may be NULL when nobody owns the key. */
 static struct pending *pending_start(struct rpc_client *c, struct peer *peer, const struct rpc_call *call)
@@ -341,7 +327,8 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	p->method = call->method;
 	p->sent = p->ever_sent = false;
 	p->json = call->json;
-	p->by_key = !call->to.instance;
+	p->anywhere = call_is_anywhere(call);
+	p->by_key = !call->to.instance && !p->anywhere;
 	p->sid = call->sid;
 	p->trace = call->trace;
 	p->attempt = 0;
@@ -394,7 +381,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 
 	loop_assert_owner(w->loop);
 	if (!call.trace)
-		call.trace = new_trace(c);
+		call.trace = client_draw(c) | 1;
 	struct peer *peer = client_choose(c, &call);
 
 	if (is_plain_push(peer, &call)) {
@@ -410,6 +397,8 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 	else if (!peer)
 		pending_error_later(c, p, ERR_UNAVAILABLE, EFFECT_NONE,
 				    "no instance of the service is in the route table");
+	else if (p->anywhere && call.method->kind == MSG_ONCE)
+		pending_error_later(c, p, ERR_BAD_REQUEST, EFFECT_NONE, "a once-call goes to the owner of its key");
 	else if (numbered && !p->once_seq)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE,
 				    "too many once-calls since the oldest that is under way");
@@ -466,16 +455,17 @@ void rpc_keep(struct worker *w, const char *const *services)
 	client_keep(w->client);
 }
 
-/* Moves what was never sent, and what may be sent again, to the key's owner of today. */
-static void peer_rehome(struct rpc_client *c, struct peer *peer)
+/* Moves what was never sent, and what may be sent again: to the key's owner of today, or anywhere. */
+static void peer_rehome(struct rpc_client *c, struct peer *peer, bool by_key)
 {
 	for (struct pending *p = peer->waiting.first, *next; p; p = next) {
 		next = p->next;
-		if (!p->by_key)
+		if (!p->anywhere && !(by_key && p->by_key))
 			continue;
 		struct rpc_call call = pending_call(p);
 
 		call.to.worker = -1;
+		call.to.anywhere = p->anywhere;
 		struct peer *other = client_choose(c, &call);
 
 		if (!other || other == peer)
@@ -494,7 +484,7 @@ static void peer_gone(struct rpc_client *c, struct peer *peer)
 	bool was_ready = peer->state == PEER_READY;
 
 	client_lost(peer);
-	peer_rehome(c, peer);
+	peer_rehome(c, peer, true);
 	while (peer->waiting.first) {
 		struct pending *p = peer->waiting.first;
 		bool unknown = p->ever_sent && p->method->kind == MSG_ONCE;
@@ -521,7 +511,7 @@ void rpc_client_routes(struct rpc_client *c)
 		if (!row_matches(route_find(c->worker->routes, p->instance), p))
 			peer_gone(c, p);
 		else
-			peer_rehome(c, p);
+			peer_rehome(c, p, true);
 	}
 	client_keep(c);
 }

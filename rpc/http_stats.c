@@ -160,6 +160,7 @@ void stats_json(struct http_face *h, struct buf *out)
 	buf_addch(out, '}');
 	add_total(out, s, "sessions", "loquat_sessions");
 	add_total(out, s, "calls_in_flight", "loquat_rpc_calls_in_flight");
+	add_total(out, s, "avoided", "loquat_rpc_avoided");
 	buf_addf(out, ",\"rss_bytes\":%llu,\"cpu_us\":%llu", (unsigned long long)env_rss_bytes(s->env),
 		 (unsigned long long)env_cpu_us(s->env));
 	if (s->sqllog)

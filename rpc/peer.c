@@ -339,6 +339,7 @@ void peer_remove(struct peer *p)
 
 	assert(!p->waiting.first && !p->pendings);
 	loop_timer_stop(p->worker->loop, &p->timer);
+	peer_forgotten(p);
 	if (p->streaming) { /* on_close comes later and calls again */
 		p->state = PEER_GONE;
 		stream_close(&p->stream, 0);

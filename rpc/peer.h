@@ -1,5 +1,6 @@
 #pragma once
 #include "common/stream.h"
+#include "rpc/breaker.h"
 #include "rpc/once.h"
 #include "rpc/pending.h"
 #include "rpc/service.h"
@@ -41,6 +42,7 @@ struct peer {
 	size_t kept_bytes; /* of its pendings */
 	bool draining;     /* it finishes what it has: calls by key wait for its next start or the key's next owner */
 	bool kept;
+	struct breaker breaker;
 };
 
 struct rpc_client {
@@ -65,6 +67,17 @@ struct rpc_client *rpc_client_new(struct worker *w);
 void rpc_client_stop(struct rpc_client *c);
 void rpc_client_free(struct rpc_client *c);   /* after the loop has ended; NULL is fine */
 void rpc_client_routes(struct rpc_client *c); /* worker->routes has changed */
+
+/* choose.c */
+uint64_t client_draw(struct rpc_client *c);                                    /* a number by lot */
+struct peer *client_choose(struct rpc_client *c, const struct rpc_call *call); /* NULL: nobody is there */
+static inline bool call_is_anywhere(const struct rpc_call *call)
+{
+	return !call->to.instance && (call->to.anywhere || call->method->anywhere);
+}
+void peer_failed(struct peer *p, const char *why); /* a call there timed out, or ended unavailable, or its link broke */
+void peer_worked(struct peer *p);                  /* it has answered */
+void peer_forgotten(struct peer *p);               /* it is removed: nobody avoids it any more */
 
 /* peer.c, used by client.c */
 struct peer *peer_find(struct rpc_client *c, const char *instance, uint32_t remote_worker);

@@ -41,7 +41,7 @@ struct pending {
 	struct worker *worker;
 	const struct msg_method *method;
 	size_t kept; /* what its bytes count in the peer's kept_bytes */
-	bool sent, ever_sent, json, by_key;
+	bool sent, ever_sent, json, by_key, anywhere;
 	uint32_t attempt;
 
 	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */

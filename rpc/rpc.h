@@ -34,6 +34,7 @@ struct rpc_target {
 	const char *instance; /* by name; NULL: the owner of key in method->service */
 	int worker;           /* of that instance; < 0: by key */
 	struct span key;
+	bool anywhere; /* no key: any instance of method->service, the less loaded of two drawn by lot; not for once-calls */
 };
 
 struct rpc_call {

@@ -248,7 +248,9 @@ int main(int argc, char **argv)
 	}
 	flag_init(&all.finished);
 	flag_init(&stopped);
-	struct service_options o = { argv[1], "caller-1", on_stopped, &stopped };
+	struct service_options o = {
+		.config_file = argv[1], .instance = "caller-1", .on_stopped = on_stopped, .arg = &stopped
+	};
 
 	if (service_start(env_new(), &caller, &o, error, sizeof(error), &s) < 0) {
 		fprintf(stderr, "steady: %s\n", error);

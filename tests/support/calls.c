@@ -132,8 +132,8 @@ static void on_box(void *arg, struct rpc_request *r)
 
 static int box_start(struct worker *w)
 {
-	static const char *const all[] = { "calls.boxRemote.get", "calls.boxRemote.put", "calls.boxRemote.once",
-					   "calls.boxRemote.only", "calls.boxHandler.say" };
+	static const char *const all[] = { "calls.boxRemote.get",  "calls.boxRemote.put",     "calls.boxRemote.once",
+					   "calls.boxRemote.only", "calls.boxRemote.anybody", "calls.boxHandler.say" };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
 		rpc_handle(w, schema_method(w->service->schema, all[i], strlen(all[i])), on_box,

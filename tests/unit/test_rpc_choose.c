@@ -1,0 +1,149 @@
+/* Calls that go anywhere: which instance they are given to, and who is avoided. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/support/calls.h"
+
+static struct calls c;
+static struct reply reply, second[3];
+
+static void setup(void)
+{
+	calls_setup(&c, &(struct calls_options){ .two = true });
+}
+
+static void teardown(void)
+{
+	calls_teardown(&c);
+}
+
+static void both_begin(void)
+{
+	calls_begin(&c, CALLS, &calls_box);
+	calls_begin(&c, CALLER, &calls_caller);
+}
+
+static void ck_reply(const struct reply *r, int err, enum effect effect)
+{
+	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
+		      effect_word(r->effect), r->message);
+}
+
+static void ask_anybody(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		calls_ask(c.s[CALLER], "calls.boxRemote.anybody", "", "{}", &reply);
+		ck_reply(&reply, 0, EFFECT_NONE);
+	}
+}
+
+START_TEST(a_call_without_a_key_goes_to_any_instance)
+{
+	calls_begin(&c, CALLS_2, &calls_box);
+	both_begin();
+	ask_anybody(60);
+	ck_assert_uint_gt(calls_run(CALLS), 10);
+	ck_assert_uint_gt(calls_run(CALLS_2), 10);
+}
+END_TEST
+
+START_TEST(a_call_without_a_key_goes_where_fewer_are_under_way)
+{
+	struct rpc_call hold = { .to = { .instance = "calls-2", .worker = 0 },
+				 .body = span_of("hold", 4),
+				 .timeout_ms = 20000 };
+
+	calls_begin(&c, CALLS_2, &calls_box);
+	both_begin();
+	for (int i = 0; i < 3; i++)
+		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", hold, &second[i]);
+	until(calls_held(CALLS_2) == 3);
+	ask_anybody(20);
+	ck_assert_uint_eq(calls_run(CALLS_2), 3);
+	calls_release(&c, CALLS_2);
+}
+END_TEST
+
+START_TEST(a_call_without_a_key_avoids_an_instance_that_is_not_there)
+{
+	both_begin();
+	ask_anybody(20);
+	ck_assert_uint_eq(calls_run(CALLS), 20);
+}
+END_TEST
+
+START_TEST(a_call_without_a_key_that_may_be_repeated_is_taken_elsewhere_when_its_link_breaks)
+{
+	struct rpc_call call = { .to.worker = -1, .body = span_of("hold", 4), .timeout_ms = 10000 };
+
+	both_begin();
+	calls_call(c.s[CALLER], 0, "calls.boxRemote.anybody", call, &reply);
+	until(calls_held(CALLS) == 1);
+	calls_begin(&c, CALLS_2, &calls_box);
+	calls_end(&c, CALLS);
+	until(calls_held(CALLS_2) == 1);
+	calls_release(&c, CALLS_2);
+	reply_wait(&reply);
+	ck_reply(&reply, 0, EFFECT_NONE);
+}
+END_TEST
+
+START_TEST(a_once_call_goes_to_its_owner_not_anywhere)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .body = span_of("{}", 2) };
+
+	both_begin();
+	call.to.anywhere = true;
+	calls_call(c.s[CALLER], 0, "calls.boxRemote.once", call, &reply);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_BAD_REQUEST, EFFECT_NONE);
+}
+END_TEST
+
+START_TEST(an_instance_that_fails_is_avoided_until_a_probe_works)
+{
+	static struct reply failed[5];
+	static struct http_reply http;
+	struct rpc_call hold = { .to = { .instance = "calls-2", .worker = 0 },
+				 .body = span_of("hold", 4),
+				 .timeout_ms = 30 };
+
+	calls_begin(&c, CALLS_2, &calls_box);
+	both_begin();
+	for (int i = 0; i < 5; i++) {
+		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", hold, &failed[i]);
+		reply_wait(&failed[i]);
+		ck_reply(&failed[i], ERR_TIMEOUT, EFFECT_UNKNOWN);
+	}
+	ck_assert_int_eq(calls_figure(c.s[CALLER], "loquat_rpc_avoided"), 1);
+	calls_http(&c, CALLER, "GET", "/stats", false, "", &http);
+	ck_assert_msg(strstr(http.body, "\"avoided\":1,") != NULL, "%s", http.body);
+	ask_anybody(5);
+	ck_assert_uint_eq(calls_run(CALLS_2), 5);
+	until((ask_anybody(1), calls_figure(c.s[CALLER], "loquat_rpc_avoided") == 0));
+	ck_assert_uint_eq(calls_run(CALLS_2), 6);
+	calls_release(&c, CALLS_2);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("two instances");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, a_call_without_a_key_goes_to_any_instance);
+	tcase_add_test(t, a_call_without_a_key_goes_where_fewer_are_under_way);
+	tcase_add_test(t, a_call_without_a_key_avoids_an_instance_that_is_not_there);
+	tcase_add_test(t, a_call_without_a_key_that_may_be_repeated_is_taken_elsewhere_when_its_link_breaks);
+	tcase_add_test(t, a_once_call_goes_to_its_owner_not_anywhere);
+	tcase_add_test(t, an_instance_that_fails_is_avoided_until_a_probe_works);
+	Suite *s = suite_create("rpc_choose");
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
