@@ -1,12 +1,15 @@
 #include "common/stream.h"
 #include <assert.h>
 #include <stddef.h>
+#include <string.h>
 #include "common/err.h"
 
 enum {
-	KEEP_BYTES = 4096, /* an idle connection keeps no larger output buffer: there are many of them */
-	LINGER_MS = 1000,  /* how long stream_close_flushed waits */
-	POLL_READS = 64,   /* of read_buf: who sends more at once is certainly there */
+	KEEP_BYTES = 4096,      /* an idle connection keeps no larger output buffer: there are many of them */
+	BUSY_BYTES = 256 << 10, /* and a busy one, of which there are few */
+	FRONT_BYTES = 32 << 10, /* a rest of so many bytes is put in front of what is read next */
+	LINGER_MS = 1000,       /* how long stream_close_flushed waits */
+	POLL_READS = 64,        /* of read_buf: who sends more at once is certainly there */
 };
 
 static struct stream *of_deferred(struct loop_deferred *d)
@@ -66,6 +69,11 @@ void stream_close_flushed(struct stream *s)
 
 /* ---- output --------------------------------------------------------------------------------------------- */
 
+void stream_busy(struct stream *s)
+{
+	s->busy = true;
+}
+
 size_t stream_pending(const struct stream *s)
 {
 	return s->out.len - s->out_start;
@@ -82,7 +90,7 @@ static void want_write(struct stream *s, bool on)
 static void out_emptied(struct stream *s)
 {
 	s->out_start = 0;
-	if (s->out.cap > KEEP_BYTES)
+	if (s->out.cap > (s->busy ? BUSY_BYTES : KEEP_BYTES))
 		buf_release(&s->out);
 	else
 		buf_clear(&s->out);
@@ -177,35 +185,59 @@ static ssize_t deliver(struct stream *s, const char *data, size_t n)
 	return (ssize_t)(n - (size_t)used);
 }
 
+static void in_emptied(struct stream *s)
+{
+	if (s->busy && s->in.cap <= BUSY_BYTES)
+		buf_clear(&s->in);
+	else
+		buf_release(&s->in);
+}
+
+/* More than FRONT_BYTES were left: a large message that comes in parts. */
+static void take_behind(struct stream *s, const char *data, size_t n)
+{
+	buf_add(&s->in, data, n);
+	ssize_t left = deliver(s, s->in.data, s->in.len);
+	if (left < 0)
+		return;
+	buf_consume(&s->in, s->in.len - (size_t)left);
+	if (!left)
+		in_emptied(s);
+}
+
 static void take(struct stream *s, const char *data, size_t n)
 {
-	s->bytes_in += n;
-	if (s->close_when_flushed)
-		return; /* read only so that the close does not become a reset */
-	if (s->in.len) {
-		buf_add(&s->in, data, n);
-		ssize_t left = deliver(s, s->in.data, s->in.len);
-		if (left < 0)
-			return;
-		buf_consume(&s->in, s->in.len - (size_t)left);
-		if (!left)
-			buf_release(&s->in);
-		return;
-	}
 	ssize_t left = deliver(s, data, n);
+	if (left < 0)
+		return;
+	buf_clear(&s->in); /* it stood in front of data */
 	if (left > 0)
 		buf_add(&s->in, data + n - left, (size_t)left);
+	else if (s->in.data)
+		in_emptied(s);
 }
 
 /* One read; false: nothing more is there, or s is closing. */
 static bool read_some(struct stream *s)
 {
-	ssize_t n = env_conn_read(s->conn, s->loop->read_buf, sizeof s->loop->read_buf);
-	if (n > 0)
-		take(s, s->loop->read_buf, (size_t)n);
-	else if (n != ERR_AGAIN)
-		stream_close(s, (int)n);
-	return n > 0 && !s->closing;
+	char *data = s->loop->read_buf;
+	size_t front = s->in.len <= FRONT_BYTES ? s->in.len : 0;
+	if (front)
+		memcpy(data, s->in.data, front);
+	ssize_t n = env_conn_read(s->conn, data + front, sizeof s->loop->read_buf - front);
+	if (n <= 0) {
+		if (n != ERR_AGAIN)
+			stream_close(s, (int)n);
+		return false;
+	}
+	s->bytes_in += (uint64_t)n;
+	if (s->close_when_flushed)
+		; /* read only so that the close does not become a reset */
+	else if (s->in.len > front)
+		take_behind(s, data, (size_t)n);
+	else
+		take(s, data, front + (size_t)n);
+	return !s->closing;
 }
 
 static void on_readable(void *arg)

@@ -35,7 +35,7 @@ struct stream { /* embed it; all fields are the stream's */
 	struct loop_deferred flush;
 	struct timer linger;
 	int close_err;
-	bool open, closing, closed, want_write, close_when_flushed;
+	bool open, closing, closed, want_write, close_when_flushed, busy;
 };
 void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, const struct stream_ops *ops,
 		   size_t in_max, size_t out_max);
@@ -51,6 +51,8 @@ void stream_commit(struct stream *s, size_t n);
  * inside any stream's on_data: they share the loop's read_buf.
  */
 void stream_poll(struct stream *s);
+/* There are few such streams and they always have something: it keeps its buffers, up to 256 KiB each. */
+void stream_busy(struct stream *s);
 size_t stream_pending(const struct stream *s); /* bytes not yet taken by the socket */
 void stream_close(struct stream *s, int err);  /* output not yet written is dropped */
 /* Writes what is pending, half-closes, reads no more input, and closes with the peer or after 1 s. */

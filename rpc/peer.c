@@ -247,6 +247,7 @@ static void peer_connect(struct peer *p)
 		return;
 	}
 	p->streaming = true;
+	stream_busy(&p->stream);
 	if (p->worker->service->tls && (err = env_conn_tls(p->stream.conn, p->worker->service->tls)) < 0)
 		stream_close(&p->stream, err);
 	loop_timer(p->worker->loop, &p->timer, PEER_GREETING_MS);

@@ -12,6 +12,14 @@
 
 /* ---- requests under way ---------------------------------------------------------------------------------- */
 
+/* Only the owner writes it, so it needs no locked instruction; release: pairs with rpc_server_quiet's acquire. */
+static void in_flight_add(struct rpc_server *s, int n)
+{
+	uint32_t now = atomic_load_explicit(&s->in_flight, memory_order_relaxed);
+
+	atomic_store_explicit(&s->in_flight, now + (uint32_t)n, memory_order_release);
+}
+
 static struct in_flight *flight_new(struct rpc_server *s)
 {
 	if (!s->free_head) {
@@ -35,7 +43,7 @@ static struct in_flight *flight_new(struct rpc_server *s)
 	f->generation++;
 	f->handle = (uint64_t)f->generation << 32 | (f->slot + 1);
 	f->used = true;
-	atomic_fetch_add_explicit(&s->in_flight, 1, memory_order_relaxed);
+	in_flight_add(s, 1);
 	return f;
 }
 
@@ -114,7 +122,7 @@ static void flight_free(struct rpc_server *s, struct in_flight *f)
 	f->used = false;
 	f->next = s->free_head;
 	s->free_head = f->slot + 1;
-	atomic_fetch_sub_explicit(&s->in_flight, 1, memory_order_relaxed);
+	in_flight_add(s, -1);
 }
 
 /* ---- answers ------------------------------------------------------------------------------------------------ */
@@ -173,7 +181,7 @@ static void flight_is_slow(struct rpc_server *s, const struct in_flight *f, int 
 
 static void flight_answer(struct rpc_server *s, struct in_flight *f, int err, const struct frame_response *r)
 {
-	uint64_t now = env_mono_ns(s->worker->loop->env);
+	uint64_t now = s->clock_ns = env_mono_ns(s->worker->loop->env);
 	struct server_method *m = &s->method[f->method];
 	bool fits = frame_response_bytes(r) <= LINK_IN_MAX;
 
@@ -241,12 +249,18 @@ static void link_refuse(struct link *l, uint64_t id, int err, const char *messag
 
 #define TIME_LEFT_MS 5000 /* of a request that says nothing of it */
 
+/* Of the wake-up, or of the last answer, which is later: a batch's requests need no readings of their own. */
+static uint64_t server_clock_ns(const struct rpc_server *s)
+{
+	return s->clock_ns > s->worker->loop->now_ns ? s->clock_ns : s->worker->loop->now_ns;
+}
+
 static void link_dispatch(struct link *l, const struct frame_request *q, uint32_t index)
 {
 	struct worker *w = l->worker;
 	struct rpc_server *s = w->server;
 	struct server_method *m = &s->method[index];
-	uint64_t start_ns = env_mono_ns(w->loop->env);
+	uint64_t start_ns = server_clock_ns(s);
 	struct rpc_request r = {
 		.worker = w,
 		.method = m->method,
@@ -342,6 +356,7 @@ static int link_prove(struct link *l, struct span payload)
 	}
 	l->proved = true;
 	l->stream.in_max = LINK_IN_MAX;
+	stream_busy(&l->stream);
 	return 0;
 }
 

@@ -60,6 +60,7 @@ struct rpc_server {
 	/* the control thread reads these while draining: requests under way, links that have not acked, links */
 	_Atomic uint32_t in_flight, unacked, links_n;
 	_Atomic bool draining;
+	uint64_t clock_ns; /* last read */
 	struct metric *refused, *cancelled, *connections;
 };
 

@@ -218,7 +218,7 @@ static int compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void measure(const char *name, void (*ours)(uint64_t i), void (*other)(uint64_t i), const char *end)
+static void measure(const char *name, void (*ours)(uint64_t i), void (*other)(uint64_t i), const char *close)
 {
 	double a[ROUNDS], b[ROUNDS];
 	for (int i = -1; i < ROUNDS; i++) { /* the first is thrown away */
@@ -230,7 +230,7 @@ static void measure(const char *name, void (*ours)(uint64_t i), void (*other)(ui
 	}
 	qsort(a, ROUNDS, sizeof *a, compare);
 	qsort(b, ROUNDS, sizeof *b, compare);
-	printf("\"%s_ns\":%.2f,\"%s_other_ns\":%.2f%s", name, a[ROUNDS / 2], name, b[ROUNDS / 2], end);
+	printf("\"%s_ns\":%.2f,\"%s_other_ns\":%.2f%s", name, a[ROUNDS / 2], name, b[ROUNDS / 2], close);
 }
 
 /* Inside a callback libevent knows the time, as the loop's worker does. */
