@@ -153,6 +153,7 @@ test: ## install what is missing, build, lint and run every test
 	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
 	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
 	@$(RUN) run sim -t 240 $(SIM)
+	@$(RUN) run model -t 120 $(call SCRIPTS,model)
 	@$(RUN) run system -1 -t 240 $(SYSTEM) $(call SCRIPTS,system)
 	@$(RUN) run compat -1 -t 120 $(call SCRIPTS,compat)
 	@$(RUN) run browser -1 -t 120 $(call SCRIPTS,browser)
