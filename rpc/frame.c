@@ -177,12 +177,10 @@ struct cursor {
 	bool bad;
 };
 
-static uint64_t get_varint(struct cursor *c)
+static uint64_t get_long_varint(struct cursor *c)
 {
 	uint64_t v = 0;
 
-	if (c->p < c->end && !(*c->p & 0x80))
-		return (uint8_t)*c->p++;
 	for (unsigned shift = 0; shift < 64 && c->p < c->end; shift += 7) {
 		uint8_t b = (uint8_t)*c->p++;
 
@@ -192,6 +190,14 @@ static uint64_t get_varint(struct cursor *c)
 	}
 	c->bad = true;
 	return 0;
+}
+
+/* Nearly all are of one byte. */
+static inline uint64_t get_varint(struct cursor *c)
+{
+	if (c->p < c->end && !(*c->p & 0x80))
+		return (uint8_t)*c->p++;
+	return get_long_varint(c);
 }
 
 static uint64_t get_fixed64(struct cursor *c)
