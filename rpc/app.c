@@ -217,6 +217,7 @@ void app_http(struct app *a, const struct app_http *q)
 	struct app_job *j = app_job_new(a, APP_HTTP);
 
 	j->job.name = "http";
+	j->trace = j->job.trace = rpc_trace(a->worker);
 	j->job.push = push_http;
 	j->http = *q;
 	j->deadline_ms = a->worker->loop->now_ms + 10000;

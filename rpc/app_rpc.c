@@ -228,6 +228,8 @@ static int push_task(lua_State *L, struct luajob *self)
 static int app_task(lua_State *L)
 {
 	struct app *a = app_of(L);
+	const struct luajob *parent = luahost_job(L);
+	uint64_t trace = parent ? parent->trace : 0; /* what it does is done for whom its starter worked */
 	struct app_job *j;
 	int n = lua_gettop(L);
 
@@ -244,6 +246,7 @@ static int app_task(lua_State *L)
 
 	j = app_job_new(a, APP_TASK);
 	j->function = function;
+	j->trace = j->job.trace = trace;
 	j->job.name = "app.task";
 	j->job.push = push_task;
 	j->deadline_ms = UINT64_MAX;

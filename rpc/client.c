@@ -317,6 +317,11 @@ static void on_look(struct timer *t, uint64_t now_ms)
 
 /* ---- calling ---------------------------------------------------------------------------------------------- */
 
+uint64_t rpc_trace(struct worker *w)
+{
+	return client_draw(w->client) | 1;
+}
+
 /* Makes the entry of a call; peer may be NULL when nobody owns the key. */
 static struct pending *pending_start(struct rpc_client *c, struct peer *peer, const struct rpc_call *call)
 {
@@ -381,7 +386,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 
 	loop_assert_owner(w->loop);
 	if (!call.trace)
-		call.trace = client_draw(c) | 1;
+		call.trace = rpc_trace(w);
 	struct peer *peer = client_choose(c, &call);
 
 	if (is_plain_push(peer, &call)) {

@@ -52,6 +52,7 @@ struct rpc_call {
 };
 /* Returns a handle > 0 for rpc_cancel, or 0 for a notification. Errors too come by on_answer, later in this turn. */
 uint64_t rpc_call(struct worker *w, const struct rpc_call *c);
+uint64_t rpc_trace(struct worker *w); /* a new one, never 0 */
 /* on_answer will not come any more; the other side is told. False: it has ended already. */
 bool rpc_cancel(struct worker *w, uint64_t handle);
 /* Instances of the route table this worker has an authenticated connection to; for status and least load. */
