@@ -232,6 +232,7 @@ static void sample_take(struct supervisor *up)
 
 	up->errors = errors; /* it falls when an instance begins anew */
 	up->sampled_ms = up->loop->now_ms;
+	usage_sample(&up->db_usage, up->db_child.pid, up->loop->now_ms);
 
 	json_object_foreach(methods, name, m)
 	{

@@ -91,29 +91,17 @@ static const char *phase_word(enum phase p)
 	return words[p];
 }
 
-/* Of a process that has no /stats. */
-static json_int_t resident(pid_t pid)
-{
-	char path[64];
-	long pages = 0;
-
-	snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
-	FILE *f = pid ? fopen(path, "re") : NULL;
-
-	if (f && fscanf(f, "%*d %ld", &pages) != 1)
-		pages = 0;
-	if (f)
-		fclose(f);
-	return (json_int_t)pages * sysconf(_SC_PAGESIZE);
-}
-
 static json_t *database_json(struct supervisor *up)
 {
 	if (!up->c->private_database)
 		return json_pack("{s:b, s:s, s:n}", "private", 0, "state", up->db_ready ? "ready" : "starting", "pid");
-	return json_pack("{s:b, s:s, s:o, s:i, s:I}", "private", 1, "state", child_state_word(up->db_child.state),
-			 "pid", up->db_child.pid ? json_integer(up->db_child.pid) : json_null(), "restarts",
-			 (int)up->db_child.restarts, "rss_bytes", resident(up->db_child.pid));
+	const struct child *c = &up->db_child;
+	bool ready = c->state == CHILD_READY;
+
+	return json_pack("{s:b, s:s, s:o, s:i, s:I, s:f, s:o}", "private", 1, "state", child_state_word(c->state),
+			 "pid", c->pid ? json_integer(c->pid) : json_null(), "restarts", (int)c->restarts, "rss_bytes",
+			 (json_int_t)usage_rss(c->pid), "cpu", up->db_usage.cpu, "uptime_s",
+			 ready ? json_real((double)(up->loop->now_ms - c->ready_ms) / 1000) : json_null());
 }
 
 static void get_status(struct supervisor *up, struct env_http_request *r)

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "deploy/loquat/child.h"
+#include "deploy/loquat/usage.h"
 #include "deploy/loquat/database.h"
 #include "deploy/loquat/loquat.h"
 #include "rpc/route_source.h"
@@ -67,6 +68,7 @@ struct supervisor {
 	int width;
 	struct buf held; /* lines that wait until the first screen is out */
 	/* dashboard */
+	struct usage db_usage;
 	struct timer sampling;
 	uint64_t watched_ms;
 	struct sample history[HISTORY];

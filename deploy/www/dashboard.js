@@ -125,7 +125,7 @@ function processRow(i) {
 function showProcesses(status) {
   const rows = [];
   if (status.database?.private) {
-    rows.push(processRow({ id: "mariadb", ...status.database, why: "", http: null, client: null, cpu: undefined }));
+    rows.push(processRow({ id: "mariadb", ...status.database, why: "", http: null, client: null }));
   }
   byId("processes").replaceChildren(...rows, ...status.instances.map(processRow));
 }
