@@ -120,6 +120,11 @@ static void flight_free(struct rpc_server *s, struct in_flight *f)
 	flight_leave(s, f);
 	f->gone = NULL;
 	f->used = false;
+	if (f->running) {
+		f->running = false;
+		s->method[f->method].running--;
+		loop_defer(s->worker->loop, &s->limited); /* not here: those that wait would pile up on the stack */
+	}
 	f->next = s->free_head;
 	s->free_head = f->slot + 1;
 	in_flight_add(s, -1);
@@ -286,6 +291,12 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		link_refuse(l, q->id, ERR_TIMEOUT, "its time was over before its turn came");
 		return;
 	}
+	int admitted = q->id ? limit_admit(m, l) : LIMIT_RUNS; /* nobody is told how a notification ends */
+
+	if (admitted < 0) {
+		link_refuse(l, q->id, ERR_BUSY, "too many requests of this method wait (rpc.limits)");
+		return;
+	}
 	if (q->id) {
 		struct in_flight *f = flight_new(s);
 
@@ -302,10 +313,39 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		if (f->key_n)
 			memcpy(f->key, q->key.p, f->key_n);
 		r.handle = f->handle;
+		if (admitted == LIMIT_WAITS) {
+			limit_hold(m, &r, l);
+			return;
+		}
+		if (m->running_max)
+			flight_runs(s, f->handle);
 	} else {
 		metric_add(m->stats.requests, 1);
 	}
 	m->fn(m->arg, &r);
+}
+
+bool flight_waited_for(struct rpc_server *s, uint64_t handle)
+{
+	struct in_flight *f = flight_find(s, handle);
+
+	return f && f->link;
+}
+
+void flight_runs(struct rpc_server *s, uint64_t handle)
+{
+	struct in_flight *f = flight_find(s, handle);
+
+	f->running = true;
+	s->method[f->method].running++;
+}
+
+void flight_drop(struct rpc_server *s, uint64_t handle)
+{
+	struct in_flight *f = flight_find(s, handle);
+
+	if (f)
+		flight_free(s, f);
 }
 
 /* For methods that came by a reload, after the names were agreed. */
@@ -543,7 +583,8 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 	assert(s->method);
 	struct server_method *m = &s->method[s->methods++];
 
-	m->method = method;
+	*m = (struct server_method){ .method = method };
+	limit_init(m, w->service->config);
 	m->fn = fn;
 	m->arg = arg;
 	method_stats_init(&m->stats, w->service->metrics, w->index, method->service,
@@ -558,6 +599,7 @@ struct rpc_server *rpc_server_new(struct worker *w)
 
 	assert(s);
 	s->worker = w;
+	s->limited.run = limit_next;
 	s->refused = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_refused_total",
 			    "Requests refused before a handler ran.", "service", &service);
 	s->cancelled = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_cancelled_total",
@@ -602,6 +644,8 @@ void rpc_server_stop(struct rpc_server *s)
 
 void rpc_server_close(struct rpc_server *s)
 {
+	for (uint32_t i = 0; i < s->methods; i++)
+		limit_release(&s->method[i]); /* their handlers may be gone already */
 	for (struct link *l = s->links; l; l = l->next)
 		stream_close(&l->stream, 0);
 }

@@ -20,6 +20,11 @@ struct server_method {
 	rpc_handler *fn;
 	void *arg;
 	struct method_stats stats;
+	/* rpc.limits, server_limit.c */
+	uint32_t running_max, queued_max; /* running_max 0: no limit */
+	uint32_t running;                 /* counted only where there is a limit */
+	struct held *held;                /* those that wait, in order of arrival */
+	const struct link *served;        /* whose was taken last; never followed */
 };
 
 struct link {
@@ -44,6 +49,7 @@ struct in_flight {
 	uint32_t next, prev; /* of its link's, slot + 1; or next of the free ones */
 	uint32_t method;
 	bool used;
+	bool running; /* counted in its method's */
 	uint8_t key_n;
 	char key[30]; /* for /stats/slow, cut */
 	rpc_gone *gone;
@@ -61,6 +67,7 @@ struct rpc_server {
 	_Atomic uint32_t in_flight, unacked, links_n;
 	_Atomic bool draining;
 	uint64_t clock_ns; /* last read */
+	struct loop_deferred limited;
 	struct metric *refused, *cancelled, *connections;
 };
 
@@ -82,6 +89,19 @@ struct server_hello {
 	char bytes[];
 };
 void server_adopt(struct inbox_msg *m);
+
+/* server_limit.c: LIMIT_*, or ERR_BUSY */
+enum { LIMIT_RUNS, LIMIT_WAITS };
+int limit_admit(const struct server_method *m, const struct link *link);
+void limit_hold(struct server_method *m, const struct rpc_request *r, const struct link *link);
+void limit_next(struct loop_deferred *d); /* server->limited: one has ended */
+void limit_init(struct server_method *m, const struct config *c);
+void limit_release(struct server_method *m);
+
+/* server.c, for server_limit.c: by handle */
+bool flight_waited_for(struct rpc_server *s, uint64_t handle); /* its caller is still there */
+void flight_runs(struct rpc_server *s, uint64_t handle);
+void flight_drop(struct rpc_server *s, uint64_t handle); /* without an answer */
 
 /* rpc/accept.c, control thread */
 struct acceptor;

@@ -97,11 +97,15 @@ static void answer_huge(struct rpc_request *r)
 static void release(struct worker *w, void *arg)
 {
 	struct box *b = arg;
+	unsigned kept = 0;
 
 	pthread_mutex_lock(&b->lock);
 	for (unsigned i = 0; i < b->helds; i++)
 		if (b->held[i].worker == w)
 			rpc_answer_ok(w, b->held[i].handle, span_of("{\"text\":\"released\"}", 19), NULL, 0);
+		else
+			b->held[kept++] = b->held[i];
+	b->helds = kept; /* an answer may let others in, which are held from the end of the turn on */
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -188,9 +192,6 @@ void calls_release(struct calls *c, unsigned which)
 
 	for (unsigned i = 0; i < c->s[which]->workers; i++)
 		calls_on(c->s[which], i, release, b);
-	pthread_mutex_lock(&b->lock);
-	b->helds = 0;
-	pthread_mutex_unlock(&b->lock);
 }
 
 /* ---- a connector that keeps what it is told ------------------------------------------------------------------------ */

@@ -1,0 +1,168 @@
+/* Overload: what a method's limits (rpc.limits) do to those who are let in, to those who are not, and to others. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "tests/support/calls.h"
+
+static struct calls c;
+static struct reply all[200], reply;
+
+static void setup(void)
+{
+	calls_setup(&c, &(struct calls_options){
+				.lua = "rpc = { drain_s = 1, limits = {\n"
+				       "{ method = 'calls.boxRemote.put', running = 2, queued = 3 } } }," });
+}
+
+static void teardown(void)
+{
+	calls_teardown(&c);
+}
+
+static void begin(void)
+{
+	calls_begin(&c, CALLS, &calls_box);
+	calls_begin(&c, CALLER, &calls_caller);
+}
+
+static void put(unsigned from, const char *json, uint32_t timeout_ms, struct reply *r)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) },
+				 .body = span_of(json, strlen(json)),
+				 .timeout_ms = timeout_ms };
+
+	calls_call(c.s[from], 0, "calls.boxRemote.put", call, r);
+}
+
+START_TEST(so_many_run_so_many_wait_and_more_are_busy_at_once)
+{
+	begin();
+	for (int i = 0; i < 7; i++)
+		put(CALLER, "hold", 20000, &all[i]);
+	for (int i = 5; i < 7; i++) {
+		reply_wait(&all[i]);
+		ck_assert_int_eq(all[i].err, ERR_BUSY);
+		ck_assert_int_eq(all[i].effect, EFFECT_NONE);
+	}
+	ck_assert_uint_eq(calls_run(CALLS), 2);
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* another method has no limit */
+	ck_assert_int_eq(reply.err, 0);
+	calls_release(&c, CALLS);
+	until(calls_held(CALLS) == 2);
+	calls_release(&c, CALLS);
+	until(calls_held(CALLS) == 1);
+	calls_release(&c, CALLS);
+	for (int i = 0; i < 5; i++) {
+		reply_wait(&all[i]);
+		ck_assert_int_eq(all[i].err, 0);
+	}
+}
+END_TEST
+
+START_TEST(who_waits_and_is_given_up_never_runs)
+{
+	begin();
+	for (int i = 0; i < 2; i++)
+		put(CALLER, "hold", 20000, &all[i]);
+	until(calls_held(CALLS) == 2); /* the link stands: what follows is sent in time */
+	put(CALLER, "{}", 20000, &all[2]);
+	put(CALLER, "{}", 50, &all[3]);
+	put(CALLER, "{}", 20000, &all[4]);
+	reply_wait(&all[3]);
+	ck_assert_int_eq(all[3].err, ERR_TIMEOUT);
+	calls_cancel(c.s[CALLER], 0, all[2].handle);
+	until(calls_figure(c.s[CALLS], "loquat_rpc_cancelled_total") == 2);
+	calls_release(&c, CALLS);
+	reply_wait(&all[4]);
+	ck_assert_int_eq(all[4].err, 0);
+	ck_assert_uint_eq(calls_run(CALLS), 3);
+}
+END_TEST
+
+START_TEST(a_connection_that_floods_delays_itself)
+{
+	begin();
+	calls_begin(&c, OTHER, &calls_other);
+	for (int i = 0; i < 2; i++)
+		put(CALLER, "hold", 20000, &all[i]);
+	until(calls_held(CALLS) == 2);
+	for (int i = 2; i < 100; i++)
+		put(CALLER, "hold", 20000, &all[i]);
+	for (int i = 5; i < 100; i++) {
+		reply_wait(&all[i]);
+		ck_assert_int_eq(all[i].err, ERR_BUSY);
+	}
+	put(OTHER, "{}", 20000, &reply); /* behind three that were there before it */
+	until(calls_figure(c.s[OTHER], "loquat_rpc_calls_in_flight") == 1);
+	calls_ask(c.s[OTHER], "calls.boxRemote.get", "k", "{}", &all[100]); /* what it sent before has come */
+	calls_release(&c, CALLS);
+	reply_wait(&reply);
+	ck_assert_int_eq(reply.err, 0);
+	until(calls_held(CALLS) == 2); /* and two of the three are held now */
+	calls_release(&c, CALLS);
+	until(calls_held(CALLS) == 1);
+	calls_release(&c, CALLS);
+	for (int i = 0; i < 5; i++)
+		reply_wait(&all[i]);
+}
+END_TEST
+
+/* The number that follows these words in the server's /stats of put. */
+static long figure(const char *words)
+{
+	static struct http_reply http;
+	char *at;
+
+	calls_http(&c, CALLS, "GET", "/stats", false, NULL, &http);
+	at = strstr(http.body, "\"calls.boxRemote.put\"");
+	at = at ? strstr(at, words) : NULL;
+	return at ? strtol(at + strlen(words), NULL, 10) : -1;
+}
+
+/* 20 ms each, two at once: 100 a second; 300 a second come, at their times, whatever the answers do. */
+START_TEST(under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_busy)
+{
+	unsigned busy = 0, fine = 0;
+	struct timespec pause = { 0, 1000000000 / 300 };
+
+	calls_file(&c, "boxRemote.lua",
+		   "local Remote = {}\nfunction Remote.put() clock.sleep(20) return {} end\nreturn Remote\n");
+	calls_begin(&c, CALLS, &calls_lua);
+	calls_begin(&c, CALLER, &calls_caller);
+	for (int i = 0; i < 200; i++) {
+		put(CALLER, "{}", 10000, &all[i]);
+		nanosleep(&pause, NULL);
+	}
+	for (int i = 0; i < 200; i++) {
+		reply_wait(&all[i]);
+		busy += all[i].err == ERR_BUSY && all[i].effect == EFFECT_NONE;
+		fine += !all[i].err;
+	}
+	ck_assert_uint_eq(busy + fine, 200);
+	ck_assert_msg(busy >= 60 && fine >= 40, "%u busy, %u fine", busy, fine);
+	ck_assert_int_eq(figure("\"count\":"), fine);
+	/* two before it and one beside it: 20 ms to wait, 20 to run, or twice that; the rest is a busy machine's */
+	ck_assert_msg(figure("\"p99_us\":") < 300000, "p99 %ld us", figure("\"p99_us\":"));
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("limits");
+
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, so_many_run_so_many_wait_and_more_are_busy_at_once);
+	tcase_add_test(t, who_waits_and_is_given_up_never_runs);
+	tcase_add_test(t, a_connection_that_floods_delays_itself);
+	tcase_add_test(t, under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_busy);
+	Suite *s = suite_create("rpc_limit");
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
