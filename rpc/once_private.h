@@ -103,11 +103,11 @@ struct once_entry {
 	int err; /* ENDED */
 	enum effect effect;
 	uint64_t seq, fingerprint;
-	char *text; /* method and key; both empty: a sequence that came from the database */
 	size_t method_n, key_n;
 	char *answer; /* NULL: not in memory */
 	size_t answer_n;
 	struct once_waiters waiters;
+	char text[]; /* method and key; both empty: a sequence that came from the database */
 };
 
 struct once_server {

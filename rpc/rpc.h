@@ -75,6 +75,7 @@ struct rpc_request {
 	bool json;
 	bool has_once;
 	struct span once_key; /* business key; empty: this client's sequence alone */
+	struct span client;   /* "connector-1/0/1700000000": instance, worker and epoch as one text */
 	uint64_t instance_epoch, once_seq, once_first;
 	uint32_t once_attempt;
 	uint64_t handle; /* for rpc_answer_* later; 0: a notification */

@@ -279,6 +279,7 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		.json = q->json,
 		.has_once = q->has_once,
 		.once_key = q->once.key,
+		.client = span_of(l->client, l->client_n),
 		.instance_epoch = l->epoch,
 		.once_seq = q->once.seq,
 		.once_first = q->once.first_incomplete,
@@ -535,6 +536,8 @@ static void link_start(struct worker *w, struct env_conn *conn, const Loquat__Rp
 	snprintf(l->service, sizeof l->service, "%s", hello->service);
 	l->from_worker = hello->from_worker;
 	l->epoch = hello->epoch;
+	l->client_n = (size_t)snprintf(l->client, sizeof l->client, "%s/%u/%llu", l->instance, l->from_worker,
+				       (unsigned long long)l->epoch);
 	memcpy(l->client_nonce, hello->nonce.data, AUTH_NONCE);
 	env_random(w->loop->env, l->nonce, sizeof l->nonce);
 	l->heard_ms = w->loop->now_ms;

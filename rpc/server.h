@@ -33,6 +33,8 @@ struct link {
 	struct stream stream;
 	struct timer timer;
 	char instance[32], service[32];
+	char client[32 + 32]; /* "instance/worker/epoch": who it is for once-calls */
+	size_t client_n;
 	uint32_t from_worker;
 	uint64_t epoch, heard_ms;
 	unsigned char client_nonce[16], nonce[16];

@@ -63,13 +63,10 @@ static void on_request(void *arg, struct rpc_request *r)
 static void on_once(void *arg, struct rpc_request *r)
 {
 	struct once_server *s = arg;
-	char client[96];
-	int n = snprintf(client, sizeof client, "%s/%u/%llu", r->instance, r->instance_worker,
-			 (unsigned long long)r->instance_epoch);
 	struct once_call c = {
 		.owner = r->key,
 		.method = { r->method->full, strlen(r->method->full) },
-		.client = { client, (size_t)n },
+		.client = r->client,
 		.seq = r->once_seq,
 		.first_incomplete = r->once_first,
 		.attempt = r->once_attempt,
