@@ -118,7 +118,7 @@ link  = @echo "  LD    $@"; mkdir -p $(@D) && $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $
 .SECONDEXPANSION:
 $(SERVICES:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/obj/%/main.o $$(call lib,$$*) $(CORE)
 	$(link)
-$(BUILD)/bin/loquat: $(call obj,$(wildcard deploy/loquat/*.c)) $(CORE)
+$(BUILD)/bin/loquat: $(call obj,$(wildcard deploy/loquat/*.c)) $(call lib,dbwriter) $(CORE)
 	$(link)
 TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(TEST_LIBS) $(call lib,env_sim)

@@ -16,13 +16,30 @@ static void describe(const struct quarantine_note *note, const struct sqllog_rec
 	buf_add(out, r->body + r->body_bytes - r->bytes, r->bytes);
 }
 
-int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note, const struct sqllog_record *r)
+/* Beside the file, which is written anew now and then. */
+static int lock(struct env *env, const char *path, struct env_file **out)
 {
-	struct env_file *f;
-	struct buf text = BUF_INIT;
-	int err = env_file_open(env, path, ENV_READ | ENV_WRITE | ENV_CREATE, &f);
+	char name[ENV_PATH_MAX];
+	snprintf(name, sizeof name, "%.500s.lock", path);
+	int err = env_file_open(env, name, ENV_WRITE | ENV_CREATE, out);
 	if (err < 0)
 		return err;
+	if ((err = env_file_lock(*out)) < 0)
+		env_file_close(*out);
+	return err;
+}
+
+int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note, const struct sqllog_record *r)
+{
+	struct env_file *f, *locked;
+	struct buf text = BUF_INIT;
+	int err = lock(env, path, &locked);
+	if (err < 0)
+		return err;
+	if ((err = env_file_open(env, path, ENV_READ | ENV_WRITE | ENV_CREATE, &f)) < 0) {
+		env_file_close(locked);
+		return err;
+	}
 	if (env_file_size(f) == 0)
 		buf_addstr(&text, "SET NAMES utf8mb4;\n");
 	describe(note, r, &text);
@@ -30,8 +47,90 @@ int quarantine_add(struct env *env, const char *path, const struct quarantine_no
 	if (!err)
 		err = env_file_sync(f);
 	env_file_close(f);
+	env_file_close(locked);
 	buf_release(&text);
 	return err;
+}
+
+/* ---- the file as a whole ---------------------------------------------------------------------------------------- */
+
+static const char entry_mark[] = "-- quarantine instance=";
+
+static int add_entry(struct quarantine *q, const char *text, size_t n, char *why, size_t why_size)
+{
+	struct quarantine_entry *all = realloc(q->entry, (q->n + 1) * sizeof *all), *e;
+	const char *newline = memchr(text, '\n', n);
+	char reason[80] = "it is cut off";
+	if (!all)
+		return ERR_NOMEM;
+	q->entry = all;
+	e = &q->entry[q->n];
+	memset(e, 0, sizeof *e);
+	size_t head = newline ? (size_t)(newline + 1 - text) : n;
+	ssize_t got = sqllog_read(text + head, n - head, &e->record, reason, sizeof reason);
+	if (got <= 0 || !e->record.lsn) {
+		snprintf(why, why_size, "%s: the record behind byte %zu cannot be read: %s", q->path,
+			 (size_t)(text - q->text), reason);
+		return ERR_CORRUPT;
+	}
+	const char *name = text + sizeof entry_mark - 1;
+	snprintf(e->instance, sizeof e->instance, "%.*s", (int)strcspn(name, " \n"), name);
+	e->text = text;
+	e->bytes = head + (size_t)got;
+	q->n++;
+	return 0;
+}
+
+int quarantine_open(struct quarantine *q, struct env *env, const char *path, char *why, size_t why_size)
+{
+	size_t n;
+	*q = (struct quarantine){ .env = env };
+	snprintf(q->path, sizeof q->path, "%s", path);
+	int err = lock(env, path, &q->lock);
+	if (err < 0) {
+		q->lock = NULL;
+		snprintf(why, why_size, "%s: %s", path, err == ERR_BUSY ? "another works on it" : env_last_error());
+		return err;
+	}
+	err = env_file_load(env, path, FILE_BYTES_MAX, &q->text, &n);
+	if (err == ERR_NOT_FOUND)
+		return 0;
+	if (err < 0)
+		snprintf(why, why_size, "%s cannot be read: %s", path,
+			 err == ERR_IO ? env_last_error() : err_text(err));
+	for (const char *p = q->text; !err && (p = strstr(p, entry_mark));) {
+		err = add_entry(q, p, n - (size_t)(p - q->text), why, why_size);
+		p += err ? 0 : q->entry[q->n - 1].bytes;
+	}
+	if (err < 0)
+		quarantine_close(q);
+	return err;
+}
+
+int quarantine_rewrite(struct quarantine *q)
+{
+	struct buf text = BUF_INIT;
+	int err;
+	for (size_t i = 0; i < q->n; i++)
+		if (!q->entry[i].landed) {
+			if (!text.len)
+				buf_addstr(&text, "SET NAMES utf8mb4;\n");
+			buf_add(&text, q->entry[i].text, q->entry[i].bytes);
+		}
+	if (text.len)
+		err = env_file_store(q->env, q->path, text.data, text.len, 0);
+	else
+		err = env_file_remove(q->env, q->path);
+	buf_release(&text);
+	return err;
+}
+
+void quarantine_close(struct quarantine *q)
+{
+	env_file_close(q->lock);
+	free(q->text);
+	free(q->entry);
+	*q = (struct quarantine){ .n = 0 };
 }
 
 /* ---- held keys ------------------------------------------------------------------------------------------------ */

@@ -13,7 +13,7 @@
  *
  * Threads: owner only; blocking file calls. Held keys: those of the refused records of one instance; where keys are held,
  * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
- * key is let go by taking its records out of the file, and starting dbwriter again.
+ * key is let go when its records have left the file: `dbwriter --quarantine` lands them once what hindered them is mended.
  */
 struct quarantine_note {
 	const char *instance;
@@ -21,9 +21,30 @@ struct quarantine_note {
 	unsigned code; /* the database's, 0: ours */
 	const char *message;
 };
-/* Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL */
+/* Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL; ERR_BUSY: a command works on the file. */
 int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note,
 		   const struct sqllog_record *r);
+
+/* The file, read and locked: nothing is added meanwhile. */
+struct quarantine_entry {
+	char instance[64];
+	const char *text; /* its first line and the record as they stand */
+	size_t bytes;
+	struct sqllog_record record;
+	bool landed; /* the caller's: left out by quarantine_rewrite */
+};
+struct quarantine {
+	struct env *env;
+	char path[ENV_PATH_MAX];
+	struct env_file *lock;
+	char *text;
+	struct quarantine_entry *entry;
+	size_t n;
+};
+/* A file that is not there has no entries. ERR_CORRUPT: somebody has changed a record (its checksum tells). why: one line. */
+int quarantine_open(struct quarantine *q, struct env *env, const char *path, char *why, size_t why_size);
+int quarantine_rewrite(struct quarantine *q);
+void quarantine_close(struct quarantine *q);
 
 /* Keys as they are written in records. */
 struct held_keys {

@@ -43,6 +43,7 @@ struct stream {
 	bool given_up;         /* the batch's first record is passed over in the next transaction */
 	struct position kept;  /* the record that was put into quarantine last */
 	struct held_keys held; /* of refused records, where keys are held */
+	int64_t held_us;       /* when the quarantine they were read from was written */
 	unsigned refusal_code;
 	char refusal[300];
 	uint64_t fenced_told;

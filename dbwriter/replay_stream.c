@@ -59,6 +59,19 @@ static void load_hint(struct stream *s)
 	free(text);
 }
 
+/* Keys that a command has landed the records of are let go. */
+static void load_held(struct stream *s)
+{
+	struct env *env = s->replay->loop->env;
+	char path[ENV_PATH_MAX];
+	quarantine_path(s, path);
+	int64_t written_us = s->replay->o.hold_keys ? env_file_mtime_us(env, path) : s->held_us;
+	if (written_us == s->held_us)
+		return;
+	s->held_us = written_us;
+	held_load(&s->held, env, path, s->name);
+}
+
 static void load_init(struct load *l, const struct replay_options *o)
 {
 	batch_init(&l->batch, o->batch_records_max, o->batch_bytes_max);
@@ -90,11 +103,7 @@ static void stream_add(struct replay *r, const char *name)
 		return;
 	}
 	load_hint(s);
-	if (r->o.hold_keys) {
-		char path[ENV_PATH_MAX];
-		quarantine_path(s, path);
-		held_load(&s->held, r->loop->env, path, s->name);
-	}
+	load_held(s);
 	s->lane = &r->lane[r->streams_n++ % r->o.connections];
 	load_init(&s->load, &r->o);
 	load_init(&s->ahead, &r->o);
@@ -345,6 +354,7 @@ void stream_look(struct stream *s, uint64_t now_ms)
 	if (now_ms < s->look_again_ms)
 		return;
 	s->look_again_ms = now_ms + LOOK_MS;
+	load_held(s);
 	stream_hint(s);
 	remove_old(s);
 }

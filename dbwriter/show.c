@@ -16,13 +16,20 @@ static void add_time(struct buf *out, uint64_t time_us)
 		 t.tm_min, t.tm_sec, (unsigned)(time_us % 1000000));
 }
 
-static void add_record(struct buf *out, const struct sqllog_record *r)
+void show_record(struct buf *out, const char *instance, const struct sqllog_record *r)
 {
 	size_t bytes;
 	unsigned count;
 	const char *p = sqllog_statements(r, &bytes, &count), *end = p + bytes;
-	buf_addf(out, "lsn %llu  epoch %llu  ", (unsigned long long)r->lsn, (unsigned long long)r->epoch);
-	add_time(out, r->time_us);
+	if (instance) {
+		add_time(out, r->time_us);
+		buf_addf(out, "  %s  ", instance);
+	}
+	buf_addf(out, "lsn %llu  epoch %llu", (unsigned long long)r->lsn, (unsigned long long)r->epoch);
+	if (!instance) {
+		buf_addstr(out, "  ");
+		add_time(out, r->time_us);
+	}
 	buf_addf(out, "  key %.*s  trace %llx\n", (int)r->keys_bytes, r->keys, (unsigned long long)r->trace);
 	while (p < end) {
 		const char *newline = memchr(p, '\n', (size_t)(end - p));
@@ -73,7 +80,7 @@ static int walk(struct env *env, const char *file, struct buf *out, bool print, 
 	while ((err = sqllog_file_next(f, &r, why, sizeof why)) == 1) {
 		++*records;
 		if (print)
-			add_record(out, &r);
+			show_record(out, NULL, &r);
 	}
 	return add_end(out, file, f, err, why);
 }

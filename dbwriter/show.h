@@ -10,6 +10,10 @@
 int show_dump(struct env *env, const char *file, struct buf *out);   /* every record, statements and all */
 int show_verify(struct env *env, const char *file, struct buf *out); /* one line; 1: torn or damaged */
 
+/* One record; instance NULL: it is known from elsewhere, else the time and the instance come first. */
+struct sqllog_record;
+void show_record(struct buf *out, const char *instance, const struct sqllog_record *r);
+
 /* What the database says of one instance; known false: it did not say. */
 struct show_position {
 	char instance[64];

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
-#include "common/loop.h"
+#include "dbwriter/asker.h"
+#include "dbwriter/merge.h"
+#include "dbwriter/restore.h"
 #include "dbwriter/show.h"
 #include "rpc/service_config.h"
 
@@ -14,82 +16,13 @@ static int print(struct buf *out, int result)
 	return result < 0 ? 2 : result;
 }
 
-/* ---- the positions in the database ---------------------------------------------------------------------------- */
+/* ---- the cluster's configuration ------------------------------------------------------------------------------- */
 
-#define POSITIONS_MAX 256
-#define WAIT_MS       3000
-
-struct asking {
+struct place {
+	struct config *config;
+	char folder[ENV_PATH_MAX + 8], schema[ENV_PATH_MAX], socket[ENV_PATH_MAX + 32];
 	struct env_db_options db;
-	struct env_db *connection;
-	struct timer late;
-	struct loop *loop;
-	struct show_position *found;
-	size_t n;
-	bool answered;
 };
-
-static void end(struct asking *a)
-{
-	loop_timer_stop(a->loop, &a->late);
-	loop_stop(a->loop);
-}
-
-static void on_late(struct timer *t, uint64_t now_ms)
-{
-	(void)now_ms;
-	end((struct asking *)((char *)t - offsetof(struct asking, late)));
-}
-
-static void on_rows(void *arg, const struct env_db_result *r)
-{
-	struct asking *a = arg;
-	for (unsigned i = 0; !r->err && i < r->rows && a->n < POSITIONS_MAX; i++) {
-		struct show_position *p = &a->found[a->n++];
-		snprintf(p->instance, sizeof p->instance, "%s", r->cells[3 * i]);
-		p->epoch = strtoull(r->cells[3 * i + 1], NULL, 10);
-		p->lsn = strtoull(r->cells[3 * i + 2], NULL, 10);
-		p->known = true;
-	}
-	a->answered = !r->err;
-	end(a);
-}
-
-static void on_open(void *arg, int err)
-{
-	static const char sql[] = "SELECT instance, epoch, lsn FROM loquat_replay";
-	struct asking *a = arg;
-	if (err < 0 || env_db_query(a->connection, sql, sizeof sql - 1, on_rows, a) < 0)
-		end(a);
-}
-
-static void on_start(struct loop *loop, void *arg)
-{
-	struct asking *a = arg;
-	a->loop = loop;
-	a->late.fire = on_late;
-	loop_timer(loop, &a->late, WAIT_MS);
-	if (env_db_open(loop->ev, &a->db, on_open, a, &a->connection) < 0)
-		end(a);
-}
-
-static void on_stop(struct loop *loop, void *arg)
-{
-	(void)loop;
-	env_db_close(((struct asking *)arg)->connection);
-}
-
-static bool ask_positions(struct env *env, struct asking *a)
-{
-	struct loop *loop;
-	a->found = calloc(POSITIONS_MAX, sizeof *a->found);
-	if (!a->found || loop_start(env, "status", 0, on_start, on_stop, a, &loop) < 0)
-		return false;
-	loop_join(loop);
-	return a->answered;
-}
-
-/* ---- --status ------------------------------------------------------------------------------------------------------ */
 
 /* Paths of the configuration start at the folder above its own. */
 static void path_from(const char *config_file, const char *path, char *out, size_t size)
@@ -103,75 +36,183 @@ static void path_from(const char *config_file, const char *path, char *out, size
 		snprintf(out, size, "../%s", path);
 }
 
-static int status_of(struct env *env, const char *config_file, struct buf *out)
+static int place_open(struct place *p, struct env *env, const char *config_file, const char *database, struct buf *out)
 {
-	char var[ENV_PATH_MAX], folder[ENV_PATH_MAX + 8], socket[ENV_PATH_MAX + 32], error[512];
-	struct config *c;
-	struct asking a = { 0 };
-	if (service_config_load(env, config_file, NULL, NULL, error, sizeof error, &c) < 0) {
+	char var[ENV_PATH_MAX], error[512];
+	if (service_config_load(env, config_file, NULL, NULL, error, sizeof error, &p->config) < 0) {
 		buf_addf(out, "dbwriter: %s\n", error);
-		return -1;
+		return ERR_CONFIG;
 	}
+	struct config *c = p->config;
+	const char *home = env_getenv(env, "LOQUAT_HOME");
 	path_from(config_file, config_string(c, "paths.var", "var"), var, sizeof var);
-	snprintf(folder, sizeof folder, "%s/sqllog", var);
-	snprintf(socket, sizeof socket, "%s/mariadb/mysqld.sock", var);
+	path_from(config_file, "deploy/schema", p->schema, sizeof p->schema);
+	if (env_file_mtime_us(env, p->schema) < 0 &&
+	    home) /* a configuration elsewhere uses the installation's schema */
+		snprintf(p->schema, sizeof p->schema, "%.490s/deploy/schema", home);
+	snprintf(p->folder, sizeof p->folder, "%s/sqllog", var);
+	snprintf(p->socket, sizeof p->socket, "%s/mariadb/mysqld.sock", var);
 	const char *given = config_string(c, "database.socket", ""), *host = config_string(c, "database.host", "");
-	a.db = (struct env_db_options){ .socket = *host    ? NULL
-						  : *given ? given
-							   : socket,
-					.host = *host ? host : NULL,
-					.port = (uint16_t)config_int(c, "database.port", 3306),
-					.user = config_string(c, "database.user", "root"),
-					.password = config_string(c, "database.password", ""),
-					.database = config_string(c, "database.name", "loquat") };
-	bool answered = ask_positions(env, &a);
-	if (!answered)
+	p->db = (struct env_db_options){ .socket = *host    ? NULL
+						   : *given ? given
+							    : p->socket,
+					 .host = *host ? host : NULL,
+					 .port = (uint16_t)config_int(c, "database.port", 3306),
+					 .user = config_string(c, "database.user", "root"),
+					 .password = config_string(c, "database.password", ""),
+					 .database =
+						 database ? database : config_string(c, "database.name", "loquat") };
+	return 0;
+}
+
+/* ---- --status ---------------------------------------------------------------------------------------------------- */
+
+#define POSITIONS_MAX 256
+
+struct asking {
+	struct show_position found[POSITIONS_MAX];
+	size_t n;
+	bool answered;
+};
+
+static int ask_positions(void *arg, const struct env_db_result *r, struct buf *sql)
+{
+	struct asking *a = arg;
+	if (!r) {
+		buf_addstr(sql, "SELECT instance, epoch, lsn FROM loquat_replay");
+		return 1;
+	}
+	for (unsigned i = 0; !r->err && i < r->rows && a->n < POSITIONS_MAX; i++) {
+		struct show_position *p = &a->found[a->n++];
+		snprintf(p->instance, sizeof p->instance, "%s", r->cells[3 * i]);
+		p->epoch = strtoull(r->cells[3 * i + 1], NULL, 10);
+		p->lsn = strtoull(r->cells[3 * i + 2], NULL, 10);
+		p->known = true;
+	}
+	a->answered = !r->err;
+	return 0;
+}
+
+static int status_of(struct env *env, struct place *p, struct buf *out)
+{
+	struct asking *a = calloc(1, sizeof *a);
+	char why[300];
+	if (!a)
+		return ERR_NOMEM;
+	(void)asker_run(env, &p->db, ask_positions, a, why, sizeof why);
+	if (!a->answered)
 		buf_addstr(out, "The database does not answer; positions as dbwriter noted them last.\n");
-	int result = show_status(env, folder, answered ? a.found : NULL, a.n, out);
-	free(a.found);
-	config_free(c);
+	int result = show_status(env, p->folder, a->answered ? a->found : NULL, a->n, out);
+	free(a);
 	return result;
 }
 
 /* ---- the command line ------------------------------------------------------------------------------------------------ */
 
-static const char *value_of(int argc, char **argv, const char *name, bool *there)
+static const char usage[] =
+	"usage: dbwriter --dump FILE | --verify FILE     a log file for a person; --verify: exit 1 if it is not sound\n"
+	"       dbwriter --status                        position and lag of every log; exit 1 while there is a lag\n"
+	"       dbwriter --quarantine                    lands what was refused, after the cause was mended; exit 1 if some stays\n"
+	"       dbwriter --replay FROM … [--until TIME] [--database NAME]\n"
+	"                                                logs into an empty database, as of a moment: FROM is a log file, the\n"
+	"                                                folder of an instance, or a folder of those (var/sqllog); TIME is\n"
+	"                                                2026-11-22T23:00:00Z or microseconds since 1970; exit 1 if some were refused\n"
+	"       --config FILE (deploy/cluster.lua)       for all but the first two\n\n";
+
+#define FROM_MAX 64
+
+struct line { /* of the command */
+	const char *dump, *verify, *config, *until, *database;
+	bool status, quarantine, replay, help;
+	const char *from[FROM_MAX];
+	unsigned from_n;
+	const char *wrong; /* an option without its value */
+};
+
+static void line_read(struct line *l, int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], name)) {
-			*there = true;
-			return i + 1 < argc ? argv[i + 1] : NULL;
+	const struct {
+		const char *name;
+		const char **value;
+	} valued[] = { { "--dump", &l->dump },
+		       { "--verify", &l->verify },
+		       { "--config", &l->config },
+		       { "--until", &l->until },
+		       { "--database", &l->database } };
+	const struct {
+		const char *name;
+		bool *flag;
+	} flags[] = { { "--status", &l->status },
+		      { "--quarantine", &l->quarantine },
+		      { "--replay", &l->replay },
+		      { "--help", &l->help } };
+	for (int i = 1; i < argc; i++) {
+		if (l->replay && *argv[i] != '-' && l->from_n < FROM_MAX)
+			l->from[l->from_n++] = argv[i];
+		for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
+			*flags[k].flag |= !strcmp(argv[i], flags[k].name);
+		for (size_t k = 0; k < sizeof valued / sizeof *valued; k++) {
+			if (strcmp(argv[i], valued[k].name))
+				continue;
+			if (i + 1 == argc)
+				l->wrong = argv[i];
+			else
+				*valued[k].value = argv[++i];
+			break;
 		}
-	return NULL;
+	}
+}
+
+static int replay_of(struct env *env, struct place *p, const struct line *l, struct buf *out)
+{
+	struct restore_options o = {
+		.from = l->from, .from_n = l->from_n, .until_us = UINT64_MAX, .schema = p->schema, .db = p->db
+	};
+	if (!l->from_n) {
+		buf_addstr(out, "dbwriter: --replay needs the logs: var/sqllog\n");
+		return ERR_BAD_REQUEST;
+	}
+	if (l->until && !merge_time(l->until, &o.until_us)) {
+		buf_addf(out, "dbwriter: --until %s: expected 2026-11-22T23:00:00Z or microseconds since 1970\n",
+			 l->until);
+		return ERR_BAD_REQUEST;
+	}
+	return restore_replay(env, &o, out);
+}
+
+static int with_cluster(struct env *env, const struct line *l, struct buf *out)
+{
+	struct place p = { 0 };
+	int result = place_open(&p, env, l->config ? l->config : "deploy/cluster.lua", l->database, out);
+	if (result < 0)
+		return result;
+	result = l->quarantine ? restore_quarantine(env, p.folder, &p.db, out)
+		 : l->replay   ? replay_of(env, &p, l, out)
+			       : status_of(env, &p, out);
+	config_free(p.config);
+	return result;
 }
 
 bool show_main(int argc, char **argv, int *status)
 {
-	bool dump = false, verify = false, all = false, config = false, help = false;
-	(void)value_of(argc, argv, "--help", &help);
-	if (help) /* the frame tells the rest */
-		fputs("usage: dbwriter --dump FILE | --verify FILE     a log file for a person; --verify: exit 1 if it is not sound\n"
-		      "       dbwriter --status [--config FILE]        position and lag of every log; exit 1 while there is a lag\n\n",
-		      stdout);
-	if (help)
-		return false;
-	const char *file = value_of(argc, argv, "--dump", &dump);
-	if (!dump)
-		file = value_of(argc, argv, "--verify", &verify);
-	(void)value_of(argc, argv, "--status", &all);
-	const char *config_file = value_of(argc, argv, "--config", &config);
-	if (!dump && !verify && !all)
+	struct line l = { 0 };
+	line_read(&l, argc, argv);
+	if (l.help) /* the frame tells the rest */
+		fputs(usage, stdout);
+	bool ours = l.dump || l.verify || l.status || l.quarantine || l.replay ||
+		    (l.wrong && (!strcmp(l.wrong, "--dump") || !strcmp(l.wrong, "--verify")));
+	if (l.help || !ours)
 		return false;
 	*status = 2;
-	if ((!all && !file) || (config && !config_file)) {
-		fprintf(stderr, "dbwriter: %s needs a file\n", dump ? "--dump" : verify ? "--verify" : "--config");
+	if (l.wrong) {
+		fprintf(stderr, "dbwriter: %s needs a value\n", l.wrong);
 		return true;
 	}
 	struct env *env = env_new();
 	struct buf out = BUF_INIT;
-	int result = dump     ? show_dump(env, file, &out)
-		     : verify ? show_verify(env, file, &out)
-			      : status_of(env, config ? config_file : "deploy/cluster.lua", &out);
+	int result = l.dump     ? show_dump(env, l.dump, &out)
+		     : l.verify ? show_verify(env, l.verify, &out)
+				: with_cluster(env, &l, &out);
 	*status = print(&out, result);
 	env_free(env);
 	return true;

@@ -46,6 +46,7 @@ int command_start(struct cluster *c, int argc, char **argv); /* also drain and s
 int command_reload(struct cluster *c, int argc, char **argv);
 int command_call(struct cluster *c, int argc, char **argv);
 int command_migrate(struct cluster *c, int argc, char **argv);
+int command_history(struct cluster *c, int argc, char **argv);
 int command_sql(struct cluster *c, int argc, char **argv);
 int command_logs(struct cluster *c, int argc, char **argv);
 int command_doctor(struct cluster *c, int argc, char **argv);

@@ -20,6 +20,8 @@ static const struct command commands[] = {
 	{ "reload", "SERVICE", "new Lua for all instances of a service, all or none", command_reload, NULL },
 	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call, NULL },
 	{ "migrate", "", "apply what is new in deploy/schema while the cluster runs", command_migrate, NULL },
+	{ "history", "--key KEY [FROM…]", "every change of a key (role:42), from the SQL logs that are kept",
+	  command_history, NULL },
 	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql, NULL },
 	{ "bots", "--players N --rate R --seconds S", "load with real player behaviour", command_bots, bots_help },
 	{ "doctor", "", "what this machine lacks, each finding with the command that mends it", command_doctor, NULL },

@@ -1,0 +1,50 @@
+#include "dbwriter/history.h"
+#include <string.h>
+#include "common/err.h"
+#include "dbwriter/merge.h"
+#include "dbwriter/show.h"
+
+static bool has_key(const struct sqllog_record *r, const char *key, size_t n)
+{
+	const char *at_key;
+	size_t at = 0, bytes;
+	while (sqllog_key_next(r, &at, &at_key, &bytes))
+		if (bytes == n && !memcmp(at_key, key, n))
+			return true;
+	return false;
+}
+
+int history_print(struct env *env, const char *const *from, unsigned n, const char *key, FILE *to, char *why,
+		  size_t why_size)
+{
+	struct sql_record written; /* the key as it stands in a log */
+	struct merge m;
+	struct sqllog_record r;
+	const struct merge_log *where;
+	struct buf text = BUF_INIT;
+	int found = 0, got;
+	sql_record_init(&written);
+	if ((got = sql_record_key(&written, key)) < 0) {
+		snprintf(why, why_size, "'%s' is no key", key);
+		return got;
+	}
+	if ((got = merge_open(&m, env, from, n)) == 0) {
+		while ((got = merge_next(&m, &r, &where)) == 1) {
+			if (where->missing)
+				fprintf(to, "-- %s: records before lsn %llu are not kept any more\n", where->name,
+					(unsigned long long)r.lsn);
+			if (!has_key(&r, written.keys, written.keys_bytes))
+				continue;
+			buf_clear(&text);
+			show_record(&text, where->name, &r);
+			fwrite(text.data, 1, text.len, to);
+			found++;
+		}
+	}
+	if (got < 0)
+		snprintf(why, why_size, "%s", m.why);
+	merge_release(&m);
+	buf_release(&text);
+	sql_record_release(&written);
+	return got < 0 ? got : found;
+}

@@ -1,0 +1,202 @@
+#include "dbwriter/merge.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "common/err.h"
+
+static int cannot(struct merge *m, const char *path, int err)
+{
+	snprintf(m->why, sizeof m->why, "%s cannot be read: %s", path,
+		 err == ERR_IO ? env_last_error() : err_text(err));
+	return err;
+}
+
+/* ---- sources ------------------------------------------------------------------------------------------------------ */
+
+static struct merge_log *add(struct merge *m, const char *folder)
+{
+	struct merge_log *all = realloc(m->log, (m->n + 1) * sizeof *all);
+	if (!all)
+		return NULL;
+	m->log = all;
+	struct merge_log *l = &m->log[m->n++];
+	size_t n = strlen(folder);
+	while (n > 1 && folder[n - 1] == '/')
+		n--;
+	const char *slash = memrchr(folder, '/', n), *name = slash ? slash + 1 : folder;
+	memset(l, 0, sizeof *l);
+	snprintf(l->folder, sizeof l->folder, "%.*s", (int)n, folder);
+	snprintf(l->name, sizeof l->name, "%.*s", (int)(n - (size_t)(name - folder)), name);
+	return l;
+}
+
+static int add_file(struct merge *m, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char folder[ENV_PATH_MAX] = ".";
+	if (slash)
+		snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+	struct merge_log *l = add(m, folder);
+	if (!l || !(l->number = malloc(sizeof *l->number)))
+		return ERR_NOMEM;
+	l->number[0] = (uint32_t)strtoul(slash ? slash + 1 : path, NULL, 10);
+	l->n = 1;
+	l->plain = true;
+	return 0;
+}
+
+/* 1: it is the folder of an instance */
+static int add_instance(struct merge *m, const char *folder)
+{
+	uint32_t *numbers;
+	size_t n;
+	int err = sqllog_list(m->env, folder, &numbers, &n);
+	if (err < 0)
+		return err;
+	struct merge_log *l = n ? add(m, folder) : NULL;
+	if (!l) {
+		free(numbers);
+		return n ? ERR_NOMEM : 0;
+	}
+	l->number = numbers;
+	l->n = n;
+	return 1;
+}
+
+static int add_source(struct merge *m, const char *path)
+{
+	size_t n = strlen(path), count;
+	char **names;
+	if (n > 4 && !strcmp(path + n - 4, ".sql"))
+		return add_file(m, path);
+	int err = add_instance(m, path);
+	if (err)
+		return err < 0 ? cannot(m, path, err) : 0;
+	if ((err = env_dir_list(m->env, path, &names, &count)) < 0)
+		return cannot(m, path, err);
+	for (size_t i = 0; i < count; i++) {
+		char folder[ENV_PATH_MAX];
+		if (!strchr(names[i], '.') &&
+		    (size_t)snprintf(folder, sizeof folder, "%s/%s", path, names[i]) < sizeof folder - 80)
+			(void)add_instance(m, folder);
+		free(names[i]);
+	}
+	free(names);
+	return 0;
+}
+
+int merge_open(struct merge *m, struct env *env, const char *const *from, unsigned n)
+{
+	*m = (struct merge){ .env = env };
+	for (unsigned i = 0; i < n; i++) {
+		int err = add_source(m, from[i]);
+		if (err < 0)
+			return err;
+	}
+	if (m->n)
+		return 0;
+	snprintf(m->why, sizeof m->why, "%s holds no SQL log", n ? from[0] : "nothing");
+	return ERR_NOT_FOUND;
+}
+
+void merge_release(struct merge *m)
+{
+	for (unsigned i = 0; i < m->n; i++) {
+		sqllog_file_close(&m->log[i].file);
+		free(m->log[i].number);
+	}
+	free(m->log);
+	m->log = NULL;
+	m->n = 0;
+}
+
+/* ---- records --------------------------------------------------------------------------------------------------------- */
+
+/* A bad spot ends a file; whether something is missing then, the next record's number tells. */
+static int ended(struct merge *m, struct merge_log *l, int end, const char *why)
+{
+	int behind = end ? sqllog_file_behind(&l->file) : 0;
+	unsigned long long at = sqllog_file_at(&l->file);
+	sqllog_file_close(&l->file);
+	l->next++;
+	if (behind <= 0 || l->next < l->n)
+		return 0;
+	snprintf(m->why, sizeof m->why, "%s/%08u.sql is damaged at offset %llu: %s", l->folder, l->number[l->next - 1],
+		 at, end == ERR_INCOMPLETE ? "the record is cut off" : why);
+	return ERR_CORRUPT;
+}
+
+static bool is_new(struct merge_log *l, const struct sqllog_record *r)
+{
+	struct position at = { r->epoch, r->lsn };
+	if (l->last.lsn && position_compare(at, l->last) <= 0)
+		return false;
+	uint64_t expected = l->last.lsn + 1;
+	l->missing = r->lsn > expected && !(l->plain && !l->last.lsn);
+	l->last = at;
+	return true;
+}
+
+static int advance(struct merge *m, struct merge_log *l)
+{
+	char path[ENV_PATH_MAX], why[80] = "";
+	int got;
+	while (!l->there && l->next < l->n) {
+		sqllog_path(path, l->folder, l->number[l->next], "sql");
+		if (!l->file.f && (got = sqllog_file_open(&l->file, m->env, path)) < 0) {
+			if (got != ERR_NOT_FOUND || l->plain)
+				return cannot(m, path, got);
+			l->next++; /* it was removed, being old */
+			continue;
+		}
+		if ((got = sqllog_file_next(&l->file, &l->record, why, sizeof why)) == 1)
+			l->there = is_new(l, &l->record);
+		else if (got == ERR_IO)
+			return cannot(m, path, got);
+		else if ((got = ended(m, l, got, why)) < 0)
+			return got;
+	}
+	return 0;
+}
+
+int merge_next(struct merge *m, struct sqllog_record *out, const struct merge_log **where)
+{
+	struct merge_log *first = NULL;
+	for (unsigned i = 0; i < m->n; i++) {
+		struct merge_log *l = &m->log[i];
+		int err = advance(m, l);
+		if (err < 0)
+			return err;
+		if (l->there && (!first || l->record.time_us < first->record.time_us))
+			first = l;
+	}
+	if (!first)
+		return 0;
+	first->there = false;
+	*out = first->record;
+	*where = first;
+	return 1;
+}
+
+bool merge_time(const char *text, uint64_t *us)
+{
+	struct tm t = { 0 };
+	char *end;
+	unsigned long long plain = strtoull(text, &end, 10);
+	if (end > text && !*end) {
+		*us = plain;
+		return true;
+	}
+	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &t);
+	if (!rest)
+		return false;
+	uint64_t part = 0, unit = 100000;
+	if (*rest == '.')
+		for (rest++; *rest >= '0' && *rest <= '9'; rest++, unit /= 10)
+			part += (uint64_t)(*rest - '0') * unit;
+	if (*rest && strcmp(rest, "Z"))
+		return false;
+	*us = (uint64_t)timegm(&t) * 1000000 + part;
+	return true;
+}
