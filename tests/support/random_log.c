@@ -7,7 +7,7 @@
 
 const char random_log_tables[] =
 	"CREATE TABLE hero (id BIGINT NOT NULL PRIMARY KEY, gold BIGINT NOT NULL DEFAULT 0, level TINYINT NOT NULL DEFAULT 1,"
-	" name VARCHAR(12) NOT NULL DEFAULT '', x DOUBLE NOT NULL DEFAULT 0, note VARCHAR(40)) COLLATE=utf8mb4_nopad_bin;"
+	" name VARCHAR(12) NOT NULL DEFAULT '', x DOUBLE NOT NULL DEFAULT 0, note VARCHAR(40), debt INT UNSIGNED NOT NULL DEFAULT 9) COLLATE=utf8mb4_nopad_bin;"
 	"CREATE TABLE item (hero BIGINT NOT NULL, kind INT NOT NULL, count INT NOT NULL, PRIMARY KEY (hero, kind));"
 	"CREATE TABLE quest (hero BIGINT NOT NULL, quest INT NOT NULL, state VARCHAR(12) NOT NULL, progress INT NOT NULL,"
 	" PRIMARY KEY (hero, quest)) COLLATE=utf8mb4_nopad_bin;"
@@ -19,7 +19,6 @@ const char random_log_tables[] =
 	"INSERT INTO seat (id, hero) VALUES (1, 1), (2, 2), (3, 3)";
 
 const char random_log_extra[] =
-	"ALTER TABLE hero ADD COLUMN debt INT UNSIGNED NOT NULL DEFAULT 20;"
 	"CREATE TABLE loose (word VARCHAR(20) NOT NULL PRIMARY KEY, n BIGINT NOT NULL) COLLATE=utf8mb4_general_ci;"
 	"CREATE TABLE padded (word CHAR(20) NOT NULL PRIMARY KEY, n BIGINT NOT NULL) COLLATE=utf8mb4_bin;"
 	"CREATE TABLE told (n BIGINT NOT NULL PRIMARY KEY AUTO_INCREMENT, hero BIGINT NOT NULL, gold BIGINT NOT NULL);"
@@ -116,11 +115,11 @@ static const struct form forms[] = {
 	{ 4, "UPDATE purse SET high = ? WHERE id = ?", "pk", true },
 	{ 4, "INSERT INTO word (word, n) VALUES (?, ?) ON DUPLICATE KEY UPDATE n = n + ?", "wpp", false },
 	{ 2, "UPDATE word SET n = ? WHERE word = ?", "pw", false },
+	{ 4, "UPDATE hero SET debt = debt - ? WHERE id = ?", "pi", true },
+	{ 6, "UPDATE hero SET debt = debt + ? WHERE id = ?", "si", true },
 	{ 1, "UPDATE nothing SET n = ? WHERE id = ?", "pi", true },
 };
 static const struct form extra_forms[] = {
-	{ 4, "UPDATE hero SET debt = debt - ? WHERE id = ?", "pi", true },
-	{ 4, "UPDATE hero SET debt = debt + ? WHERE id = ?", "pi", false },
 	{ 4, "INSERT INTO loose (word, n) VALUES (?, ?) ON DUPLICATE KEY UPDATE n = n + ?", "wpp", false },
 	{ 2, "UPDATE loose SET n = ? WHERE word = ?", "pw", false },
 	{ 4, "INSERT INTO padded (word, n) VALUES (?, ?) ON DUPLICATE KEY UPDATE n = n + ?", "wpp", false },

@@ -52,13 +52,12 @@ static void end_now(void *arg)
 static void outcome(const char *dir, unsigned kinds, struct buf *out)
 {
 	static const char *const selects[] = {
-		"SELECT id, gold, level, HEX(name), x, note FROM hero ORDER BY id",
+		"SELECT id, gold, level, HEX(name), x, note, debt FROM hero ORDER BY id",
 		"SELECT * FROM item ORDER BY hero, kind",
 		"SELECT hero, quest, HEX(state), progress FROM quest ORDER BY hero, quest",
 		"SELECT * FROM seat ORDER BY id",
 		"SELECT * FROM purse ORDER BY id",
 		"SELECT * FROM word ORDER BY word",
-		"SELECT debt FROM hero ORDER BY id",
 		"SELECT HEX(word), n FROM loose ORDER BY word",
 		"SELECT HEX(word), n FROM padded ORDER BY word",
 		"SELECT hero, gold FROM told ORDER BY n",

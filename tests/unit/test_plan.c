@@ -1,0 +1,261 @@
+/* Which statements may change places or become one: dbwriter/plan.h. */
+#include "dbwriter/plan.h"
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct tables tables;
+static struct plan *plan;
+static struct buf text;
+
+static void answer(unsigned query, const char *const *cells, unsigned rows, unsigned columns)
+{
+	struct env_db_result r = { .rows = rows, .columns = columns, .cells = cells };
+	tables_answer(&tables, query, &r);
+}
+
+static void setup(void)
+{
+	static const char *const columns[] = {
+		"role",
+		"id",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"role",
+		"gold",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"role",
+		"debt",
+		"int",
+		"int(10) unsigned",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"role",
+		"name",
+		"varchar",
+		"varchar(4)",
+		"YES",
+		"4",
+		"utf8mb4_nopad_bin",
+		"",
+		"seat",
+		"id",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"seat",
+		"role",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"word",
+		"word",
+		"char",
+		"char(9)",
+		"NO",
+		"9",
+		"utf8mb4_bin",
+		"",
+		"word",
+		"n",
+		"int",
+		"int(11)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"rich",
+		"id",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+		"rich",
+		"gold",
+		"bigint",
+		"bigint(20)",
+		"NO",
+		NULL,
+		NULL,
+		"",
+	};
+	static const char *const unique[] = { "role",    "PRIMARY", "id",      "seat",    "PRIMARY",
+					      "id",      "seat",    "by_role", "role",    "word",
+					      "PRIMARY", "word",    "rich",    "PRIMARY", "id" };
+	static const char *const triggers[] = { "rich" };
+	tables_begin(&tables);
+	answer(0, columns, 10, 8);
+	answer(1, unique, 5, 3);
+	answer(3, triggers, 1, 1);
+	tables_end(&tables);
+	plan = plan_new();
+	plan_begin(plan, &tables, true);
+	buf_init(&text);
+}
+
+static void teardown(void)
+{
+	plan_free(plan);
+	tables_release(&tables);
+	buf_release(&text);
+}
+
+/* The plan as texts, in its order. */
+static void gives(const char *statements, const char *expected)
+{
+	plan_add(plan, statements, strlen(statements));
+	buf_clear(&text);
+	for (unsigned i = 0; i < plan_groups(plan); i++) {
+		const struct plan_group *g = plan_group(plan, i);
+		if (g->shape)
+			plan_text(g, 0, g->rows, &text);
+		else
+			buf_add(&text, g->text.data, g->text.len);
+	}
+	ck_assert_str_eq(buf_cstr(&text), expected);
+}
+
+START_TEST(the_last_value_of_a_column_is_enough)
+{
+	gives("UPDATE role SET name = 'a' WHERE id = 1;\nUPDATE role SET name = 'it\\'s' WHERE id = 1;\n",
+	      "UPDATE role SET name = 'it\\'s' WHERE id = 1;\n");
+	ck_assert_uint_eq(plan_figures(plan).folded, 1);
+}
+END_TEST
+
+START_TEST(a_value_the_column_would_have_refused_is_not_dropped)
+{
+	gives("UPDATE role SET name = 'abcde' WHERE id = 1;\nUPDATE role SET name = 'b' WHERE id = 1;\n",
+	      "UPDATE role SET name = 'abcde' WHERE id = 1;\nUPDATE role SET name = 'b' WHERE id = 1;\n");
+	plan_begin(plan, &tables, true);
+	gives("UPDATE role SET debt = -1 WHERE id = 1;\nUPDATE role SET debt = 1 WHERE id = 1;\n",
+	      "UPDATE role SET debt = -1 WHERE id = 1;\nUPDATE role SET debt = 1 WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(steps_of_one_sign_are_added_up)
+{
+	gives("UPDATE role SET gold = gold - 5 WHERE id = 1;\nUPDATE role SET gold = gold - 7 WHERE id = 1;\n",
+	      "UPDATE role SET gold = gold - 12 WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(steps_that_turn_or_overflow_are_not)
+{
+	gives("UPDATE role SET debt = debt + -5 WHERE id = 1;\nUPDATE role SET debt = debt + 7 WHERE id = 1;\n",
+	      "UPDATE role SET debt = debt + -5 WHERE id = 1;\nUPDATE role SET debt = debt + 7 WHERE id = 1;\n");
+	plan_begin(plan, &tables, true);
+	gives("UPDATE role SET gold = gold + 9223372036854775807 WHERE id = 1;\nUPDATE role SET gold = gold + 1 WHERE id = 1;\n",
+	      "UPDATE role SET gold = gold + 9223372036854775807 WHERE id = 1;\nUPDATE role SET gold = gold + 1 WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(a_relative_change_is_not_taken_for_an_absolute_one)
+{
+	gives("UPDATE role SET gold = 5 WHERE id = 1;\nUPDATE role SET gold = gold + 1 WHERE id = 1;\n"
+	      "UPDATE role SET gold = 7 WHERE id = 1;\n",
+	      "UPDATE role SET gold = 5 WHERE id = 1;\nUPDATE role SET gold = gold + 1 WHERE id = 1;\n"
+	      "UPDATE role SET gold = 7 WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(other_rows_and_other_columns_may_be_overtaken)
+{
+	gives("UPDATE role SET gold = 5 WHERE id = 1;\nUPDATE role SET name = 'a' WHERE id = 1;\n"
+	      "UPDATE role SET gold = 6 WHERE id = 2;\nUPDATE role SET gold = 7 WHERE id = 1;\n",
+	      "UPDATE role SET gold = 7 WHERE id = 1;\nUPDATE role SET gold = 6 WHERE id = 2;\n"
+	      "UPDATE role SET name = 'a' WHERE id = 1;\n");
+}
+END_TEST
+
+START_TEST(where_a_second_unique_key_may_be_met_the_order_stays)
+{
+	static const char sql[] = "INSERT INTO seat (id, role) VALUES (1, 5);\nDELETE FROM seat WHERE id = 1;\n"
+				  "INSERT INTO seat (id, role) VALUES (2, 5);\n";
+	gives(sql, sql);
+}
+END_TEST
+
+START_TEST(what_a_trigger_sees_and_what_is_not_understood_stays_in_its_place)
+{
+	static const char sql[] =
+		"UPDATE rich SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 1 WHERE id = 1;\n"
+		"UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 1;\n"
+		"UPDATE nothing SET a = 1 WHERE id = 1;\nUPDATE role SET gold = 4 WHERE id = 1;\n";
+	gives(sql, sql);
+}
+END_TEST
+
+START_TEST(a_text_that_ends_in_a_space_may_be_the_same_row)
+{
+	static const char sql[] =
+		"INSERT INTO word (word, n) VALUES ('a', 1);\nUPDATE word SET n = 2 WHERE word = 'a ';\n"
+		"INSERT INTO word (word, n) VALUES ('b', 1);\nUPDATE word SET n = 3 WHERE word = 'a';\n";
+	gives(sql, sql);
+}
+END_TEST
+
+START_TEST(a_row_stands_once_in_a_statement_for_many)
+{
+	plan_begin(plan, &tables, false);
+	gives("UPDATE role SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 2 WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 2;\n",
+	      "UPDATE role SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 2;\nUPDATE role SET gold = 2 WHERE id = 1;\n");
+	buf_clear(&text);
+	plan_join(plan_group(plan, 0), 0, 2, &text);
+	ck_assert_str_eq(
+		buf_cstr(&text),
+		"UPDATE JSON_TABLE('[[1,1],[3,2]]', '$[*]' COLUMNS (p0 BIGINT PATH '$[0]', p1 BIGINT PATH '$[1]')) "
+		"AS v STRAIGHT_JOIN role ON role.id = v.p1 SET role.gold = v.p0;\n");
+}
+END_TEST
+
+START_TEST(an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_that_is_not)
+{
+	gives("INSERT INTO word (word, n) VALUES ('a', 2) ON DUPLICATE KEY UPDATE n = n + 2;\n"
+	      "INSERT INTO word (word, n) VALUES ('a', 3) ON DUPLICATE KEY UPDATE n = n + 3;\n",
+	      "INSERT INTO word (word, n) VALUES ('a', 5) ON DUPLICATE KEY UPDATE n = n + 5;\n");
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("plan");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, the_last_value_of_a_column_is_enough);
+	tcase_add_test(t, a_value_the_column_would_have_refused_is_not_dropped);
+	tcase_add_test(t, steps_of_one_sign_are_added_up);
+	tcase_add_test(t, steps_that_turn_or_overflow_are_not);
+	tcase_add_test(t, a_relative_change_is_not_taken_for_an_absolute_one);
+	tcase_add_test(t, other_rows_and_other_columns_may_be_overtaken);
+	tcase_add_test(t, where_a_second_unique_key_may_be_met_the_order_stays);
+	tcase_add_test(t, what_a_trigger_sees_and_what_is_not_understood_stays_in_its_place);
+	tcase_add_test(t, a_text_that_ends_in_a_space_may_be_the_same_row);
+	tcase_add_test(t, a_row_stands_once_in_a_statement_for_many);
+	tcase_add_test(t, an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_that_is_not);
+	Suite *s = suite_create("plan");
+	suite_add_tcase(s, t);
+	SRunner *run = srunner_create(s);
+	srunner_run_all(run, CK_NORMAL);
+	int failed = srunner_ntests_failed(run);
+	srunner_free(run);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
