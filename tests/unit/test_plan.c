@@ -209,7 +209,7 @@ START_TEST(a_text_that_ends_in_a_space_may_be_the_same_row)
 {
 	static const char sql[] =
 		"INSERT INTO word (word, n) VALUES ('a', 1);\nUPDATE word SET n = 2 WHERE word = 'a ';\n"
-		"INSERT INTO word (word, n) VALUES ('b', 1);\nUPDATE word SET n = 3 WHERE word = 'a';\n";
+		"DELETE FROM word WHERE word = 'a';\n";
 	gives(sql, sql);
 }
 END_TEST
