@@ -68,6 +68,7 @@ void batch_plan(struct batch *b, struct plan *p, const struct tables *t, bool fo
 	plan_begin(p, t, fold);
 	for (unsigned i = 0; i < b->n; i++)
 		plan_add(p, b->raw.data + b->item[i].statement, b->item[i].statement_bytes);
+	plan_end(p);
 }
 
 void batch_all_sent(struct batch *b)

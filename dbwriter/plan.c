@@ -4,11 +4,12 @@
 #include <string.h>
 #include "common/sqllog.h"
 
-#define NONE        UINT32_MAX
-#define SHAPES_MAX  512 /* known at a time */
-#define WAVES       24  /* groups of one shape that are open at a time */
-#define LOOK_BACK   8   /* statements of one row that a new one is compared with */
-#define CHUNK_BYTES (64u << 10)
+#define NONE          UINT32_MAX
+#define SHAPES_MAX    512 /* known at a time */
+#define WAVES         24  /* groups of one shape that are open at a time */
+#define SORT_ROWS_MIN 8   /* below it the sorting costs as much as it spares */
+#define LOOK_BACK     8   /* statements of one row that a new one is compared with */
+#define CHUNK_BYTES   (64u << 10)
 
 struct op { /* a statement's place, and the one before it on the same row */
 	uint32_t group, slot, before;
@@ -552,6 +553,67 @@ void plan_add(struct plan *p, const char *statements, size_t n)
 			add_statement(p, statements, bytes);
 		statements = stop + 1;
 	}
+}
+
+/* ---- in the order of their keys ---------------------------------------------------------------------------------- */
+
+struct place_of { /* a row of a group, by its first two key values */
+	int64_t key[2];
+	uint32_t slot;
+};
+
+static int by_key(const void *a, const void *b)
+{
+	const struct place_of *x = a, *y = b;
+	for (int i = 0; i < 2; i++)
+		if (x->key[i] != y->key[i])
+			return x->key[i] < y->key[i] ? -1 : 1;
+	return x->slot < y->slot ? -1 : 1;
+}
+
+static void permute(struct plan_group *g, const struct place_of *order, void *room)
+{
+	for (unsigned i = 0; i < g->shape->params; i++) {
+		struct plan_column *c = &g->column[i];
+		int64_t *values = room;
+		size_t *bytes = room;
+		for (unsigned row = 0; c->type != VALUE_NULL && row < g->rows; row++)
+			values[row] = c->i[order[row].slot];
+		if (c->type != VALUE_NULL)
+			memcpy(c->i, values, g->rows * sizeof *values);
+		for (unsigned row = 0; c->type == VALUE_TEXT && row < g->rows; row++)
+			bytes[row] = c->bytes[order[row].slot];
+		if (c->type == VALUE_TEXT)
+			memcpy(c->bytes, bytes, g->rows * sizeof *bytes);
+	}
+}
+
+/* Neighbours in the tables one after the other: what of one row stays in its order. */
+static void sort_group(struct plan_group *g)
+{
+	const struct shape *s = g->shape;
+	unsigned keys = s->table->key_n < 2 ? s->table->key_n : 2;
+	for (unsigned k = 0; k < keys; k++)
+		if (s->type[s->key[k]] != VALUE_INT)
+			return;
+	struct place_of *order = need(malloc(g->rows * sizeof *order));
+	int64_t *room = need(malloc(g->rows * sizeof *room));
+	for (unsigned row = 0; row < g->rows; row++) {
+		order[row] = (struct place_of){ .slot = row };
+		for (unsigned k = 0; k < keys; k++)
+			order[row].key[k] = g->column[s->key[k]].i[row];
+	}
+	qsort(order, g->rows, sizeof *order, by_key);
+	permute(g, order, room);
+	free(order);
+	free(room);
+}
+
+void plan_end(struct plan *p)
+{
+	for (unsigned i = 0; i < p->groups; i++)
+		if (p->group[i].shape && p->group[i].shape->reach == SHAPE_ROW && p->group[i].rows >= SORT_ROWS_MIN)
+			sort_group(&p->group[i]);
 }
 
 /* ---- what it gave ------------------------------------------------------------------------------------------------------ */

@@ -28,6 +28,9 @@ void plan_begin(struct plan *p, const struct tables *t, bool fold);
 /* Statements as they stand in a record: one a line, "…;\n". */
 void plan_add(struct plan *p, const char *statements, size_t n);
 
+/* All were added: brings the rows of each statement into the order of their keys, which costs a database least. */
+void plan_end(struct plan *p);
+
 struct plan_column {
 	enum value_type type;
 	union { /* NULL for VALUE_NULL */
