@@ -1,4 +1,5 @@
 #include "dbwriter/history.h"
+#include <stdio.h>
 #include <string.h>
 #include "common/err.h"
 #include "dbwriter/merge.h"
@@ -14,8 +15,8 @@ static bool has_key(const struct sqllog_record *r, const char *key, size_t n)
 	return false;
 }
 
-int history_print(struct env *env, const char *const *from, unsigned n, const char *key, FILE *to, char *why,
-		  size_t why_size)
+int history_each(struct env *env, const char *const *from, unsigned n, const char *key,
+		 void (*fn)(void *arg, const char *text, size_t bytes), void *arg, char *why, size_t why_size)
 {
 	struct sql_record written; /* the key as it stands in a log */
 	struct merge m;
@@ -30,15 +31,16 @@ int history_print(struct env *env, const char *const *from, unsigned n, const ch
 	}
 	if ((got = merge_open(&m, env, from, n)) == 0) {
 		while ((got = merge_next(&m, &r, &where)) == 1) {
-			if (where->missing)
-				fprintf(to, "-- %s: records before lsn %llu are not kept any more\n", where->name,
-					(unsigned long long)r.lsn);
-			if (!has_key(&r, written.keys, written.keys_bytes))
-				continue;
 			buf_clear(&text);
-			show_record(&text, where->name, &r);
-			fwrite(text.data, 1, text.len, to);
-			found++;
+			if (where->missing)
+				buf_addf(&text, "-- %s: records before lsn %llu are not kept any more\n", where->name,
+					 (unsigned long long)r.lsn);
+			bool mine = has_key(&r, written.keys, written.keys_bytes);
+			if (mine)
+				show_record(&text, where->name, &r);
+			if (text.len)
+				fn(arg, text.data, text.len);
+			found += mine;
 		}
 	}
 	if (got < 0)

@@ -1,12 +1,12 @@
 #pragma once
-#include <stdio.h>
+#include <stddef.h>
 #include "common/buf.h"
 #include "common/env.h"
 /*
  * history: every change of a key, from the logs that are kept, in order.
  *
- * Threads: one; blocking file calls. Prints a line "TIME INSTANCE lsn N epoch N key … trace …" per record and its
+ * Threads: one; blocking file calls. Hands over a line "TIME INSTANCE lsn N epoch N key … trace …" per record and its
  * statements below. Returns how many, or a negative error with a line in why. Records that are missing are told in between.
  */
-int history_print(struct env *env, const char *const *from, unsigned n, const char *key, FILE *to, char *why,
-		  size_t why_size);
+int history_each(struct env *env, const char *const *from, unsigned n, const char *key,
+		 void (*fn)(void *arg, const char *text, size_t bytes), void *arg, char *why, size_t why_size);

@@ -1,6 +1,13 @@
 #include "dbwriter/history.h"
+#include <stdio.h>
 #include <string.h>
 #include "deploy/loquat/loquat.h"
+
+static void print(void *arg, const char *text, size_t bytes)
+{
+	(void)arg;
+	fwrite(text, 1, bytes, stdout);
+}
 
 /* loquat history --key role:42 [FROM…]: the logs of this host, unless others are named. Exit 1: nothing was found. */
 int command_history(struct cluster *c, int argc, char **argv)
@@ -21,7 +28,7 @@ int command_history(struct cluster *c, int argc, char **argv)
 	snprintf(folder, sizeof folder, "%s/sqllog", c->var);
 	if (!n)
 		from[n++] = folder;
-	int found = history_print(c->env, from, n, key, stdout, why, sizeof why);
+	int found = history_each(c->env, from, n, key, print, NULL, why, sizeof why);
 
 	if (found < 0)
 		return complain("history: %s", why);
