@@ -57,7 +57,9 @@ UNIT     := $(call PROGRAMS,unit)
 SIM      := $(call PROGRAMS,sim)
 SYSTEM   := $(call PROGRAMS,system)
 BENCHES  := $(call PROGRAMS,bench)
-# The peer in C++ is built where its library is: deploy/install-deps --bench.
+# Peers are built where their libraries are: deploy/install-deps --bench.
+PEERS    := $(if $(wildcard /usr/include/glib-2.0/glib.h),$(BUILD)/tests/bench/cache_glib) \
+	$(if $(wildcard /usr/include/spdlog/spdlog.h),$(BUILD)/tests/bench/log_spdlog)
 GRPC     := $(if $(wildcard /usr/include/grpcpp/grpcpp.h /usr/local/include/grpcpp/grpcpp.h),$(BUILD)/tests/bench/rpc_grpc)
 FUZZERS  := $(call PROGRAMS,fuzz)
 CLIENTS  := $(call PROGRAMS,client)
@@ -70,7 +72,7 @@ SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 all: $(BINS) $(OUR_LIBS) build/loquat.desc compile_commands.json  ## the programs (default)
 tests: $(UNIT) $(SIM) $(SYSTEM) $(CLIENTS) $(BENCHES)  ## the test programs, without running them
 unit_programs: $(UNIT)
-bench_programs: $(BENCHES) $(GRPC)
+bench_programs: $(BENCHES) $(GRPC) $(PEERS)
 
 # ---- packages: looked at once per change of the list here, and at each `make run` and `make test`
 build/.deps: deploy/install-deps
@@ -130,6 +132,10 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIBS) $(call lib,env_real)
 $(GEN)/grpc/%.grpc.pb.cc: %.proto | build/.deps
 	@mkdir -p $(GEN)/grpc && protoc -I. --cpp_out=$(GEN)/grpc --grpc_out=$(GEN)/grpc \
 	--plugin=protoc-gen-grpc="$$(command -v grpc_cpp_plugin)" $<
+$(BUILD)/tests/bench/cache_glib: tests/bench/peers/cache_glib.c tests/bench/pairs.h
+	@echo "  CC    $<"; mkdir -p $(@D) && $(CC) $(CFLAGS) -I. -o $@ $< $$(pkg-config --cflags --libs glib-2.0)
+$(BUILD)/tests/bench/log_spdlog: tests/bench/peers/log_spdlog.cc tests/bench/log_load.h
+	@echo "  CXX   $<"; mkdir -p $(@D) && $(CXX) -O2 -I. -DSPDLOG_COMPILED_LIB -o $@ $< -lspdlog -lfmt -lpthread
 $(BUILD)/tests/bench/rpc_grpc: tests/bench/rpc_grpc.cc tests/bench/rpc_load.h $(GEN)/grpc/tests/bench/rpc_grpc.grpc.pb.cc
 	@echo "  CXX   $<"; mkdir -p $(@D) && $(CXX) -O2 -I. -I$(GEN)/grpc -o $@ $(filter %.cc,$^) \
 	$(GEN)/grpc/tests/bench/rpc_grpc.pb.cc -Wl,--copy-dt-needed-entries -lgrpc++ -lprotobuf -lpthread

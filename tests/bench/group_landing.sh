@@ -1,24 +1,10 @@
 # shellcheck shell=bash
-# landing: what it costs a worker to hand a change to the SQL log, and how fast the logs land in the database.
-
-group_landing() {
-	local round answer
-	need "$PROGRAMS/append" "$PROGRAMS/replay"
-	for ((round = 0; round < ROUNDS; round++)); do
-		in_time
-		answer=$("$PROGRAMS/append" --folder "$work/append.$round" 2>"$work/line") || fail "$(tail -1 "$work/line")"
-		echo "  $answer"
-		sample append "$(of "$answer" append_ns)"
-		sample write "$(of "$answer" write_ns)"
-		rm -rf "$work/append.$round"
-	done
-	figure append_ns "$(median append)" ns "$(median write)" "write() of the same record" "< 1000 ns"
-	group_landing_replay
-}
+# landing: how fast the logs land in the database. What it costs to hand a change to the log is in the group parts.
 
 # The replay of text logs into tables, the position in the transaction.
-group_landing_replay() {
+group_landing() {
 	local round answer records=200000 seconds=15
+	need "$PROGRAMS/replay"
 	for ((round = 0; round < ROUNDS; round++)); do
 		in_time
 		answer=$("$PROGRAMS/replay" --records $records 2>"$work/line") || fail "$(tail -1 "$work/line")"

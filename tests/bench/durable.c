@@ -1,0 +1,174 @@
+/*
+ * durable: how long a worker that hands over 40,000 records a second waits for one to be durable, beside one fdatasync of
+ * one record. A turn of its loop each millisecond hands over 40 of them, each with a waiter; the log runs with its defaults.
+ *
+ * usage: durable --folder DIR [--seconds S]     DIR becomes the log's folder; prints one JSON object
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "common/env.h"
+#include "common/err.h"
+#include "common/loop.h"
+#include "common/sqllog.h"
+
+enum { PER_MS = 40, SYNCS = 1001 };
+
+struct record {
+	struct sqllog_waiter waiter;
+	struct bench *bench;
+	uint64_t from_ns;
+};
+struct bench {
+	struct env *env;
+	struct loop *loop;
+	struct sqllog *log;
+	struct timer timer;
+	const char *folder;
+	struct record *records;
+	double *took_us;
+	uint64_t n, made;
+	uint64_t from_ns; /* the first turn's time: what is late is made up for */
+	_Atomic uint64_t landed;
+};
+
+static void need(bool fine, const char *what, const char *why)
+{
+	if (fine)
+		return;
+	fprintf(stderr, "durable: %s: %s\n", what, why);
+	exit(2);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double quantile(double *v, size_t n, double q)
+{
+	qsort(v, n, sizeof *v, by_value);
+	return v[(size_t)((double)(n - 1) * q)];
+}
+
+/* ---- the log ------------------------------------------------------------------------------------------------------ */
+
+static void on_landed(struct sqllog_waiter *w, int err)
+{
+	struct record *r = (struct record *)w;
+	struct bench *b = r->bench;
+	need(err == 0, "a record", err_word(err));
+	b->took_us[b->landed] = (double)(env_mono_ns(b->env) - r->from_ns) / 1000;
+	b->landed++;
+}
+
+static void hand_over(struct bench *b, struct record *r)
+{
+	const char *sql = "UPDATE role SET gold = gold + ?, exp = exp + ?, name = ? WHERE id = ?";
+	const struct sql_value values[] = {
+		{ .type = SQL_INT, .i = 25 },
+		{ .type = SQL_INT, .i = (int64_t)(b->made % 1000) },
+		{ .type = SQL_TEXT, .s = { "Grainne O'Malley", 16 } },
+		{ .type = SQL_INT, .i = (int64_t)(b->made % 5000) },
+	};
+	struct sql_record record;
+	char why[200] = "", key[32];
+	uint64_t lsn;
+	sql_record_init(&record);
+	snprintf(key, sizeof key, "role:%u", (unsigned)(b->made % 5000));
+	need(!sql_record_key(&record, key), "key", key);
+	need(!sql_record_add(&record, sql, values, 4, why, sizeof why), "statement", why);
+	r->from_ns = env_mono_ns(b->env);
+	r->bench = b;
+	r->waiter.fn = on_landed;
+	need(!sqllog_append(b->log, &record, &lsn), "append", "the log does not keep up");
+	sqllog_wait(b->log, b->loop, &r->waiter, lsn, true);
+	sql_record_release(&record);
+}
+
+static void on_ms(struct timer *t, uint64_t now_ms)
+{
+	struct bench *b = (struct bench *)((char *)t - offsetof(struct bench, timer));
+	uint64_t due = (env_mono_ns(b->env) - b->from_ns) / 1000000 * PER_MS;
+	(void)now_ms;
+	for (; b->made < due && b->made < b->n; b->made++)
+		hand_over(b, &b->records[b->made]);
+	if (b->made < b->n)
+		loop_timer(b->loop, t, 1);
+}
+
+static void on_start(struct loop *loop, void *arg)
+{
+	struct bench *b = arg;
+	b->loop = loop;
+	b->from_ns = env_mono_ns(b->env);
+	b->timer.fire = on_ms;
+	sqllog_join(b->log, loop);
+	loop_timer(loop, &b->timer, 1);
+}
+
+static void run_log(struct bench *b)
+{
+	const struct sqllog_options o = { .folder = b->folder, .linger_us = UINT32_MAX, .workers = 1 };
+	char error[300] = "";
+	struct loop *loop;
+	need(!env_dir_make(b->env, b->folder), b->folder, env_last_error());
+	need(!sqllog_open(b->env, NULL, NULL, &o, error, sizeof error, &b->log), b->folder, error);
+	need(!loop_start(b->env, "worker", 0, on_start, NULL, b, &loop), "loop", "cannot start");
+	while (b->landed < b->n)
+		usleep(10000);
+	sqllog_stop(b->log);
+	loop_stop(loop);
+	loop_join(loop);
+}
+
+/* ---- one fdatasync ---------------------------------------------------------------------------------------------------- */
+
+static double sync_us(struct bench *b)
+{
+	static double took[SYNCS];
+	char path[4096], record[200];
+	memset(record, 'r', sizeof record);
+	snprintf(path, sizeof path, "%s/plain", b->folder);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640);
+	need(fd >= 0, path, "cannot be made");
+	for (int i = 0; i < SYNCS; i++) {
+		uint64_t from = env_mono_ns(b->env);
+		need(write(fd, record, sizeof record) == (ssize_t)sizeof record && !fdatasync(fd), path,
+		     "cannot be synced");
+		took[i] = (double)(env_mono_ns(b->env) - from) / 1000;
+	}
+	close(fd);
+	return quantile(took, SYNCS, 0.5);
+}
+
+int main(int argc, char **argv)
+{
+	struct bench b = { .n = 2 * 1000 * PER_MS };
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (!strcmp(argv[i], "--folder"))
+			b.folder = argv[i + 1];
+		else if (!strcmp(argv[i], "--seconds"))
+			b.n = strtoull(argv[i + 1], NULL, 10) * 1000 * PER_MS;
+		else
+			need(false, argv[i], "no such option");
+	}
+	need(argc % 2 && b.folder && b.n, "usage", "durable --folder DIR [--seconds S]");
+	b.records = calloc(b.n, sizeof *b.records);
+	b.took_us = calloc(b.n, sizeof *b.took_us);
+	need(b.records && b.took_us, "--seconds", "no memory for so many");
+	b.env = env_new();
+	run_log(&b);
+	struct sqllog_figures f;
+	sqllog_figures(b.log, &f);
+	sqllog_close(b.log);
+	printf("{\"p50_us\":%.1f,\"p99_us\":%.1f,\"syncs\":%llu,\"sync_us\":%.1f}\n", quantile(b.took_us, b.n, 0.5),
+	       quantile(b.took_us, b.n, 0.99), (unsigned long long)f.syncs, sync_us(&b));
+	env_free(b.env);
+	free(b.records);
+	free(b.took_us);
+	return 0;
+}
