@@ -130,7 +130,7 @@ struct sqllog {
 	struct log *log;
 	char folder[ENV_PATH_MAX - 32];
 	uint64_t file_bytes_max;
-	uint64_t linger_ns;
+	uint64_t linger_ns; /* at most */
 	struct env_file *lock;
 	struct env_loop *thread;
 	uint64_t epoch;
@@ -155,6 +155,7 @@ struct sqllog {
 	struct buf pending;
 	uint64_t pending_lsn; /* last one in it */
 	uint64_t time_us;     /* of the last batch */
+	uint64_t landing_ns;  /* what the last batch took to be written and synced; 0: none was yet */
 	uint64_t due_ns;      /* end of the lingering, 0: nothing waits */
 	uint64_t retry_ns, retry_at_ns, remind_at_ns;
 };

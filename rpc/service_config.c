@@ -55,7 +55,7 @@ const struct config_row service_config_rows[] = {
 	{ "session.grace_s", CONFIG_INT, "30", false, 0, 86400, "How long a lost connection's session is kept." },
 	{ "sqllog.file_bytes_max", CONFIG_INT, "67108864", false, 4096, 4e9, "A log file is closed at this size." },
 	{ "sqllog.ring_bytes", CONFIG_INT, "16777216", false, 65536, 1e9, "Records not yet written." },
-	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6, "How long a sync waits for company." },
+	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6, "How long a sync waits for company, at most." },
 	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12, "Bound of one worker's Lua." },
 	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "A handler may run this long without yielding." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
