@@ -20,6 +20,7 @@ static const char remote[] = "state.lost, state.sum = state.lost or {}, state.su
 			     "  db.key('uid:a b,c%') db.key('role:1')\n"
 			     "  db.exec('UPDATE role SET gold = gold + ? WHERE id = 1', n)\n"
 			     "  db.set(state, 'sum', state.sum + n)\n"
+			     "  cache.put('sum', state.sum + n)\n"
 			     "end\n"
 			     "function Remote.put(args) change(args.number) return {} end\n"
 			     "function Remote.late(args)\n"
@@ -27,7 +28,9 @@ static const char remote[] = "state.lost, state.sum = state.lost or {}, state.su
 			     "  local ok, err = db.commit()\n"
 			     "  return { text = err, flag = ok }\n"
 			     "end\n"
-			     "function Remote.get() return { number = state.sum, words = state.lost } end\n"
+			     "function Remote.get()\n"
+			     "  return { number = state.sum, text = tostring(cache.get('sum')), words = state.lost }\n"
+			     "end\n"
 			     "return Remote\n";
 static const char init[] = "return { on_lost = function(key) table.insert(state.lost, key) end }\n";
 
@@ -96,7 +99,7 @@ static void start(struct sim *w)
 	for (int i = 0; i < 50 && call(w, "get", "{}", answer, sizeof(answer)) != 200; i++)
 		sim_run_ms(w, 20);
 	expect(w, "put", "{\"number\":1}", 200, "{}");
-	expect(w, "get", "{}", 200, "{\"number\":1,\"words\":[]}");
+	expect(w, "get", "{}", 200, "\"number\":1,\"words\":[]}");
 }
 
 static void come_back(struct sim *w)
@@ -119,6 +122,17 @@ static void a_change_whose_record_may_not_be_on_the_disk_is_unknown_and_its_keys
 	come_back(w);
 }
 
+static void what_was_cached_beside_a_change_that_is_lost_is_lost_too(struct sim *w)
+{
+	expect(w, "put", "{\"number\":10}", 200, "{}");
+	expect(w, "get", "{}", 200, "{\"text\":\"11\",\"number\":11,");
+	sim_disk_full(w, HOST, true);
+	expect(w, "put", "{\"number\":10}", 504, "unknown");
+	expect(w, "get", "{}", 200, "{\"text\":\"nil\",\"number\":21,");
+	come_back(w);
+	expect(w, "get", "{}", 200, "\"text\":\"121\"");
+}
+
 static void a_failed_sync_is_no_better_than_a_failed_write(struct sim *w)
 {
 	sim_disk_fail(w, HOST, 0, 1);
@@ -133,9 +147,9 @@ static void while_nothing_can_be_written_changes_are_refused_and_nothing_has_cha
 	expect(w, "put", "{\"number\":10}", 504, "unknown");
 	expect(w, "put", "{\"number\":1000}", 503, "\"error\":\"unavailable\"");
 	expect(w, "put", "{\"number\":1000}", 503, "\"effect\":\"none\"");
-	expect(w, "get", "{}", 200, "{\"number\":11,");
+	expect(w, "get", "{}", 200, "\"number\":11,");
 	come_back(w);
-	expect(w, "get", "{}", 200, "{\"number\":111,");
+	expect(w, "get", "{}", 200, "\"number\":111,");
 }
 
 static void a_commit_that_fails_tells_its_script_and_loses_the_keys(struct sim *w)
@@ -144,7 +158,7 @@ static void a_commit_that_fails_tells_its_script_and_loses_the_keys(struct sim *
 	expect(w, "late", "{\"number\":10}", 200, "{\"text\":\"unknown\"}");
 	expect(w, "get", "{}", 200, LOST);
 	expect(w, "late", "{\"number\":1000}", 200, "{\"text\":\"unavailable\"}");
-	expect(w, "get", "{}", 200, "{\"number\":11,");
+	expect(w, "get", "{}", 200, "\"number\":11,");
 	come_back(w);
 }
 
@@ -154,6 +168,10 @@ int main(int argc, char **argv)
 		{ .name = "a_change_whose_record_may_not_be_on_the_disk_is_unknown_and_its_keys_are_lost",
 		  .prepare = start,
 		  .run = a_change_whose_record_may_not_be_on_the_disk_is_unknown_and_its_keys_are_lost,
+		  .seeds = 10 },
+		{ .name = "what_was_cached_beside_a_change_that_is_lost_is_lost_too",
+		  .prepare = start,
+		  .run = what_was_cached_beside_a_change_that_is_lost_is_lost_too,
 		  .seeds = 10 },
 		{ .name = "a_failed_sync_is_no_better_than_a_failed_write",
 		  .prepare = start,
