@@ -87,9 +87,10 @@ struct sqllog_options {
 	const char *folder;
 	uint64_t file_bytes_max; /* rotation; 0: 64 MiB */
 	size_t ring_bytes;       /* 0: 8 MiB; rounded up to a power of two, at least 4 MiB */
-	uint32_t linger_us; /* waits so long for more before it writes and syncs, and at most a quarter of what that took
+	uint32_t
+		linger_us; /* waits so long for more before it writes and syncs, and at most a quarter of what that took
 			     * last; UINT32_MAX: the default, 1000 */
-	unsigned workers;   /* loops that may join: loop->index below it */
+	unsigned workers;  /* loops that may join: loop->index below it */
 };
 /*
  * Locks the folder, reads what dbwriter has not landed, cuts what is torn, and starts at the next lsn with epoch + 1.
