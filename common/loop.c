@@ -184,6 +184,20 @@ void loop_defer(struct loop *loop, struct loop_deferred *d)
 	loop->deferred_last = &d->next;
 }
 
+void loop_defer_not(struct loop *loop, struct loop_deferred *d)
+{
+	loop_assert_owner(loop);
+	struct loop_deferred **at = &loop->deferred;
+	if (!d->queued)
+		return;
+	while (*at != d)
+		at = &(*at)->next;
+	*at = d->next;
+	if (!d->next)
+		loop->deferred_last = at;
+	d->queued = 0;
+}
+
 /* Rounded up: now_ms has lost up to a millisecond, and a timer never fires early. */
 void loop_timer(struct loop *loop, struct timer *t, uint64_t in_ms)
 {

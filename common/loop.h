@@ -47,6 +47,8 @@ void loop_post(struct loop *loop, struct inbox_msg *m); /* any thread */
 /* fn(arg) on the loop's thread: allocates one message. */
 void loop_call(struct loop *loop, void (*fn)(void *arg), void *arg); /* any thread */
 void loop_defer(struct loop *loop, struct loop_deferred *d); /* runs once at the end of this turn; twice is once */
+void loop_defer_not(struct loop *loop,
+		    struct loop_deferred *d); /* takes it back: its memory may go; not deferred is fine */
 void loop_timer(struct loop *loop, struct timer *t, uint64_t in_ms); /* starts or moves it, from now */
 void loop_timer_stop(struct loop *loop, struct timer *t);
 uint64_t loop_clock_ms(struct loop *loop); /* reads the clock anew */

@@ -679,6 +679,7 @@ void replay_free(struct replay *r)
 		stream_hint(s);
 		stream_release(s);
 	}
+	loop_defer_not(r->loop, &r->work);
 	tables_release(&r->tables);
 	tables_release(&r->fresh);
 	free((char *)(uintptr_t)r->o.folder);

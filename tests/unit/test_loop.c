@@ -336,6 +336,25 @@ START_TEST(deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_
 }
 END_TEST
 
+static void take_back(void *arg)
+{
+	defer_them(arg);
+	loop_defer_not(loop, &second.d);
+	loop_defer_not(loop, &second.d);
+	loop_defer(loop, &second.d);
+	loop_defer_not(loop, &first.d);
+	loop_defer_not(loop, &second.d);
+	loop_defer(loop, &third.d);
+}
+
+START_TEST(deferred_work_may_be_taken_back)
+{
+	on_loop(loop, take_back, NULL);
+	on_loop_turns(loop);
+	ck_assert_str_eq(order, "turn 3");
+}
+END_TEST
+
 /* ---- starting and ending ---- */
 
 static void on_start(struct loop *self, void *arg)
@@ -391,6 +410,7 @@ int main(void)
 	tcase_add_test(t, the_clock_is_read_anew_after_a_sleep);
 	tcase_add_test(t, an_idle_worker_sleeps);
 	tcase_add_test(t, a_worker_that_polls_takes_messages_and_timers_and_sleeps_when_idle);
+	tcase_add_test(t, deferred_work_may_be_taken_back);
 	tcase_add_test(t, deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers);
 	tcase_add_test(t, a_worker_starts_and_stops_on_its_own_thread);
 	tcase_add_test_raise_signal(t, a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process, 6);
