@@ -21,7 +21,7 @@ struct read {
 	size_t n;
 	void (*on_done)(void *arg, const struct env_db_result *r);
 	void *arg;
-	bool resting; /* waits for the position to move */
+	bool behind;  /* the last look said so: it waits for the position to move */
 	bool refused; /* there are too many already */
 };
 
@@ -129,7 +129,7 @@ static void on_deadline(struct timer *t, uint64_t now_ms)
 	if (r->refused)
 		read_error(r, ERR_BUSY, "too many reads wait for the database");
 	else
-		read_error(r, ERR_UNAVAILABLE, r->resting ? "the replay is behind" : "the database does not answer");
+		read_error(r, ERR_UNAVAILABLE, r->behind ? "the replay is behind" : "the database does not answer");
 }
 
 /*
@@ -155,7 +155,6 @@ static void on_again(struct timer *t, uint64_t now_ms)
 		return;
 	}
 	d->looked_ms = now_ms;
-	r->resting = false;
 	enqueue(d, r);
 	loop_defer(d->loop, &d->work);
 }
@@ -208,6 +207,7 @@ static void connection_lost(struct connection *c, const char *message)
 	c->read = NULL;
 	if (r) {
 		r->connection = NULL;
+		r->behind = false;
 		enqueue(d, r);
 	}
 	connection_retry(c);
@@ -269,7 +269,7 @@ static void position_seen(struct connection *c, const struct env_db_result *resu
 	}
 	c->read = NULL;
 	r->connection = NULL;
-	r->resting = true;
+	r->behind = true;
 	loop_timer(d->loop, &r->again, LOOK_AGAIN_MS);
 	pool_work(d);
 }

@@ -84,9 +84,19 @@ void mariadb_start(struct mariadb *m)
 	mariadb_again(m);
 }
 
+/* Each thread stops for itself: until all have, the server may still answer. */
+static bool has_stopped(pid_t pid)
+{
+	char command[200];
+	snprintf(command, sizeof command, "cat /proc/%d/task/*/stat | sed 's/.*) //' | grep -qv '^[Tt]'", (int)pid);
+	return system(command) != 0;
+}
+
 void mariadb_signal(struct mariadb *m, int signo)
 {
 	kill(m->pid, signo);
+	while (signo == SIGSTOP && !has_stopped(m->pid))
+		usleep(1000);
 	if (signo == SIGKILL || signo == SIGTERM) {
 		waitpid(m->pid, NULL, 0);
 		m->pid = 0;
