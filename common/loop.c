@@ -152,6 +152,8 @@ void loop_join(struct loop *loop)
 {
 	env_loop_join(loop->ev);
 	inbox_drop(loop);
+	while (loop->spares)
+		buf_release(&loop->spare[--loop->spares]);
 	wheel_free(loop->wheel);
 	free(loop);
 }

@@ -1,6 +1,7 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+#include "common/buf.h"
 #include "common/env.h"
 #include "common/inbox.h"
 #include "common/wheel.h"
@@ -35,6 +36,10 @@ struct loop {
 	void *arg;
 	char name[32];
 	char read_buf[64 * 1024]; /* scratch for socket reads within one callback */
+	/* output buffers that no stream holds now: most connections are silent at any moment */
+#define LOOP_SPARES 1024
+	struct buf spare[LOOP_SPARES];
+	unsigned spares;
 };
 
 /* on_start and on_stop run on the new thread; on_stop may be NULL. */

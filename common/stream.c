@@ -1,11 +1,12 @@
 #include "common/stream.h"
 #include <assert.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 
 enum {
-	KEEP_BYTES = 4096,      /* an idle connection keeps no larger output buffer: there are many of them */
+	SPARE_BYTES = 4096,     /* a larger output buffer does not become one of the loop's spare ones */
 	BUSY_BYTES = 256 << 10, /* and a busy one, of which there are few */
 	FRONT_BYTES = 32 << 10, /* a rest of so many bytes is put in front of what is read next */
 	LINGER_MS = 1000,       /* how long stream_close_flushed waits */
@@ -37,14 +38,51 @@ void stream_close(struct stream *s, int err)
 	loop_defer(s->loop, &s->flush);
 }
 
+/* Without its bytes, to the loop's spare ones. */
+static void out_give(struct stream *s)
+{
+	struct loop *l = s->loop;
+
+	s->out_start = 0;
+	if (s->busy && s->out.cap <= BUSY_BYTES) {
+		buf_clear(&s->out);
+	} else if (s->out.cap <= SPARE_BYTES && s->out.data && l->spares < LOOP_SPARES) {
+		buf_clear(&s->out);
+		l->spare[l->spares++] = s->out;
+		buf_init(&s->out);
+	} else {
+		buf_release(&s->out);
+	}
+}
+
+/* Before bytes are put there. */
+static void out_take(struct stream *s)
+{
+	if (!s->out.data && s->loop->spares)
+		s->out = s->loop->spare[--s->loop->spares];
+}
+
+static void shared_drop(struct stream *s)
+{
+	stream_shared_unref(s->shared);
+	s->shared = NULL;
+	s->shared_start = 0;
+}
+
+static void out_release(struct stream *s)
+{
+	s->busy = false;
+	out_give(s);
+	shared_drop(s);
+}
+
 static void finish(struct stream *s)
 {
 	if (s->closed)
 		return;
 	s->closed = true;
 	buf_release(&s->in);
-	buf_release(&s->out);
-	s->out_start = 0;
+	out_release(s);
 	s->ops->on_close(s, s->close_err); /* last: the owner frees s here */
 }
 
@@ -76,7 +114,23 @@ void stream_busy(struct stream *s)
 
 size_t stream_pending(const struct stream *s)
 {
-	return s->out.len - s->out_start;
+	return s->out.len - s->out_start + (s->shared ? s->shared->n - s->shared_start : 0);
+}
+
+struct stream_shared *stream_shared_new(size_t n)
+{
+	struct stream_shared *b = malloc(sizeof *b + n);
+	if (!b)
+		abort();
+	b->refs = 1;
+	b->n = n;
+	return b;
+}
+
+void stream_shared_unref(struct stream_shared *b)
+{
+	if (b && --b->refs == 0)
+		free(b);
 }
 
 static void want_write(struct stream *s, bool on)
@@ -89,11 +143,7 @@ static void want_write(struct stream *s, bool on)
 
 static void out_emptied(struct stream *s)
 {
-	s->out_start = 0;
-	if (s->out.cap > (s->busy ? BUSY_BYTES : KEEP_BYTES))
-		buf_release(&s->out);
-	else
-		buf_clear(&s->out);
+	out_give(s);
 	bool drained = s->want_write;
 	want_write(s, false);
 	if (s->close_when_flushed)
@@ -111,19 +161,43 @@ static void out_compact(struct stream *s)
 	}
 }
 
+/* The shared bytes, then the own; how many pieces. */
+static int out_pieces(const struct stream *s, struct iovec iov[2])
+{
+	int n = 0;
+	if (s->shared)
+		iov[n++] = (struct iovec){ s->shared->data + s->shared_start, s->shared->n - s->shared_start };
+	if (s->out.len > s->out_start)
+		iov[n++] = (struct iovec){ s->out.data + s->out_start, s->out.len - s->out_start };
+	return n;
+}
+
+/* The socket has taken n bytes. */
+static void out_taken(struct stream *s, size_t n)
+{
+	s->bytes_out += n;
+	if (s->shared) {
+		size_t left = s->shared->n - s->shared_start, part = n < left ? n : left;
+		s->shared_start += part;
+		n -= part;
+		if (part == left)
+			shared_drop(s);
+	}
+	s->out_start += n;
+}
+
 static void out_write(struct stream *s)
 {
-	struct iovec iov = { .iov_base = s->out.data + s->out_start, .iov_len = stream_pending(s) };
-	if (iov.iov_len) {
-		ssize_t n = env_conn_write(s->conn, &iov, 1);
+	struct iovec iov[2];
+	int pieces = out_pieces(s, iov);
+	if (pieces) {
+		ssize_t n = env_conn_write(s->conn, iov, pieces);
 		if (n < 0 && n != ERR_AGAIN) {
 			stream_close(s, (int)n);
 			return;
 		}
-		if (n > 0) {
-			s->out_start += (size_t)n;
-			s->bytes_out += (uint64_t)n;
-		}
+		if (n > 0)
+			out_taken(s, (size_t)n);
 	}
 	if (stream_pending(s) == 0) {
 		out_emptied(s);
@@ -146,6 +220,7 @@ char *stream_reserve(struct stream *s, size_t n)
 {
 	if (s->closing || s->close_when_flushed || n > s->out_max - stream_pending(s))
 		return NULL;
+	out_take(s);
 	return buf_reserve(&s->out, n);
 }
 
@@ -162,7 +237,22 @@ int stream_write(struct stream *s, const void *p, size_t n)
 		return ERR_CLOSED;
 	if (n > s->out_max - stream_pending(s))
 		return ERR_FULL;
+	out_take(s);
 	buf_add(&s->out, p, n);
+	loop_defer(s->loop, &s->flush);
+	return 0;
+}
+
+int stream_share(struct stream *s, struct stream_shared *b)
+{
+	if (stream_pending(s) || !b->n)
+		return stream_write(s, b->data, b->n);
+	if (s->closing || s->close_when_flushed)
+		return ERR_CLOSED;
+	if (b->n > s->out_max)
+		return ERR_FULL;
+	b->refs++;
+	s->shared = b;
 	loop_defer(s->loop, &s->flush);
 	return 0;
 }

@@ -10,7 +10,9 @@
  *          negative error, which closes the stream with it. Bytes not consumed come again with more behind.
  *          They may be changed in place up to what is consumed.
  *          When more than in_max bytes would have to be kept the stream is closed with ERR_FULL.
- * Output:  stream_write appends; the end of the turn writes once. What the socket does not take waits up to
+ * Output:  stream_write appends; the end of the turn writes once. Its buffer comes from the loop's spare ones and goes
+ *          back when the socket has taken all: an idle stream holds none. What goes to many is encoded once and shared
+ *          (stream_share): each holds a reference, the socket reads from the one copy. What the socket does not take waits up to
  *          out_max bytes; above that stream_write answers ERR_FULL and takes nothing; once closing it answers
  *          ERR_CLOSED. Before a stream_connect has succeeded output waits too.
  * Closing: on_close comes exactly once, never from inside stream_write or stream_close's caller: it is
@@ -18,6 +20,15 @@
  *          or stream_close was called, else why.
  */
 struct stream;
+/* Bytes that many streams of one worker send; freed with the last reference. */
+struct stream_shared {
+	unsigned refs;
+	size_t n;
+	char data[];
+};
+struct stream_shared *stream_shared_new(size_t n); /* with one reference, the caller's; data is to be filled */
+void stream_shared_unref(struct stream_shared *b); /* NULL is fine */
+
 struct stream_ops {
 	ssize_t (*on_data)(struct stream *s, const char *data, size_t n);
 	void (*on_open)(struct stream *s); /* a stream_connect succeeded; may be NULL for accepted ones */
@@ -29,7 +40,9 @@ struct stream { /* embed it; all fields are the stream's */
 	struct env_conn *conn;
 	const struct stream_ops *ops;
 	struct buf in, out;
-	size_t out_start; /* bytes of out already written */
+	size_t out_start;             /* bytes of out already written */
+	struct stream_shared *shared; /* goes out before out; NULL: none */
+	size_t shared_start;          /* bytes of it already written */
 	size_t in_max, out_max;
 	uint64_t bytes_in, bytes_out;
 	struct loop_deferred flush;
@@ -43,6 +56,8 @@ void stream_accept(struct stream *s, struct loop *loop, struct env_conn *conn, c
 int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16_t port, const struct stream_ops *ops,
 		   size_t in_max, size_t out_max);
 int stream_write(struct stream *s, const void *p, size_t n);
+/* As stream_write of all of b, which is referenced, or copied where other bytes wait already. */
+int stream_share(struct stream *s, struct stream_shared *b);
 /* Room for n bytes at the end of the output, to be written in place; NULL: over out_max. Then stream_commit(s, used). */
 char *stream_reserve(struct stream *s, size_t n);
 void stream_commit(struct stream *s, size_t n);

@@ -159,6 +159,7 @@ static void on_free(struct clientconn *c)
 	struct edge *e = s->edge;
 
 	clientlisten_gone(e->connector->listen, c->addr);
+	session_attrs_free(s);
 	free(s);
 	if (e->stopping && !e->face.open)
 		edge_free(e);

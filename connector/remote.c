@@ -110,6 +110,8 @@ static void refuse(const struct rpc_request *r, int err, const char *message)
 
 /* ---- push: the hot one, read where it stands ---------------------------------------------------------------------- */
 
+#define PUSH_SHARE_MIN 4 /* to fewer a copy each is cheaper */
+
 struct push {
 	const char *sids; /* packed, 8 bytes each, little-endian */
 	size_t sids_n;
@@ -165,6 +167,8 @@ static void on_push(void *arg, struct rpc_request *r)
 		refuse(r, ERR_BAD_REQUEST, "expected connector.PushRequest as protobuf with sids, route and body");
 		return;
 	}
+	if (p.sids_n >= 8 * PUSH_SHARE_MIN)
+		clientconn_push_many(&made);
 	for (size_t i = 0; i < p.sids_n; i += 8) {
 		uint64_t sid;
 		memcpy(&sid, p.sids + i, 8);
@@ -172,6 +176,7 @@ static void on_push(void *arg, struct rpc_request *r)
 		if (s)
 			clientconn_push(&s->conn, &made);
 	}
+	clientconn_push_done(&made);
 	answer_nothing(r);
 }
 

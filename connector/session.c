@@ -58,36 +58,61 @@ struct session *session_find(struct edge *e, uint64_t sid)
 
 /* ---- attributes ----------------------------------------------------------------------------------------------- */
 
-static struct session_attr *attr_find(struct session *s, const char *name, size_t n)
+static struct session_attr **attr_find(struct session *s, const char *name, size_t n)
 {
 	for (int i = 0; i < SESSION_ATTRS_MAX; i++)
-		if (strlen(s->attr[i].name) == n && memcmp(s->attr[i].name, name, n) == 0)
+		if (s->attr[i] && s->attr[i]->name_n == n && memcmp(s->attr[i]->text, name, n) == 0)
+			return &s->attr[i];
+	return NULL;
+}
+
+static struct session_attr **attr_room(struct session *s)
+{
+	for (int i = 0; i < SESSION_ATTRS_MAX; i++)
+		if (!s->attr[i])
 			return &s->attr[i];
 	return NULL;
 }
 
 const char *session_attr(const struct session *s, const char *name, size_t n)
 {
-	const struct session_attr *a = n ? attr_find((struct session *)(uintptr_t)s, name, n) : NULL;
+	struct session_attr **a = n ? attr_find((struct session *)(uintptr_t)s, name, n) : NULL;
 
-	return a ? a->value : "";
+	return a ? (*a)->text + (*a)->name_n + 1 : "";
+}
+
+void session_attrs_free(struct session *s)
+{
+	for (int i = 0; i < SESSION_ATTRS_MAX; i++)
+		free(s->attr[i]);
+}
+
+static struct session_attr *attr_new(struct span name, struct span value)
+{
+	struct session_attr *a = malloc(sizeof(*a) + name.n + 1 + value.n + 1);
+
+	assert(a);
+	a->name_n = (uint8_t)name.n;
+	memcpy(a->text, name.p, name.n);
+	a->text[name.n] = '\0';
+	memcpy(a->text + name.n + 1, value.p, value.n);
+	a->text[name.n + 1 + value.n] = '\0';
+	return a;
 }
 
 int session_attr_set(struct session *s, struct span name, struct span value)
 {
-	struct session_attr *a = attr_find(s, name.p, name.n);
+	struct session_attr **a;
 
-	if (!name.n || name.n >= sizeof(a->name) || value.n >= sizeof(a->value))
+	if (!name.n || name.n > SESSION_ATTR_NAME || value.n > PLAYER_NAME_MAX)
 		return ERR_FULL;
-	if (!value.n) {
-		if (a)
-			*a = (struct session_attr){ "", "" };
+	a = attr_find(s, name.p, name.n);
+	if (!a && !value.n)
 		return 0;
-	}
-	if (!a && !(a = attr_find(s, "", 0)))
+	if (!a && !(a = attr_room(s)))
 		return ERR_FULL;
-	snprintf(a->name, sizeof(a->name), "%.*s", (int)name.n, name.p);
-	snprintf(a->value, sizeof(a->value), "%.*s", (int)value.n, value.p);
+	free(*a);
+	*a = value.n ? attr_new(name, value) : NULL;
 	return 0;
 }
 

@@ -18,8 +18,12 @@
 
 enum session_stage { SESSION_OUT, SESSION_ENTERING, SESSION_IN };
 
+#define SESSION_ATTR_NAME 31
+
+/* Allocated with its texts: most sessions have one or none. */
 struct session_attr {
-	char name[32], value[PLAYER_NAME_MAX + 1];
+	uint8_t name_n;
+	char text[]; /* the name, NUL, the value, NUL */
 };
 
 /* A request that waits its turn. */
@@ -40,7 +44,7 @@ struct session {
 	enum session_stage stage;
 	char uid[PLAYER_UID_MAX + 1], rid[PLAYER_UID_MAX + 1], name[PLAYER_NAME_MAX + 1];
 	char resume[SESSION_NONCE_MAX + 1]; /* nonce of the token that may take this session over */
-	struct session_attr attr[SESSION_ATTRS_MAX];
+	struct session_attr *attr[SESSION_ATTRS_MAX];
 	struct forward *forwards; /* calls under way */
 	unsigned flights;
 	struct entry *entry;  /* the login under way */
@@ -87,6 +91,7 @@ struct session *session_of(struct clientconn *c);
 void session_end(struct clientconn *c); /* clientconn_ops.on_end */
 /* "" when it has none. */
 const char *session_attr(const struct session *s, const char *name, size_t n);
+void session_attrs_free(struct session *s);
 /* value empty: forget it. ERR_FULL: too many names or too long. */
 int session_attr_set(struct session *s, struct span name, struct span value);
 /* Lets a login in: counts it, stops the deadline, runs what waited. */

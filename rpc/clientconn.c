@@ -76,6 +76,15 @@ static void on_close(struct stream *s, int err)
 
 /* ---- output ------------------------------------------------------------------------------------------------ */
 
+static const char too_slow[] = "its output is full: it reads too slowly, or too much came at once";
+
+static void wrote(struct clientconn *c, size_t n)
+{
+	c->last_out_ms = c->face->loop->now_ms;
+	metric_add(c->face->packets_out, 1);
+	metric_add(c->face->bytes_out, n);
+}
+
 static int package_write(struct clientconn *c, const char *head, size_t head_n, const char *body, size_t n)
 {
 	size_t whole = head_n + n, web_n = 0;
@@ -84,7 +93,7 @@ static int package_write(struct clientconn *c, const char *head, size_t head_n, 
 		return ERR_CLOSED;
 	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + whole);
 	if (!p) {
-		clientconn_drop(c, "its output is full: it reads too slowly, or too much came at once");
+		clientconn_drop(c, too_slow);
 		return ERR_FULL;
 	}
 	if (c->web)
@@ -93,9 +102,20 @@ static int package_write(struct clientconn *c, const char *head, size_t head_n, 
 	if (n)
 		memcpy(p + web_n + head_n, body, n);
 	stream_commit(&c->stream, web_n + whole);
-	c->last_out_ms = c->face->loop->now_ms;
-	metric_add(c->face->packets_out, 1);
-	metric_add(c->face->bytes_out, web_n + whole);
+	wrote(c, web_n + whole);
+	return 0;
+}
+
+/* The same for bytes that are there for many. */
+static int wire_share(struct clientconn *c, struct stream_shared *wire)
+{
+	int err = stream_share(&c->stream, wire);
+
+	if (err == ERR_FULL)
+		clientconn_drop(c, too_slow);
+	if (err < 0)
+		return err;
+	wrote(c, wire->n);
 	return 0;
 }
 
@@ -144,15 +164,47 @@ int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *di
 	p->code = pomelo_dict_code(dict, route, route_n);
 	p->head_n[0] = pomelo_push_head(p->head[0], 0, route, route_n, n);
 	p->head_n[1] = p->code ? pomelo_push_head(p->head[1], p->code, NULL, 0, n) : 0;
+	p->many = false;
 	return 0;
 }
 
-int clientconn_push(struct clientconn *c, const struct clientconn_push *p)
+void clientconn_push_many(struct clientconn_push *p)
+{
+	p->many = true;
+	memset(p->wire, 0, sizeof(p->wire));
+}
+
+void clientconn_push_done(struct clientconn_push *p)
+{
+	for (int i = 0; p->many && i < 4; i++)
+		stream_shared_unref(p->wire[i / 2][i % 2]);
+	p->many = false;
+}
+
+/* The push as this kind of client gets it; made when the first one wants it. */
+static struct stream_shared *push_wire(struct clientconn_push *p, bool web, bool coded)
+{
+	struct stream_shared **wire = &p->wire[web][coded];
+	char head[WEBSOCKET_HEAD_MAX];
+	size_t web_n = web ? websocket_head(head, WEBSOCKET_BINARY, p->head_n[coded] + p->n) : 0;
+
+	if (*wire)
+		return *wire;
+	*wire = stream_shared_new(web_n + p->head_n[coded] + p->n);
+	memcpy((*wire)->data, head, web_n);
+	memcpy((*wire)->data + web_n, p->head[coded], p->head_n[coded]);
+	memcpy((*wire)->data + web_n + p->head_n[coded], p->body, p->n);
+	return *wire;
+}
+
+int clientconn_push(struct clientconn *c, struct clientconn_push *p)
 {
 	int coded = c->codes && p->code;
 
 	if (c->state != CLIENTCONN_WORKING)
 		return ERR_CLOSED;
+	if (p->many)
+		return wire_share(c, push_wire(p, c->web, coded));
 	return package_write(c, p->head[coded], p->head_n[coded], p->body, p->n);
 }
 

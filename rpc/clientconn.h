@@ -15,7 +15,7 @@
  * limits, kick. Gate and connector build on it; what messages mean is theirs.
  *
  * Threads: owner worker only, both structs.
- * Memory:  the owner embeds struct clientconn; an idle connection holds no buffers. Messages point into the
+ * Memory:  the owner embeds struct clientconn; an idle connection holds no buffers and no WebSocket context. Messages point into the
  *          connection's input and are valid inside on_message only.
  * Life:    new → (upgrade) → handshake → ack → working → ended. on_end comes exactly once, when the connection is
  *          of no more use (kicked, closed, broken), perhaps from inside a call below; on_free later, when the
@@ -108,12 +108,21 @@ struct clientconn_push {
 	uint16_t code; /* the route's code, or 0 */
 	char head[2][POMELO_MESSAGE_HEAD_MAX];
 	size_t head_n[2]; /* without and with the code */
+	/*
+	 * To many: as it goes over the wire, encoded once per kind of client (raw or WebSocket, without or with codes)
+	 * and shared by their streams. Set by clientconn_push_many.
+	 */
+	bool many;
+	struct stream_shared *wire[2][2];
 };
 /* Points to route and body. ERR_BAD_REQUEST: the route is too long or empty, the body empty or too large. */
 int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *dict, const char *route, size_t route_n,
 			 const char *body, size_t n);
+/* From now on clientconn_push sends shared bytes; call clientconn_push_done after the last. Worth it from a few clients on. */
+void clientconn_push_many(struct clientconn_push *p);
+void clientconn_push_done(struct clientconn_push *p);
 /* ERR_CLOSED: not working any more. ERR_FULL: the client is too slow; it has been ended. */
-int clientconn_push(struct clientconn *c, const struct clientconn_push *p);
+int clientconn_push(struct clientconn *c, struct clientconn_push *p);
 
 /* The client has logged in, or stands in a queue: the deadline stops. */
 void clientconn_login(struct clientconn *c);

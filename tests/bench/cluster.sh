@@ -42,6 +42,7 @@ cluster_config() {
 		cluster.paths.var = "$work/var"
 		cluster.supervisor = cluster.supervisor or {}
 		cluster.supervisor.http = fresh(8000)
+		${cluster_more:-}
 		return cluster
 	END
 }

@@ -49,6 +49,20 @@ static void flood(struct clientconn *c)
 		;
 }
 
+/* To all who are there, from one encoding. */
+static void push_all(void)
+{
+	struct clientconn_push p;
+
+	clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7);
+	clientconn_push_many(&p);
+	for (struct clientconn *c = s.face.conns; c; c = c->next) {
+		clientconn_push(c, &p);
+		clientconn_push(c, &p);
+	}
+	clientconn_push_done(&p);
+}
+
 static void on_message(struct clientconn *c, const struct pomelo_message *m)
 {
 	struct clientconn_push p;
@@ -63,6 +77,8 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 		flood(c);
 	else if (route_is(m, "push.me") && clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7) == 0)
 		clientconn_push(c, &p);
+	else if (route_is(m, "push.all"))
+		push_all();
 	else if (route_is(m, "fail"))
 		clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, "there is \"none\"");
 	else
@@ -626,6 +642,37 @@ START_TEST(pushes_use_codes_only_with_clients_that_know_them)
 }
 END_TEST
 
+START_TEST(a_push_to_many_reaches_each_kind_of_client_as_it_reads_it)
+{
+	static const char pitaya[] = "{\"sys\":{\"libVersion\":\"1\"}}";
+	struct wireclient c[4];
+
+	serve();
+	for (int i = 0; i < 4; i++) {
+		if (i < 2) {
+			wireclient_ready(&c[i], s.port, i);
+			continue;
+		}
+		wireclient_open(&c[i], s.port);
+		if (i == 3)
+			wireclient_upgrade(&c[i]);
+		wireclient_package(&c[i], POMELO_HANDSHAKE, pitaya, sizeof(pitaya) - 1);
+		wireclient_next(&c[i], false);
+		wireclient_package(&c[i], POMELO_ACK, NULL, 0);
+		wireclient_ask(&c[i], "any", "{}");
+	}
+	wireclient_notify(&c[0], "push.all", "{}");
+	for (int i = 0; i < 8; i++) {
+		struct wiregot got = wireclient_next(&c[i / 2], false);
+		ck_assert_uint_eq(got.m.kind, POMELO_PUSH);
+		ck_assert_uint_eq(got.m.code, i < 4 ? 2 : 0);
+		ck_assert_str_eq(got.m.body, "{\"a\":1}");
+	}
+	for (int i = 0; i < 4; i++)
+		wireclient_close(&c[i]);
+}
+END_TEST
+
 START_TEST(an_answer_is_never_empty)
 {
 	struct wireclient c;
@@ -691,6 +738,7 @@ int main(void)
 	tcase_add_test(t, connections_of_one_address_are_bounded);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
 	tcase_add_test(t, pushes_use_codes_only_with_clients_that_know_them);
+	tcase_add_test(t, a_push_to_many_reaches_each_kind_of_client_as_it_reads_it);
 	tcase_add_test(t, an_answer_is_never_empty);
 	tcase_add_test(t, a_closed_socket_is_not_alive_at_once);
 	Suite *suite = suite_create("clientconn");

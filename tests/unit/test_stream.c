@@ -301,6 +301,59 @@ START_TEST(several_writes_of_a_turn_leave_together_in_order)
 }
 END_TEST
 
+static struct stream_shared *shared_text(const char *text)
+{
+	struct stream_shared *b = stream_shared_new(strlen(text));
+	memcpy(b->data, text, b->n);
+	return b;
+}
+
+static void share_between(void *arg)
+{
+	struct side *side = arg;
+	struct stream_shared *b = shared_text("many");
+	ck_assert_int_eq(stream_share(&side->s, b), 0);
+	ck_assert_uint_eq(b->refs, 2);
+	stream_write(&side->s, "-", 1);
+	ck_assert_int_eq(stream_share(&side->s, b), 0);
+	ck_assert_uint_eq(b->refs, 2); /* behind other bytes it is copied */
+	ck_assert_uint_eq(stream_pending(&side->s), 9);
+	stream_shared_unref(b);
+}
+
+START_TEST(what_is_shared_leaves_in_order_with_the_streams_own)
+{
+	connect_both();
+	expect_at(&server, 9);
+	on_loop(here, share_between, &client);
+	ck_assert(flag_wait(&server.received, 1));
+	ck_assert_str_eq(buf_cstr(&server.got), "many-many");
+	ck_assert_uint_eq(server.calls, 1);
+	on_loop_turns(here);
+	ck_assert_ptr_null(client.s.shared);
+}
+END_TEST
+
+static void buffers_look(void *arg)
+{
+	(void)arg;
+	ck_assert_ptr_null(client.s.out.data);
+	ck_assert_uint_eq(here->spares, 1);
+}
+
+START_TEST(an_idle_stream_holds_no_buffers)
+{
+	connect_both();
+	for (size_t i = 1; i <= 3; i++) {
+		expect_at(&server, i);
+		ck_assert_int_eq(say(&client, "x", 1), 0);
+		ck_assert(flag_wait(&server.received, i));
+		on_loop_turns(here);
+		on_loop(here, buffers_look, NULL); /* the same one each time */
+	}
+}
+END_TEST
+
 static void resume_reading(void *arg)
 {
 	env_conn_want_read(((struct side *)arg)->s.conn, true);
@@ -328,6 +381,54 @@ START_TEST(what_the_socket_does_not_take_waits_up_to_out_max_and_arrives_whole)
 	ck_assert(flag_wait(&client.drained, 1));
 	on_loop_turns(here);
 	ck_assert_ptr_null(client.s.out.data); /* and the memory is gone again */
+}
+END_TEST
+
+static void share_much(void *arg)
+{
+	struct stream_shared *b = stream_shared_new(16 << 20);
+	for (size_t i = 0; i < b->n; i++)
+		b->data[i] = (char)(i * 31 >> 8);
+	(void)arg;
+	ck_assert_int_eq(stream_share(&client.s, b), 0);
+	stream_shared_unref(b);
+	stream_write(&client.s, "end", 3);
+}
+
+START_TEST(what_is_shared_waits_for_a_slow_socket_and_arrives_whole)
+{
+	out_max = 32 << 20;
+	connect_both();
+	on_loop(there, stop_reading, &server);
+	expect_at(&server, (16 << 20) + 3);
+	on_loop(here, share_much, &client);
+	on_loop_turns(here);
+	on_loop(there, resume_reading, &server);
+	ck_assert(flag_wait(&server.received, 1));
+	for (size_t i = 0; i < 16 << 20; i++)
+		if (server.got.data[i] != (char)(i * 31 >> 8))
+			ck_abort_msg("byte %zu is wrong", i);
+	ck_assert_int_eq(memcmp(server.got.data + (16 << 20), "end", 3), 0);
+}
+END_TEST
+
+static void share_and_close(void *arg)
+{
+	struct stream_shared *b = arg;
+	ck_assert_int_eq(stream_share(&client.s, b), 0);
+	stream_close(&client.s, 0);
+	ck_assert_int_eq(stream_share(&client.s, b), ERR_CLOSED);
+}
+
+START_TEST(a_closed_stream_lets_go_of_what_is_shared)
+{
+	connect_both();
+	struct stream_shared *b = shared_text("never");
+	on_loop(here, share_and_close, b);
+	ck_assert(flag_wait(&client.closed, 1));
+	on_loop_turns(here);
+	ck_assert_uint_eq(b->refs, 1);
+	stream_shared_unref(b);
 }
 END_TEST
 
@@ -473,7 +574,11 @@ int main(void)
 	tcase_add_test(t, an_error_from_on_data_closes_the_stream_with_it);
 	tcase_add_test(t, polling_delivers_what_has_come_and_shows_that_the_peer_left);
 	tcase_add_test(t, several_writes_of_a_turn_leave_together_in_order);
+	tcase_add_test(t, an_idle_stream_holds_no_buffers);
+	tcase_add_test(t, what_is_shared_leaves_in_order_with_the_streams_own);
 	tcase_add_test(t, what_the_socket_does_not_take_waits_up_to_out_max_and_arrives_whole);
+	tcase_add_test(t, a_closed_stream_lets_go_of_what_is_shared);
+	tcase_add_test(t, what_is_shared_waits_for_a_slow_socket_and_arrives_whole);
 	tcase_add_test(t, output_before_the_connection_stands_waits_for_it);
 	tcase_add_test(t, on_close_comes_exactly_once_after_the_caller_with_the_first_reason);
 	tcase_add_test(t, a_peer_that_closes_is_no_error);
