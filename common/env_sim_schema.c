@@ -134,7 +134,8 @@ static void make_triggers(struct maker *m, const struct db *db)
 
 static void make_references(struct maker *m, const struct db *db)
 {
-	static const char *const names[] = { "unique_constraint_schema", "referenced_table_name", NULL };
+	static const char *const names[] = { "constraint_schema", "unique_constraint_schema", "referenced_table_name",
+					     NULL };
 	(void)db;
 	begin(m, names);
 }

@@ -51,7 +51,7 @@ static const char *const queries[TABLES_QUERIES] = {
 	[TRIGGERS] = "SELECT event_object_table FROM information_schema.triggers"
 		     " WHERE event_object_schema = DATABASE()",
 	[REFERENCED] = "SELECT referenced_table_name FROM information_schema.referential_constraints"
-		       " WHERE unique_constraint_schema = DATABASE()",
+		       " WHERE constraint_schema = DATABASE() AND unique_constraint_schema = DATABASE()",
 };
 
 const char *tables_query(unsigned i)

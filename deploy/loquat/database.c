@@ -68,7 +68,7 @@ static int run_program(const char *const *argv, const char *words)
 static int install(const char *folder)
 {
 	char program[ENV_PATH_MAX], data[ENV_PATH_MAX + 32], fresh[ENV_PATH_MAX + 32], words[ENV_PATH_MAX + 32];
-	char data_option[ENV_PATH_MAX + 64], user_option[96];
+	char data_option[ENV_PATH_MAX + 64], temporary_option[ENV_PATH_MAX + 16], user_option[96];
 	struct stat st;
 
 	snprintf(data, sizeof data, "%s/data", folder);
@@ -79,11 +79,13 @@ static int install(const char *folder)
 	snprintf(fresh, sizeof fresh, "%s/data.new", folder);
 	snprintf(words, sizeof words, "%s/install.log", folder);
 	snprintf(data_option, sizeof data_option, "--datadir=%s", fresh);
+	snprintf(temporary_option, sizeof temporary_option, "--tmpdir=%s", folder); /* see database_describe */
 	snprintf(user_option, sizeof user_option, "--user=%s", user_name());
 	const char *const clear[] = { "rm", "-rf", fresh, NULL };
 	const char *const make[] = { program,
 				     "--no-defaults",
 				     data_option,
+				     temporary_option,
 				     user_option,
 				     "--auth-root-authentication-method=normal",
 				     "--skip-test-db",
@@ -157,6 +159,9 @@ void database_describe(struct cluster *c, struct child *child)
 	argv[n + 4] = strdup(text);
 	snprintf(text, sizeof text, "--user=%s", user_name());
 	argv[n + 5] = strdup(text);
+	/* In a shared folder a server that starts removes the temporary files of the others, which then fall. */
+	snprintf(text, sizeof text, "--tmpdir=%s", full);
+	argv[n + 6] = strdup(text);
 	child->argv = argv;
 }
 
