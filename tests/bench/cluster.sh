@@ -71,12 +71,13 @@ cluster_status() {
 	build/bin/loquat status --config "$cluster_file" --json || fail "loquat status failed"
 }
 
-# cluster_of ID pid|client: the process id, or the client port
+# cluster_of ID pid|client|http: the process id, or the port
 cluster_of() {
 	local row
 	row=$(cluster_status | tr -d '\n' | sed 's/}/}\n/g' | grep "\"id\": *\"$1\"") || fail "the cluster has no $1"
 	case $2 in
 	pid) sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' <<<"$row" ;;
+	http) sed -n 's/.*"http": *"[^"]*:\([0-9]*\)".*/\1/p' <<<"$row" ;;
 	client) sed -n 's/.*"client": *"[^"]*:\([0-9]*\)".*/\1/p' <<<"$row" ;;
 	esac
 }

@@ -39,4 +39,8 @@ group_edge() {
 		"$(median echo_epoll_cpu)" "the bare epoll echo, one hop" "<= 1.2"
 	figure connector_echo_cpu_us "$(median connector_cpu)" us/answer
 	figure scene_echo_cpu_us "$(median scene_cpu)" us/answer
+	stop "$cluster_pid"
+	CROWD_HOLD_S=12 crowd 1
+	figure idle_session_bytes "$(median idle_bytes)" bytes "" "" "<= 2048 bytes"
+	figure idle_kernel_bytes "$(median idle_kernel)" bytes
 }

@@ -63,7 +63,7 @@ static const char usage[] = "usage: loadgen --port PORT [options]\n"
 			    "  --body JSON         {\"x\":1234,\"y\":5678}\n"
 			    "  --login             connector.entryHandler.enter as a guest NAME<i>; --gate implies it\n"
 			    "  --enter-scene       then scene.sceneHandler.enter {}\n"
-			    "  --name NAME         bench; --rid ROOM  bench\n"
+			    "  --name NAME         bench; --rid ROOM  bench; --alone: each in a room ROOM<i>\n"
 			    "  --ramp N            connections being set up at once (64), all within --setup S (60)\n"
 			    "  --rest US           open loop: rest between polls (50)\n"
 			    "  --pid PID[,PID]     count the CPU time of these processes\n"
@@ -495,6 +495,7 @@ static const struct row {
 	{ "--enter-scene", FLAG, offsetof(struct options, player.enter_scene) },
 	{ "--name", TEXT, offsetof(struct options, player.name) },
 	{ "--rid", TEXT, offsetof(struct options, player.rid) },
+	{ "--alone", FLAG, offsetof(struct options, player.alone) },
 	{ "--ramp", INT, offsetof(struct options, ramp) },
 	{ "--setup", DOUBLE, offsetof(struct options, setup_s) },
 	{ "--rest", INT, offsetof(struct options, rest_us) },
@@ -545,8 +546,8 @@ static void check_options(const struct options *o)
 		die("loadgen: --connections, --outstanding and --ramp are numbers from 1");
 	if (o->rate < 0 || o->seconds <= 0 || o->warmup < 0 || o->rest_us < 0)
 		die("loadgen: --rate, --seconds, --warmup and --rest are numbers from 0");
-	if (strlen(p->route) > 255 || strlen(p->body) > 60000 || strlen(p->name) > 50 || strlen(p->rid) > 64)
-		die("loadgen: --route up to 255 bytes, --body 60,000, --name 50, --rid 64");
+	if (strlen(p->route) > 255 || strlen(p->body) > 60000 || strlen(p->name) > 50 || strlen(p->rid) > 50)
+		die("loadgen: --route up to 255 bytes, --body 60,000, --name and --rid 50");
 	if (p->enter_scene && !p->login && !p->gate)
 		die("loadgen: --enter-scene needs --login or --gate");
 }

@@ -13,6 +13,7 @@ struct player_options {
 	const char *host, *route, *body, *name, *rid;
 	int port, gate; /* gate 0: straight to port */
 	bool login, enter_scene;
+	bool alone; /* each in a room of its own */
 };
 
 enum player_stage {
@@ -98,11 +99,15 @@ static inline int player_connect(struct player *p, const struct player_options *
 
 static inline void player_ask_enter(struct player *p, const struct player_options *o)
 {
-	char body[1400];
-	if (p->token[0])
-		snprintf(body, sizeof body, "{\"token\":\"%s\",\"rid\":\"%s\"}", p->token, o->rid);
+	char body[1400], rid[80];
+	if (o->alone)
+		snprintf(rid, sizeof rid, "%s%u", o->rid, p->index);
 	else
-		snprintf(body, sizeof body, "{\"username\":\"%s%u\",\"rid\":\"%s\"}", o->name, p->index, o->rid);
+		snprintf(rid, sizeof rid, "%s", o->rid);
+	if (p->token[0])
+		snprintf(body, sizeof body, "{\"token\":\"%s\",\"rid\":\"%s\"}", p->token, rid);
+	else
+		snprintf(body, sizeof body, "{\"username\":\"%s%u\",\"rid\":\"%s\"}", o->name, p->index, rid);
 	player_request(p, 1, "connector.entryHandler.enter", body);
 	p->stage = PLAYER_LOGIN;
 }
