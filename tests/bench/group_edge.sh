@@ -17,9 +17,18 @@ edge_limit() {
 	stop "$limit_pid"
 }
 
+# One push to 2,000 members of a connector; program and limit take turns inside.
+edge_broadcast() {
+	"$PROGRAMS/broadcast" 2000 101 >"$work/broadcast" || fail "broadcast: $(tail -n 1 "$work/broadcast")"
+	sed 's/^/  broadcast: /' "$work/broadcast"
+	read -r _ _ _ ours _ bare <"$work/broadcast"
+	figure broadcast_sends "$(awk "BEGIN { print 1e6 / $ours }")" sends/s "$(awk "BEGIN { print 1e6 / $bare }")" \
+		"bare send of the same bytes to the same sockets" ">= 0.85"
+}
+
 group_edge() {
-	local round port connector scene
-	need "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen"
+	local round port connector scene ours bare
+	need "$PROGRAMS/broadcast" "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen"
 	# One connector and one scene: the same processes on the way as in the limits.
 	cluster_start connector-2 scene-2
 	port=$(cluster_of connector-1 client)
@@ -40,6 +49,7 @@ group_edge() {
 	figure connector_echo_cpu_us "$(median connector_cpu)" us/answer
 	figure scene_echo_cpu_us "$(median scene_cpu)" us/answer
 	stop "$cluster_pid"
+	edge_broadcast
 	CROWD_HOLD_S=12 crowd 1
 	figure idle_session_bytes "$(median idle_bytes)" bytes "" "" "<= 2048 bytes"
 	figure idle_kernel_bytes "$(median idle_kernel)" bytes
