@@ -205,7 +205,8 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 		h->o.tasks_max = TASKS_DEFAULT;
 	luamem_init(&h->mem, 0);
 	luahost_raise_limit(h, false);
-	h->counting = env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
+	h->kept = LUA_NOREF;
+	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->instructions_max = h->o.budget_ms * (uint64_t)INSTRUCTIONS_PER_MS;
 	h->root.host = h;
 	luahost_metrics_open(h);
@@ -235,6 +236,7 @@ void luahost_free(struct luahost *h)
 		luahost_end_tasks(h);
 		luahost_free_timers(h);
 		luahost_drop_code(h, &h->next);
+		luahost_drop_code(h, &h->previous);
 		luahost_drop_code(h, &h->code);
 		lua_close(h->L);
 	}

@@ -32,6 +32,7 @@ struct luahost_options {
 	size_t memory_max;               /* bytes; 0: 256 MiB */
 	uint32_t budget_ms;              /* 0: 1,000 */
 	uint32_t tasks_max;              /* tasks at once; 0: 100,000 */
+	bool trial;                      /* a host for luahost_check: nobody watches it, so instructions are counted */
 	void *user;                      /* the embedder's own: luahost_user */
 	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };
@@ -53,13 +54,32 @@ int luahost_library(struct luahost *h, const char *name, lua_CFunction open);
 /* ---- code: loading and reloading, all or nothing -------------------------------------------------------- */
 
 /*
- * Compiles all files and runs init, *Handler and *Remote beside the code that is running; `state` is the same. Nothing
- * changes until luahost_switch. error names file and line. ERR_FAILED; then nothing is prepared. Preparing anew
- * drops what was prepared before.
+ * On a trial host with an empty `state`: compiles all files, keeping the result in src for the hosts that load it later, runs
+ * init, *Handler and *Remote and then init's check(), which may raise or return nil and why. Before src is shared.
+ * error names file and line. ERR_FAILED
+ */
+int luahost_check(struct luahost *h, struct luasrc *src, char *error, size_t error_size);
+/*
+ * Compiles all files and runs init, *Handler and *Remote beside the code that is running. Nothing changes until
+ * luahost_switch: what the files put into `state` is kept apart until then. error names file and line. ERR_FAILED; then
+ * nothing is prepared. Preparing anew drops what was prepared before.
  */
 int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size);
-void luahost_switch(
-	struct luahost *h); /* from here on new tasks run the prepared code; running ones finish on the old */
+/* The same in steps of one file, so that requests get their turn in between: begin, then step until it is not 1. */
+int luahost_prepare_begin(struct luahost *h, struct luasrc *src, char *error, size_t error_size);
+int luahost_prepare_step(struct luahost *h, char *error,
+			 size_t error_size); /* 1: more to do; 0: prepared; ERR_FAILED */
+/*
+ * From here on new tasks run the prepared code; running ones finish on the old. First the new init's on_reload(old version)
+ * runs, which may not wait. If it raises, or returns nil and why: ERR_FAILED, the old code stays, and so do the fields
+ * of `state`. Nothing prepared: 0. Not from inside a task.
+ */
+int luahost_switch(struct luahost *h, char *error, size_t error_size);
+/*
+ * If version runs, and another ran before it, that one runs again, after version's own on_rollback(the other's version),
+ * whose failure is only logged. Otherwise nothing. Not from inside a task.
+ */
+void luahost_rollback(struct luahost *h, const char *version);
 void luahost_abort(struct luahost *h); /* drops what was prepared; nothing prepared is fine */
 int luahost_load(struct luahost *h, struct luasrc *src, char *error, size_t error_size); /* prepare and switch */
 const char *luahost_version(struct luahost *h); /* luasrc_version of the code that runs; "" before the first */
@@ -176,6 +196,6 @@ struct luahost_stats {
 	uint64_t tasks;      /* running or waiting */
 	uint64_t started, failed, cancelled, over_budget, out_of_memory;
 	uint64_t timers; /* set by scripts and running */
-	uint64_t reloads, reloads_refused;
+	uint64_t reloads, reloads_refused, rollbacks;
 };
 void luahost_stats(struct luahost *h, struct luahost_stats *out);

@@ -1,8 +1,10 @@
-/* Loading and reloading: a generation of code is made beside the one that runs, and swapped in at one point. */
+/* Loading: a generation of code is made beside the one that runs. luahost_reload.c puts it in its place. */
 #include <lauxlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "common/buf.h"
 #include "common/err.h"
 #include "common/luahost_private.h"
 
@@ -18,10 +20,16 @@ void luahost_push_env(lua_State *L, struct luahost *h)
 	lua_setmetatable(L, -2);
 }
 
+/* What our own luahost_check has compiled is trusted; scripts' load never takes such. */
 static void compile(lua_State *L, const struct luasrc_file *f)
 {
+	int err;
 	lua_pushfstring(L, "@%s", f->path);
-	if (luaL_loadbufferx(L, f->text, f->bytes, lua_tostring(L, -1), "t") != LUA_OK)
+	if (f->code)
+		err = luaL_loadbufferx(L, f->code, f->code_bytes, lua_tostring(L, -1), "b");
+	else
+		err = luaL_loadbufferx(L, f->text, f->bytes, lua_tostring(L, -1), "t");
+	if (err != LUA_OK)
 		lua_error(L);
 	lua_remove(L, -2);
 }
@@ -94,7 +102,9 @@ static int release_code(lua_State *L)
 static struct luacode *new_code(lua_State *L, struct luasrc *src)
 {
 	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 1);
-	*code = (struct luacode){ NULL, LUA_NOREF, LUA_NOREF, LUA_NOREF, LUA_NOREF };
+	*code = (struct luacode){
+		.methods = LUA_NOREF, .modules = LUA_NOREF, .hooks = LUA_NOREF, .staged = LUA_NOREF, .self = LUA_NOREF
+	};
 	if (luaL_newmetatable(L, code_type)) {
 		lua_pushcfunction(L, release_code);
 		lua_setfield(L, -2, "__gc");
@@ -121,22 +131,26 @@ static bool is_root(const char *name)
 	return !strchr(name, '.') && (ends_in(name, "Handler") || ends_in(name, "Remote") || !strcmp(name, "init"));
 }
 
-/* All files are compiled, so that a slip in a module that is used later is found now. */
-static void run_roots(lua_State *L, struct luacode *code, int code_index)
+/* So that a slip in a module that is used later is found now. */
+static void compile_all(lua_State *L, const struct luasrc *src)
 {
-	for (size_t i = 0; i < luasrc_files(code->src); i++) {
-		compile(L, luasrc_at(code->src, i));
+	for (size_t i = 0; i < luasrc_files(src); i++) {
+		if (luasrc_at(src, i)->code)
+			continue;
+		compile(L, luasrc_at(src, i));
 		lua_pop(L, 1);
 	}
-	for (size_t i = 0; i < luasrc_files(code->src); i++) {
-		const struct luasrc_file *f = luasrc_at(code->src, i);
-		if (!is_root(f->name))
-			continue;
-		load_module(L, code_index, f->name);
-		if (!lua_istable(L, -1) && !(lua_isboolean(L, -1) && !strcmp(f->name, "init")))
-			luaL_error(L, "%s: the file must return its table of functions", f->path);
-		lua_settop(L, code_index);
-	}
+}
+
+static int run_root(lua_State *L, void *arg)
+{
+	struct luacode *code = luahost_of(L)->next;
+	const struct luasrc_file *f = arg;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
+	load_module(L, 1, f->name);
+	if (!lua_istable(L, -1) && !(lua_isboolean(L, -1) && !strcmp(f->name, "init")))
+		luaL_error(L, "%s: the file must return its table of functions", f->path);
+	return 0;
 }
 
 static int list_methods(lua_State *L, const struct schema *schema, int modules)
@@ -156,15 +170,19 @@ static int list_methods(lua_State *L, const struct schema *schema, int modules)
 	return luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-static int prepare(lua_State *L, void *arg)
+static int begin(lua_State *L, void *arg)
 {
-	struct luahost *h = luahost_of(L);
-	struct luacode *code = h->next = new_code(L, arg);
-	int code_index = lua_gettop(L);
-	run_roots(L, code, code_index);
+	luahost_of(L)->next = new_code(L, arg);
+	compile_all(L, arg);
+	return 0;
+}
+
+static int complete(lua_State *L, void *arg)
+{
+	struct luacode *code = arg;
 	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
-	code->methods = list_methods(L, h->o.schema, code_index + 1);
-	if (lua_getfield(L, code_index + 1, "init") != LUA_TTABLE)
+	code->methods = list_methods(L, luahost_of(L)->o.schema, 1);
+	if (lua_getfield(L, 1, "init") != LUA_TTABLE)
 		lua_newtable(L);
 	code->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
 	return 0;
@@ -179,30 +197,118 @@ void luahost_drop_code(struct luahost *h, struct luacode **code)
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->methods);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->modules);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->hooks);
+	luaL_unref(h->L, LUA_REGISTRYINDEX, c->staged);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->self); /* last: c goes with it */
 }
 
 /* ---- public ------------------------------------------------------------------------------------------------ */
 
-int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
+static int refuse(struct luahost *h, int err)
 {
-	luahost_abort(h);
-	int err = luahost_try(h, prepare, src, error, error_size);
-	if (err < 0) {
-		luahost_drop_code(h, &h->next);
-		h->stats.reloads_refused += h->code != NULL;
-	}
+	luahost_drop_code(h, &h->next);
+	h->stats.reloads_refused += h->code != NULL;
 	return err;
 }
 
-void luahost_switch(struct luahost *h)
+int luahost_prepare_begin(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
 {
-	if (!h->next)
-		return;
-	h->stats.reloads += h->code != NULL;
-	luahost_drop_code(h, &h->code);
-	h->code = h->next;
-	h->next = NULL;
+	luahost_abort(h);
+	int err = luahost_try(h, begin, src, error, error_size);
+	return err < 0 ? refuse(h, err) : 0;
+}
+
+/* The first code has nobody beside it whose `state` could be disturbed. */
+static int run_beside(struct luahost *h, const struct luasrc_file *f, char *error, size_t error_size)
+{
+	struct luacode *code = h->next;
+	if (!h->code)
+		return luahost_try(h, run_root, (void *)f, error, error_size);
+	int err = luahost_try(h, luahost_state_enter, code, error, error_size);
+	if (err == 0)
+		err = luahost_try(h, run_root, (void *)f, error, error_size);
+	if (err == 0)
+		err = luahost_try(h, luahost_state_stage, code, error, error_size);
+	luahost_reserved(h, luahost_state_restore, NULL);
+	return err;
+}
+
+int luahost_prepare_step(struct luahost *h, char *error, size_t error_size)
+{
+	struct luacode *code = h->next;
+	const struct luasrc_file *f;
+	int err;
+	while ((f = luasrc_at(code->src, code->at)) && !is_root(f->name))
+		code->at++;
+	if (f)
+		err = run_beside(h, f, error, error_size);
+	else
+		err = luahost_try(h, complete, code, error, error_size);
+	if (err < 0)
+		return refuse(h, err);
+	code->at++;
+	return f != NULL;
+}
+
+int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
+{
+	int err = luahost_prepare_begin(h, src, error, error_size);
+	for (err = err < 0 ? err : 1; err == 1;)
+		err = luahost_prepare_step(h, error, error_size);
+	return err;
+}
+
+struct compiling {
+	struct luasrc *src;
+	struct buf out;
+};
+
+static int keep_code(lua_State *L, const void *p, size_t n, void *out)
+{
+	(void)L;
+	buf_add(out, p, n);
+	return 0;
+}
+
+static int compile_kept(lua_State *L, void *arg)
+{
+	struct compiling *c = arg;
+	for (size_t i = 0; i < luasrc_files(c->src); i++) {
+		compile(L, luasrc_at(c->src, i));
+		buf_clear(&c->out);
+		lua_dump(L, keep_code, &c->out, 0);
+		lua_pop(L, 1);
+		char *code = malloc(c->out.len);
+		if (!code)
+			abort();
+		memcpy(code, c->out.data, c->out.len);
+		luasrc_compiled_take(c->src, i, code, c->out.len);
+	}
+	return 0;
+}
+
+static int run_check(lua_State *L, void *arg)
+{
+	struct luacode *code = arg;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->hooks);
+	lua_pushliteral(L, "check");
+	if (lua_rawget(L, -2) != LUA_TFUNCTION)
+		return 0;
+	lua_call(L, 0, 2);
+	if (lua_isnil(L, -2) && !lua_isnil(L, -1))
+		luaL_error(L, "init.lua: check(): %s", luaL_tolstring(L, -1, NULL));
+	return 0;
+}
+
+int luahost_check(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
+{
+	struct compiling c = { src, BUF_INIT };
+	int err = luahost_try(h, compile_kept, &c, error, error_size);
+	buf_release(&c.out);
+	if (err == 0)
+		err = luahost_prepare(h, src, error, error_size);
+	if (err == 0)
+		err = luahost_try(h, run_check, h->next, error, error_size);
+	return err;
 }
 
 void luahost_abort(struct luahost *h)
@@ -213,9 +319,7 @@ void luahost_abort(struct luahost *h)
 int luahost_load(struct luahost *h, struct luasrc *src, char *error, size_t error_size)
 {
 	int err = luahost_prepare(h, src, error, error_size);
-	if (err == 0)
-		luahost_switch(h);
-	return err;
+	return err < 0 ? err : luahost_switch(h, error, error_size);
 }
 
 const char *luahost_version(struct luahost *h)

@@ -5,7 +5,7 @@
 #include "common/luamem.h"
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
- * luahost_code.c (loading), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers), luahost_metrics.c. Private to them.
+ * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers), luahost_metrics.c. Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
@@ -46,6 +46,8 @@ struct luacode { /* one generation of code: a userdata whose user value is the t
 	int methods; /* registry: list of functions by msg_method.index + 1 */
 	int modules; /* registry: table of modules by name */
 	int hooks;   /* registry: init's table, or an empty one */
+	int staged;  /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
+	size_t at;   /* the next file to look at, while it is prepared */
 	int self;    /* registry: the userdata itself */
 };
 
@@ -58,6 +60,9 @@ struct luahost {
 	int base;                    /* registry: the table of globals all files see */
 	int environment;             /* registry: the metatable of the files' environments */
 	struct luacode *code, *next; /* what runs, what is prepared */
+	struct luacode *previous;    /* what ran before, for going back */
+	int kept;                    /* registry: a copy of `state`'s fields, while new code is tried */
+	struct luajob *switching;    /* on_reload or on_rollback, while it runs */
 
 	struct luatask **task; /* all slots */
 	uint32_t tasks, tasks_cap, pooled;
@@ -108,6 +113,10 @@ void luahost_free_tasks(struct luahost *h);
 /* luahost_code.c: pushes an environment for a file. */
 void luahost_push_env(lua_State *L, struct luahost *h);
 void luahost_drop_code(struct luahost *h, struct luacode **code);
+/* luahost_reload.c: protected; new code sees `state` as it would be, then its changes are kept apart, or forgotten. */
+int luahost_state_enter(lua_State *L, void *code);
+int luahost_state_stage(lua_State *L, void *code);
+int luahost_state_restore(lua_State *L, void *unused);
 bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* "module.function" of the running code */
 
 /* luahost_lib.c: fills the table of globals on top of the stack. */

@@ -339,6 +339,8 @@ uint64_t luatask_wait(lua_State *L)
 			   "cannot wait inside a function that is called by C (table.sort, string.gsub, a file's top)");
 	if (t->aborted)
 		luaL_error(L, ABORTED);
+	if (t->job == luahost_of(L)->switching)
+		luaL_error(L, "cannot wait in %s: all requests stand still until it has ended", t->job->name);
 	t->asked_to_wait = true;
 	return handle_of(t);
 }

@@ -47,7 +47,7 @@ static void add_file(struct luasrc *s, const char *name, const char *path, char 
 		if (!s->file)
 			abort();
 	}
-	s->file[s->files++] = (struct luasrc_file){ copy_of(name), copy_of(path), text, bytes };
+	s->file[s->files++] = (struct luasrc_file){ copy_of(name), copy_of(path), text, bytes, NULL, 0 };
 }
 
 static int by_name(const void *a, const void *b)
@@ -174,9 +174,17 @@ void luasrc_unref(struct luasrc *s)
 		free((char *)s->file[i].name);
 		free((char *)s->file[i].path);
 		free((char *)s->file[i].text);
+		free((char *)s->file[i].code);
 	}
 	free(s->file);
 	free(s);
+}
+
+void luasrc_compiled_take(struct luasrc *s, size_t index, char *code, size_t bytes)
+{
+	free((char *)s->file[index].code);
+	s->file[index].code = code;
+	s->file[index].code_bytes = bytes;
 }
 
 size_t luasrc_files(const struct luasrc *s)

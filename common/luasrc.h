@@ -5,7 +5,7 @@
 /*
  * luasrc: the Lua files of a service, read once, so that all workers run the same code.
  *
- * Threads: made on a thread that may read files (control); after that it never changes and any thread may read.
+ * Threads: made on a thread that may read files (control); once it is shared it never changes and any thread may read.
  *          References are counted atomically.
  * Names:   a file is named by its path below its folder without ".lua", folders separated by dots, as require names
  *          it: "bagHandler", "lib.grid".
@@ -20,6 +20,8 @@ struct luasrc_file {
 	const char *path; /* "role/lua/bagHandler.lua", as errors name it */
 	const char *text;
 	size_t bytes;
+	const char *code; /* what it compiles to, or NULL */
+	size_t code_bytes;
 };
 
 /*
@@ -31,6 +33,9 @@ int luasrc_read(struct env *env, const char *const *folders, char *error, size_t
 struct luasrc *luasrc_of(const char *const *names_and_texts);
 struct luasrc *luasrc_ref(struct luasrc *s);
 void luasrc_unref(struct luasrc *s); /* NULL is fine */
+
+/* Keeps what the file compiles to; code is malloc's and ours from here on. Before s is shared. */
+void luasrc_compiled_take(struct luasrc *s, size_t index, char *code, size_t bytes);
 
 size_t luasrc_files(const struct luasrc *s);
 const struct luasrc_file *luasrc_at(const struct luasrc *s, size_t index);       /* sorted by name; NULL: none */

@@ -6,6 +6,7 @@
 #include "common/lua_json.h"
 #include "common/lua_pb.h"
 #include "rpc/app_private.h"
+#include "rpc/service_private.h"
 
 struct app *app_of(lua_State *L)
 {
@@ -270,6 +271,20 @@ static int app_load(struct app *a)
 	return err;
 }
 
+static struct luahost_options host_options(struct app *a, struct service *s, struct loop *loop)
+{
+	return (struct luahost_options){
+		.loop = loop,
+		.log = s->log,
+		.metrics = s->metrics,
+		.schema = s->schema,
+		.user = a,
+		.may_sleep = app_check_may_wait,
+		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
+		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
+	};
+}
+
 static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool up)
 {
 	(void)epoch;
@@ -280,16 +295,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 {
 	struct app *a = calloc(1, sizeof *a);
 	struct service *s = w->service;
-	struct luahost_options o = {
-		.loop = w->loop,
-		.log = s->log,
-		.metrics = s->metrics,
-		.schema = s->schema,
-		.user = a,
-		.may_sleep = app_check_may_wait,
-		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
-		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
-	};
+	struct luahost_options o = host_options(a, s, w->loop);
 
 	assert(a);
 	a->worker = w;
@@ -341,14 +347,55 @@ void app_close(struct app *a)
 	free(a);
 }
 
-int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size)
+/* ---- reload ---------------------------------------------------------------------------------------------------------- */
+
+/* What the files and check() call at their top reaches nobody: app.send and the like refuse outside of tasks. */
+int app_check(struct service *s, struct luasrc *src, char *error, size_t error_size)
 {
-	return luahost_prepare(a->host, src, error, error_size);
+	struct app *a = calloc(1, sizeof *a);
+	struct luahost_options o = host_options(a, s, s->control);
+	int err;
+
+	assert(a);
+	a->worker = &s->p->control_worker;
+	o.metrics = NULL;
+	o.trial = true;
+	err = luahost_new(&o, &a->host);
+	if (err == 0)
+		err = open_libraries(a);
+	if (err < 0)
+		snprintf(error, error_size, "the Lua state to try it in could not be made: %s", err_text(err));
+	else
+		err = luahost_check(a->host, src, error, error_size);
+	luahost_free(a->host);
+	buf_release(&a->scratch);
+	buf_release(&a->text);
+	free(a);
+	return err;
 }
 
-void app_switch(struct app *a)
+int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size)
 {
-	luahost_switch(a->host);
+	return luahost_prepare_begin(a->host, src, error, error_size);
+}
+
+int app_prepare_step(struct app *a, char *error, size_t error_size)
+{
+	return luahost_prepare_step(a->host, error, error_size);
+}
+
+int app_switch(struct app *a, char *error, size_t error_size)
+{
+	int err = luahost_switch(a->host, error, error_size);
+
+	if (err == 0)
+		register_methods(a);
+	return err;
+}
+
+void app_rollback(struct app *a, const char *version)
+{
+	luahost_rollback(a->host, version);
 	register_methods(a);
 }
 

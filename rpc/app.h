@@ -9,8 +9,8 @@
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
- *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request)  all optional; the instance
- *              is ready when init_service has ended on all workers, and if it raises the start fails; stop_service runs
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_lost(key), http(request), check(),
+ *              on_reload(old), on_rollback(old)  all optional; the instance is ready when init_service has ended on all workers, and if it raises the start fails; stop_service runs
  *              when nothing else is under way
  *
  * What scripts see is documented in docs/lua.md.
@@ -30,9 +30,15 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err));
 void app_close(struct app *a); /* NULL is fine */
 struct luahost *app_host(struct app *a);
 
-/* Reload in two steps, so that all instances can prepare before any switches. On the worker. */
+/*
+ * Reload in steps, so that all instances can prepare before any switches. app_check is the first: on the control thread, beside
+ * the workers, in a state of its own (luahost_check). The others are on the worker, as luahost_prepare_begin and so on.
+ */
+int app_check(struct service *s, struct luasrc *src, char *error, size_t error_size);
 int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size);
-void app_switch(struct app *a);
+int app_prepare_step(struct app *a, char *error, size_t error_size);
+int app_switch(struct app *a, char *error, size_t error_size);
+void app_rollback(struct app *a, const char *version);
 void app_abort(struct app *a);
 
 /* A task of the service's http hook: answered by on_answer(arg, status, content, bytes) on this worker. */

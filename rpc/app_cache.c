@@ -199,6 +199,7 @@ static void pack(lua_State *L, struct buf *b)
 /* cache.put(key, value, seconds) -> true | nil, error, message, effect */
 static int l_put(lua_State *L)
 {
+	app_check_runs(L);
 	struct app *a = app_of(L);
 	struct app_job *j = collecting(L);
 	struct span key = check_key(L);
@@ -229,6 +230,7 @@ static int l_put(lua_State *L)
 /* cache.delete(key) */
 static int l_delete(lua_State *L)
 {
+	app_check_runs(L);
 	struct app_job *j = collecting(L);
 	struct span key = check_key(L);
 

@@ -159,6 +159,8 @@ void app_job_stop(struct app_job *j, int err);
 int app_job_encode(struct app_job *j, lua_State *L, int index, char *why, size_t size);
 /* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
 void app_check_may_wait(lua_State *L);
+/* Raises at the top of a file: what is only tried must not reach anybody. */
+void app_check_runs(lua_State *L);
 
 /* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
 void *app_wait_new(struct app *a, uint64_t task, size_t n);

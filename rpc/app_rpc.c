@@ -19,6 +19,13 @@ void app_check_may_wait(lua_State *L)
 
 /* ---- app.rpc.SERVICE.GROUP.METHOD(key, args, options) ---------------------------------------------------------------- */
 
+void app_check_runs(lua_State *L)
+{
+	if (!luahost_job(L))
+		luaL_error(L, "this is for what runs, such as a request, a timer or init_service, not while a file is "
+			      "loaded or checked");
+}
+
 void *app_wait_new(struct app *a, uint64_t task, size_t n)
 {
 	struct app_wait *w = calloc(1, n);
@@ -135,6 +142,8 @@ static int invoke(lua_State *L)
 	char why[256];
 	uint64_t task = 0;
 
+	if (send)
+		app_check_runs(L);
 	call.to.key.p = luaL_checklstring(L, 1, &call.to.key.n);
 	read_options(L, 3, &call);
 	if (!send) {
@@ -233,6 +242,7 @@ static int app_task(lua_State *L)
 	struct app_job *j;
 	int n = lua_gettop(L);
 
+	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	lua_createtable(L, n, 0);
 	for (int i = 1; i <= n; i++) {

@@ -263,6 +263,7 @@ int app_push(lua_State *L)
 	struct span route;
 	char why[LUA_WHY_MAX];
 
+	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TTABLE);
 	route.p = luaL_checklstring(L, 2, &route.n);
 	buf_clear(&a->text);
@@ -297,6 +298,7 @@ int app_kick(lua_State *L)
 {
 	struct app *a = app_of(L);
 	uint64_t sid;
+	app_check_runs(L);
 	const char *connector = session_at(L, 1, &sid);
 	size_t n;
 	const char *reason = luaL_optlstring(L, 2, "kick", &n);

@@ -333,6 +333,7 @@ int http_face_start(struct service *s, struct http_face **out)
 		return err;
 	}
 	stats_start(h);
+	http_reload_open(h);
 	*out = h;
 	return 0;
 }
@@ -356,5 +357,6 @@ void http_face_stop(struct http_face *h)
 		return;
 	env_http_close(h->http);
 	stats_stop(h);
+	luasrc_unref(h->lua.prepared);
 	free(h);
 }

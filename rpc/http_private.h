@@ -5,7 +5,7 @@
 #include "common/jsontext.h"
 #include "rpc/service.h"
 /*
- * What the parts of the HTTP face share: http.c (paths), http_rpc.c (calls and reloads), http_stats.c (/stats).
+ * What the parts of the HTTP face share: http.c (paths), http_rpc.c (calls), http_reload.c, http_stats.c (/stats).
  *
  * Threads: control thread only.
  */
@@ -24,6 +24,11 @@ struct http_face {
 	struct http_call *calls; /* that wait for their answer */
 	unsigned pending;        /* calls, and requests that a worker is answering */
 	unsigned reloading;
+	struct {
+		struct luasrc *prepared; /* by all workers; NULL: nothing */
+		char version[9], previous[9];
+		uint64_t since_ms; /* wall clock: when version began to run */
+	} lua;
 	bool shut;
 };
 
@@ -36,7 +41,9 @@ bool http_has_key(struct http_face *h, struct env_http_request *r);
 
 void http_rpc(struct http_face *h, struct env_http_request *r);
 void http_rpc_shut(struct http_face *h); /* ends the calls that wait */
+
 void http_reload(struct http_face *h, struct env_http_request *r);
+void http_reload_open(struct http_face *h);
 
 void http_slow(struct http_face *h, struct env_http_request *r);
 

@@ -138,6 +138,18 @@ static void add_total(struct buf *out, struct service *s, const char *key, const
 	buf_addf(out, ",\"%s\":%lld", key, (long long)metrics_total(s->metrics, family, NULL));
 }
 
+static void add_lua(struct buf *out, struct http_face *h)
+{
+	struct service *s = h->service;
+
+	buf_addf(out, ",\"lua\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu", h->lua.version,
+		 h->lua.previous, (unsigned long long)h->lua.since_ms);
+	add_total(out, s, "tasks_total", "loquat_lua_tasks_total");
+	add_total(out, s, "errors_total", "loquat_lua_errors_total");
+	add_total(out, s, "memory_bytes", "loquat_lua_memory_bytes");
+	buf_addch(out, '}');
+}
+
 void stats_json(struct http_face *h, struct buf *out)
 {
 	struct service *s = h->service;
@@ -165,8 +177,10 @@ void stats_json(struct http_face *h, struct buf *out)
 		 (unsigned long long)env_cpu_us(s->env));
 	if (s->sqllog)
 		add_sqllog(out, s);
-	if (s->lua_src)
+	if (s->lua_src) {
 		add_cache(out, s);
+		add_lua(out, h);
+	}
 	if (s->def->stats) {
 		buf_addch(out, ',');
 		s->def->stats(s, out);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "common/err.h"
 #include "common/token.h"
+#include "deploy/loquat/reload.h"
 #include "deploy/loquat/supervisor.h"
 #include "rpc/version.h"
 
@@ -245,6 +246,11 @@ static void get_routes(struct supervisor *up, struct env_http_request *r)
 	free(t.row);
 }
 
+static void get_lua(struct supervisor *up, struct env_http_request *r)
+{
+	collect_then(up, r, reload_versions);
+}
+
 /* ---- control -------------------------------------------------------------------------------------------------------- */
 
 static struct instance *instance_of(struct supervisor *up, struct env_http_request *r)
@@ -363,12 +369,19 @@ static const struct face_row {
 	const char *method, *path;
 	void (*fn)(struct supervisor *up, struct env_http_request *r);
 } rows[] = {
-	{ "GET", "/healthz", get_healthz },     { "GET", "/readyz", get_readyz },
-	{ "GET", "/status", get_status },       { "GET", "/stats", get_stats },
-	{ "GET", "/stats/slow", slow_reply },   { "GET", "/live", get_live },
-	{ "GET", "/metrics", get_metrics },     { "GET", "/routes", get_routes },
-	{ "POST", "/admin/start", post_start }, { "POST", "/admin/stop", post_stop },
-	{ "POST", "/admin/drain", post_drain }, { "POST", "/admin/reload", post_reload },
+	{ "GET", "/healthz", get_healthz },
+	{ "GET", "/readyz", get_readyz },
+	{ "GET", "/status", get_status },
+	{ "GET", "/stats", get_stats },
+	{ "GET", "/stats/slow", slow_reply },
+	{ "GET", "/live", get_live },
+	{ "GET", "/lua", get_lua },
+	{ "GET", "/metrics", get_metrics },
+	{ "GET", "/routes", get_routes },
+	{ "POST", "/admin/start", post_start },
+	{ "POST", "/admin/stop", post_stop },
+	{ "POST", "/admin/drain", post_drain },
+	{ "POST", "/admin/reload", post_reload },
 };
 
 static void on_request(void *arg, struct env_http_request *r)

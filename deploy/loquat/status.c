@@ -198,21 +198,3 @@ int command_start(struct cluster *c, int argc, char **argv)
 	json_decref(answer);
 	return wait_until(c, argv[1], !strcmp(argv[0], "start") ? "ready" : "stopped");
 }
-
-int command_reload(struct cluster *c, int argc, char **argv)
-{
-	char path[128];
-	json_t *answer, *o;
-	size_t i;
-
-	if (argc != 2 || strspn(argv[1], "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(argv[1]) ||
-	    strlen(argv[1]) > 31)
-		return complain("reload: expected one service: loquat reload SERVICE");
-	snprintf(path, sizeof path, "/admin/reload?id=%s", argv[1]);
-	if (supervisor_ask(c, "POST", path, &answer) < 0)
-		return 1;
-	json_array_foreach(json_object_get(answer, "instances"), i, o)
-		printf("%s: runs version %s\n", text_of(o, "instance"), text_of(o, "version"));
-	json_decref(answer);
-	return 0;
-}

@@ -76,6 +76,7 @@ struct supervisor {
 	double errors; /* at the last sample */
 	uint64_t sampled_ms;
 	struct reload *reload;
+	struct watch *watches; /* of the services that were reloaded */
 };
 
 /* supervisor.c */
@@ -117,6 +118,8 @@ void slow_reply(struct supervisor *up, struct env_http_request *r);
 void face_rpc(struct supervisor *up, struct env_http_request *r);
 /* reload.c */
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r);
+void reload_versions(struct supervisor *up, struct env_http_request *r); /* who runs what, by the last /stats */
+void watch_free(struct supervisor *up);                                  /* reload_watch.c; when the loop has ended */
 
 /* ports.c */
 struct holder {

@@ -203,6 +203,7 @@ int command_up(struct cluster *c, int argc, char **argv)
 		if (status == 0)
 			printf("loquat: stopped\n");
 	}
+	watch_free(&up);
 	free(up.instance);
 	return status;
 }

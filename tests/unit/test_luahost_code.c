@@ -43,7 +43,7 @@ ON_LOOP(a_reload_keeps_the_state_and_running_tasks_finish_on_the_old_code)
 	snprintf(before, sizeof before, "%s", luahost_version(host));
 	ck_assert_int_eq(luahost_prepare(host, next, why, sizeof why), 0);
 	ck_assert_str_eq(luahost_version(host), before);
-	luahost_switch(host);
+	luahost_switch(host, why, sizeof why);
 	ck_assert_str_ne(luahost_version(host), before);
 	ck_assert_str_eq(luahost_version(host), luasrc_version(next));
 	start(&y);
@@ -64,7 +64,7 @@ ON_LOOP(broken_code_changes_nothing_and_is_named)
 		ck_assert_int_eq(luahost_prepare(host, src, why, sizeof why), ERR_FAILED);
 		ck_assert_int_eq(strncmp(why, "init.lua:1: ", 12), 0);
 		luasrc_unref(src);
-		luahost_switch(host); /* nothing is prepared */
+		luahost_switch(host, why, sizeof why); /* nothing is prepared */
 		struct run x = { .ended = 0 };
 		start(&x);
 		ck_assert_str_eq(x.results, "\"good\"");
@@ -89,7 +89,7 @@ ON_LOOP(what_was_prepared_can_be_dropped)
 	load_go("return 'old'");
 	luahost_prepare(host, src, why, sizeof why);
 	luahost_abort(host);
-	luahost_switch(host);
+	luahost_switch(host, why, sizeof why);
 	luasrc_unref(src);
 	struct run x = { .ended = 0 };
 	start(&x);

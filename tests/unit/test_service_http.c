@@ -673,6 +673,68 @@ START_TEST(what_is_prepared_runs_after_the_switch_and_not_after_an_abort)
 }
 END_TEST
 
+START_TEST(an_on_reload_that_fails_on_one_worker_takes_all_back)
+{
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	calls_file(&c, "init.lua",
+		   "return { on_reload = function() assert(app.worker ~= app.workers - 1, 'not here') end }\n");
+	post("/admin/reload", "");
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "init.lua:1: not here"));
+	ck_version("one", 1);
+	calls_file(&c, "init.lua", "return { check = function() return nil, 'the price list is empty' end }\n");
+	post("/admin/reload?step=prepare", "");
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "the price list is empty"));
+	ck_version("one", 2);
+}
+END_TEST
+
+START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
+{
+	char version[16], path[100];
+
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	ck_assert_int_eq(post("/admin/reload", ""), 200);
+	json_t *o = json();
+	snprintf(version, sizeof version, "%s", word(o, "version"));
+	json_decref(o);
+	ck_assert_int_eq(post("/admin/reload?step=rollback&version=00000000", ""), 200); /* nobody runs that */
+	ck_version("two", 1);
+	snprintf(path, sizeof path, "/admin/reload?step=rollback&version=%s", version);
+	ck_assert_int_eq(post(path, ""), 200);
+	o = json();
+	ck_assert_str_ne(word(o, "running"), version);
+	json_decref(o);
+	ck_version("one", 2);
+	post("/admin/reload?step=rollback", "");
+	ck_error(400, "bad_request", "none");
+}
+END_TEST
+
+START_TEST(what_is_only_tried_reaches_nobody)
+{
+	static const char *const texts[] = { "app.push({sid = 1, connector = 'calls-1'}, 'r', {})",
+					     "app.task(function() end)", "cache.put('a', 1)",
+					     "app.send.calls.boxRemote.put('k', {})",
+					     "app.kick({sid = 1, connector = 'calls-1'})" };
+
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		calls_file(&c, "init.lua", texts[i]);
+		post("/admin/reload", "");
+		ck_error(500, "failed", "none");
+		ck_assert_ptr_nonnull(strstr(http.body, "not while a file is loaded"));
+	}
+	ck_version("one", 1);
+}
+END_TEST
+
 START_TEST(methods_come_and_go_with_a_reload)
 {
 	version_is("'one'");
@@ -747,6 +809,9 @@ int main(void)
 	tcase_add_test(one, without_a_hook_other_paths_are_not_found);
 	tcase_add_test(one, a_hook_under_way_is_answered_before_the_instance_ends);
 	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
+	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
+	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(one, what_is_only_tried_reaches_nobody);
 	tcase_add_test(one, broken_code_changes_nothing_and_the_error_names_file_and_line);
 	tcase_add_test(one, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
 	tcase_add_test(one, methods_come_and_go_with_a_reload);
@@ -754,6 +819,8 @@ int main(void)
 	tcase_add_test(three, a_method_is_called_by_its_path_and_routed_by_the_key);
 	tcase_add_test(three, without_a_key_a_call_goes_by_the_request_s_uid);
 	tcase_add_test(three, a_reload_switches_all_workers_and_keeps_their_state);
+	tcase_add_test(three, an_on_reload_that_fails_on_one_worker_takes_all_back);
+	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(three, broken_code_changes_nothing_and_the_error_names_file_and_line);
 	tcase_add_test(three, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
 	Suite *s = suite_create("service_http");

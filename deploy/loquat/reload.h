@@ -1,0 +1,27 @@
+#pragma once
+#include <jansson.h>
+#include "deploy/loquat/supervisor.h"
+/*
+ * reload: new Lua for all instances of a service, all or none (reload.c), and a look at their errors afterwards, which
+ * takes it back when they jump (reload_watch.c).
+ *
+ * Threads: the supervisor's loop.
+ */
+/* Asks each ready instance of the service: POST /admin/reload?STEP; on_part with each answer, then done. */
+struct reload_steps {
+	struct supervisor *up;
+	const char *service;
+	void (*on_part)(void *arg, struct instance *i, const struct env_http_answer *a); /* may be NULL */
+	void (*done)(void *arg);
+	void *arg;
+};
+void reload_step_all(const struct reload_steps *s, const char *step);
+bool reload_takes_part(const char *service, const struct instance *i);
+
+/*
+ * The service's errors as they are now, before the switch; then watch_begin when it has switched to version. The watch ends
+ * after supervisor.reload_watch_s, or when the service is reloaded anew.
+ */
+void watch_baseline(struct supervisor *up, const char *service, void (*done)(void *arg), void *arg);
+void watch_begin(struct supervisor *up, const char *service, const char *version);
+json_t *watch_json(struct supervisor *up, const char *service); /* {state, text}, or null */

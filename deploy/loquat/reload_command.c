@@ -1,0 +1,109 @@
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include "common/err.h"
+#include "deploy/loquat/control.h"
+#include "deploy/loquat/loquat.h"
+
+/* loquat reload: new Lua for a service, or who runs which. */
+
+const char reload_help[] =
+	"\n  Without SERVICE: who runs which version since when, what it ran before, and how the look at its errors ended.\n"
+	"  --wait  with SERVICE: returns when the look at its errors has ended (supervisor.reload_watch_s); exit 1 if it was\n"
+	"          rolled back\n";
+
+static const char *text_of(const json_t *o, const char *name)
+{
+	const char *s = json_string_value(json_object_get(o, name));
+
+	return s && *s ? s : "-";
+}
+
+static void print_row(const json_t *o)
+{
+	const json_t *watch = json_object_get(o, "watch");
+	time_t since = (time_t)(json_integer_value(json_object_get(o, "since_ms")) / 1000);
+	char when[32];
+	struct tm tm;
+
+	strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&since, &tm));
+	printf("%-14s %-8s  since %s  before %-8s  ", text_of(o, "instance"), text_of(o, "version"), when,
+	       text_of(o, "previous"));
+	if (!json_is_object(watch) || !strcmp(text_of(watch, "state"), "none"))
+		printf("\n");
+	else
+		printf("%s %s%s%s\n", text_of(watch, "version"), text_of(watch, "state"),
+		       *text_of(watch, "text") == '-' ? "" : ": ",
+		       *text_of(watch, "text") == '-' ? "" : text_of(watch, "text"));
+}
+
+static int show(struct cluster *c)
+{
+	json_t *answer, *o;
+	size_t i;
+
+	if (supervisor_ask(c, "GET", "/lua", &answer) < 0)
+		return 1;
+	json_array_foreach(json_object_get(answer, "instances"), i, o) print_row(o);
+	json_decref(answer);
+	return 0;
+}
+
+/* 0: it goes on; 1: passed, or there is none; -1: rolled back, or nobody can be asked */
+static int look(struct cluster *c, const char *service)
+{
+	json_t *answer, *o, *watch = NULL;
+	size_t i;
+	int result = 1;
+
+	if (supervisor_ask(c, "GET", "/lua", &answer) < 0)
+		return -1;
+	json_array_foreach(json_object_get(answer, "instances"), i, o) if (!strcmp(text_of(o, "service"), service))
+		watch = json_object_get(o, "watch");
+	if (!strcmp(text_of(watch, "state"), "watching"))
+		result = 0;
+	if (!strcmp(text_of(watch, "state"), "rolled back")) {
+		complain("reload: version %s was rolled back: %s", text_of(watch, "version"), text_of(watch, "text"));
+		result = -1;
+	}
+	json_decref(answer);
+	return result;
+}
+
+static int wait_for_watch(struct cluster *c, const char *service)
+{
+	int seen;
+
+	while (!(seen = look(c, service)))
+		nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
+	return seen > 0 ? 0 : 1;
+}
+
+static int reload(struct cluster *c, const char *service)
+{
+	char path[128];
+	json_t *answer, *o;
+	size_t i;
+
+	snprintf(path, sizeof path, "/admin/reload?id=%s", service);
+	if (supervisor_ask(c, "POST", path, &answer) < 0)
+		return 1;
+	json_array_foreach(json_object_get(answer, "instances"), i, o)
+		printf("%s: runs version %s\n", text_of(o, "instance"), text_of(o, "version"));
+	json_decref(answer);
+	return 0;
+}
+
+int command_reload(struct cluster *c, int argc, char **argv)
+{
+	bool wait = argc == 3 && !strcmp(argv[2], "--wait");
+	int status;
+
+	if (argc == 1)
+		return show(c);
+	if ((argc != 2 && !wait) || strspn(argv[1], "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(argv[1]) ||
+	    strlen(argv[1]) > 31)
+		return complain("reload: expected one service: loquat reload SERVICE [--wait]");
+	status = reload(c, argv[1]);
+	return status == 0 && wait ? wait_for_watch(c, argv[1]) : status;
+}
