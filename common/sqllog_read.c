@@ -52,12 +52,13 @@ static bool take_number(struct cursor *c, unsigned base, uint64_t *out)
 	const char *start = c->p;
 	uint64_t v = 0;
 	for (; c->p < c->end; c->p++) {
-		int digit = hex_digit(*c->p);
-		if (digit < 0 || (unsigned)digit >= base)
+		unsigned digit = (unsigned)(unsigned char)*c->p - '0';
+		if (digit > 9)
+			digit = (unsigned)hex_digit(*c->p);
+		if (digit >= base)
 			break;
-		if (v > (UINT64_MAX - (unsigned)digit) / base)
+		if (__builtin_mul_overflow(v, base, &v) || __builtin_add_overflow(v, digit, &v))
 			return false;
-		v = v * base + (unsigned)digit;
 	}
 	*out = v;
 	return c->p > start;

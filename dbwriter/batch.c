@@ -13,6 +13,7 @@ void batch_init(struct batch *b, unsigned records_max, size_t bytes_max)
 	b->item = calloc(records_max, sizeof *b->item);
 	assert(b->item);
 	b->capacity = records_max;
+	buf_reserve(&b->raw, bytes_max + SQLLOG_RECORD_MAX + SQLLOG_HEAD_MAX);
 }
 
 void batch_release(struct batch *b)
@@ -46,6 +47,7 @@ void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file)
 				  .raw_bytes = r->bytes };
 	const char *statements = sqllog_statements(r, &i->statement_bytes, &i->statements);
 	i->statement = b->raw.len + (size_t)(statements - raw);
+	assert(b->raw.cap - b->raw.len >= r->bytes); /* what was planned points into it */
 	buf_add(&b->raw, raw, r->bytes);
 }
 
@@ -63,12 +65,10 @@ void batch_sql(struct batch *b)
 	buf_add(&b->sql, commit, sizeof commit - 1);
 }
 
-void batch_plan(struct batch *b, struct plan *p, const struct tables *t, bool fold)
+void batch_plan(const struct batch *b, unsigned from, struct plan *p)
 {
-	plan_begin(p, t, fold);
-	for (unsigned i = 0; i < b->n; i++)
+	for (unsigned i = from; i < b->n; i++)
 		plan_add(p, b->raw.data + b->item[i].statement, b->item[i].statement_bytes);
-	plan_end(p);
 }
 
 void batch_all_sent(struct batch *b)

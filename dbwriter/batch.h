@@ -8,7 +8,8 @@
  * batch: the records of one log that are landed next, as one transaction, and what to make of the database's answer.
  * Pure: records in, SQL and positions out.
  *
- * Threads: owner only. Memory: copies what it takes; grows to about twice bytes_max and keeps that.
+ * Threads: owner only. Memory: copies what it takes; bytes_max and the longest record behind them, where records stay in
+ *          their places until some are landed or all forgotten. Pages that were never written cost nothing.
  * Refused: a transaction the database refuses is tried again with the records before the one it named, then with that
  *          one alone; only what is refused alone is given up. Where the database names none, the half is tried.
  */
@@ -24,7 +25,7 @@ struct batch {
 	struct buf raw, sql;
 	struct batch_item *item;
 	unsigned n, capacity;
-	unsigned records_max;
+	unsigned records_max; /* at most capacity; may be changed */
 	size_t bytes_max;
 	unsigned limit; /* of records in the next transaction; 0: none, but for bytes_max */
 	unsigned sent;  /* records in the transaction under way */
@@ -37,8 +38,8 @@ void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file);
 
 /* Makes b->sql the statements of the next transaction, with COMMIT behind them; sets sent. Not with an empty batch. */
 void batch_sql(struct batch *b);
-/* The whole batch as a plan, which is good as long as nothing is added or landed; and: the plan is under way. */
-void batch_plan(struct batch *b, struct plan *p, const struct tables *t, bool fold);
+/* Adds the records from the given one on to a plan, which is good until some are landed; and: all of them are under way. */
+void batch_plan(const struct batch *b, unsigned from, struct plan *p);
 void batch_all_sent(struct batch *b);
 const struct batch_item *batch_last(const struct batch *b);  /* the last record of the transaction under way */
 const struct batch_item *batch_first(const struct batch *b); /* NULL: empty */

@@ -5,8 +5,8 @@
 #include "dbwriter/replay.h"
 
 static const struct config_row config_rows[] = {
-	{ "dbwriter.batch_records", CONFIG_INT, "20000", false, 1, 100000, "Records in one transaction, at most." },
-	{ "dbwriter.batch_bytes", CONFIG_INT, "6291456", false, 1024, 8 << 20, "Bytes of records in one, about." },
+	{ "dbwriter.batch_records", CONFIG_INT, "40000", false, 1, 100000, "Records in one transaction, at most." },
+	{ "dbwriter.batch_bytes", CONFIG_INT, "10485760", false, 1024, 64 << 20, "Bytes of records in one, about." },
 	{ "dbwriter.connections", CONFIG_INT, "2", false, 1, REPLAY_CONNECTIONS_MAX,
 	  "Connections to the database; each log lands over one of them." },
 	{ "dbwriter.fold", CONFIG_BOOL, "true", false, 0, 0,

@@ -9,6 +9,7 @@
 #define WAVES         24  /* groups of one shape that are open at a time */
 #define SORT_ROWS_MIN 8   /* below it the sorting costs as much as it spares */
 #define LOOK_BACK     8   /* statements of one row that a new one is compared with */
+#define RECENT        8   /* shapes a statement is compared with first */
 #define CHUNK_BYTES   (64u << 10)
 
 struct op { /* a statement's place, and the one before it on the same row */
@@ -45,6 +46,7 @@ struct plan {
 	struct split split;
 	struct known known[2 * SHAPES_MAX]; /* by hash */
 	unsigned shapes;
+	struct known *recent[RECENT];
 	struct plan_group *group;
 	unsigned groups, groups_capacity;
 	uint32_t floor; /* groups before this one take nothing more */
@@ -96,6 +98,7 @@ static void shapes_forget(struct plan *p)
 	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
 		shape_free(p->known[i].shape);
 	memset(p->known, 0, sizeof p->known);
+	memset(p->recent, 0, sizeof p->recent);
 	p->shapes = 0;
 }
 
@@ -528,10 +531,31 @@ static bool names_one_row(const struct plan *p, const struct shape *s)
 	return true;
 }
 
+/* Most statements are like one of the last few. */
+static struct known *split_and_find(struct plan *p, const char *statement, size_t n)
+{
+	for (unsigned i = 0; i < RECENT && p->recent[i]; i++) {
+		struct known *k = p->recent[i];
+		if (!split_like(&p->split, k->shape, statement, n))
+			continue;
+		if (i) {
+			p->recent[i] = p->recent[i - 1];
+			p->recent[i - 1] = k;
+		}
+		return k;
+	}
+	struct known *k = split_statement(&p->split, statement, n) ? shape_of(p) : NULL;
+	if (k) {
+		memmove(p->recent + 1, p->recent, sizeof p->recent - sizeof *p->recent);
+		p->recent[0] = k;
+	}
+	return k;
+}
+
 static void add_statement(struct plan *p, const char *statement, size_t n)
 {
 	p->figures.statements++;
-	struct known *k = split_statement(&p->split, statement, n) ? shape_of(p) : NULL;
+	struct known *k = split_and_find(p, statement, n);
 	if (!k || k->shape->reach == SHAPE_ANYTHING)
 		add_text(p, statement, n);
 	else if (k->shape->reach == SHAPE_TABLE || !names_one_row(p, k->shape))
@@ -557,18 +581,37 @@ void plan_add(struct plan *p, const char *statements, size_t n)
 
 /* ---- in the order of their keys ---------------------------------------------------------------------------------- */
 
-struct place_of { /* a row of a group, by its first two key values */
-	int64_t key[2];
+struct place_of { /* a row of a group, by its first two key values, their signs turned */
+	uint64_t key[2];
 	uint32_t slot;
 };
 
-static int by_key(const void *a, const void *b)
+/* By one byte of one key, which keeps what was in order before; bytes that are the same in all are passed over. */
+static bool sort_by_byte(const struct place_of *from, struct place_of *to, unsigned n, unsigned key, unsigned shift)
 {
-	const struct place_of *x = a, *y = b;
-	for (int i = 0; i < 2; i++)
-		if (x->key[i] != y->key[i])
-			return x->key[i] < y->key[i] ? -1 : 1;
-	return x->slot < y->slot ? -1 : 1;
+	unsigned place[257] = { 0 };
+	for (unsigned i = 0; i < n; i++)
+		place[1 + (from[i].key[key] >> shift & 255)]++;
+	if (place[1 + (from[0].key[key] >> shift & 255)] == n)
+		return false;
+	for (unsigned i = 1; i < 257; i++)
+		place[i] += place[i - 1];
+	for (unsigned i = 0; i < n; i++)
+		to[place[from[i].key[key] >> shift & 255]++] = from[i];
+	return true;
+}
+
+/* Sorts one of the two, using the other; returns which. */
+static struct place_of *sort_places(struct place_of *a, struct place_of *b, unsigned n, unsigned keys)
+{
+	for (unsigned key = keys; key-- > 0;)
+		for (unsigned shift = 0; shift < 64; shift += 8)
+			if (sort_by_byte(a, b, n, key, shift)) {
+				struct place_of *sorted = b;
+				b = a;
+				a = sorted;
+			}
+	return a;
 }
 
 static void permute(struct plan_group *g, const struct place_of *order, void *room)
@@ -596,15 +639,14 @@ static void sort_group(struct plan_group *g)
 	for (unsigned k = 0; k < keys; k++)
 		if (s->type[s->key[k]] != VALUE_INT)
 			return;
-	struct place_of *order = need(malloc(g->rows * sizeof *order));
+	struct place_of *order = need(malloc(2 * g->rows * sizeof *order));
 	int64_t *room = need(malloc(g->rows * sizeof *room));
 	for (unsigned row = 0; row < g->rows; row++) {
 		order[row] = (struct place_of){ .slot = row };
 		for (unsigned k = 0; k < keys; k++)
-			order[row].key[k] = g->column[s->key[k]].i[row];
+			order[row].key[k] = (uint64_t)g->column[s->key[k]].i[row] ^ 1ull << 63;
 	}
-	qsort(order, g->rows, sizeof *order, by_key);
-	permute(g, order, room);
+	permute(g, sort_places(order, order + g->rows, g->rows, keys), room);
 	free(order);
 	free(room);
 }

@@ -173,7 +173,7 @@ static void refused(struct lane *l, const struct env_db_result *res)
 	struct stream *s = l->current;
 	if (l->planned) { /* which of its records it was, and what becomes of the others, they show one by one */
 		s->one_by_one = true;
-		s->load.version = 0;
+		stream_unplan(s);
 		s->load.batch.sent = 0;
 		l->replay->stale = true;
 	} else if (batch_refused(&s->load.batch, res->failed_at)) {
@@ -275,8 +275,7 @@ static void add_text(struct lane *l, const struct plan_group *g)
 /* The next piece of the plan under way: an array, or texts, with COMMIT behind the last. */
 static void land_next(struct lane *l)
 {
-	struct stream *s = l->current;
-	const struct plan *p = s->load.plan;
+	const struct plan *p = l->current->load.plan;
 	buf_clear(&l->sql);
 	while (l->group < plan_groups(p) && l->sql.len < TEXT_BYTES) {
 		const struct plan_group *g = plan_group(p, l->group);
@@ -287,7 +286,6 @@ static void land_next(struct lane *l)
 		if (l->sql.len)
 			break;
 		land_array(l, g);
-		stream_read_ahead(s);
 		return;
 	}
 	bool last = l->group == plan_groups(p);
@@ -296,7 +294,21 @@ static void land_next(struct lane *l)
 		buf_addstr(&l->sql, "COMMIT");
 	}
 	ask(l, l->sql.data, l->sql.len, last ? on_landed : on_part);
-	stream_read_ahead(s);
+}
+
+/* The database has work: meanwhile the next records are read, by pieces, so that no answer waits long for us. */
+static void on_ahead(struct timer *t, uint64_t now_ms)
+{
+	struct replay *r = (struct replay *)((char *)t - offsetof(struct replay, ahead));
+	bool more = false;
+	(void)now_ms;
+	for (unsigned i = 0; i < r->o.connections; i++) {
+		struct lane *l = &r->lane[i];
+		if (l->busy && l->planned && l->current && stream_read_ahead(l->current))
+			more = true;
+	}
+	if (more)
+		loop_timer(r->loop, t, 0);
 }
 
 static void overtaken(struct lane *l)
@@ -332,6 +344,7 @@ static void on_moved(void *arg, const struct env_db_result *res)
 		roll_back(l);
 	} else if (l->planned) {
 		land_next(l);
+		loop_timer(l->replay->loop, &l->replay->ahead, 0);
 	} else {
 		env_failpoint(l->replay->loop->env, "dbwriter.before_commit");
 		if (s->given_up)
@@ -366,6 +379,7 @@ static void begin(struct lane *l, struct stream *s)
 		stream_hold_back(s);
 	l->planned = stream_plan(s);
 	l->group = l->row = 0;
+	s->began_ms = l->replay->loop->now_ms;
 	if (l->planned)
 		batch_all_sent(&s->load.batch);
 	else
@@ -626,8 +640,8 @@ static void options_set(struct replay *r, const struct replay_options *o)
 	r->o = *o;
 	r->o.folder = strdup(o->folder); /* the caller's may stand on its stack */
 	assert(r->o.folder && o->connections <= REPLAY_CONNECTIONS_MAX);
-	r->o.batch_records_max = o->batch_records_max ? o->batch_records_max : 20000;
-	r->o.batch_bytes_max = o->batch_bytes_max ? o->batch_bytes_max : 6u << 20;
+	r->o.batch_records_max = o->batch_records_max ? o->batch_records_max : 40000;
+	r->o.batch_bytes_max = o->batch_bytes_max ? o->batch_bytes_max : 10u << 20;
 	r->o.connections = o->connections ? o->connections : 1;
 	r->o.array_rows_min = o->array_rows_min ? o->array_rows_min : 8;
 	r->o.poll_ms = o->poll_ms ? o->poll_ms : 500;
@@ -643,6 +657,7 @@ struct replay *replay_new(struct loop *loop, struct log *log, const struct repla
 	options_set(r, o);
 	r->work.run = on_work;
 	r->poll.fire = on_poll;
+	r->ahead.fire = on_ahead;
 	(void)env_dir_make(loop->env, o->folder);
 	if (env_watch(loop->ev, o->folder, on_folder, r, &r->watch) < 0)
 		r->watch = NULL;
@@ -671,6 +686,7 @@ void replay_free(struct replay *r)
 	if (!r)
 		return;
 	loop_timer_stop(r->loop, &r->poll);
+	loop_timer_stop(r->loop, &r->ahead);
 	for (unsigned i = 0; i < r->o.connections; i++)
 		lane_end(&r->lane[i]);
 	env_watch_close(r->watch);

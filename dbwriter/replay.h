@@ -33,8 +33,8 @@ struct replay;
 struct replay_options {
 	const char *folder;         /* var/sqllog; copied */
 	struct env_db_options db;   /* the texts must outlive the replay */
-	unsigned batch_records_max; /* 0: 20000 */
-	size_t batch_bytes_max;     /* 0: 6 MiB */
+	unsigned batch_records_max; /* 0: 40000 */
+	size_t batch_bytes_max;     /* 0: 10 MiB */
 	unsigned connections;       /* 0: 1; at most REPLAY_CONNECTIONS_MAX */
 	unsigned array_rows_min;    /* statements of one shape that go as arrays rather than texts. 0: 8 */
 	bool no_fold;               /* every statement is executed */

@@ -21,7 +21,9 @@ struct replay_counts {
 struct load { /* records that were read, and how they are to be landed */
 	struct batch batch;
 	struct plan *plan;
-	unsigned version; /* of the tables the plan was made by; 0: there is no plan */
+	unsigned version; /* of the tables the plan is made by; 0: there is no plan */
+	unsigned planned; /* records that are in it */
+	bool closed;      /* the plan is complete: nothing more is read into this load */
 };
 
 struct stream {
@@ -37,6 +39,8 @@ struct stream {
 	struct follow follow;
 	struct load load, ahead; /* what lands next; what was read while that was under way */
 	bool one_by_one;         /* the load's plan was refused: its records as they stand in the log */
+	unsigned most;           /* records in a load: as many as land in about TRANSACTION_MS */
+	uint64_t began_ms;       /* the transaction under way */
 	uint64_t look_again_ms;  /* at the last lsn, the hint, old files */
 	uint64_t stopped_ms, told_ms, try_again_ms;
 	struct position hinted;
@@ -76,7 +80,7 @@ struct replay {
 	struct lane lane[REPLAY_CONNECTIONS_MAX];
 	struct env_watch *watch;
 	struct loop_deferred work;
-	struct timer poll;
+	struct timer poll, ahead;      /* ahead: runs while there is something to read, and the database has work */
 	struct tables tables, fresh;   /* fresh: being read */
 	struct lane *reader;           /* who reads; NULL: nobody */
 	unsigned query;                /* of tables.h, under way */
@@ -94,10 +98,12 @@ void stream_begin(struct stream *s, struct position landed);
 void stream_doubt(struct stream *s);
 /* Reads what lands next. True: there is something. */
 bool stream_fill(struct stream *s);
-/* While that is under way: reads on, a piece at a time, and makes a plan of it when it is a whole load. */
-void stream_read_ahead(struct stream *s);
-/* Makes sure of the load's plan; false: it has to land one by one. */
+/* While that is under way: reads and plans the next piece of what lands then. False: nothing more is to be read. */
+bool stream_read_ahead(struct stream *s);
+/* Completes the load's plan; false: it has to land one by one. */
 bool stream_plan(struct stream *s);
+/* The load is not to land as it was planned. */
+void stream_unplan(struct stream *s);
 /* The transaction under way was committed. */
 void stream_landed(struct stream *s);
 /* Now and then: the last lsn in the log, the hint for its writer, files that have landed long ago. */

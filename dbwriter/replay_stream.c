@@ -13,7 +13,9 @@
 #define ALARM_AFTER_MS 2000 /* a writer that starts mends its tail at once */
 #define TRY_AGAIN_MS   400
 #define ALARM_AGAIN_MS 60000
-#define AHEAD_RECORDS  4000 /* read at a time while a transaction is under way: some milliseconds */
+#define FIRST_RECORDS  2000 /* lands at once when the database has nothing to do */
+#define PIECE_RECORDS  1000 /* read at a time while it has: a millisecond or two */
+#define TRANSACTION_MS 400  /* one holds locks, and who waits for a key waits for its end */
 
 /* ---- finding them -------------------------------------------------------------------------------------------- */
 
@@ -79,10 +81,16 @@ static void load_init(struct load *l, const struct replay_options *o)
 	l->version = 0;
 }
 
+static void load_unplan(struct load *l)
+{
+	l->version = l->planned = 0;
+	l->closed = false;
+}
+
 static void load_clear(struct load *l)
 {
 	batch_clear(&l->batch);
-	l->version = 0;
+	load_unplan(l);
 }
 
 static void load_release(struct load *l)
@@ -107,6 +115,7 @@ static void stream_add(struct replay *r, const char *name)
 	s->lane = &r->lane[r->streams_n++ % r->o.connections];
 	load_init(&s->load, &r->o);
 	load_init(&s->ahead, &r->o);
+	s->most = r->o.batch_records_max;
 	follow_init(&s->follow, r->loop->env, s->folder, (struct position){ 0 });
 	s->dirty = true;
 	if (env_watch(r->loop->ev, s->folder, on_written, s, &s->watch) < 0)
@@ -213,14 +222,14 @@ static void tell_oddities(struct stream *s, const struct sqllog_record *rec)
 	s->fenced_told = s->follow.fenced;
 }
 
-/* Reads records into a batch, at most so many. */
-static void fill(struct stream *s, struct batch *b, unsigned most)
+/* Reads records into a batch, at most so many. True: it has room, and there may be more. */
+static bool fill(struct stream *s, struct batch *b, unsigned most)
 {
 	struct sqllog_record rec;
 	int state = FOLLOW_RECORD;
 	/* a stream that stands still is looked at by the poll, not whenever its log grows behind the bad spot */
 	if ((s->counts.stopped && s->replay->loop->now_ms < s->try_again_ms) || !s->dirty || batch_full(b))
-		return;
+		return false;
 	while (most-- && !batch_full(b) && (state = follow_next(&s->follow, &rec)) == FOLLOW_RECORD) {
 		batch_add(b, &rec, s->follow.number);
 		tell_oddities(s, &rec);
@@ -232,36 +241,54 @@ static void fill(struct stream *s, struct batch *b, unsigned most)
 	note_oldest(s);
 	if (b->n && b->item[b->n - 1].at.lsn > s->counts.log_lsn)
 		atomic_store_explicit(&s->counts.log_lsn, b->item[b->n - 1].at.lsn, memory_order_relaxed);
+	return s->dirty && !batch_full(b);
 }
 
+/*
+ * What is there when the database has nothing to do is landed at once, and what comes meanwhile is read meanwhile: so it
+ * never waits for a reader, and loads grow by themselves while they land slower than they are read.
+ */
 bool stream_fill(struct stream *s)
 {
 	if (!s->load.batch.n) {
 		struct load empty = s->load;
-		empty.version = 0;
+		load_unplan(&empty);
 		s->load = s->ahead;
 		s->ahead = empty;
 		s->one_by_one = false;
 	}
-	if (!s->ahead.batch.n && !s->load.version && !s->one_by_one)
-		fill(s, &s->load.batch, UINT_MAX);
-	return s->load.batch.n;
+	struct batch *b = &s->load.batch;
+	b->records_max = s->most;
+	if (!s->ahead.batch.n && !s->load.closed && !s->one_by_one && b->n < FIRST_RECORDS)
+		fill(s, b, FIRST_RECORDS);
+	return b->n;
 }
 
-static void make_plan(struct stream *s, struct load *l)
+/* Takes what the plan does not have yet into it; begins anew when the tables were read anew. */
+static void plan_on(struct stream *s, struct load *l)
 {
-	batch_plan(&l->batch, l->plan, &s->replay->tables, !s->replay->o.no_fold);
-	l->version = s->replay->tables.version;
+	const struct replay *r = s->replay;
+	if (!r->tables.version)
+		return;
+	if (!l->version || l->version != r->tables.version) {
+		plan_begin(l->plan, &r->tables, !r->o.no_fold);
+		l->version = r->tables.version;
+		l->planned = 0;
+		l->closed = false;
+	}
+	batch_plan(&l->batch, l->planned, l->plan);
+	l->planned = l->batch.n;
 }
 
-void stream_read_ahead(struct stream *s)
+bool stream_read_ahead(struct stream *s)
 {
 	struct load *l = &s->ahead;
-	if (!s->known || l->version)
-		return;
-	fill(s, &l->batch, AHEAD_RECORDS);
-	if (batch_full(&l->batch))
-		make_plan(s, l);
+	if (!s->known)
+		return false;
+	l->batch.records_max = s->most;
+	bool more = fill(s, &l->batch, PIECE_RECORDS);
+	plan_on(s, l);
+	return more;
 }
 
 bool stream_plan(struct stream *s)
@@ -270,9 +297,27 @@ bool stream_plan(struct stream *s)
 	if (s->one_by_one || s->given_up || s->load.batch.limit || s->held.text.len || r->o.one_by_one ||
 	    !r->tables.version)
 		return false;
-	if (s->load.version != r->tables.version)
-		make_plan(s, &s->load);
+	plan_on(s, &s->load);
+	if (!s->load.closed)
+		plan_end(s->load.plan);
+	s->load.closed = true;
 	return true;
+}
+
+void stream_unplan(struct stream *s)
+{
+	load_unplan(&s->load);
+}
+
+static void pace(struct stream *s)
+{
+	uint64_t took_ms = s->replay->loop->now_ms - s->began_ms, most = s->most;
+	if (took_ms > TRANSACTION_MS && s->load.batch.sent > FIRST_RECORDS)
+		most = s->load.batch.sent / 2;
+	else if (took_ms < TRANSACTION_MS / 2)
+		most *= 2;
+	most = most > FIRST_RECORDS ? most : FIRST_RECORDS;
+	s->most = most < s->replay->o.batch_records_max ? (unsigned)most : s->replay->o.batch_records_max;
 }
 
 void stream_landed(struct stream *s)
@@ -283,9 +328,11 @@ void stream_landed(struct stream *s)
 	atomic_store_explicit(&s->counts.lsn, s->landed.lsn, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->counts.records, s->load.batch.sent, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->counts.transactions, 1, memory_order_relaxed);
-	if (s->load.version)
+	if (s->load.closed)
 		atomic_fetch_add_explicit(&s->counts.folded, plan_figures(s->load.plan).folded, memory_order_relaxed);
-	s->load.version = 0;
+	if (s->load.closed)
+		pace(s);
+	load_unplan(&s->load);
 	batch_landed(&s->load.batch);
 	note_oldest(s);
 }

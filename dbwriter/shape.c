@@ -1,7 +1,6 @@
 #include "dbwriter/shape.h"
 #include <assert.h>
 #include <ctype.h>
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,11 +68,36 @@ static const char *digits(const char *p, const char *end)
 	return p;
 }
 
+static bool read_whole(const char *p, const char *end, int64_t *out)
+{
+	bool minus = *p == '-';
+	int64_t v = 0;
+	for (p += minus; p < end; p++)
+		if (__builtin_mul_overflow(v, 10, &v) || __builtin_sub_overflow(v, *p - '0', &v))
+			return false;
+	if (!minus && v == INT64_MIN)
+		return false;
+	*out = minus ? v : -v;
+	return true;
+}
+
+static bool read_broken(const char *p, size_t n, double *out)
+{
+	char text[64], *stop;
+	if (n >= sizeof text)
+		return false;
+	memcpy(text, p, n);
+	text[n] = '\0';
+	*out = strtod(text, &stop);
+	if (*out == 0)
+		*out = 0; /* a literal has no negative zero */
+	return !*stop && isfinite(*out);
+}
+
 static bool cut_number(struct cutter *c)
 {
 	const char *from = c->p, *p = digits(from + (*from == '-'), c->end);
 	bool whole = true;
-	char text[64], *stop;
 	if (p < c->end && *p == '.') {
 		whole = false;
 		p = digits(p + 1, c->end);
@@ -83,21 +107,12 @@ static bool cut_number(struct cutter *c)
 		p++;
 		p = digits(p + (p < c->end && (*p == '-' || *p == '+')), c->end);
 	}
-	size_t n = (size_t)(p - from);
 	struct value *v = next_value(c);
-	if (!v || n >= sizeof text || in_word(p, c->end) || (p < c->end && *p == '\''))
+	if (!v || in_word(p, c->end) || (p < c->end && *p == '\''))
 		return false;
-	memcpy(text, from, n);
-	text[n] = '\0';
-	errno = 0;
-	if (whole)
-		*v = (struct value){ .type = VALUE_INT, .i = strtoll(text, &stop, 10) };
-	else
-		*v = (struct value){ .type = VALUE_DOUBLE, .d = strtod(text, &stop) };
-	if (*stop || (whole ? errno != 0 : !isfinite(v->d)))
+	*v = (struct value){ .type = whole ? VALUE_INT : VALUE_DOUBLE };
+	if (!(whole ? read_whole(from, p, &v->i) : read_broken(from, (size_t)(p - from), &v->d)))
 		return false;
-	if (!whole && v->d == 0)
-		v->d = 0; /* a literal has no negative zero */
 	put(c, v->type);
 	c->p = p;
 	return true;
@@ -197,6 +212,36 @@ bool split_statement(struct split *s, const char *statement, size_t n)
 	s->text.len = (size_t)(c.out - s->text.data);
 	settle(s);
 	return true;
+}
+
+/*
+ * The same bytes before each value, and values of the same types there: what split_statement would make of it, without
+ * looking at each word again.
+ */
+bool split_like(struct split *s, const struct shape *like, const char *statement, size_t n)
+{
+	char unused[2 * SHAPE_VALUES_MAX];
+	struct cutter c = { .s = s, .p = statement, .end = statement + n, .out = unused };
+	buf_clear(&s->unescaped);
+	s->n = 0;
+	s->escaped = 0;
+	if (!like->params || like->no_like)
+		return false;
+	for (unsigned i = 0;; i++) {
+		size_t bytes = like->piece[i].bytes;
+		if ((size_t)(c.end - c.p) < bytes || memcmp(c.p, like->text + like->piece[i].at, bytes) != 0)
+			return false;
+		c.p += bytes;
+		if (i == like->params)
+			break;
+		c.last = like->piece[i].last;
+		unsigned char what = c.p == c.end ? 0 : is_sign(&c) ? 3 : class[(unsigned char)*c.p];
+		if ((what != 3 && what != 4) || !(what == 3 ? cut_number(&c) : cut_text(&c)) ||
+		    s->value[i].type != (enum value_type)like->type[i])
+			return false;
+	}
+	settle(s);
+	return c.p == c.end;
 }
 
 void split_release(struct split *s)
@@ -534,6 +579,27 @@ void shape_resolve(struct shape *s, const struct tables *t)
 		make_join(s);
 }
 
+/* The words before, between and behind the values. */
+static void find_pieces(struct shape *s)
+{
+	size_t from = 0;
+	unsigned n = 0;
+	char last = 0;
+	for (size_t i = 0; i < s->text_bytes; i++) {
+		char c = s->text[i];
+		if (c != '?') {
+			last = c == ' ' ? last : class[(unsigned char)c] > 1 ? 'a' : c;
+			continue;
+		}
+		/* what may be a sign belongs to neither side for sure */
+		s->no_like |= s->text[i + 1] == VALUE_NULL || (i > from && s->text[i - 1] == '-');
+		s->piece[n++] = (struct shape_piece){ (uint32_t)from, (uint32_t)(i - from), last };
+		last = '?';
+		from = ++i + 1;
+	}
+	s->piece[n] = (struct shape_piece){ (uint32_t)from, (uint32_t)(s->text_bytes - from), last };
+}
+
 struct shape *shape_new(const struct split *split)
 {
 	struct shape *s = calloc(1, sizeof *s);
@@ -551,6 +617,7 @@ struct shape *shape_new(const struct split *split)
 	}
 	*o = '\0';
 	s->sql_bytes = (size_t)(o - s->sql);
+	find_pieces(s);
 	return s;
 }
 

@@ -35,6 +35,10 @@ void split_release(struct split *s);
 /* One statement without its ';'. False: it has something that is not understood. */
 bool split_statement(struct split *s, const char *statement, size_t n);
 
+/* The same for a statement that is like one split before, faster; false: it is not, and nothing is said about it. */
+struct shape;
+bool split_like(struct split *s, const struct shape *like, const char *statement, size_t n);
+
 /* ---- what a shape does ----------------------------------------------------------------------------------------- */
 
 enum shape_verb { SHAPE_UPDATE, SHAPE_REPLACE, SHAPE_INSERT, SHAPE_UPSERT, SHAPE_DELETE };
@@ -59,10 +63,16 @@ struct shape_set {         /* an assignment of an upsert */
 	unsigned inserted; /* the inserted value of the same column; SHAPE_VALUES_MAX: none */
 	enum shape_change change;
 };
+struct shape_piece { /* of its text, up to a value or the end */
+	uint32_t at, bytes;
+	char last; /* the last of it that is no space, 'a' for a word's; 0: none */
+};
 struct shape {
 	char *text; /* as split; the shape's name */
 	size_t text_bytes;
-	char *sql; /* with plain '?' */
+	struct shape_piece piece[SHAPE_VALUES_MAX + 1];
+	bool no_like; /* split_like is not for it */
+	char *sql;    /* with plain '?' */
 	size_t sql_bytes;
 	char type[SHAPE_VALUES_MAX + 1];
 	unsigned params;

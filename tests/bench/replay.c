@@ -8,6 +8,7 @@
  * no position to keep.
  *
  * usage: replay [--records N]            prints one JSON object
+ *        replay --way plain|folded|two N     one of the ways alone, and the processor time it costs on each side
  *        replay --lag SECONDS RATE       the replay beside a writer of RATE records/s: its lag, looked at every 10 ms
  *        replay --recover N              reads and verifies a log of N records, as a start without a position does
  */
@@ -36,6 +37,7 @@ struct bench {
 	struct loop *loop;
 	struct log *log;
 	struct replay *replay;
+	struct replay_figures last; /* of the replay that ended last */
 };
 
 static void need(bool fine, const char *what)
@@ -299,8 +301,23 @@ static double by_replay(struct bench *b, struct replay_options o)
 	}
 	double took = now_s() - from;
 	replay_end(b);
+	b->last = f;
 	need(!f.quarantined, "records were refused");
 	return took;
+}
+
+/* Processor seconds so far: ours and the database's. */
+static void cpu_s(const struct bench *b, double out[2])
+{
+	char path[40];
+	unsigned long user = 0, system = 0;
+	snprintf(path, sizeof path, "/proc/%d/stat", (int)b->db.pid);
+	FILE *f = fopen(path, "r");
+	need(f && fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) == 2,
+	     path);
+	fclose(f);
+	out[0] = (double)clock() / CLOCKS_PER_SEC;
+	out[1] = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
 static double by_client(struct bench *b, const char *path)
@@ -365,6 +382,23 @@ static int finish(struct bench *b)
 	mariadb_end(&b->db);
 	snprintf(command, sizeof command, "rm -rf %s", b->dir);
 	return system(command) != 0;
+}
+
+/* One way alone, for a profile, and what it costs each side. */
+static int one_way(struct bench *b, const char *name)
+{
+	double from[2], to[2];
+	bool fold = strcmp(name, "plain") != 0;
+	write_logs(b);
+	fresh_tables(b);
+	cpu_s(b, from);
+	double took =
+		by_replay(b, (struct replay_options){ .no_fold = !fold, .connections = strcmp(name, "two") ? 1 : 2 });
+	cpu_s(b, to);
+	printf("{\"way\":\"%s\",\"per_s\":%.0f,\"took_s\":%.3f,\"own_cpu_s\":%.3f,\"database_cpu_s\":%.3f,\"folded\":%llu,\"transactions\":%llu}\n",
+	       name, b->records / took, took, to[0] - from[0], to[1] - from[1], (unsigned long long)b->last.folded,
+	       (unsigned long long)b->last.transactions);
+	return finish(b);
 }
 
 static int compare(struct bench *b)
@@ -469,5 +503,9 @@ int main(int argc, char **argv)
 	prepare(&b);
 	if (argc == 4 && !strcmp(argv[1], "--lag"))
 		return lag(&b, atof(argv[2]), (unsigned)atoi(argv[3]));
+	if (argc == 4 && !strcmp(argv[1], "--way")) {
+		b.records = (unsigned)atoi(argv[3]);
+		return one_way(&b, argv[2]);
+	}
 	return argc == 3 && !strcmp(argv[1], "--recover") ? recover(&b) : compare(&b);
 }
