@@ -7,3 +7,5 @@ globals = { state = { read_only = false, other_fields = true } }
 exclude_files = { "build/**", "var/**", "**/node_modules/**" }
 files["scene/lua"] = { read_globals = { "views" } }
 files["deploy"] = { read_globals = { "env" } }
+files["*/lua/tests"] = { read_globals = { "test", "views" } }
+files["deploy/luatest"] = { globals = { "app" } }

@@ -63,7 +63,7 @@ PEERS    := $(if $(wildcard /usr/include/glib-2.0/glib.h),$(BUILD)/tests/bench/c
 GRPC     := $(if $(wildcard /usr/include/grpcpp/grpcpp.h /usr/local/include/grpcpp/grpcpp.h),$(BUILD)/tests/bench/rpc_grpc)
 FUZZERS  := $(call PROGRAMS,fuzz)
 CLIENTS  := $(call PROGRAMS,client)
-BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(if $(wildcard deploy/loquat/*.c),$(BUILD)/bin/loquat)
+BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(BUILD)/bin/loquat $(BUILD)/bin/luatest
 SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 
 .PHONY: all tests run test lint format bench fuzz sanitize soak clean help unit_programs bench_programs
@@ -122,6 +122,15 @@ $(SERVICES:%=$(BUILD)/bin/%): $(BUILD)/bin/%: $(BUILD)/obj/%/main.o $$(call lib,
 	$(link)
 $(BUILD)/bin/loquat: $(call obj,$(wildcard deploy/loquat/*.c)) $(call lib,dbwriter) $(CORE)
 	$(link)
+# The runner of scripts' tests: the services that have Lua, the simulation's tables, and in place of what lies outside
+# of a worker the functions of deploy/luatest/outside.c.
+SCRIPTED := $(filter $(SERVICES),$(patsubst %/lua,%,$(wildcard */lua)))
+OUTSIDE  := $(sort $(shell grep -o '__wrap_[a-zA-Z_]*' deploy/luatest/outside.c))
+$(BUILD)/obj/deploy/luatest/services.o: CPPFLAGS += -DLUATEST_SERVICES='$(foreach s,$(SCRIPTED),X($s))'
+$(BUILD)/obj/deploy/luatest/services.o: $(SCRIPTED:%=%/main.c)
+$(BUILD)/bin/luatest: $(call obj,$(wildcard deploy/luatest/*.c) $(foreach p,db expr schema sql sql_stmt table,common/env_sim_$(p).c)) \
+	$(foreach s,$(SCRIPTED),$(call lib,$(s))) $(CORE)
+	$(call link,$(OUTSIDE:__wrap_%=-Wl$(comma)--wrap=%))
 TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(TEST_LIBS) $(call lib,env_sim)
 	$(call link,-lcheck -lsubunit -lrt $(SIM_LDFLAGS))
@@ -159,6 +168,7 @@ test: ## install what is missing, build, lint and run every test
 	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
 	@$(RUN) run asan -t 120 $(UNIT:$(BUILD)/%=build/asan/%)
 	@$(RUN) run sim -t 240 $(SIM)
+	@$(RUN) run lua -t 120 $(call SCRIPTS,lua)
 	@$(RUN) run model -t 120 $(call SCRIPTS,model)
 	@$(RUN) run system -1 -t 240 $(SYSTEM) $(call SCRIPTS,system)
 	@$(RUN) run compat -1 -t 120 $(call SCRIPTS,compat)

@@ -381,6 +381,18 @@ bool luahost_has_hook(struct luahost *h, const char *name)
 	return hook.there;
 }
 
+void luahost_push_module(lua_State *L, const char *name)
+{
+	struct luacode *code = luahost_of(L)->code;
+	if (!code)
+		luaL_error(L, "no code is loaded");
+	int top = lua_gettop(L);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
+	load_module(L, top + 1, name);
+	lua_replace(L, top + 1);
+	lua_settop(L, top + 1);
+}
+
 bool luahost_push_module_function(lua_State *L, const char *name, size_t n)
 {
 	struct luacode *code = luahost_of(L)->code;

@@ -19,6 +19,7 @@ struct reading {
 	struct luasrc *src;
 	char *error;
 	size_t error_size;
+	bool tests;
 };
 
 static struct luasrc *new_src(void)
@@ -113,7 +114,7 @@ static int read_folder(struct reading *r, const char *folder, const char *prefix
 		size_t bytes = strlen(names[i]);
 		bool file = bytes > 4 && !strcmp(names[i] + bytes - 4, ".lua");
 		if (names[i][0] == '.' || bytes + strlen(prefix) >= sizeof name ||
-		    (!file && (*prefix || strchr(names[i], '.'))))
+		    (!file && (*prefix || strchr(names[i], '.') || (!r->tests && !strcmp(names[i], "tests")))))
 			continue;
 		snprintf(path, sizeof path, "%s/%s", folder, names[i]);
 		snprintf(name, sizeof name, "%s%.*s%s", prefix, (int)(file ? bytes - 4 : bytes), names[i],
@@ -127,9 +128,10 @@ static int read_folder(struct reading *r, const char *folder, const char *prefix
 	return err;
 }
 
-int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out)
+static int read_folders(struct env *env, const char *const *folders, bool tests, char *error, size_t error_size,
+			struct luasrc **out)
 {
-	struct reading r = { env, new_src(), error, error_size };
+	struct reading r = { env, new_src(), error, error_size, tests };
 	int err = 0;
 	for (; err == 0 && *folders; folders++) {
 		*error = 0;
@@ -145,6 +147,16 @@ int luasrc_read(struct env *env, const char *const *folders, char *error, size_t
 	finish(r.src);
 	*out = r.src;
 	return 0;
+}
+
+int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out)
+{
+	return read_folders(env, folders, false, error, error_size, out);
+}
+
+int luasrc_read_tests(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out)
+{
+	return read_folders(env, folders, true, error, error_size, out);
 }
 
 struct luasrc *luasrc_of(const char *const *names_and_texts)

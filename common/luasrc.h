@@ -25,10 +25,12 @@ struct luasrc_file {
 };
 
 /*
- * Every *.lua of these folders (NULL-ended list) and the folders in them, one level deep; a name in an earlier folder
- * hides the same in a later one. error gets one line. ERR_NOT_FOUND, ERR_IO, ERR_FULL
+ * Every *.lua of these folders (NULL-ended list) and the folders in them, one level deep, but those named tests; a name in
+ * an earlier folder hides the same in a later one. error gets one line. ERR_NOT_FOUND, ERR_IO, ERR_FULL
  */
 int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out);
+/* The same with the folders named tests ("tests.bag"): for the runner of scripts' tests. */
+int luasrc_read_tests(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out);
 /* From memory, for tests: names and texts in turn, NULL-ended. */
 struct luasrc *luasrc_of(const char *const *names_and_texts);
 struct luasrc *luasrc_ref(struct luasrc *s);

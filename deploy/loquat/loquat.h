@@ -53,7 +53,8 @@ int command_logs(struct cluster *c, int argc, char **argv);
 int command_doctor(struct cluster *c, int argc, char **argv);
 int command_new(struct cluster *c, int argc, char **argv);
 int command_bots(struct cluster *c, int argc, char **argv);
-extern const char bots_help[];
+int command_test(struct cluster *c, int argc, char **argv);
+extern const char bots_help[], test_help[];
 
 /* The path of one of Debian's programs; NULL: it is not installed. */
 const char *find_program(const char *name, char out[ENV_PATH_MAX]);

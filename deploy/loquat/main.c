@@ -26,6 +26,8 @@ static const struct command commands[] = {
 	{ "sql", "[-e STATEMENT]", "a client on the cluster's database", command_sql, NULL },
 	{ "bots", "--players N --rate R --seconds S", "load with real player behaviour", command_bots, bots_help },
 	{ "doctor", "", "what this machine lacks, each finding with the command that mends it", command_doctor, NULL },
+	{ "test", "SERVICE [WORD] [--tap]", "run the tests of a service's Lua, without a cluster", command_test,
+	  test_help },
 	{ "new", "SERVICE", "write a new service's folder, ready to build", command_new, NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };

@@ -128,6 +128,16 @@ START_TEST(sources_are_read_from_folders)
 	ck_assert_uint_eq(strlen(luasrc_version(src)), 8);
 	ck_assert_ptr_null(luasrc_find(src, "grid"));
 	luasrc_unref(src);
+	snprintf(path, sizeof path, "%s/tests", dir); /* the service's own tests: for their runner alone */
+	ck_assert_int_eq(env_dir_make(env, path), 0);
+	snprintf(path, sizeof path, "%s/tests/a.lua", dir);
+	ck_assert_int_eq(env_file_store(env, path, "not even Lua", 12, ENV_CREATE), 0);
+	ck_assert_int_eq(luasrc_read(env, (const char *const[]){ dir, NULL }, error, sizeof error, &src), 0);
+	ck_assert_uint_eq(luasrc_files(src), 2);
+	luasrc_unref(src);
+	ck_assert_int_eq(luasrc_read_tests(env, (const char *const[]){ dir, NULL }, error, sizeof error, &src), 0);
+	ck_assert_ptr_nonnull(luasrc_find(src, "tests.a"));
+	luasrc_unref(src);
 	ck_assert_int_eq(luasrc_read(env, (const char *const[]){ "build/no such folder", NULL }, error, sizeof error,
 				     &src),
 			 ERR_NOT_FOUND);

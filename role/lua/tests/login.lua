@@ -1,0 +1,152 @@
+-- Who is online, names, and roles of accounts.
+local function login(session, extra)
+  local args = { uid = session.uid, connector = session.connector, sid = session.sid, guest = true, create = true }
+  for name, value in pairs(extra or {}) do args[name] = value end
+  return test.call("role.roleRemote.login", session.uid, args)
+end
+
+local function alive(is)
+  test.fake("connector.connectorRemote.alive", { alive = is })
+end
+
+test("a guest's first login makes a role of its name", function()
+  local answer = test.holds(login(test.session("ann")))
+  test.has(answer.role, { uid = "ann", name = "ann", gold = 1000, level = 1, scene = 1 })
+  test.holds(answer.resume)
+  test.equal(test.rows("SELECT name, gold FROM role"), { { name = "ann", gold = 1000 } })
+  test.equal(test.rows("SELECT name, uid FROM role_name"), { { name = "ann", uid = "ann" } })
+end)
+
+test("a name that another has gets a number", function()
+  test.rows("INSERT INTO role_name (name, uid) VALUES (?, ?)", "ann", "demo:17")
+  test.equal(login(test.session("ann")).role.name, "ann#2")
+end)
+
+test("a guest is refused while the older connection lives", function()
+  login(test.session("ann"))
+  alive(true)
+  test.has(login(test.session("ann")), { refused = true })
+end)
+
+test("a guest may come back when the older connection is dead", function()
+  login(test.session("ann"))
+  alive(false)
+  test.holds(not login(test.session("ann")).refused)
+end)
+
+test("a login with a token throws the older connection out", function()
+  local older = test.session("ann")
+  login(older)
+  alive(true)
+  test.holds(not login(test.session("ann"), { guest = false }).refused)
+  test.holds(older.kicked)
+end)
+
+test("a resume token is good once", function()
+  local first = login(test.session("ann"))
+  alive(false)
+  local second = login(test.session("ann"), { resume = first.resume })
+  test.equal(second.resumed, true)
+  local answer, err = login(test.session("ann"), { resume = first.resume })
+  test.equal(answer, nil)
+  test.equal(err, "denied")
+end)
+
+test("who left is forgotten after its grace, and the scene is told", function()
+  local ann = test.session("ann")
+  login(ann)
+  test.call("role.roleRemote.place", "ann", { uid = "ann", scene = 2, x = 5.0, y = 6.0 })
+  test.call("role.roleRemote.logout", "ann", { uid = "ann", connector = ann.connector, sid = ann.sid })
+  test.turn(29000)
+  test.holds(state.players.ann)
+  test.turn(2000)
+  test.equal(state.players.ann, nil)
+  test.equal(test.calls("scene.sceneRemote.leave")[1].args, { uid = "ann", scene = 2 })
+  test.has(test.rows("SELECT scene, x, y FROM role")[1], { scene = 2, x = 5.0, y = 6.0 })
+end)
+
+test("the logout of an older connection changes nothing", function()
+  local ann = test.session("ann")
+  login(ann)
+  test.call("role.roleRemote.logout", "ann", { uid = "ann", connector = ann.connector, sid = 999 })
+  test.holds(state.players.ann.session)
+end)
+
+test("a connector that went away has its players looked at", function()
+  local ann, bob = test.session("ann"), test.session("bob", { connector = "connector-2" })
+  login(ann)
+  login(bob)
+  alive(false)
+  test.peer("connector-1", false)
+  test.turn(6000)
+  test.equal(state.players.ann.session, nil)
+  test.holds(state.players.bob.session)
+end)
+
+test("connectors that announce their sessions are not asked twice", function()
+  test.call("role.roleRemote.announce", "", {
+    connector = "connector-1", worker = 0, last = true, online = { { uid = "ann", sid = 7, rid = "world" } },
+  })
+  alive(true)
+  test.has(login(test.session("ann")), { refused = true })
+  test.equal(test.calls("connector.connectorRemote.alive")[1].args, { sid = 7 })
+end)
+
+test("an account has no role until it makes one", function()
+  local ann = test.session("demo:1")
+  test.equal(login(ann, { guest = false, create = false }).role, nil)
+  test.refused(ann:request("role.roleHandler.get"), "not_found")
+  test.has(ann:request("role.roleHandler.create", { name = "Anna" }).role, { name = "Anna" })
+  test.equal(ann.attributes.name, "Anna")
+  test.refused(ann:request("role.roleHandler.create", { name = "Anna" }), "denied")
+end)
+
+test("a name that is taken, too long or no text is refused", function()
+  local ann = test.session("demo:1")
+  login(test.session("bob"))
+  login(ann, { guest = false, create = false })
+  test.refused(ann:request("role.roleHandler.create", { name = "bob" }), "denied", "taken")
+  test.refused(ann:request("role.roleHandler.create", { name = "" }), "bad_request", "name")
+  test.refused(ann:request("role.roleHandler.create", { name = ("x"):rep(65) }), "bad_request", "name")
+  test.refused(ann:request("role.roleHandler.create", { name = "a*b" }), "bad_request", "name")
+end)
+
+test("a new name frees the old one and is told to team and chat", function()
+  local ann = test.session("ann")
+  login(ann)
+  test.equal(ann:request("role.roleHandler.rename", { name = "anna" }).role.name, "anna")
+  test.equal(test.rows("SELECT name FROM role_name"), { { name = "anna" } })
+  test.equal(test.calls("chat.chatRemote.rename")[1].args, { uid = "ann", name = "anna" })
+  test.has(test.calls("team.teamRemote.online")[2].args, { uid = "ann", name = "anna" })
+end)
+
+test("while the database is away who is not in memory is unavailable", function()
+  login(test.session("ann"))
+  test.database(false)
+  test.refused(test.session("bob"):request("role.roleHandler.get"), "unavailable")
+  test.has(test.session("ann"):request("role.roleHandler.get"), { code = 200 })
+end)
+
+test("a payment is granted once", function()
+  login(test.session("ann"))
+  local pay = { uid = "ann", gems = 100, order = "demo:1", fingerprint = "f" }
+  test.equal(test.call("role.roleRemote.grant", "ann", pay), { gems = 100 })
+  test.equal(test.call("role.roleRemote.grant", "ann", pay), { gems = 100 })
+  test.equal(test.rows("SELECT gems FROM role")[1].gems, 100)
+end)
+
+test("an order belongs to the body that came first", function()
+  login(test.session("ann"))
+  local claim = { order = "demo:1", fingerprint = "f", uid = "ann" }
+  test.holds(test.call("role.orderRemote.claim", "demo:1", claim))
+  test.holds(test.call("role.orderRemote.claim", "demo:1", claim))
+  claim.fingerprint = "other"
+  local _, err = test.call("role.orderRemote.claim", "demo:1", claim)
+  test.equal(err, "bad_request")
+end)
+
+test("only the services that are named may call", function()
+  local args = { uid = "ann", connector = "c", sid = 1 }
+  local _, err = test.call("role.roleRemote.login", "ann", args, { from = "chat-1" })
+  test.equal(err, "denied")
+end)

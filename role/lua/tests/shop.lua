@@ -1,0 +1,102 @@
+-- The shop and the bag: what is charged, given and written.
+local function login(uid)
+  local session = test.session(uid)
+  test.call("role.roleRemote.login", uid,
+    { uid = uid, connector = session.connector, sid = session.sid, guest = true, create = true })
+  return session
+end
+
+local function buy(session, order, item, count)
+  return session:request("role.shopHandler.buy", { item = item, count = count, order = order })
+end
+
+local ann
+
+test.before(function() ann = login("ann") end)
+
+test("a purchase takes the gold and gives the item", function()
+  test.equal(buy(ann, "o1", 1, 2), { code = 200, gold = 980, item = 1, count = 2 })
+  test.equal(ann:request("role.bagHandler.list").items, { { item = 1, count = 2 } })
+end)
+
+test("a purchase is in the database with its answer", function()
+  buy(ann, "o1", 1, 2)
+  local role = test.rows("SELECT id, gold FROM role WHERE uid = ?", "ann")[1]
+  test.equal(role.gold, 980)
+  test.equal(test.rows("SELECT item, count FROM bag WHERE role_id = ?", role.id), { { item = 1, count = 2 } })
+  test.equal(#test.rows("SELECT once_key FROM loquat_once WHERE once_key = ?", "o1"), 1)
+end)
+
+test("the same order again is answered alike and charged once", function()
+  local first = buy(ann, "o1", 1, 2)
+  test.equal(buy(ann, "o1", 1, 2), first)
+  test.equal(test.rows("SELECT gold FROM role")[1].gold, 980)
+end)
+
+test("two of the same order at once are charged once", function()
+  local other = test.session("ann")
+  local a = ann:send("role.shopHandler.buy", { item = 1, count = 1, order = "o1" })
+  local b = other:send("role.shopHandler.buy", { item = 1, count = 1, order = "o1" })
+  test.equal(a:wait(), b:wait())
+  test.equal(test.rows("SELECT gold FROM role")[1].gold, 990)
+end)
+
+test("the same order for something else is refused by its name", function()
+  buy(ann, "o1", 1, 2)
+  test.refused(buy(ann, "o1", 1, 3), "bad_request", "order")
+end)
+
+test("who has too little gold changes nothing, and the order may be asked again", function()
+  test.refused(buy(ann, "o1", 3, 6), "denied", "gold")
+  test.equal(test.rows("SELECT gold FROM role")[1].gold, 1000)
+  test.equal(buy(ann, "o1", 3, 5).gold, 0)
+end)
+
+test("what the shop does not have is not found", function()
+  test.refused(buy(ann, "o1", 99, 1), "not_found")
+  test.refused(buy(ann, "o2", 5, 1), "not_found")
+end)
+
+test("counts and orders have bounds", function()
+  test.refused(buy(ann, "o1", 1, 0), "bad_request", "count")
+  test.refused(buy(ann, "o1", 1, 1000), "bad_request", "count")
+  test.refused(buy(ann, "", 1, 1), "bad_request", "order")
+  test.refused(buy(ann, ("x"):rep(65), 1, 1), "bad_request", "order")
+  test.refused(ann:request("role.shopHandler.buy", { item = "one", count = 1, order = "o" }), "bad_request", "item")
+  test.refused(ann:request("role.shopHandler.buy", { item = 1, count = 1 }), "bad_request", "order")
+end)
+
+test("a record that the log refuses leaves nothing behind", function()
+  test.sqllog("unavailable")
+  test.has(buy(ann, "o1", 1, 2), { error = "unavailable", effect = "none" })
+  test.sqllog(nil)
+  test.equal(ann:request("role.roleHandler.get").role.gold, 1000)
+  test.equal(buy(ann, "o1", 1, 2).gold, 980)
+end)
+
+test("a record that was lost is unknown, and the player is loaded anew", function()
+  test.sqllog("unknown")
+  test.has(buy(ann, "o1", 1, 2), { error = "unknown", effect = "unknown" })
+  test.sqllog(nil)
+  test.equal(ann:request("role.roleHandler.get").role.gold, 1000)
+end)
+
+test("a scroll gives experience and is used up", function()
+  buy(ann, "o1", 2, 3)
+  test.equal(ann:request("role.bagHandler.use", { item = 2, count = 2 }).items, { { item = 2, count = 1 } })
+  test.equal(ann:request("role.roleHandler.get").role.exp, 40)
+end)
+
+test("who does not have so many keeps them", function()
+  buy(ann, "o1", 2, 1)
+  test.refused(ann:request("role.bagHandler.use", { item = 2, count = 2 }), "denied")
+  test.refused(ann:request("role.bagHandler.drop", { item = 2, count = 2 }), "denied")
+  test.refused(ann:request("role.bagHandler.drop", { item = 2, count = 0 }), "bad_request", "count")
+  test.refused(ann:request("role.bagHandler.use", { item = 77 }), "not_found")
+end)
+
+test("the last one thrown away leaves no row", function()
+  buy(ann, "o1", 2, 1)
+  test.equal(ann:request("role.bagHandler.drop", { item = 2, count = 1 }).items, {})
+  test.equal(test.rows("SELECT item FROM bag"), {})
+end)
