@@ -1,4 +1,6 @@
 #include "connector/guests.h"
+#include <stdio.h>
+#include <string.h>
 #include "connector/connector.h"
 
 static uint64_t now_ms(const struct connector *c)
@@ -39,4 +41,39 @@ enum guests_answer guests_enter(struct connector *c)
 		return GUESTS_FIT;
 	guests_entering(c, -1);
 	return told && atomic_load_explicit(&g->room, memory_order_relaxed) > 0 ? GUESTS_WAIT : GUESTS_FULL;
+}
+
+void guests_expect(struct connector *c, const char *gate, uint64_t epoch, unsigned n)
+{
+	struct guests_expected *at = NULL;
+	uint64_t now = now_ms(c);
+
+	for (int i = 0; i < GUESTS_GATES_MAX; i++) {
+		struct guests_expected *x = &c->places.expected[i];
+		bool is = x->until_ms > now && x->epoch == epoch && strcmp(x->gate, gate) == 0;
+		if (is || (!at && x->until_ms <= now))
+			at = x;
+		if (is)
+			break;
+	}
+	if (!at)
+		return; /* so many starts of gates within a token's life: the oldest words count longer than they should */
+	snprintf(at->gate, sizeof(at->gate), "%s", gate);
+	at->epoch = epoch;
+	at->n = n;
+	at->until_ms = n ? now + GUESTS_TOKEN_MS : 0;
+}
+
+/* Of its oldest start that still waits for somebody: of the others a later word tells better. */
+void guests_came(struct connector *c, const char *gate)
+{
+	struct guests_expected *at = NULL;
+
+	for (int i = 0; i < GUESTS_GATES_MAX; i++) {
+		struct guests_expected *x = &c->places.expected[i];
+		if (x->until_ms && x->n && strcmp(x->gate, gate) == 0 && (!at || x->epoch < at->epoch))
+			at = x;
+	}
+	if (at)
+		at->n--;
 }

@@ -12,7 +12,7 @@ struct ask {
 	uint64_t sid;
 	char reason[128];
 	char name[32], value[PLAYER_NAME_MAX + 1];
-	int64_t room, limit; /* < 0: not said */
+	int64_t room, limit, admitted; /* < 0: not said */
 };
 
 static void ask_text(char *out, size_t size, const char *text)
@@ -32,6 +32,8 @@ static bool ask_json(struct span body, struct ask *out)
 		out->room = json_integer_value(json_object_get(o, "room"));
 	if (json_is_integer(json_object_get(o, "limit")))
 		out->limit = json_integer_value(json_object_get(o, "limit"));
+	if (json_is_integer(json_object_get(o, "admitted")))
+		out->admitted = json_integer_value(json_object_get(o, "admitted"));
 	ask_text(out->reason, sizeof(out->reason), json_string_value(json_object_get(o, "reason")));
 	ask_text(out->name, sizeof(out->name), json_string_value(json_object_get(o, "name")));
 	ask_text(out->value, sizeof(out->value), json_string_value(json_object_get(o, "value")));
@@ -87,6 +89,7 @@ static bool load_read(const struct rpc_request *r, struct ask *out)
 		return false;
 	out->room = m->has_room ? (int64_t)m->room : -1;
 	out->limit = m->has_limit ? (int64_t)m->limit : -1;
+	out->admitted = m->has_admitted ? (int64_t)m->admitted : -1;
 	connector__load_request__free_unpacked(m, NULL);
 	return true;
 }
@@ -246,13 +249,48 @@ static void on_alive(void *arg, struct rpc_request *r)
 	loop_call(a->edge->face.loop, alive_look, a);
 }
 
+/* What others than this start of this gate said of their tokens. */
+struct told {
+	Connector__Expected one[GUESTS_GATES_MAX], *list[GUESTS_GATES_MAX];
+	size_t n;
+};
+
+static void told_read(struct told *t, struct connector *c, const struct rpc_request *r)
+{
+	uint64_t now = env_wall_us(c->service->env) / 1000;
+
+	for (int i = 0; i < GUESTS_GATES_MAX; i++) {
+		struct guests_expected *x = &c->places.expected[i];
+		bool own = x->epoch == r->instance_epoch && strcmp(x->gate, r->instance) == 0;
+		if (own || x->until_ms <= now || !x->n)
+			continue;
+		Connector__Expected *m = t->list[t->n] = &t->one[t->n];
+		connector__expected__init(m);
+		m->gate = x->gate;
+		m->has_epoch = m->has_n = true;
+		m->epoch = x->epoch;
+		m->n = x->n;
+		t->n++;
+	}
+}
+
+static void load_text(struct buf *b, const Connector__LoadAnswer *m)
+{
+	buf_addf(b, "{\"sessions\":%u,\"draining\":%s,\"start\":\"%s\",\"expected\":[", m->sessions,
+		 m->draining ? "true" : "false", m->start);
+	for (size_t i = 0; i < m->n_expected; i++)
+		buf_addf(b, "%s{\"gate\":\"%s\",\"epoch\":%llu,\"n\":%u}", i ? "," : "", m->expected[i]->gate,
+			 (unsigned long long)m->expected[i]->epoch, m->expected[i]->n);
+	buf_addstr(b, "]}");
+}
+
 static void on_load(void *arg, struct rpc_request *r)
 {
 	struct edge *e = arg;
 	struct connector *c = e->connector;
-	struct ask a = { .room = -1, .limit = -1 };
-	char text[160];
-	uint8_t bytes[64];
+	struct ask a = { .room = -1, .limit = -1, .admitted = -1 };
+	struct told told = { .n = 0 };
+	struct buf b = BUF_INIT;
 	Connector__LoadAnswer m = CONNECTOR__LOAD_ANSWER__INIT;
 
 	if (!load_read(r, &a)) {
@@ -261,14 +299,24 @@ static void on_load(void *arg, struct rpc_request *r)
 	}
 	if (a.room >= 0)
 		guests_told(c, a.room, a.limit);
+	if (a.admitted >= 0 && e->worker->index == 0)
+		guests_expect(c, r->instance, r->instance_epoch, (unsigned)a.admitted);
+	if (e->worker->index == 0)
+		told_read(&told, c, r);
 	m.has_sessions = m.has_draining = true;
 	m.sessions = guests_held(c);
 	m.draining = atomic_load(&c->service->state) != SERVICE_READY;
 	m.start = c->start;
-	snprintf(text, sizeof(text), "{\"sessions\":%u,\"draining\":%s,\"start\":\"%s\"}", m.sessions,
-		 m.draining ? "true" : "false", c->start);
-	assert(connector__load_answer__get_packed_size(&m) <= sizeof(bytes));
-	answer(r->worker, r->handle, r->json, text, (const char *)bytes, connector__load_answer__pack(&m, bytes));
+	m.n_expected = told.n;
+	m.expected = told.list;
+	if (r->json)
+		load_text(&b, &m);
+	else
+		b.len = connector__load_answer__pack(
+			&m, (uint8_t *)buf_reserve(&b, connector__load_answer__get_packed_size(&m)));
+	if (r->handle)
+		rpc_answer_ok(r->worker, r->handle, span_of(b.data, b.len), NULL, 0);
+	buf_release(&b);
 }
 
 void remote_register(struct edge *e)

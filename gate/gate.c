@@ -7,7 +7,15 @@ static const struct config_row rows[] = {
 	{ "gate.players_max", CONFIG_INT, "10000", false, 1, 100000000,
 	  "Players in the cluster; more wait in the queue." },
 	{ "gate.admit_per_s", CONFIG_INT, "0", false, 0, 1000000,
-	  "Players let in per second by each gate; 0: no limit." },
+	  "Players let in per second by all gates; 0: no limit." },
+	{ "gate.connector_players_max", CONFIG_INT, "0", false, 0, 100000000,
+	  "Players at one connector; 0: no limit but the cluster's." },
+	{ "gate.connector_admit_per_s", CONFIG_INT, "0", false, 0, 1000000,
+	  "Players let in per second at one connector; 0: no limit." },
+	{ "gate.reserved", CONFIG_INT, "0", false, 0, 100000000,
+	  "Places of players_max that only those take who come back by resume." },
+	{ "gate.rank_lead_s", CONFIG_INT, "60", false, 0, 86400,
+	  "So many seconds earlier each priority class stands in the queue." },
 	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
 	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
 	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
@@ -24,6 +32,11 @@ static struct metric *connectors_gauge(struct service *s)
 {
 	return metric(s->metrics, 0, METRIC_GAUGE, "loquat_gate_connectors", "Connectors that take players.", NULL,
 		      NULL);
+}
+
+static struct metric *counter(struct service *s, const char *name, const char *help)
+{
+	return metric(s->metrics, 0, METRIC_COUNTER, name, help, NULL, NULL);
 }
 
 static void gate_stats(struct service *s, struct buf *json)
@@ -98,6 +111,28 @@ static int listen_open(struct gate *g)
 	return err;
 }
 
+uint64_t gate_now_ms(const struct gate *g)
+{
+	return g->worker->loop->now_ms;
+}
+
+uint64_t gate_wall_us(const struct gate *g)
+{
+	return env_wall_us(g->service->env);
+}
+
+static void limits_read(struct gate *g)
+{
+	const struct config *config = g->service->config;
+
+	g->players_max = (unsigned)config_int(config, "gate.players_max", 10000);
+	g->admit_per_s = (unsigned)config_int(config, "gate.admit_per_s", 0);
+	g->connector_players_max = (unsigned)config_int(config, "gate.connector_players_max", 0);
+	g->connector_admit_per_s = (unsigned)config_int(config, "gate.connector_admit_per_s", 0);
+	g->reserved = (unsigned)config_int(config, "gate.reserved", 0);
+	g->rank_lead_s = (unsigned)config_int(config, "gate.rank_lead_s", 60);
+}
+
 static int gate_start(struct worker *w)
 {
 	if (w->index != 0)
@@ -107,15 +142,22 @@ static int gate_start(struct worker *w)
 	w->user = g;
 	g->worker = w;
 	g->service = w->service;
-	g->players_max = (unsigned)config_int(g->service->config, "gate.players_max", 10000);
-	g->admit_per_s = (unsigned)config_int(g->service->config, "gate.admit_per_s", 0);
+	g->start_ms = gate_now_ms(g);
+	g->start_us = gate_wall_us(g);
+	limits_read(g);
 	g->ask_load = need(g, "connector.connectorRemote.load");
 	g->verify = need(g, "platform.platformRemote.verify");
 	g->take = need(g, "gate.gateRemote.take");
+	g->allow = need(g, "gate.gateRemote.allow");
 	g->queued_metric = queue_gauge(g->service);
 	g->usable_metric = connectors_gauge(g->service);
+	g->admitted_metric = counter(g->service, "loquat_gate_admitted_total", "Players let in.");
+	g->told_metric = counter(g->service, "loquat_gate_told_total", "Positions told to players in the queue.");
+	g->believed_metric = counter(g->service, "loquat_gate_believed_total",
+				     "Places taken again by their ticket alone, after a gate was lost.");
 	method_stats_init(&g->query, g->service->metrics, 0, "gate", "gateHandler.queryEntry");
 	queue_init(g);
+	tell_init(g);
 	face_open(g);
 	gate_remotes(g);
 	if (listen_open(g) < 0)
@@ -146,7 +188,8 @@ static void gate_stop(struct worker *w)
 		return;
 	g->stopping = true;
 	clientlisten_close(g->listen);
-	visitor_stop(g);
+	query_stop(g);
+	search_stop(g);
 	queue_stop(g);
 	load_stop(g);
 	bool none = !g->face.open;

@@ -5,14 +5,28 @@
 #include <string.h>
 #include "gate/gate.h"
 
-static uint64_t now_ms(const struct gate *g)
-{
-	return g->worker->loop->now_ms;
-}
+#define TOKENS_MS 1000 /* since somebody came to the gate */
 
 static bool usable(const struct gate *g, const struct load *l)
 {
-	return l->listed && !l->draining && l->heard_ms && now_ms(g) - l->heard_ms < GATE_FRESH_MS;
+	return l->listed && !l->draining && l->heard_ms && gate_now_ms(g) - l->heard_ms < GATE_FRESH_MS;
+}
+
+/* Let in by other gates, and not in yet, as it told. */
+static unsigned others_of(const struct load *l)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < l->expecteds; i++)
+		n += l->expected[i].n;
+	return n;
+}
+
+static bool takes_one_more(const struct gate *g, const struct load *l)
+{
+	if (!usable(g, l) || (g->connector_admit_per_s && l->allowance < 1))
+		return false;
+	return !g->connector_players_max || l->sessions + l->admitted + others_of(l) < g->connector_players_max;
 }
 
 struct load *load_least(struct gate *g)
@@ -21,7 +35,7 @@ struct load *load_least(struct gate *g)
 
 	for (size_t i = 0; i < g->loads; i++) {
 		struct load *l = g->load[i];
-		if (usable(g, l) && (!best || l->sessions + l->admitted < best->sessions + best->admitted))
+		if (takes_one_more(g, l) && (!best || l->sessions + l->admitted < best->sessions + best->admitted))
 			best = l;
 	}
 	return best;
@@ -29,11 +43,19 @@ struct load *load_least(struct gate *g)
 
 static void usable_count(struct gate *g)
 {
-	int64_t n = 0;
+	g->usable = 0;
+	for (size_t i = 0; i < g->loads; i++)
+		g->usable += usable(g, g->load[i]);
+	metric_set(g->usable_metric, g->usable);
+}
+
+bool load_known(const struct gate *g)
+{
+	bool known = g->loads > 0;
 
 	for (size_t i = 0; i < g->loads; i++)
-		n += usable(g, g->load[i]);
-	metric_set(g->usable_metric, n);
+		known &= !g->load[i]->listed || g->load[i]->heard_ms;
+	return known;
 }
 
 static unsigned total(const struct gate *g)
@@ -47,11 +69,29 @@ static unsigned total(const struct gate *g)
 	return n;
 }
 
-unsigned load_room(const struct gate *g)
+/* Let in by gates that do not speak to us, or by an earlier start of one; and not in yet. */
+static unsigned orphans(const struct gate *g)
 {
-	unsigned taken = g->sessions + g->admitted;
+	unsigned n = 0;
+
+	for (size_t i = 0; i < g->loads; i++)
+		for (size_t j = 0; j < g->load[i]->expecteds; j++) {
+			const struct expected *x = &g->load[i]->expected[j];
+			n += peers_known(g, x->gate, x->epoch) ? 0 : x->n;
+		}
+	return n;
+}
+
+static unsigned room_beside(const struct gate *g, unsigned in)
+{
+	unsigned taken = in + g->admitted + peers_held(g) + orphans(g) + g->reserved;
 
 	return taken < g->players_max ? g->players_max - taken : 0;
+}
+
+unsigned load_room(const struct gate *g)
+{
+	return room_beside(g, g->sessions);
 }
 
 /* ---- guests without a token ----------------------------------------------------------------------------------- */
@@ -64,10 +104,29 @@ static unsigned held(const struct load *l)
 	return most > l->sessions ? most : l->sessions;
 }
 
-/* Its part of the room; what does not divide goes to another one each time. */
+unsigned load_free(const struct gate *g)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i]->listed)
+			n += held(g->load[i]);
+	return room_beside(g, n);
+}
+
+/* While players come to the gates, a part of the room is kept for them: what is promised to guests has to be asked back. */
+static unsigned promised(const struct gate *g)
+{
+	unsigned room = load_room(g);
+	bool asked = g->asked_ms && gate_now_ms(g) - g->asked_ms < TOKENS_MS;
+
+	return asked || peers_listed(g) ? room - room / 4 : room;
+}
+
+/* Its part of it; what does not divide goes to another one each time. */
 static unsigned share(const struct gate *g, const struct load *l)
 {
-	unsigned room = load_room(g), n = 0, place = 0;
+	unsigned room = promised(g), n = 0, place = 0;
 
 	for (size_t i = 0; i < g->loads; i++) {
 		if (g->load[i] == l)
@@ -83,19 +142,41 @@ static unsigned share(const struct gate *g, const struct load *l)
  */
 static unsigned guest_limit(const struct gate *g, const struct load *l)
 {
-	unsigned others = g->admitted, wanted = l->sessions + share(g, l);
+	unsigned beside = 0, wanted = l->sessions + share(g, l);
 
-	if (g->queue)
+	if (line_count(&g->line) + peers_waiting(g))
 		return 0;
 	for (size_t i = 0; i < g->loads; i++)
 		if (g->load[i] != l && g->load[i]->listed)
-			others += held(g->load[i]);
-	if (others >= g->players_max)
-		return 0;
-	return wanted < g->players_max - others ? wanted : g->players_max - others;
+			beside += held(g->load[i]);
+	unsigned most = room_beside(g, beside);
+	if (g->connector_players_max && most > g->connector_players_max)
+		most = g->connector_players_max;
+	return wanted < most ? wanted : most;
 }
 
 /* ---- asking ------------------------------------------------------------------------------------------------ */
+
+static void expected_read(struct load *l, const json_t *all)
+{
+	size_t i;
+	json_t *one;
+
+	l->expecteds = 0;
+	json_array_foreach((json_t *)(uintptr_t)all, i, one)
+	{
+		struct expected *x = &l->expected[l->expecteds];
+		const char *gate = json_string_value(json_object_get(one, "gate"));
+		if (!gate || l->expecteds == GATE_PEERS_MAX)
+			break;
+		snprintf(x->gate, sizeof(x->gate), "%s", gate);
+		x->epoch = (uint64_t)json_integer_value(json_object_get(one, "epoch"));
+		x->n = (unsigned)json_integer_value(json_object_get(one, "n"));
+		l->expecteds++;
+	}
+}
+
+static void ask(struct gate *g, struct load *l);
 
 static void on_load(void *arg, const struct rpc_answer *a)
 {
@@ -110,24 +191,32 @@ static void on_load(void *arg, const struct rpc_answer *a)
 		l->sessions = (unsigned)json_integer_value(json_object_get(o, "sessions"));
 		l->limit = l->told;
 		l->draining = json_is_true(json_object_get(o, "draining"));
-		l->heard_ms = now_ms(g);
+		l->heard_ms = gate_now_ms(g);
+		expected_read(l, json_object_get(o, "expected"));
 		g->sessions = total(g);
 	}
 	json_decref(o);
+	if (l->asked_again && l->listed && l->limit > l->sessions)
+		ask(g, l);
+	l->asked_again = false;
 	usable_count(g);
 	queue_pump(g);
 }
 
+/* The keeper of the count alone says how many guests may enter. */
 static void ask(struct gate *g, struct load *l)
 {
-	char body[64];
+	struct buf b = BUF_INIT;
 
-	l->told = guest_limit(g, l);
-	int n = snprintf(body, sizeof(body), "{\"room\":%u,\"limit\":%u}", g->queue ? 0 : load_room(g), l->told);
+	l->told = g->keeper ? 0 : guest_limit(g, l);
+	buf_addf(&b, "{\"admitted\":%u", l->admitted);
+	if (!g->keeper)
+		buf_addf(&b, ",\"room\":%u,\"limit\":%u", queue_stands(g) ? 0 : load_room(g), l->told);
+	buf_addch(&b, '}');
 	struct rpc_call c = {
 		.method = g->ask_load,
 		.to = { .instance = l->instance, .worker = 0 },
-		.body = span_of(body, (size_t)n),
+		.body = span_of(b.data, b.len),
 		.json = true,
 		.timeout_ms = GATE_FRESH_MS,
 		.on_answer = on_load,
@@ -135,6 +224,24 @@ static void ask(struct gate *g, struct load *l)
 	};
 
 	l->asking = rpc_call(g->worker, &c) != 0;
+	buf_release(&b);
+}
+
+bool load_recall(struct gate *g)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < g->loads; i++) {
+		struct load *l = g->load[i];
+		if (!l->listed || held(l) == l->sessions)
+			continue;
+		any = true;
+		if (!l->asking)
+			ask(g, l);
+		else if (l->told > l->sessions)
+			l->asked_again = true;
+	}
+	return any;
 }
 
 static struct load *load_of(struct gate *g, const char *instance)
@@ -170,28 +277,24 @@ static void list(struct gate *g)
 	g->sessions = total(g);
 }
 
-void load_ask(struct gate *g)
-{
-	list(g);
-	g->polls++;
-	for (size_t i = 0; i < g->loads; i++)
-		if (g->load[i]->listed && !g->load[i]->asking)
-			ask(g, g->load[i]);
-}
-
 static void on_poll(struct timer *t, uint64_t now)
 {
 	struct gate *g = (struct gate *)((char *)t - offsetof(struct gate, poll));
 
 	(void)now;
-	load_ask(g);
+	list(g);
+	peers_poll(g);
+	g->polls++;
+	for (size_t i = 0; i < g->loads; i++)
+		if (g->load[i]->listed && !g->load[i]->asking)
+			ask(g, g->load[i]);
 	usable_count(g);
 	loop_timer(g->worker->loop, t, GATE_POLL_MS);
 }
 
 void load_init(struct gate *g)
 {
-	static const char *const keep[] = { "connector", "platform", NULL };
+	static const char *const keep[] = { "connector", "platform", "gate", NULL };
 
 	rpc_keep(g->worker, keep);
 	g->poll.fire = on_poll;

@@ -211,7 +211,8 @@ static void on_verify(void *arg, struct rpc_request *r)
 	char json[100];
 
 	(void)arg;
-	snprintf(json, sizeof(json), "{\"uid\":\"%s:%s\"}", text(o, "platform"), text(o, "account"));
+	int rank = strncmp(text(o, "account"), "rank", 4) == 0 ? atoi(text(o, "account") + 4) : 0;
+	snprintf(json, sizeof(json), "{\"uid\":\"%s:%s\",\"rank\":%d}", text(o, "platform"), text(o, "account"), rank);
 	if (strcmp(text(o, "credential"), "good") == 0)
 		answer(r, json);
 	else
@@ -437,7 +438,7 @@ void edgecluster_end(struct edgecluster *c, struct service **s)
 	*s = NULL;
 }
 
-static void wait_ready(struct service *s)
+void edgecluster_ready(struct service *s)
 {
 	for (int i = 0; i < 10000 && atomic_load(&s->state) != SERVICE_READY; i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
@@ -465,11 +466,11 @@ void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *
 	edgecluster_begin(c, &c->gate[0], "gate-1");
 	if (o->two_gates)
 		edgecluster_begin(c, &c->gate[1], "gate-2");
-	wait_ready(c->gate[0]);
+	edgecluster_ready(c->gate[0]);
 	if (o->two_gates)
-		wait_ready(c->gate[1]);
-	wait_ready(c->connector[0]);
-	wait_ready(c->connector[1]);
+		edgecluster_ready(c->gate[1]);
+	edgecluster_ready(c->connector[0]);
+	edgecluster_ready(c->connector[1]);
 	ck_assert(edgecluster_asked(c, "announced connector-1;"));
 	ck_assert(edgecluster_asked(c, "announced connector-2;"));
 }

@@ -14,6 +14,7 @@
  * What the made-up role answers goes by the uid's begin: "living…" an older connection lives; "slow…" after
  * edgecluster_release; "denied…" an error; "none…" no role; else a role of that name. A login with a resume nonce
  * that the last login of this uid was given has resumed = true; with another one it is denied.
+ * The made-up platform: the credential "good" proves any account; "rankN" has the priority class N.
  * The made-up scene: enter {scene} sets the attribute "scene", after edgecluster_release when the scene is 99; move
  * answers the key it was routed by; echo the same; attack fails as a handler that raised.
  */
@@ -53,6 +54,7 @@ void edgecluster_release(struct edgecluster *c); /* answers the request that wai
 /* Ends a made-up service or starts it anew. */
 void edgecluster_end(struct edgecluster *c, struct service **s);
 void edgecluster_begin(struct edgecluster *c, struct service **s, const char *instance);
+void edgecluster_ready(struct service *s); /* waits until it is */
 /* A call by the made-up scene to the connector's worker that holds the session; JSON. Returns its answer's body. */
 const char *edgecluster_call(struct edgecluster *c, const char *method, const char *connector, uint64_t sid,
 			     const char *json);

@@ -4,6 +4,7 @@
  */
 #include <check.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,6 +86,17 @@ static void enter_by_gate(struct wireclient *c, const char *query_body, char tok
 	wireclient_ready(c, (uint16_t)atoi(member(way, "port")), true);
 	wireclient_close(&gate);
 	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", token);
+	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
+}
+
+/* To the connector with the token of an admission. */
+static void enter_admitted(struct wireclient *c, const char *admit, const char *uid)
+{
+	char body[TOKEN_MAX + 40];
+
+	ck_assert_str_eq(member(admit, "uid"), uid);
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", member(admit, "token"));
+	wireclient_ready(c, (uint16_t)atoi(member(admit, "port")), false);
 	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
 }
 
@@ -570,11 +582,171 @@ START_TEST(a_ticket_is_good_at_any_gate)
 		 member(query(&gate[0], 0, "{\"uid\":\"moves\"}"), "ticket"));
 	wireclient_close(&gate[0]);
 	expect(query(&gate[1], 1, body), "\"position\":1");
-	/* the first gate has given the place up */
-	expect(query(&gate[0], 0, body), "\"error\":\"not_found\"");
-	wireclient_close(&gate[0]);
+	/* and back again: the connection that had it is told */
+	expect(query(&gate[0], 0, body), "\"position\":1");
+	expect(wireclient_kick(&gate[1]), "taken at another gate");
 	wireclient_close(&gate[1]);
+	/* who is in has used it up */
 	wireclient_close(&in);
+	enter_admitted(&in, wireclient_push(&gate[0], "onAdmit"), "moves");
+	wireclient_close(&gate[0]);
+	for (int i = 0; i < 2; i++) {
+		expect(query(&gate[0], i, body), "\"error\":\"not_found\"");
+		wireclient_close(&gate[0]);
+	}
+	wireclient_close(&in);
+	end();
+}
+END_TEST
+
+START_TEST(a_gate_that_starts_anew_believes_the_tickets_in_their_order)
+{
+	struct wireclient gate[4], in;
+	char token[TOKEN_MAX], ticket[3][TOKEN_MAX + 40], uid[20];
+	begin(_i, "gate = { players_max = 1 },");
+	enter_by_gate(&in, "{\"uid\":\"in\"}", token);
+	for (int i = 0; i < 3; i++) {
+		snprintf(token, sizeof(token), "{\"uid\":\"w%d\"}", i);
+		snprintf(ticket[i], sizeof(ticket[i]), "{\"ticket\":\"%s\"}",
+			 member(query(&gate[i], 0, token), "ticket"));
+	}
+	for (int i = 0; i < 3; i++)
+		wireclient_close(&gate[i]);
+	edgecluster_end(&cluster, &cluster.gate[0]);
+	edgecluster_begin(&cluster, &cluster.gate[0], "gate-1");
+	edgecluster_ready(cluster.gate[0]);
+	expect(query(&gate[3], 0, "{\"uid\":\"late\"}"), "\"code\":202");
+	for (int i = 2; i >= 0; i--)
+		expect(query(&gate[i], 0, ticket[i]), "\"position\":1");
+	for (int i = 0; i < 4; i++) {
+		wireclient_close(&in);
+		snprintf(uid, sizeof(uid), i < 3 ? "w%d" : "late", i);
+		enter_admitted(&in, wireclient_push(&gate[i], "onAdmit"), uid);
+		wireclient_close(&gate[i]);
+	}
+	/* a ticket of this start is used up */
+	wireclient_close(&in);
+	end();
+}
+END_TEST
+
+START_TEST(an_account_has_one_place_and_a_class_stands_before_those_below_it)
+{
+	struct wireclient gate[4], in;
+	char token[TOKEN_MAX];
+	begin(_i, "gate = { players_max = 1 },");
+	enter_by_gate(&in, "{\"uid\":\"in\"}", token);
+	expect(query(&gate[0], 0, "{\"uid\":\"guest\"}"), "\"position\":1");
+	expect(query(&gate[1], 0, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}"),
+	       "\"position\":2");
+	/* the account comes again without its ticket: its place is its own */
+	expect(query(&gate[2], 0, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}"),
+	       "\"position\":2");
+	expect(wireclient_kick(&gate[1]), "another connection has taken this place");
+	expect(query(&gate[3], 0, "{\"platform\":\"demo\",\"account\":\"rank2\",\"credential\":\"good\"}"),
+	       "\"position\":1");
+	wireclient_close(&in);
+	expect(wireclient_push(&gate[3], "onAdmit"), "\"uid\":\"demo:rank2\"");
+	for (int i = 0; i < 4; i++)
+		wireclient_close(&gate[i]);
+	end();
+}
+END_TEST
+
+START_TEST(a_connector_takes_no_more_than_its_own_limit)
+{
+	struct wireclient in[4], gate;
+	char token[TOKEN_MAX], body[40];
+	begin(_i, "gate = { connector_players_max = 2 },");
+	for (int i = 0; i < 4; i++) {
+		snprintf(body, sizeof(body), "{\"uid\":\"in%d\"}", i);
+		enter_by_gate(&in[i], body, token);
+	}
+	expect(query(&gate, 0, "{\"uid\":\"waits\"}"), "\"code\":202");
+	wireclient_close(&in[2]);
+	expect(wireclient_push(&gate, "onAdmit"), "\"uid\":\"waits\"");
+	wireclient_close(&gate);
+	wireclient_close(&in[0]);
+	wireclient_close(&in[1]);
+	wireclient_close(&in[3]);
+	end();
+}
+END_TEST
+
+START_TEST(reserved_places_are_for_who_resumes)
+{
+	struct wireclient in, gate, again;
+	char body[TOKEN_MAX + 40];
+	begin(_i, "gate = { players_max = 2, reserved = 1 }, connector = { guests = false },");
+	const char *way = query(&gate, 0, "{\"uid\":\"lost\"}");
+	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", member(way, "token"));
+	wireclient_ready(&in, (uint16_t)atoi(member(way, "port")), false);
+	wireclient_close(&gate);
+	const char *answer = wireclient_ask(&in, ENTER, body);
+	expect(answer, "\"code\":200");
+	snprintf(body, sizeof(body), "{\"resume\":\"%s\"}", member(answer, "resume"));
+	wireclient_close(&in);
+	way = query(&gate, 0, "{\"uid\":\"next\"}");
+	if (strstr(way, "\"code\":202")) /* the gate hears of the loss a moment later */
+		way = wireclient_push(&gate, "onAdmit");
+	enter_admitted(&in, way, "next");
+	wireclient_close(&gate);
+	expect(query(&gate, 0, "{\"uid\":\"waits\"}"), "\"code\":202");
+	wireclient_ready(&again, cluster.connector_port[0], false);
+	expect(wireclient_ask(&again, RESUME, body), "\"code\":200");
+	wireclient_close(&again);
+	wireclient_close(&in);
+	wireclient_close(&gate);
+	end();
+}
+END_TEST
+
+/* Looks at what has come without waiting for more. */
+static bool admitted_by_now(struct wireclient *c)
+{
+	struct pollfd p = { .fd = c->fd, .events = POLLIN };
+
+	while (c->in.len || poll(&p, 1, 0) == 1) {
+		struct wiregot got = wireclient_next(c, true);
+		if (!got.type)
+			return false;
+		if (got.type == POMELO_DATA && got.m.kind == POMELO_PUSH && strncmp(got.m.route, "onAdmit", 7) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* However the players are spread over the gates, not one more is let in. */
+START_TEST(two_gates_together_let_in_no_more_than_one)
+{
+	enum { MAX = 10, PLAYERS = 40 };
+	struct wireclient gate[PLAYERS];
+	uint32_t id[PLAYERS];
+	char body[40];
+	unsigned in = 0, queued = 0;
+	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[_i],
+								   .lua = "gate = { players_max = 10 },",
+								   .two_gates = true });
+	for (int i = 0; i < PLAYERS; i++) {
+		wireclient_ready(&gate[i], cluster.gate_port[i % 2], false);
+		snprintf(body, sizeof(body), "{\"uid\":\"p%d\"}", i);
+		id[i] = wireclient_send(&gate[i], QUERY, body);
+	}
+	for (int i = 0; i < PLAYERS; i++) {
+		const char *answer = wireclient_answer(&gate[i], id[i]);
+		in += answer && strstr(answer, "\"code\":200");
+		queued += answer && strstr(answer, "\"code\":202");
+	}
+	ck_assert_uint_eq(in + queued, PLAYERS);
+	/* some are told a moment later; one more than fits would be told within a few of the gates' looks at the connectors */
+	for (int turn = 0; turn < 30; turn++) {
+		for (int i = 0; i < PLAYERS; i++)
+			in += admitted_by_now(&gate[i]);
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	}
+	ck_assert_uint_eq(in, MAX);
+	for (int i = 0; i < PLAYERS; i++)
+		wireclient_close(&gate[i]);
 	end();
 }
 END_TEST
@@ -692,6 +864,11 @@ int main(void)
 	BOTH(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves);
 	BOTH(a_ticket_keeps_the_place_of_who_comes_again);
 	BOTH(a_ticket_is_good_at_any_gate);
+	BOTH(a_gate_that_starts_anew_believes_the_tickets_in_their_order);
+	BOTH(an_account_has_one_place_and_a_class_stands_before_those_below_it);
+	BOTH(a_connector_takes_no_more_than_its_own_limit);
+	BOTH(reserved_places_are_for_who_resumes);
+	BOTH(two_gates_together_let_in_no_more_than_one);
 	BOTH(guests_without_token_are_busy_when_the_cluster_is_full);
 	BOTH(guests_without_token_take_all_places_and_not_one_more);
 	BOTH(admissions_keep_their_pace);
