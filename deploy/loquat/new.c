@@ -104,20 +104,41 @@ static const char remote_lua[] =
 	"\n"
 	"return Remote\n";
 
-static const char readme[] =
-	"# @\n"
+static const char lua_test[] =
+	"-- What @ promises: build/bin/loquat test @ (docs/testing.md).\n"
+	"local ann\n"
 	"\n"
-	"What it is for, in a sentence.\n"
+	"test.before(function() ann = test.session(\"ann\") end)\n"
 	"\n"
-	"| where | what |\n"
-	"|---|---|\n"
-	"| `proto/@.proto` | its messages and methods |\n"
-	"| `@/lua/@Handler.lua` | what players ask: route `@.@Handler.METHOD` |\n"
-	"| `@/lua/@Remote.lua` | what services ask: `app.rpc.@.@Remote.METHOD(key, args)` |\n"
-	"| `tests/system/@` | the service alone, started and called |\n"
+	"test(\"a player is greeted by name\", function()\n"
+	"  test.equal(ann:request(\"@.@Handler.hello\", { name = \"ann\" }), { code = 200, text = \"Hello, ann!\", times = 1 })\n"
+	"end)\n"
 	"\n"
-	"Its row in `deploy/cluster.lua`: `{ id = \"@-1\", service = \"@\", host = host, rpc = 4700, http = 8700 }`.\n"
-	"After a change of its Lua: `build/bin/loquat reload @`.\n";
+	"test(\"greetings are counted by name, whoever asks\", function()\n"
+	"  ann:request(\"@.@Handler.hello\", { name = \"bob\" })\n"
+	"  test.equal(test.call(\"@.@Remote.hello\", \"bob\", { name = \"bob\" }).times, 2)\n"
+	"  test.equal(test.call(\"@.@Remote.times\", \"bob\", { name = \"bob\" }), { times = 2 })\n"
+	"end)\n"
+	"\n"
+	"test(\"a name without text is refused\", function()\n"
+	"  test.refused(ann:request(\"@.@Handler.hello\", { name = \"\" }), \"bad_request\", \"name\")\n"
+	"  local _, err = test.call(\"@.@Remote.hello\", \"\", { name = \"\" })\n"
+	"  test.equal(err, \"bad_request\")\n"
+	"end)\n";
+
+static const char readme[] = "# @\n"
+			     "\n"
+			     "What it is for, in a sentence.\n"
+			     "\n"
+			     "| where | what |\n"
+			     "|---|---|\n"
+			     "| `proto/@.proto` | its messages and methods |\n"
+			     "| `@/lua/@Handler.lua` | what players ask: route `@.@Handler.METHOD` |\n"
+			     "| `@/lua/@Remote.lua` | what services ask: `app.rpc.@.@Remote.METHOD(key, args)` |\n"
+			     "| `@/lua/tests/` | what its Lua promises: `build/bin/loquat test @` |\n"
+			     "| `tests/system/@` | the service alone, started and called |\n"
+			     "\n"
+			     "After a change of its Lua: `build/bin/loquat reload @`.\n";
 
 static const char test[] =
 	"#!/bin/bash\n"
@@ -156,6 +177,7 @@ static const struct blank {
 	{ "@/lua/greetings.lua", greetings_lua, 0644 },
 	{ "@/lua/@Handler.lua", handler_lua, 0644 },
 	{ "@/lua/@Remote.lua", remote_lua, 0644 },
+	{ "@/lua/tests/hello.lua", lua_test, 0644 },
 	{ "proto/@.proto", proto, 0644 },
 	{ "tests/system/@", test, 0755 },
 };
@@ -234,6 +256,91 @@ static int write_all(struct cluster *c, const char *name, struct buf *b)
 	return 0;
 }
 
+/* ---- its row in the cluster's file --------------------------------------------------------------------------- */
+
+/* Behind the highest that is given: by a hundred where they are given by hundreds. */
+static unsigned next_port(const struct cluster *c, bool http)
+{
+	unsigned highest = 0;
+
+	for (size_t i = 0; i < c->routes->rows; i++) {
+		const struct route_row *row = &c->routes->row[i];
+		unsigned port = http ? row->http_port : row->rpc_port;
+
+		highest = port > highest ? port : highest;
+	}
+	return highest + (highest % 100 ? 1 : 100);
+}
+
+static bool has_service(const struct cluster *c, const char *name)
+{
+	for (size_t i = 0; i < c->routes->rows; i++)
+		if (!strcmp(c->routes->row[i].service, name))
+			return true;
+	return false;
+}
+
+/* The end of the last line that is an instance's row, or NULL: the file computes its rows, or writes them otherwise. */
+static const char *last_row(const char *text, const char **line)
+{
+	const char *found = NULL, *at = text;
+
+	while ((at = strstr(at, "service = \""))) {
+		const char *begin = at, *end = strchr(at, '\n');
+
+		while (begin > text && begin[-1] != '\n')
+			begin--;
+		if (end && begin[strspn(begin, " \t")] == '{' && end[-1] == ',') {
+			found = end + 1;
+			*line = begin;
+		}
+		at++;
+	}
+	return found;
+}
+
+static void row_of(const struct cluster *c, const char *name, bool host, struct buf *out)
+{
+	buf_addf(out, "{ id = \"%s-1\", service = \"%s\", %srpc = %u, http = %u },", name, name,
+		 host ? "host = host, " : "", next_port(c, false), next_port(c, true));
+}
+
+static void put_row(struct buf *b, const struct cluster *c, const char *name, const char *text, size_t n)
+{
+	const char *line = NULL, *at = last_row(text, &line);
+	bool host = at && memmem(line, (size_t)(at - line), "host = host", 11);
+
+	buf_add(b, text, (size_t)(at - text));
+	buf_add(b, line, strspn(line, " \t"));
+	row_of(c, name, host, b);
+	buf_addch(b, '\n');
+	buf_add(b, at, n - (size_t)(at - text));
+}
+
+/* 1: the file has it now, or had it before; 0: it must be written by hand. */
+static int add_row(struct cluster *c, const char *name, struct buf *b)
+{
+	const char *line;
+	char *text;
+	size_t n;
+
+	if (has_service(c, name))
+		return 1;
+	if (env_file_load(c->env, c->config_file, 1 << 20, &text, &n) < 0)
+		return 0;
+	buf_clear(b);
+	int added = last_row(text, &line) != NULL;
+
+	if (added) {
+		put_row(b, c, name, text, n);
+		added = env_file_store(c->env, c->config_file, b->data, b->len, 0) == 0;
+	}
+	free(text);
+	if (added)
+		printf(" + %s-1 in %s\n", name, c->config_file);
+	return added;
+}
+
 int command_new(struct cluster *c, int argc, char **argv)
 {
 	struct buf b = BUF_INIT;
@@ -243,11 +350,13 @@ int command_new(struct cluster *c, int argc, char **argv)
 		return complain("new: expected a name: loquat new SERVICE");
 	if ((status = check_name(argv[1])) == 0)
 		status = write_all(c, argv[1], &b);
+	if (status == 0 && !add_row(c, argv[1], &b)) {
+		buf_clear(&b);
+		row_of(c, argv[1], false, &b);
+		printf("\n Give it a row in %s:\n   %s\n", c->config_file, buf_cstr(&b));
+	}
 	buf_release(&b);
 	if (status == 0)
-		printf("\n Next   make && tests/system/%s\n"
-		       "        then give it a row in %s:\n"
-		       "          { id = \"%s-1\", service = \"%s\", host = host, rpc = 4700, http = 8700 },\n",
-		       argv[1], c->config_file, argv[1], argv[1]);
+		printf("\n Next   make && build/bin/loquat test %s && make run   (docs/first-service.md)\n", argv[1]);
 	return status;
 }
