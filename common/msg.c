@@ -234,6 +234,7 @@ static void place_message(struct loading *l, const pb_file *file, const pb_messa
 	struct msg_type *t = &s->type[at];
 	t->name = join(s, scope, m->name);
 	t->any = m->options && option_bool(&m->options->base, 50001);
+	t->push = m->options ? option_text(s, &m->options->base, 50002) : NULL;
 	t->map_entry = m->options && m->options->has_map_entry && m->options->map_entry;
 	l->message[at] = m;
 	l->type_file[at] = file;
@@ -595,6 +596,17 @@ const struct msg_method *schema_method(const struct schema *s, const char *full,
 const struct msg_type *schema_type(const struct schema *s, const char *name)
 {
 	return find_type(s, name);
+}
+
+size_t schema_types(const struct schema *s)
+{
+	return s->types;
+}
+
+const struct msg_type *schema_type_at(const struct schema *s, size_t index)
+{
+	assert(index < s->types);
+	return &s->type[index];
 }
 
 bool msg_method_admits(const struct msg_method *m, const char *caller)

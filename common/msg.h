@@ -82,6 +82,7 @@ struct msg_type {
 	const char *name; /* "role.BuyRequest" */
 	bool any;         /* option (loquat.any): any JSON object */
 	bool map_entry;
+	const char *push; /* option push, or NULL: the pushes that carry it, comma-separated */
 	uint16_t fields;
 	uint16_t required, defaults;   /* how many of the fields are so */
 	const struct msg_field *field; /* sorted by number */
@@ -118,6 +119,8 @@ size_t schema_methods(const struct schema *s);
 const struct msg_method *schema_method_at(const struct schema *s, size_t index);            /* sorted by full name */
 const struct msg_method *schema_method(const struct schema *s, const char *full, size_t n); /* NULL: none */
 const struct msg_type *schema_type(const struct schema *s, const char *name); /* "role.BuyRequest"; NULL: none */
+size_t schema_types(const struct schema *s);
+const struct msg_type *schema_type_at(const struct schema *s, size_t index); /* in no order */
 /* May a service of this name call it? Handlers: connector and gate only; else by the option callers. */
 bool msg_method_admits(const struct msg_method *m, const char *caller);
 

@@ -20,7 +20,7 @@ static const struct config_row rows[] = {
 	{ "connector.drain_s", CONFIG_INT, "0", false, 0, 3600,
 	  "A draining connector kicks its players after so long." },
 	{ "connector.dictionary", CONFIG_TABLE, NULL, true, 0, 0,
-	  "Routes and pushes that travel as codes: a list that is only ever appended to." },
+	  "Routes that stand first in the dictionary of codes, which has all: their codes stay." },
 	{ "connector.dictionary[]", CONFIG_STRING, NULL, true, 1, 255, "A route." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
@@ -36,25 +36,6 @@ unsigned connector_sessions(const struct service *s)
 	return n;
 }
 
-static int dict_read(struct connector *c)
-{
-	const struct config *config = c->service->config;
-	size_t n = config_count(config, "connector.dictionary");
-	const char **routes = calloc(n + 1, sizeof(*routes));
-	char path[64];
-
-	for (size_t i = 0; i < n; i++) {
-		snprintf(path, sizeof(path), "connector.dictionary[%zu]", i + 1);
-		routes[i] = config_string(config, path, "");
-	}
-	int err = n ? pomelo_dict_new(routes, n, &c->dict) : 0;
-	free(routes);
-	if (err < 0)
-		service_fail(c->service, "%s: connector.dictionary: a route is empty, too long or there twice",
-			     c->service->id);
-	return err;
-}
-
 static int connector_init(struct service *s)
 {
 	struct connector *c = calloc(1, sizeof(*c));
@@ -68,7 +49,7 @@ static int connector_init(struct service *s)
 	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
 	atomic_store(&c->edges, s->workers);
 	snprintf(c->start, sizeof(c->start), "%llx", (unsigned long long)s->epoch);
-	return dict_read(c);
+	return clientset_new(s, "connector.dictionary", &c->set);
 }
 
 static void connector_stats(struct service *s, struct buf *json)
@@ -148,7 +129,7 @@ static void edge_free(struct edge *e)
 	if (atomic_fetch_sub(&c->edges, 1) > 1)
 		return;
 	clientlisten_free(c->listen);
-	pomelo_dict_free(c->dict);
+	clientset_free(c->set);
 	free(c);
 }
 
@@ -176,7 +157,6 @@ static void face_open(struct edge *e)
 	e->face = (struct clientconn_face){
 		.loop = e->worker->loop,
 		.log = e->worker->service->log,
-		.dict = e->connector->dict,
 		.ops = &conn_ops,
 		.limits = {
 			.heartbeat_s = (unsigned)config_int(config, "connector.heartbeat_s", 10),
@@ -187,6 +167,7 @@ static void face_open(struct edge *e)
 			.out_max = CLIENTCONN_OUT_MAX,
 		},
 	};
+	clientset_face(e->connector->set, &e->face);
 	clientconn_face_init(&e->face, e->worker->service->metrics, e->worker->index);
 }
 

@@ -3,6 +3,7 @@
 #include "common/token.h"
 #include "connector/guests.h"
 #include "rpc/clientlisten.h"
+#include "rpc/clientset.h"
 #include "rpc/service.h"
 /*
  * connector: owns the players' sockets and sessions, and forwards.
@@ -30,7 +31,7 @@ struct edge;
 struct connector {
 	struct service *service;
 	struct clientlisten *listen; /* worker 0's to open and close */
-	struct pomelo_dict *dict;
+	struct clientset *set;
 	bool guests;
 	unsigned request_ms, drain_ms;
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */

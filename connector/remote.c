@@ -166,7 +166,7 @@ static void on_push(void *arg, struct rpc_request *r)
 	struct clientconn_push made;
 
 	if (r->json || !push_read(r->body, &p) ||
-	    clientconn_push_make(&made, e->connector->dict, p.route.p, p.route.n, p.body.p, p.body.n) < 0) {
+	    clientconn_push_make(&made, e->face.dict, p.route.p, p.route.n, p.body.p, p.body.n) < 0) {
 		refuse(r, ERR_BAD_REQUEST, "expected connector.PushRequest as protobuf with sids, route and body");
 		return;
 	}

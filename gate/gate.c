@@ -53,6 +53,7 @@ void gate_free(struct gate *g)
 {
 	clientconn_face_release(&g->face);
 	clientlisten_free(g->listen);
+	clientset_free(g->set);
 	free(g);
 }
 
@@ -81,6 +82,7 @@ static void face_open(struct gate *g)
 			.out_max = CLIENTCONN_BODY_MAX,
 		},
 	};
+	clientset_face(g->set, &g->face);
 	clientconn_face_init(&g->face, g->service->metrics, 0);
 }
 
@@ -158,6 +160,8 @@ static int gate_start(struct worker *w)
 	method_stats_init(&g->query, g->service->metrics, 0, "gate", "gateHandler.queryEntry");
 	queue_init(g);
 	tell_init(g);
+	if (clientset_new(g->service, NULL, &g->set) < 0)
+		return ERR_CONFIG;
 	face_open(g);
 	gate_remotes(g);
 	if (listen_open(g) < 0)

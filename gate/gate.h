@@ -3,6 +3,7 @@
 #include "gate/line.h"
 #include "rpc/clientconn.h"
 #include "rpc/clientlisten.h"
+#include "rpc/clientset.h"
 #include "rpc/player.h"
 #include "rpc/service.h"
 #include "rpc/stats.h"
@@ -106,6 +107,7 @@ struct gate {
 	struct service *service;
 	struct clientconn_face face;
 	struct clientlisten *listen;
+	struct clientset *set;
 	bool stopping;
 	uint64_t start_ms, start_us; /* of this start; by the loop's clock and the wall's */
 	/* place.c */

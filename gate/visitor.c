@@ -55,8 +55,10 @@ static void push(struct visitor *v, const char *route, const struct buf *body)
 {
 	struct clientconn_push made;
 
-	if (clientconn_push_make(&made, NULL, route, strlen(route), body->data, body->len) == 0)
-		clientconn_push(&v->conn, &made);
+	if (clientconn_push_make(&made, NULL, route, strlen(route), body->data, body->len) < 0)
+		return;
+	clientconn_push(&v->conn, &made);
+	clientconn_push_done(&made);
 }
 
 void visitor_told(struct place *p, unsigned position)

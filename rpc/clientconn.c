@@ -1,6 +1,7 @@
 #include "rpc/clientconn.h"
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "common/jsontext.h"
 #include "rpc/inflate.h"
@@ -36,6 +37,7 @@ static void ended(struct clientconn *c, enum log_level level, const char *why)
 	loop_timer_stop(f->loop, &c->beat);
 	loop_timer_stop(f->loop, &c->deadline);
 	websocket_release(&c->ws, f->frames);
+	clientbody_release(&c->body);
 	buf_release(&c->carry);
 	if (level > LOG_DEBUG)
 		metric_add(f->refused, 1);
@@ -122,18 +124,28 @@ static int wire_share(struct clientconn *c, struct stream_shared *wire)
 void clientconn_respond(struct clientconn *c, uint32_t id, const char *body, size_t n)
 {
 	char head[POMELO_HEAD + 6];
+	bool error = false;
 
-	if (!id)
+	if (!id || c->state == CLIENTCONN_ENDED)
 		return;
 	if (!n) { /* clients throw on an empty body */
 		body = "{}";
 		n = 2;
 	}
+	if (c->body.payload > POMELO_JSON || c->body.pitaya) {
+		buf_clear(&c->face->answer);
+		if (clientbody_out(&c->body, id, &body, &n, &error, &c->face->answer) < 0)
+			log_warn(c->face->log, "client.answer", "sid=%llx why=%s", (unsigned long long)c->sid,
+				 "an answer is not of its type");
+	}
 	if (n > POMELO_BODY_MAX - 16) {
 		clientconn_error(c, id, ERR_FAILED, EFFECT_UNKNOWN, "the answer is too large");
 		return;
 	}
-	package_write(c, head, pomelo_response_head(head, id, n), body, n);
+	size_t head_n = pomelo_response_head(head, id, n);
+	if (error)
+		pomelo_response_is_error(head);
+	package_write(c, head, head_n, body, n);
 }
 
 void clientconn_error(struct clientconn *c, uint32_t id, int err, enum effect effect, const char *message)
@@ -165,7 +177,53 @@ int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *di
 	p->head_n[0] = pomelo_push_head(p->head[0], 0, route, route_n, n);
 	p->head_n[1] = p->code ? pomelo_push_head(p->head[1], p->code, NULL, 0, n) : 0;
 	p->many = false;
+	p->forms = NULL;
 	return 0;
+}
+
+/* Of the payloads that are not JSON: standard; pomelo's with text in UTF-8; in surrogates. */
+#define FORMS 3
+struct clientconn_forms {
+	struct buf text[FORMS];
+	const char *body[FORMS]; /* NULL: not made yet */
+	size_t n[FORMS];
+};
+
+/* The body as this client reads it. ERR_BAD_REQUEST: the push is not of its type, which is said once. */
+static int push_form(struct clientconn *c, struct clientconn_push *p, const char **body, size_t *n)
+{
+	const struct clientbody *b = &c->body;
+	unsigned i = b->payload == POMELO_PROTOBUF ? 0 : 1 + b->surrogates;
+
+	if (!p->forms)
+		p->forms = calloc(1, sizeof(*p->forms));
+	assert(p->forms);
+	struct clientconn_forms *f = p->forms;
+	if (!f->body[i]) {
+		f->body[i] = p->body;
+		f->n[i] = p->n;
+		if (clientbody_push(b->payload, b->surrogates, c->face->protos, p->route, p->route_n, &f->body[i],
+				    &f->n[i], &f->text[i]) < 0) {
+			f->n[i] = SIZE_MAX;
+			log_warn(c->face->log, "client.push", "route=%.*s why=%s", (int)p->route_n, p->route,
+				 "a push is not of its type");
+		}
+	}
+	*body = f->body[i];
+	*n = f->n[i];
+	return f->n[i] == SIZE_MAX ? ERR_BAD_REQUEST : 0;
+}
+
+static int push_protobuf(struct clientconn *c, struct clientconn_push *p, bool coded)
+{
+	char head[POMELO_MESSAGE_HEAD_MAX];
+	const char *body;
+	size_t n;
+	int err = push_form(c, p, &body, &n);
+
+	if (err < 0)
+		return err;
+	return package_write(c, head, pomelo_push_head(head, coded ? p->code : 0, p->route, p->route_n, n), body, n);
 }
 
 void clientconn_push_many(struct clientconn_push *p)
@@ -178,6 +236,10 @@ void clientconn_push_done(struct clientconn_push *p)
 {
 	for (int i = 0; p->many && i < 4; i++)
 		stream_shared_unref(p->wire[i / 2][i % 2]);
+	for (int i = 0; p->forms && i < FORMS; i++)
+		buf_release(&p->forms->text[i]);
+	free(p->forms);
+	p->forms = NULL;
 	p->many = false;
 }
 
@@ -203,6 +265,8 @@ int clientconn_push(struct clientconn *c, struct clientconn_push *p)
 
 	if (c->state != CLIENTCONN_WORKING)
 		return ERR_CLOSED;
+	if (c->body.payload > POMELO_JSON)
+		return push_protobuf(c, p, coded);
 	if (p->many)
 		return wire_share(c, push_wire(p, c->web, coded));
 	return package_write(c, p->head[coded], p->head_n[coded], p->body, p->n);
@@ -308,6 +372,46 @@ void clientconn_strike(struct clientconn *c, uint32_t id, const char *message)
 
 /* ---- input: packages -------------------------------------------------------------------------------------------- */
 
+static void hello_refuse(struct clientconn *c, int code, const char *why)
+{
+	struct buf *reply = &c->face->scratch;
+
+	pomelo_hello_refuse(reply, code);
+	package_write(c, reply->data, reply->len, NULL, 0);
+	websocket_end(c, code == 501 ? WEBSOCKET_POLICY : WEBSOCKET_PROTOCOL);
+	close_flushed(c, why);
+}
+
+static bool too_old(const struct clientconn_face *f, const struct pomelo_hello *h)
+{
+	for (size_t i = 0; i < f->leasts; i++)
+		if ((strcmp(f->least[i].type, "*") == 0 || strcmp(f->least[i].type, h->type) == 0) &&
+		    pomelo_version_compare(h->version, f->least[i].version) < 0)
+			return true;
+	return false;
+}
+
+/* A classic client that keeps protos encodes by them already. */
+static enum pomelo_payload payload_of(const struct clientconn_face *f, const struct pomelo_hello *h)
+{
+	bool always = f->protobuf == CLIENTCONN_PROTOBUF_ALWAYS;
+
+	if (!f->protos || f->protobuf == CLIENTCONN_PROTOBUF_NEVER || h->asked == POMELO_JSON)
+		return POMELO_JSON;
+	if (h->client == POMELO_CLIENT_LP)
+		return always || h->asked != POMELO_ANY ? POMELO_PROTOBUF : POMELO_JSON;
+	if (h->asked != POMELO_ANY)
+		return h->asked;
+	return always || *h->proto_version ? POMELO_PROTOS : POMELO_JSON;
+}
+
+static void payload_choose(struct clientconn *c)
+{
+	c->body.payload = payload_of(c->face, &c->hello);
+	c->body.pitaya = c->hello.client == POMELO_CLIENT_LP || c->body.payload == POMELO_PROTOBUF;
+	c->body.surrogates = c->hello.browser;
+}
+
 static void on_hello(struct clientconn *c, const struct pomelo_package *p)
 {
 	struct clientconn_face *f = c->face;
@@ -316,15 +420,21 @@ static void on_hello(struct clientconn *c, const struct pomelo_package *p)
 		return; /* a second one is ignored, as pomelo does */
 	buf_clear(&f->scratch);
 	if (pomelo_hello_read(p->body, p->n, &c->hello) < 0) {
-		pomelo_hello_refuse(&f->scratch, 500);
-		package_write(c, f->scratch.data, f->scratch.len, NULL, 0);
-		websocket_end(c, WEBSOCKET_PROTOCOL);
-		close_flushed(c, "the handshake is no JSON object with sys");
+		hello_refuse(c, 500, "the handshake is no JSON object with sys");
 		return;
 	}
-	c->codes = pomelo_takes_codes(&c->hello, f->dict);
+	if (too_old(f, &c->hello)) {
+		hello_refuse(c, 501, "the client's version is too old");
+		return;
+	}
+	payload_choose(c);
 	c->state = CLIENTCONN_ACK;
-	pomelo_hello_reply(&f->scratch, &c->hello, f->limits.heartbeat_s, f->dict);
+	struct pomelo_welcome w = { .heartbeat_s = f->limits.heartbeat_s, .dict = f->dict, .payload = c->body.payload };
+	if (f->protos) {
+		w.protos = clientprotos_json(f->protos, &w.protos_n);
+		w.proto_version = clientprotos_version(f->protos);
+	}
+	pomelo_hello_reply(&f->scratch, &c->hello, &w);
 	package_write(c, f->scratch.data, f->scratch.len, NULL, 0);
 }
 
@@ -358,29 +468,59 @@ static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 	return false;
 }
 
-/* Gives the route as text and the body in plain; false: answered with why not. */
+/* A client that sends a code knows the dictionary: from now on it gets codes, too. */
+static void route_resolve(struct clientconn *c, struct pomelo_message *m)
+{
+	const struct pomelo_dict *dict = c->face->dict;
+
+	if (!m->code)
+		return;
+	m->route = pomelo_dict_route(dict, m->code, &m->route_n);
+	c->codes |= m->route && pomelo_takes_codes(&c->hello, dict);
+}
+
+/* Makes JSON of a body in protobuf; it may lie in scratch, behind which the text is written. */
+static bool typed(struct clientconn *c, struct pomelo_message *m)
+{
+	struct buf *scratch = &c->face->scratch;
+
+	if (c->body.payload <= POMELO_JSON)
+		return true;
+	buf_clear(&c->face->typed);
+	if (m->body == scratch->data)
+		buf_add(&c->face->typed, m->body, m->n);
+	if (m->body == scratch->data)
+		m->body = c->face->typed.data;
+	buf_clear(scratch);
+	if (clientbody_in(&c->body, c->face->protos, m, scratch) == 0)
+		return true;
+	clientconn_error(c, m->id, ERR_BAD_REQUEST, EFFECT_NONE, "the body is no message of its route's type");
+	return false;
+}
+
+/* Gives the body in plain, as JSON; false: answered with why not. */
 static bool unpack(struct clientconn *c, struct pomelo_message *m)
 {
 	static const char no_route[] = "there is no such route code";
 	struct clientconn_face *f = c->face;
 
-	if (m->code && !(m->route = pomelo_dict_route(f->dict, m->code, &m->route_n))) {
+	if (m->code && !m->route) {
 		if (c->in)
 			clientconn_error(c, m->id, ERR_NOT_FOUND, EFFECT_NONE, no_route);
 		else
 			clientconn_strike(c, m->id, no_route);
 		return false;
 	}
-	if (!m->compressed)
-		return true;
 	buf_clear(&f->scratch);
+	if (!m->compressed)
+		return typed(c, m);
 	if (inflate_body(&f->scratch, m->body, m->n, f->limits.body_max) < 0) {
 		clientconn_error(c, m->id, ERR_BAD_REQUEST, EFFECT_NONE, "the compressed body is broken or too large");
 		return false;
 	}
 	m->body = f->scratch.data;
 	m->n = f->scratch.len;
-	return true;
+	return typed(c, m);
 }
 
 /* A response or a push: nothing waits for it. A few are a client's mistake, many are none. */
@@ -407,9 +547,15 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 		clientconn_kick(c, "a message that cannot be read");
 		return;
 	}
+	bool asks = m.kind == POMELO_REQUEST || m.kind == POMELO_NOTIFY;
+	route_resolve(c, &m);
+	if (asks && clientbody_asked(&c->body, c->face->protos, m.id, m.route, m.route_n) < 0) {
+		clientconn_kick(c, "too many requests without an answer");
+		return;
+	}
 	if (!rate_ok(c, &m))
 		return;
-	if (m.kind == POMELO_RESPONSE || m.kind == POMELO_PUSH)
+	if (!asks)
 		ignore(c);
 	else if (unpack(c, &m))
 		c->face->ops->on_message(c, &m);
@@ -609,6 +755,8 @@ void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned
 
 	f->frames = websocket_pool_new();
 	buf_init(&f->scratch);
+	buf_init(&f->typed);
+	buf_init(&f->answer);
 	f->open = 0;
 	f->connections =
 		metric(m, worker, METRIC_GAUGE, "loquat_client_connections", "Client connections open.", NULL, NULL);
@@ -637,4 +785,6 @@ void clientconn_face_release(struct clientconn_face *f)
 	assert(f->open == 0);
 	websocket_pool_free(f->frames);
 	buf_release(&f->scratch);
+	buf_release(&f->typed);
+	buf_release(&f->answer);
 }

@@ -8,6 +8,7 @@
 #include "common/loop.h"
 #include "common/metrics.h"
 #include "common/stream.h"
+#include "rpc/clientbody.h"
 #include "rpc/pomelo.h"
 #include "rpc/websocket.h"
 /*
@@ -46,17 +47,28 @@ struct clientconn_limits {
 #define CLIENTCONN_OUT_MAX   (1u << 20)
 #define CLIENTCONN_LOGIN_MS  10000
 
+/* When protobuf is spoken: never; with clients that ask for it in the handshake (serializer in sys or user); always. */
+enum clientconn_protobuf { CLIENTCONN_PROTOBUF_NEVER, CLIENTCONN_PROTOBUF_ASKED, CLIENTCONN_PROTOBUF_ALWAYS };
+/* The least version of a type of clients; older ones are refused with 501. */
+struct clientconn_least {
+	const char *type, *version; /* type: sys.type, or "*" */
+};
+
 /* What all connections of one worker share. */
 struct clientconn_face {
 	struct loop *loop;
 	struct log *log;
-	const struct pomelo_dict *dict; /* may be NULL */
+	const struct pomelo_dict *dict;    /* may be NULL */
+	const struct clientprotos *protos; /* may be NULL: JSON only */
+	enum clientconn_protobuf protobuf;
+	const struct clientconn_least *least;
+	size_t leasts;
 	const struct clientconn_ops *ops;
 	struct clientconn_limits limits;
 	void *user; /* the owner's own */
 	/* private */
 	struct websocket_pool *frames;
-	struct buf scratch;
+	struct buf scratch, typed, answer; /* bodies made anew: inflated or of protobuf; a request's and an answer's */
 	size_t open;
 	struct clientconn *conns;
 	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused;
@@ -90,6 +102,7 @@ struct clientconn { /* the fields are the module's, but sid; read state, addr an
 	uint64_t login_left_ms; /* while the deadline stands */
 	unsigned packets;
 	struct pomelo_hello hello;
+	struct clientbody body;
 	char addr[ENV_ADDR_MAX];
 };
 
@@ -114,11 +127,12 @@ struct clientconn_push {
 	 */
 	bool many;
 	struct stream_shared *wire[2][2];
+	struct clientconn_forms *forms; /* its bodies in protobuf, made when the first client wants one */
 };
-/* Points to route and body. ERR_BAD_REQUEST: the route is too long or empty, the body empty or too large. */
+/* Points to route and body; clientconn_push_done when it has been sent. ERR_BAD_REQUEST: the route is too long or empty, the body empty or too large. */
 int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *dict, const char *route, size_t route_n,
 			 const char *body, size_t n);
-/* From now on clientconn_push sends shared bytes; call clientconn_push_done after the last. Worth it from a few clients on. */
+/* From now on clientconn_push sends shared bytes. Worth it from a few clients on. */
 void clientconn_push_many(struct clientconn_push *p);
 void clientconn_push_done(struct clientconn_push *p);
 /* ERR_CLOSED: not working any more. ERR_FULL: the client is too slow; it has been ended. */

@@ -33,7 +33,7 @@ ssize_t pomelo_package_read(const char *data, size_t n, size_t body_max, struct 
 
 /* ---- messages ------------------------------------------------------------------------------------------- */
 
-enum { FLAG_CODE = 1, FLAG_KIND = 7 << 1, FLAG_COMPRESSED = 1 << 4, FLAG_UNKNOWN = 0xe0 };
+enum { FLAG_CODE = 1, FLAG_KIND = 7 << 1, FLAG_COMPRESSED = 1 << 4, FLAG_ERROR = 1 << 5, FLAG_UNKNOWN = 0xe0 };
 
 /* Base 128, least significant group first. Returns the bytes taken or ERR_BAD_REQUEST. */
 static int id_read(const uint8_t *p, const uint8_t *end, uint32_t *out)
@@ -132,6 +132,11 @@ size_t pomelo_response_head(char *out, uint32_t id, size_t body_n)
 {
 	out[POMELO_HEAD] = POMELO_RESPONSE << 1;
 	return head_end(out, id_write(out + POMELO_HEAD + 1, id), body_n);
+}
+
+void pomelo_response_is_error(char *head)
+{
+	head[POMELO_HEAD] |= FLAG_ERROR;
 }
 
 size_t pomelo_push_head(char *out, uint16_t code, const char *route, size_t route_n, size_t body_n)

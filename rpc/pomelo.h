@@ -68,6 +68,8 @@ int pomelo_message_read(const char *data, size_t n, struct pomelo_message *out);
  * length. out has room for POMELO_MESSAGE_HEAD_MAX. head + body must stay within POMELO_BODY_MAX.
  */
 size_t pomelo_response_head(char *out, uint32_t id, size_t body_n);
+/* Makes the head just written that of an error, by flag bit 5: pitaya's clients alone know it. */
+void pomelo_response_is_error(char *head);
 /* code 0: the route as text, at most POMELO_ROUTE_MAX bytes. */
 size_t pomelo_push_head(char *out, uint16_t code, const char *route, size_t route_n, size_t body_n);
 /* For clients: bots, benchmarks, tests. id 0 writes a notify. */
@@ -81,14 +83,26 @@ enum pomelo_client {
 	POMELO_CLIENT_JS, /* wants the dictionary at every handshake */
 	POMELO_CLIENT_LP, /* libpitaya and pitaya's: no dictionary; may send compressed bodies */
 };
+/* How bodies travel on a connection. */
+enum pomelo_payload {
+	POMELO_ANY,      /* asked: the client did not say */
+	POMELO_JSON,     /* "json" */
+	POMELO_PROTOS,   /* "pomelo-protobuf": the dialect of classic clients, for the routes of sys.protos */
+	POMELO_PROTOBUF, /* "protobuf": standard, for all routes, as pitaya has it */
+};
 struct pomelo_hello {
 	enum pomelo_client client;
-	char dict_version[40]; /* of the dictionary the client keeps, "" if none */
-	char type[32];         /* sys.type, cut; for the log */
-	char version[32];
+	enum pomelo_payload asked; /* serializer, in sys or in user, which games can set with every client */
+	bool browser;              /* sys.rsa is there: text is encoded by UTF-16 units */
+	char dict_version[40];     /* of the dictionary the client keeps, "" if none */
+	char proto_version[40];    /* of the protos it keeps and uses already, "" if none */
+	char type[32];             /* sys.type, cut; for the log */
+	char version[32];          /* sys.version, or clientVersion as pitaya's say */
 };
 /* Reads the client's handshake. ERR_BAD_REQUEST: no JSON object, or sys is missing or no object. */
 int pomelo_hello_read(const char *body, size_t n, struct pomelo_hello *out);
+/* a < b, a = b or a > b of versions such as "1.10.2": numbers between dots are compared; < 0, 0, > 0 */
+int pomelo_version_compare(const char *a, const char *b);
 
 /*
  * The route dictionary: code = position + 1. Codes must stay what they are for connected clients over a
@@ -103,12 +117,23 @@ uint16_t pomelo_dict_code(const struct pomelo_dict *d, const char *route, size_t
 const char *pomelo_dict_version(const struct pomelo_dict *d);                              /* "" without entries */
 size_t pomelo_dict_count(const struct pomelo_dict *d);
 
-/* Appends the whole package that answers a handshake: code 200, the heartbeat, the dictionary where due. */
-void pomelo_hello_reply(struct buf *out, const struct pomelo_hello *hello, unsigned heartbeat_s,
-			const struct pomelo_dict *d);
+/* What a server answers. */
+struct pomelo_welcome {
+	unsigned heartbeat_s;
+	const struct pomelo_dict *dict; /* NULL: none */
+	enum pomelo_payload payload;    /* chosen; never POMELO_ANY */
+	const char *protos;             /* POMELO_PROTOS: {"client":…,"server":…,"version":…} */
+	size_t protos_n;
+	const char *proto_version;
+};
+/*
+ * Appends the whole package that answers a handshake: code 200; sys with the heartbeat, the dictionary, protos and
+ * serializer where they are due; user with the serializer chosen, where the client asked for one.
+ */
+void pomelo_hello_reply(struct buf *out, const struct pomelo_hello *hello, const struct pomelo_welcome *w);
 /* Appends the package that refuses it: 500, or 501 for a client that is too old. */
 void pomelo_hello_refuse(struct buf *out, int code);
-/* Whether pushes to this client may carry codes. */
+/* Whether this client may get a dictionary, and pushes with codes once it has used it. */
 bool pomelo_takes_codes(const struct pomelo_hello *hello, const struct pomelo_dict *d);
 
 /* Appends a kick package {"reason": reason}; reason is UTF-8 and is escaped. */

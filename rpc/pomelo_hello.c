@@ -15,6 +15,34 @@ static void text_take(char *out, size_t size, const json_t *v)
 		snprintf(out, size, "%s", json_string_value(v));
 }
 
+static enum pomelo_payload payload_named(const json_t *v)
+{
+	const char *name = json_string_value(v);
+
+	if (!name)
+		return POMELO_ANY;
+	if (strcmp(name, "protobuf") == 0)
+		return POMELO_PROTOBUF;
+	return strcmp(name, "pomelo-protobuf") == 0 ? POMELO_PROTOS : POMELO_JSON;
+}
+
+static void sys_read(struct pomelo_hello *h, const json_t *sys)
+{
+	text_take(h->type, sizeof(h->type), json_object_get(sys, "type"));
+	text_take(h->version, sizeof(h->version), json_object_get(sys, "version"));
+	text_take(h->dict_version, sizeof(h->dict_version), json_object_get(sys, "dictVersion"));
+	text_take(h->proto_version, sizeof(h->proto_version), json_object_get(sys, "protoVersion"));
+	if (strcmp(h->proto_version, "0") == 0)
+		h->proto_version[0] = '\0';
+	h->browser = json_is_object(json_object_get(sys, "rsa"));
+	if (json_object_get(sys, "libVersion")) {
+		h->client = POMELO_CLIENT_LP;
+		text_take(h->version, sizeof(h->version), json_object_get(sys, "clientVersion"));
+	} else if (strncmp(h->type, "js", 2) == 0) {
+		h->client = POMELO_CLIENT_JS;
+	}
+}
+
 int pomelo_hello_read(const char *body, size_t n, struct pomelo_hello *out)
 {
 	struct pomelo_hello h = { .client = POMELO_CLIENT_C };
@@ -25,15 +53,34 @@ int pomelo_hello_read(const char *body, size_t n, struct pomelo_hello *out)
 		json_decref(root);
 		return ERR_BAD_REQUEST;
 	}
-	text_take(h.type, sizeof(h.type), json_object_get(sys, "type"));
-	text_take(h.version, sizeof(h.version), json_object_get(sys, "version"));
-	text_take(h.dict_version, sizeof(h.dict_version), json_object_get(sys, "dictVersion"));
-	if (json_object_get(sys, "libVersion"))
-		h.client = POMELO_CLIENT_LP;
-	else if (strncmp(h.type, "js", 2) == 0)
-		h.client = POMELO_CLIENT_JS;
+	sys_read(&h, sys);
+	h.asked = payload_named(json_object_get(sys, "serializer"));
+	if (h.asked == POMELO_ANY)
+		h.asked = payload_named(json_object_get(json_object_get(root, "user"), "serializer"));
 	json_decref(root);
 	*out = h;
+	return 0;
+}
+
+static unsigned long version_part(const char **p)
+{
+	unsigned long v = 0;
+
+	for (; **p >= '0' && **p <= '9' && v < 100000000; (*p)++)
+		v = v * 10 + (unsigned long)(**p - '0');
+	while (**p && **p != '.')
+		(*p)++;
+	*p += **p == '.';
+	return v;
+}
+
+int pomelo_version_compare(const char *a, const char *b)
+{
+	while (*a || *b) {
+		unsigned long x = version_part(&a), y = version_part(&b);
+		if (x != y)
+			return x < y ? -1 : 1;
+	}
 	return 0;
 }
 
@@ -190,20 +237,50 @@ static size_t package_begin(struct buf *out)
  * libpomelo2 asserts on a dictionary with some of its five fields only, libpitaya on any; libpomelo2 and the JS
  * client keep what they have when it is announced without the maps, but JS never says so, so it gets them always.
  */
-void pomelo_hello_reply(struct buf *out, const struct pomelo_hello *hello, unsigned heartbeat_s,
-			const struct pomelo_dict *d)
+static void dict_add_reply(struct buf *out, const struct pomelo_hello *hello, const struct pomelo_dict *d)
+{
+	if (!pomelo_takes_codes(hello, d))
+		return;
+	if (hello->client == POMELO_CLIENT_JS || strcmp(hello->dict_version, d->version) != 0) {
+		buf_add(out, d->fields.data, d->fields.len);
+		buf_addf(out, ",\"dictVersion\":\"%s\"", d->version);
+	}
+	buf_addstr(out, ",\"useDict\":true");
+}
+
+/* The protos all three together or none, as libpomelo2 wants them; a client whose are out of use must forget them. */
+static void protos_add_reply(struct buf *out, const struct pomelo_hello *hello, const struct pomelo_welcome *w)
+{
+	if (w->payload != POMELO_PROTOS) {
+		if (*hello->proto_version)
+			buf_addstr(out, ",\"protos\":{\"client\":{},\"server\":{},\"version\":\"0\"}");
+		return;
+	}
+	if (strcmp(hello->proto_version, w->proto_version) != 0) {
+		buf_addstr(out, ",\"protos\":");
+		buf_add(out, w->protos, w->protos_n);
+	}
+	buf_addstr(out, ",\"useProto\":true");
+}
+
+static const char *payload_name(enum pomelo_payload payload)
+{
+	return payload == POMELO_PROTOBUF ? "protobuf" : payload == POMELO_PROTOS ? "pomelo-protobuf" : "json";
+}
+
+void pomelo_hello_reply(struct buf *out, const struct pomelo_hello *hello, const struct pomelo_welcome *w)
 {
 	size_t start = package_begin(out);
 
-	buf_addf(out, "{\"code\":200,\"sys\":{\"heartbeat\":%u", heartbeat_s);
-	if (pomelo_takes_codes(hello, d)) {
-		if (hello->client == POMELO_CLIENT_JS || strcmp(hello->dict_version, d->version) != 0) {
-			buf_add(out, d->fields.data, d->fields.len);
-			buf_addf(out, ",\"dictVersion\":\"%s\"", d->version);
-		}
-		buf_addstr(out, ",\"useDict\":true");
-	}
-	buf_addstr(out, "}}");
+	buf_addf(out, "{\"code\":200,\"sys\":{\"heartbeat\":%u", w->heartbeat_s);
+	dict_add_reply(out, hello, w->dict);
+	protos_add_reply(out, hello, w);
+	if (hello->client == POMELO_CLIENT_LP || w->payload == POMELO_PROTOBUF)
+		buf_addf(out, ",\"serializer\":\"%s\"", payload_name(w->payload));
+	buf_addch(out, '}');
+	if (hello->asked != POMELO_ANY)
+		buf_addf(out, ",\"user\":{\"serializer\":\"%s\"}", payload_name(w->payload));
+	buf_addch(out, '}');
 	package_end(out, start, POMELO_HANDSHAKE);
 }
 

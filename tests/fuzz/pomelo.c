@@ -35,7 +35,7 @@ static void body(const struct pomelo_package *p)
 	struct buf out = BUF_INIT;
 
 	if (p->type == POMELO_HANDSHAKE && pomelo_hello_read(p->body, p->n, &h) == 0) {
-		pomelo_hello_reply(&out, &h, 10, NULL);
+		pomelo_hello_reply(&out, &h, &(struct pomelo_welcome){ .heartbeat_s = 10, .payload = POMELO_JSON });
 		assert(out.data[out.len - 1] == '}');
 	} else if (p->type == POMELO_DATA && pomelo_message_read(p->body, p->n, &m) == 0) {
 		rewrite(&m);

@@ -28,6 +28,7 @@ struct server {
 	struct clientconn_limits limits;
 	unsigned per_address_max;
 	struct clientconn *last;
+	const struct clientconn_least *least; /* one of them, or NULL */
 	bool alive;
 };
 static struct server s;
@@ -123,6 +124,8 @@ static void server_open(void *arg)
 	s.face = (struct clientconn_face){
 		.loop = s.loop, .log = s.log, .ops = &ops, .dict = s.dict, .limits = s.limits
 	};
+	s.face.least = s.least;
+	s.face.leasts = s.least != NULL;
 	clientconn_face_init(&s.face, s.metrics, 0);
 	ck_assert_int_eq(clientlisten_new(&o, &s.listen), 0);
 	clientlisten_add(s.listen, s.loop, NULL);
@@ -350,6 +353,27 @@ START_TEST(a_wrong_handshake_gets_500_and_the_end)
 	ck_assert_int_eq(got.type, POMELO_HANDSHAKE);
 	ck_assert_str_eq(got.body, "{\"code\":500}");
 	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(an_old_client_gets_501_and_the_end)
+{
+	static const struct clientconn_least least[] = { { "js-websocket", "0.1.0" } };
+	static const char old[] = "{\"sys\":{\"type\":\"js-websocket\",\"version\":\"0.0.9\"}}";
+	static const char fresh[] = "{\"sys\":{\"type\":\"js-websocket\",\"version\":\"0.10\"}}";
+	struct wireclient c;
+
+	s.least = least;
+	serve();
+	wireclient_open(&c, s.port);
+	wireclient_package(&c, POMELO_HANDSHAKE, old, sizeof(old) - 1);
+	ck_assert_str_eq(wireclient_next(&c, false).body, "{\"code\":501}");
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+	wireclient_open(&c, s.port);
+	wireclient_package(&c, POMELO_HANDSHAKE, fresh, sizeof(fresh) - 1);
+	ck_assert_ptr_nonnull(strstr(wireclient_next(&c, false).body, "\"code\":200"));
 	wireclient_close(&c);
 }
 END_TEST
@@ -618,7 +642,14 @@ START_TEST(a_compressed_body_is_read_and_a_bomb_is_not)
 }
 END_TEST
 
-START_TEST(pushes_use_codes_only_with_clients_that_know_them)
+/* A request by code 1, as of a client that has read the dictionary. */
+static void ask_by_code(struct wireclient *c)
+{
+	wireclient_package(c, POMELO_DATA, "\x01\x70\0\1{}", 6);
+	ck_assert_ptr_nonnull(strstr(wireclient_answer(c, 0x70), "not_found"));
+}
+
+START_TEST(pushes_use_codes_only_with_clients_that_use_them)
 {
 	static const char pitaya[] = "{\"sys\":{\"libVersion\":\"1\"}}";
 	struct wireclient c;
@@ -627,6 +658,10 @@ START_TEST(pushes_use_codes_only_with_clients_that_know_them)
 	wireclient_ready(&c, s.port, false);
 	wireclient_notify(&c, "push.me", "{}");
 	struct wiregot got = wireclient_next(&c, false);
+	ck_assert_uint_eq(got.m.code, 0);
+	ask_by_code(&c);
+	wireclient_notify(&c, "push.me", "{}");
+	got = wireclient_next(&c, false);
 	ck_assert_uint_eq(got.m.code, 2);
 	ck_assert_str_eq(got.m.body, "{\"a\":1}");
 	wireclient_close(&c);
@@ -651,6 +686,7 @@ START_TEST(a_push_to_many_reaches_each_kind_of_client_as_it_reads_it)
 	for (int i = 0; i < 4; i++) {
 		if (i < 2) {
 			wireclient_ready(&c[i], s.port, i);
+			ask_by_code(&c[i]);
 			continue;
 		}
 		wireclient_open(&c[i], s.port);
@@ -722,6 +758,7 @@ int main(void)
 	tcase_add_test(t, the_first_heartbeat_follows_the_ack_and_each_is_answered);
 	tcase_add_test(t, a_websocket_ping_is_answered_and_a_close_returned);
 	tcase_add_test(t, a_wrong_handshake_gets_500_and_the_end);
+	tcase_add_test(t, an_old_client_gets_501_and_the_end);
 	tcase_add_test(t, before_the_handshake_four_kilobytes_are_the_most);
 	tcase_add_test(t, later_the_body_limit_holds);
 	tcase_add_test(t, data_before_the_ack_ends_the_connection);
@@ -737,7 +774,7 @@ int main(void)
 	tcase_add_test(t, who_reads_too_slowly_is_dropped);
 	tcase_add_test(t, connections_of_one_address_are_bounded);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
-	tcase_add_test(t, pushes_use_codes_only_with_clients_that_know_them);
+	tcase_add_test(t, pushes_use_codes_only_with_clients_that_use_them);
 	tcase_add_test(t, a_push_to_many_reaches_each_kind_of_client_as_it_reads_it);
 	tcase_add_test(t, an_answer_is_never_empty);
 	tcase_add_test(t, a_closed_socket_is_not_alive_at_once);

@@ -217,7 +217,7 @@ static json_t *reply_to(const char *hello, const struct pomelo_dict *d)
 	struct pomelo_hello h = hello_of(hello);
 	struct buf out = BUF_INIT;
 
-	pomelo_hello_reply(&out, &h, 10, d);
+	pomelo_hello_reply(&out, &h, &(struct pomelo_welcome){ .heartbeat_s = 10, .dict = d, .payload = POMELO_JSON });
 	ck_assert_int_eq(out.data[0], POMELO_HANDSHAKE);
 	ck_assert_uint_eq((size_t)(uint8_t)out.data[2] << 8 | (uint8_t)out.data[3], out.len - POMELO_HEAD);
 	ck_assert_int_eq(out.data[out.len - 1], '}'); /* libpomelo2 reads the body as a C string */
@@ -269,6 +269,64 @@ START_TEST(the_dictionary_is_announced_with_all_its_fields_or_none)
 	ck_assert_ptr_null(json_object_get(sys, "useDict"));
 	json_decref(sys);
 	pomelo_dict_free(d);
+}
+END_TEST
+
+START_TEST(a_serializer_is_asked_for_in_sys_or_user)
+{
+	ck_assert_int_eq(hello_of("{\"sys\":{}}").asked, POMELO_ANY);
+	ck_assert_int_eq(hello_of("{\"sys\":{},\"user\":{\"serializer\":\"pomelo-protobuf\"}}").asked, POMELO_PROTOS);
+	ck_assert_int_eq(hello_of("{\"sys\":{\"serializer\":\"protobuf\"}}").asked, POMELO_PROTOBUF);
+	ck_assert_int_eq(hello_of("{\"sys\":{\"serializer\":\"json\"},\"user\":7}").asked, POMELO_JSON);
+	ck_assert_int_eq(hello_of("{\"sys\":{},\"user\":{\"serializer\":5}}").asked, POMELO_ANY);
+}
+END_TEST
+
+/* The reply's text; free it. */
+static char *welcomed(const char *hello, enum pomelo_payload payload)
+{
+	static const char protos[] = "{\"client\":{},\"server\":{},\"version\":\"v2\"}";
+	struct pomelo_hello h = hello_of(hello);
+	struct pomelo_welcome w = { 10, NULL, payload, protos, sizeof(protos) - 1, "v2" };
+	struct buf out = BUF_INIT;
+
+	pomelo_hello_reply(&out, &h, &w);
+	buf_cstr(&out);
+	memmove(out.data, out.data + POMELO_HEAD, out.len - POMELO_HEAD + 1);
+	return out.data;
+}
+
+START_TEST(protos_come_whole_to_who_does_not_keep_them)
+{
+	char *text = welcomed("{\"sys\":{\"protoVersion\":\"v1\"}}", POMELO_PROTOS);
+
+	ck_assert_ptr_nonnull(
+		strstr(text, "\"protos\":{\"client\":{},\"server\":{},\"version\":\"v2\"},\"useProto\":true"));
+	free(text);
+	text = welcomed("{\"sys\":{\"protoVersion\":\"v2\"}}", POMELO_PROTOS);
+	ck_assert_ptr_null(strstr(text, "protos"));
+	ck_assert_ptr_nonnull(strstr(text, "\"useProto\":true"));
+	free(text);
+	/* a client that encodes by protos of before must be told that they are out of use */
+	text = welcomed("{\"sys\":{\"protoVersion\":\"v1\"}}", POMELO_JSON);
+	ck_assert_ptr_nonnull(strstr(text, "\"protos\":{\"client\":{},\"server\":{},\"version\":\"0\"}"));
+	free(text);
+	text = welcomed("{\"sys\":{\"protoVersion\":0}}", POMELO_JSON);
+	ck_assert_str_eq(text, "{\"code\":200,\"sys\":{\"heartbeat\":10}}");
+	free(text);
+	text = welcomed("{\"sys\":{\"libVersion\":\"1\"},\"user\":{\"serializer\":\"protobuf\"}}", POMELO_PROTOBUF);
+	ck_assert_str_eq(text, "{\"code\":200,\"sys\":{\"heartbeat\":10,\"serializer\":\"protobuf\"},"
+			       "\"user\":{\"serializer\":\"protobuf\"}}");
+	free(text);
+}
+END_TEST
+
+START_TEST(versions_are_compared_number_by_number)
+{
+	ck_assert_int_lt(pomelo_version_compare("0.9.9", "0.10"), 0);
+	ck_assert_int_gt(pomelo_version_compare("1.0.1", "1"), 0);
+	ck_assert_int_eq(pomelo_version_compare("2.0", "2.0.0-beta"), 0);
+	ck_assert_int_lt(pomelo_version_compare("", "0.0.1"), 0);
 }
 END_TEST
 
@@ -331,6 +389,9 @@ int main(void)
 	tcase_add_test(t, clients_are_told_apart_by_what_they_say);
 	tcase_add_test(t, a_handshake_without_sys_is_refused);
 	tcase_add_test(t, the_dictionary_is_announced_with_all_its_fields_or_none);
+	tcase_add_test(t, a_serializer_is_asked_for_in_sys_or_user);
+	tcase_add_test(t, protos_come_whole_to_who_does_not_keep_them);
+	tcase_add_test(t, versions_are_compared_number_by_number);
 	tcase_add_test(t, codes_are_places_in_the_list);
 	tcase_add_test(t, a_route_twice_in_the_dictionary_is_refused);
 	tcase_add_test(t, a_kick_always_carries_its_reason);

@@ -1,0 +1,106 @@
+#include "rpc/clientset.h"
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/clientprotos.h"
+
+struct clientset {
+	struct clientprotos *protos;
+	struct pomelo_dict *dict;
+	enum clientconn_protobuf protobuf;
+	struct clientconn_least *least;
+	size_t leasts;
+};
+
+static int protobuf_read(struct clientset *c, struct service *s)
+{
+	static const char *const words[] = { "never", "asked", "always" };
+	const char *word = config_string(s->config, "client.protobuf", "asked");
+
+	for (unsigned i = 0; i < 3; i++)
+		if (strcmp(word, words[i]) == 0) {
+			c->protobuf = (enum clientconn_protobuf)i;
+			return 0;
+		}
+	service_fail(s, "%s: client.protobuf: expected never, asked or always, found \"%s\"", s->id, word);
+	return ERR_CONFIG;
+}
+
+/* A list of texts; the texts are the configuration's. */
+static const char **list_read(const struct config *config, const char *key, size_t *n)
+{
+	const char **list = calloc((*n = config_count(config, key)) + 1, sizeof(*list));
+	char path[96];
+
+	assert(list);
+	for (size_t i = 0; i < *n; i++) {
+		snprintf(path, sizeof(path), "%s[%zu]", key, i + 1);
+		list[i] = config_string(config, path, "");
+	}
+	return list;
+}
+
+static int dict_read(struct clientset *c, struct service *s, const char *key)
+{
+	size_t n;
+
+	if (!key || !config_bool(s->config, "client.dictionary", true))
+		return 0;
+	const char **first = list_read(s->config, key, &n);
+	int err = clientprotos_dict(c->protos, first, n, &c->dict);
+	free(first);
+	if (err < 0)
+		service_fail(s, "%s: %s: a route is empty, too long or there twice", s->id, key);
+	return err;
+}
+
+static void leasts_read(struct clientset *c, const struct config *config)
+{
+	char path[64];
+
+	c->leasts = config_count(config, "client.least");
+	c->least = calloc(c->leasts + 1, sizeof(*c->least));
+	assert(c->least);
+	for (size_t i = 0; i < c->leasts; i++) {
+		snprintf(path, sizeof(path), "client.least[%zu].type", i + 1);
+		c->least[i].type = config_string(config, path, "*");
+		snprintf(path, sizeof(path), "client.least[%zu].version", i + 1);
+		c->least[i].version = config_string(config, path, "");
+	}
+}
+
+int clientset_new(struct service *s, const char *dictionary, struct clientset **out)
+{
+	struct clientset *c = calloc(1, sizeof(*c));
+	int err;
+
+	assert(c);
+	c->protos = clientprotos_new(s->schema);
+	leasts_read(c, s->config);
+	if ((err = protobuf_read(c, s)) < 0 || (err = dict_read(c, s, dictionary)) < 0) {
+		clientset_free(c);
+		return ERR_CONFIG;
+	}
+	*out = c;
+	return 0;
+}
+
+void clientset_free(struct clientset *c)
+{
+	if (!c)
+		return;
+	clientprotos_free(c->protos);
+	pomelo_dict_free(c->dict);
+	free(c->least);
+	free(c);
+}
+
+void clientset_face(const struct clientset *c, struct clientconn_face *f)
+{
+	f->dict = c->dict;
+	f->protos = c->protos;
+	f->protobuf = c->protobuf;
+	f->least = c->least;
+	f->leasts = c->leasts;
+}

@@ -1,0 +1,18 @@
+#pragma once
+#include "rpc/clientconn.h"
+#include "rpc/service.h"
+/*
+ * clientset: the keys client.* of the configuration, which gate and connector share: what clients are told in the
+ * handshake.
+ *
+ * Threads: made in init_service, then read by any. Memory: clientset_free when no face uses it any more.
+ */
+struct clientset;
+/*
+ * dictionary: the key with the list of routes that stand first in the dictionary ("connector.dictionary"), or NULL: no
+ * dictionary. An error has been reported by service_fail. ERR_CONFIG
+ */
+int clientset_new(struct service *s, const char *dictionary, struct clientset **out);
+void clientset_free(struct clientset *c); /* NULL is fine */
+/* Fills in what the face's clients are offered. */
+void clientset_face(const struct clientset *c, struct clientconn_face *f);
