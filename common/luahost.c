@@ -108,9 +108,9 @@ bool luahost_watch(struct luahost *h)
 	}
 	if (now - h->watch.since_ns < h->o.budget_ms * UINT64_C(1000000))
 		return true;
-	h->watch.since_ns = now; /* again after another budget, if it still runs */
 	atomic_store_explicit(&h->interrupted, turn, memory_order_relaxed);
-	env_loop_interrupt(h->o.loop->ev, on_interrupt, h);
+	if (env_loop_interrupt(h->o.loop->ev, on_interrupt, h) == 0)
+		h->watch.since_ns = now; /* again after another budget, if it still runs */
 	return true;
 }
 
@@ -134,6 +134,8 @@ void luahost_leave(struct luahost *h, struct luarun r)
 		if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
 			luahost_metrics_write(h);
 	}
+	if (h->sampling)
+		luahost_profile_give_up(h, L);
 	if (!h->over)
 		return;
 	set_count_hook(h, L);
@@ -232,6 +234,7 @@ void luahost_free(struct luahost *h)
 		return;
 	assert(!h->current);
 	h->closing = true;
+	loop_timer_stop(h->o.loop, &h->slow);
 	if (h->L) {
 		luahost_end_tasks(h);
 		luahost_free_timers(h);

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <lua.h>
+#include "common/buf.h"
 #include "common/env.h"
 #include "common/log.h"
 #include "common/loop.h"
@@ -27,13 +28,14 @@ struct luahost;
 struct luahost_options {
 	struct loop *loop;
 	struct log *log;
-	struct metrics *metrics;         /* loquat_lua_*; may be NULL */
-	const struct schema *schema;     /* for the codecs; may be NULL */
-	size_t memory_max;               /* bytes; 0: 256 MiB */
-	uint32_t budget_ms;              /* 0: 1,000 */
-	uint32_t tasks_max;              /* tasks at once; 0: 100,000 */
-	bool trial;                      /* a host for luahost_check: nobody watches it, so instructions are counted */
-	void *user;                      /* the embedder's own: luahost_user */
+	struct metrics *metrics;     /* loquat_lua_*; may be NULL */
+	const struct schema *schema; /* for the codecs; may be NULL */
+	size_t memory_max;           /* bytes; 0: 256 MiB */
+	uint32_t budget_ms;          /* 0: 1,000 */
+	uint32_t tasks_max;          /* tasks at once; 0: 100,000 */
+	uint32_t slow_ms;            /* who serves a call and waits longer is logged with its traceback; 0: nobody */
+	bool trial;                  /* a host for luahost_check: nobody watches it, so instructions are counted */
+	void *user;                  /* the embedder's own: luahost_user */
 	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };
 int luahost_new(const struct luahost_options *o, struct luahost **out); /* ERR_NOMEM */
@@ -182,6 +184,28 @@ void luaqueue_close(struct luaqueue *q);
 bool luaqueue_remove(struct luaqueue *q, struct luajob *job);
 bool luaqueue_idle(const struct luaqueue *q);
 
+/* ---- looking inside -------------------------------------------------------------------------------------- */
+
+/*
+ * C functions for an operator's library. Each returns a list of tables: tasks {name, state, ms, trace, traceback}; timers
+ * {due_ms, period_ms, what}, 10,000 at most; memory {kind, tables, texts, bytes} of what `state` and the modules hold, by where it is reached, which
+ * waits now and then.
+ */
+int luahost_l_tasks(lua_State *L);
+int luahost_l_timers(lua_State *L);
+int luahost_l_memory(lua_State *L);
+void luahost_push_open_env(lua_State *L); /* an environment that takes new globals, for text an operator types */
+bool luahost_push_require(lua_State *L);  /* the running code's require; false: there is none (nothing pushed) */
+
+/*
+ * A sampling profile. begin and end on the worker; tick on one other thread, as often as samples are wanted, between the two.
+ * end appends folded stacks, "task;outermost;…;innermost COUNT" a line. ERR_BUSY: one is being made; ERR_UNAVAILABLE: this
+ * env cannot interrupt; ERR_NOMEM
+ */
+int luahost_profile_begin(struct luahost *h);
+void luahost_profile_tick(struct luahost *h);
+void luahost_profile_end(struct luahost *h, struct buf *out);
+
 /* ---- limits and figures ------------------------------------------------------------------------------------ */
 
 /*
@@ -199,5 +223,6 @@ struct luahost_stats {
 	uint64_t started, failed, cancelled, over_budget, out_of_memory;
 	uint64_t timers; /* set by scripts and running */
 	uint64_t reloads, reloads_refused, rollbacks;
+	uint64_t slow; /* waits of more than slow_ms */
 };
 void luahost_stats(struct luahost *h, struct luahost_stats *out);

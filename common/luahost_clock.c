@@ -197,12 +197,57 @@ static int l_sleep(lua_State *L)
 	struct luahost *h = luahost_of(L);
 	if (h->o.may_sleep)
 		h->o.may_sleep(L);
-	uint64_t ms = check_ms(L, 1, 0), task = luatask_wait(L);
+	uint64_t ms = check_ms(L, 1, 0);
+	luahost_wake_after(h, luatask_wait(L), ms);
+	return luatask_yield(L);
+}
+
+void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms)
+{
 	struct luatimer *t = new_timer(h);
 	t->task = task;
 	t->timer.fire = on_wake;
 	loop_timer(h->o.loop, &t->timer, ms);
-	return luatask_yield(L);
+}
+
+/* ---- for operators ------------------------------------------------------------------------------------------ */
+
+static void push_what(lua_State *L, const struct luatimer *t)
+{
+	lua_Debug ar;
+	if (t->task) {
+		lua_pushliteral(L, "a task that sleeps");
+	} else if (lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn) == LUA_TFUNCTION) {
+		lua_getinfo(L, ">S", &ar);
+		lua_pushfstring(L, "%s:%d", ar.short_src, ar.linedefined);
+	}
+}
+
+static void push_timer(lua_State *L, const struct luatimer *t, uint64_t now_ms)
+{
+	lua_createtable(L, 0, 3);
+	lua_pushinteger(L, t->timer.due_ms > now_ms ? (lua_Integer)(t->timer.due_ms - now_ms) : 0);
+	lua_setfield(L, -2, "due_ms");
+	lua_pushinteger(L, (lua_Integer)t->period_ms);
+	lua_setfield(L, -2, "period_ms");
+	push_what(L, t);
+	lua_setfield(L, -2, "what");
+}
+
+enum { TIMERS_SHOWN = 10000 };
+
+int luahost_l_timers(lua_State *L)
+{
+	const struct luahost *h = luahost_of(L);
+	int n = 0;
+	lua_newtable(L);
+	for (const struct luatimer *t = h->timers; t && n < TIMERS_SHOWN; t = t->next) {
+		if (!timer_running(&t->timer))
+			continue;
+		push_timer(L, t, h->o.loop->now_ms);
+		lua_rawseti(L, -2, ++n);
+	}
+	return 1;
 }
 
 /* clock.now_ms(): a clock that never goes back; clock.wall_ms(): since 1970, UTC. */

@@ -393,6 +393,16 @@ void luahost_push_module(lua_State *L, const char *name)
 	lua_settop(L, top + 1);
 }
 
+bool luahost_push_require(lua_State *L)
+{
+	struct luacode *code = luahost_of(L)->code;
+	if (!code)
+		return false;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
+	lua_pushcclosure(L, l_require, 1);
+	return true;
+}
+
 bool luahost_push_module_function(lua_State *L, const char *name, size_t n)
 {
 	struct luacode *code = luahost_of(L)->code;

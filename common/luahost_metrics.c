@@ -27,6 +27,10 @@ static const struct row {
 	  offsetof(struct luahost_stats, over_budget) },
 	{ "loquat_lua_out_of_memory_total", "Tasks that reached the memory bound.", METRIC_COUNTER,
 	  offsetof(struct luahost_stats, out_of_memory) },
+	{ "loquat_lua_slow_total", "Waits of requests that took longer than lua.slow_ms.", METRIC_COUNTER,
+	  offsetof(struct luahost_stats, slow) },
+	{ "loquat_lua_rollbacks_total", "Code that gave way again to the code before it.", METRIC_COUNTER,
+	  offsetof(struct luahost_stats, rollbacks) },
 	{ "loquat_lua_reloads_total", "Code switched while it ran.", METRIC_COUNTER,
 	  offsetof(struct luahost_stats, reloads) },
 };

@@ -5,12 +5,13 @@
 #include "common/luamem.h"
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
- * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers), luahost_metrics.c. Private to them.
+ * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers),
+ * luahost_see.c and luahost_profile.c (looking inside), luahost_metrics.c. Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
 #define LUAHOST_POOL_MAX 1024 /* coroutines kept for reuse */
-#define LUAHOST_METRICS  11
+#define LUAHOST_METRICS  13
 
 struct luatask;
 struct luactx { /* in every lua_State's extra space: a pointer to one of these */
@@ -29,6 +30,8 @@ struct luatask { /* a slot; its coroutine stays with it */
 	bool aborted;        /* luatask_abort was called: no wait begins any more */
 	bool failed_in_push; /* err holds what push answered */
 	int err;
+	bool told;         /* luahost_see.c has logged that it waits too long */
+	uint64_t since_ms; /* when it began to run, or to wait */
 	struct luajob *job;
 	int (*push)(lua_State *L, void *arg); /* for the resumption */
 	void *push_arg;
@@ -71,12 +74,15 @@ struct luahost {
 	struct luaending *ending;
 	struct luatimer *timers;
 	bool closing;
+	struct timer slow; /* looks for requests that wait too long */
 
 	/* the budget: what the signal handler looks at */
-	lua_State *volatile running;  /* innermost state that runs, NULL: none */
-	volatile sig_atomic_t over;   /* the hook is set and raises */
-	_Atomic uint64_t turn;        /* number of the outermost run, 0: none; read by the watch */
-	_Atomic uint64_t interrupted; /* the turn that is to be stopped */
+	lua_State *volatile running;        /* innermost state that runs, NULL: none */
+	volatile sig_atomic_t over;         /* the hook is set and raises */
+	volatile sig_atomic_t sampling;     /* the hook is set and takes a sample */
+	struct luaprofile *_Atomic profile; /* NULL: none is made */
+	_Atomic uint64_t turn;              /* number of the outermost run, 0: none; read by the watch */
+	_Atomic uint64_t interrupted;       /* the turn that is to be stopped */
 	uint64_t turns;
 	bool counting; /* no interrupts here: instructions are counted instead */
 	uint64_t instructions, instructions_max;
@@ -123,7 +129,12 @@ bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* 
 void luahost_open_libraries(lua_State *L);
 /* luahost_guard.c: in the table of globals at base, what could run for ever inside one C call no longer can. */
 void luahost_guard_libraries(lua_State *L, int base);
-/* luahost_clock.c */
+/* luahost_see.c: a request waits, and nobody looks yet. */
+void luahost_slow_watch(struct luahost *h);
+/* luahost_profile.c: a sample was asked for in a turn that has ended, on L. */
+void luahost_profile_give_up(struct luahost *h, lua_State *L);
+/* luahost_clock.c; the task, which waits, is resumed, if it still does then. */
+void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms);
 int luahost_clock_lib(lua_State *L);
 void luahost_free_timers(struct luahost *h);
 /* luahost_metrics.c */

@@ -212,12 +212,22 @@ static void finish_failed(struct luahost *h, struct luatask *t, int status)
 	end_job(h, job, &r);
 }
 
+static void waits(struct luahost *h, struct luatask *t)
+{
+	t->state = LUATASK_WAITING;
+	t->since_ms = h->o.loop->now_ms;
+	t->told = false;
+	if (t->job->trace && h->o.slow_ms && !timer_running(&h->slow))
+		luahost_slow_watch(h);
+}
+
 /* coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. */
 static void run(struct luahost *h, struct luatask *t)
 {
 	struct luatask *before = h->current;
 	int results = 0;
 	t->state = LUATASK_RUNNING;
+	t->since_ms = h->o.loop->now_ms;
 	h->current = t;
 	struct luarun r = luahost_enter(h, t->L);
 	int status = lua_resume(t->L, r.running, 0, &results);
@@ -226,7 +236,7 @@ static void run(struct luahost *h, struct luatask *t)
 	if (status == LUA_OK)
 		finish_ok(h, t, results);
 	else if (status == LUA_YIELD && t->asked_to_wait)
-		t->state = LUATASK_WAITING;
+		waits(h, t);
 	else
 		finish_failed(h, t, status);
 }

@@ -213,13 +213,12 @@ static int push_http(lua_State *L, struct luajob *self)
 	return 1;
 }
 
-void app_http(struct app *a, const struct app_http *q)
+struct app_job *app_job_http(struct app *a, const char *name, const struct app_http *q)
 {
 	struct app_job *j = app_job_new(a, APP_HTTP);
 
-	j->job.name = "http";
+	j->job.name = name;
 	j->trace = j->job.trace = rpc_trace(a->worker);
-	j->job.push = push_http;
 	j->http = *q;
 	j->deadline_ms = a->worker->loop->now_ms + 10000;
 	snprintf(j->http_method, sizeof j->http_method, "%s", q->method);
@@ -228,6 +227,14 @@ void app_http(struct app *a, const struct app_http *q)
 	buf_clear(&j->in);
 	buf_add(&j->in, q->body, q->body_n);
 	j->body.n = (uint32_t)q->body_n;
+	return j;
+}
+
+void app_http(struct app *a, const struct app_http *q)
+{
+	struct app_job *j = app_job_http(a, "http", q);
+
+	j->job.push = push_http;
 	luatask_start(a->host, &j->job);
 }
 
@@ -282,6 +289,7 @@ static struct luahost_options host_options(struct app *a, struct service *s, str
 		.may_sleep = app_check_may_wait,
 		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
 		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
+		.slow_ms = (uint32_t)config_int(s->config, "lua.slow_ms", 1000),
 	};
 }
 
@@ -299,6 +307,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 
 	assert(a);
 	a->worker = w;
+	a->console = LUA_NOREF;
 	w->app = a;
 	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);
 	a->kick = schema_method(s->schema, "connector.connectorRemote.kick", 30);

@@ -49,6 +49,8 @@ struct app_http {
 	void (*on_answer)(void *arg, int status, const char *content, size_t n);
 	void *arg;
 };
+/* An operator's line of Lua, q->body, in a task of its own: its results are answered as a JSON list. */
+void app_console(struct app *a, const struct app_http *q);
 bool app_has_http(struct app *a);
 void app_http(struct app *a, const struct app_http *q);
 /*

@@ -10,7 +10,7 @@
 #include "rpc/peer.h"
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
- * app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache), app_session.c (sessions and pushes). Private to rpc/.
+ * app_console.c (what an operator types), app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache), app_session.c (sessions and pushes). Private to rpc/.
  *
  * Threads: owner worker only.
  */
@@ -134,6 +134,7 @@ struct app {
 	uint64_t cache_lsn;      /* highest one put in, 0: nothing in it is dirty */
 	struct timer cache_tick; /* writes its figures */
 	struct metric *cache_metric[APP_CACHE_METRICS];
+	int console; /* registry: what an operator's lines see, or LUA_NOREF */
 };
 
 extern const char app_job_tag; /* luajob.tag of our jobs */
@@ -143,6 +144,8 @@ struct app_job *app_job_of(lua_State *L); /* the running task's job; NULL: not o
 
 /* app_job.c */
 struct app_job *app_job_new(struct app *a, enum app_job_kind kind);
+struct app_job *app_job_http(struct app *a, const char *name,
+			     const struct app_http *q); /* app.c; its push is not set yet */
 void app_job_free(struct app_job *j);
 void app_job_done(struct luajob *self, const struct luaresult *r);
 /* The staged record goes out and the staged changes are applied; > 0: an lsn to wait for, 0: nothing to wait for, or ERR_*. */

@@ -173,96 +173,6 @@ static void post_loglevel(struct http_face *h, struct env_http_request *r)
 	http_text(r, 200, "ok\n");
 }
 
-/* ---- the service's own paths ---------------------------------------------------------------------------------------------- */
-
-/* The worker gets copies: the request itself belongs to the control thread. */
-struct hooked {
-	struct http_face *face;
-	struct env_http_request *request;
-	struct worker *worker;
-	struct app_http q;
-	char *path, *signature, *body;
-	int status;
-	struct buf content;
-};
-
-static void hooked_free(struct hooked *k)
-{
-	k->face->pending--;
-	buf_release(&k->content);
-	free(k->path);
-	free(k->signature);
-	free(k->body);
-	free(k);
-}
-
-static void hooked_reply(void *arg)
-{
-	struct hooked *k = arg;
-
-	http_json(k->request, k->status, &k->content);
-	hooked_free(k);
-}
-
-static void hooked_answer(void *arg, int status, const char *content, size_t n)
-{
-	struct hooked *k = arg;
-
-	k->status = status;
-	buf_add(&k->content, content, n);
-	loop_call(k->face->service->control, hooked_reply, k);
-}
-
-static void hooked_run(void *arg)
-{
-	static const char text[] = "there is no such page here";
-	struct hooked *k = arg;
-
-	if (k->worker->app && app_has_http(k->worker->app)) {
-		app_http(k->worker->app, &k->q);
-		return;
-	}
-	k->status = err_http(ERR_NOT_FOUND);
-	http_error_body(&k->content, ERR_NOT_FOUND, EFFECT_NONE, span_of(text, sizeof text - 1));
-	loop_call(k->face->service->control, hooked_reply, k);
-}
-
-static char *copy(const void *p, size_t n)
-{
-	char *text = malloc(n + 1);
-
-	assert(text);
-	if (n)
-		memcpy(text, p, n);
-	text[n] = '\0';
-	return text;
-}
-
-static void to_hook(struct http_face *h, struct env_http_request *r)
-{
-	struct hooked *k = calloc(1, sizeof *k);
-	const char *signature = env_http_header(r, "X-Signature"), *path = env_http_path(r);
-	size_t n;
-	const void *body = env_http_body(r, &n);
-
-	assert(k);
-	*k = (struct hooked){ .face = h, .request = r, .worker = h->service->worker[0] };
-	k->path = copy(path, strlen(path));
-	k->signature = signature ? copy(signature, strlen(signature)) : NULL;
-	k->body = copy(body, n);
-	k->q = (struct app_http){
-		.method = env_http_method(r),
-		.path = k->path,
-		.signature = k->signature,
-		.body = k->body,
-		.body_n = n,
-		.on_answer = hooked_answer,
-		.arg = k,
-	};
-	h->pending++;
-	loop_call(k->worker->loop, hooked_run, k);
-}
-
 /* ---- dispatch --------------------------------------------------------------------------------------------------------------- */
 
 /* One row per path; admin ones need the cluster key. */
@@ -279,6 +189,8 @@ static const struct http_row {
 	{ "GET", "/routes", get_routes, false },
 	{ "GET", "/", get_page, false },
 	{ "POST", "/admin/reload", http_reload, true },
+	{ "POST", "/admin/console", http_console, true },
+	{ "POST", "/admin/profile", http_profile, true },
 	{ "POST", "/admin/drain", post_drain, true },
 	{ "POST", "/admin/loglevel", post_loglevel, true },
 };
@@ -315,7 +227,7 @@ static void on_request(void *arg, struct env_http_request *r)
 	else if (h->shut)
 		http_refuse(r, ERR_UNAVAILABLE, "this instance stops");
 	else if (h->service->lua_src)
-		to_hook(h, r);
+		http_hook(h, r);
 	else
 		http_refuse(r, ERR_NOT_FOUND, "there is no such page here");
 }
@@ -349,6 +261,7 @@ void http_face_shut(struct http_face *h)
 		return;
 	h->shut = true;
 	http_rpc_shut(h);
+	http_profile_shut(h);
 }
 
 void http_face_stop(struct http_face *h)

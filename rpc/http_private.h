@@ -5,7 +5,8 @@
 #include "common/jsontext.h"
 #include "rpc/service.h"
 /*
- * What the parts of the HTTP face share: http.c (paths), http_rpc.c (calls), http_reload.c, http_stats.c (/stats).
+ * What the parts of the HTTP face share: http.c (paths), http_rpc.c (calls), http_reload.c, http_lua.c (what goes to the workers'
+ * Lua), http_stats.c (/stats).
  *
  * Threads: control thread only.
  */
@@ -29,6 +30,7 @@ struct http_face {
 		char version[9], previous[9];
 		uint64_t since_ms; /* wall clock: when version began to run */
 	} lua;
+	struct profiling *profiling; /* http_lua.c; NULL: none */
 	bool shut;
 };
 
@@ -44,6 +46,12 @@ void http_rpc_shut(struct http_face *h); /* ends the calls that wait */
 
 void http_reload(struct http_face *h, struct env_http_request *r);
 void http_reload_open(struct http_face *h);
+
+/* http_lua.c: the service's own paths; an operator's line; a profile of all workers */
+void http_hook(struct http_face *h, struct env_http_request *r);
+void http_console(struct http_face *h, struct env_http_request *r);
+void http_profile(struct http_face *h, struct env_http_request *r);
+void http_profile_shut(struct http_face *h); /* the workers are about to go */
 
 void http_slow(struct http_face *h, struct env_http_request *r);
 

@@ -68,6 +68,8 @@ const struct config_row service_config_rows[] = {
 	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6, "How long a sync waits for company, at most." },
 	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12, "Bound of one worker's Lua." },
 	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "A handler may run this long without yielding." },
+	{ "lua.slow_ms", CONFIG_INT, "1000", false, 0, 3600000,
+	  "A request that waits longer in one place is logged with its traceback; 0: none." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 

@@ -45,6 +45,9 @@ int command_stats(struct cluster *c, int argc, char **argv);
 int command_start(struct cluster *c, int argc, char **argv); /* also drain and stop */
 int command_reload(struct cluster *c, int argc, char **argv);
 extern const char reload_help[];
+int command_console(struct cluster *c, int argc, char **argv);
+int command_profile(struct cluster *c, int argc, char **argv);
+extern const char console_help[], profile_help[];
 int command_call(struct cluster *c, int argc, char **argv);
 int command_migrate(struct cluster *c, int argc, char **argv);
 int command_history(struct cluster *c, int argc, char **argv);

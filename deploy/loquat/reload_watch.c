@@ -11,8 +11,8 @@
 #define LOOK_MS    500
 #define FAILED_MIN 5 /* fewer are chance */
 
-enum watch_state { WATCH_NOTHING, WATCH_LOOKING, WATCH_PASSED, WATCH_BACK };
-static const char *const state_words[] = { "none", "watching", "passed", "rolled back" };
+enum watch_state { WATCH_NOTHING, WATCH_LOOKING, WATCH_LEAVING, WATCH_PASSED, WATCH_BACK };
+static const char *const state_words[] = { "none", "watching", "watching", "passed", "rolled back" };
 
 struct watch {
 	struct watch *next;
@@ -142,7 +142,7 @@ static void on_collected(void *arg)
 		return;
 	if (any_has_jumped(w)) {
 		snprintf(step, sizeof step, "rollback&version=%s", w->version);
-		w->state = WATCH_NOTHING;
+		w->state = WATCH_LEAVING;
 		reload_step_all(
 			&(struct reload_steps){ .up = w->up, .service = w->service, .done = went_back, .arg = w },
 			step);

@@ -235,10 +235,11 @@ END_TEST
 
 START_TEST(admin_needs_the_cluster_key)
 {
-	static const char *const paths[] = { "/admin/drain", "/admin/reload", "/admin/loglevel?level=debug" };
+	static const char *const paths[] = { "/admin/drain", "/admin/reload", "/admin/console", "/admin/profile",
+					     "/admin/loglevel?level=debug" };
 
 	box_begins();
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
 		calls_http(&c, CALLS, "POST", paths[i], false, "", &http);
 		ck_error(403, "denied", "none");
 	}
@@ -735,6 +736,44 @@ START_TEST(what_is_only_tried_reaches_nobody)
 }
 END_TEST
 
+START_TEST(an_operator_s_line_runs_in_a_worker)
+{
+	char path[60];
+
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	ck_version("one", 1);
+	snprintf(path, sizeof path, "/admin/console?worker=%u", c.s[CALLS]->workers - 1);
+	ck_assert_int_eq(post(path, "app.worker, state.n, require('boxRemote') ~= nil"), 200);
+	snprintf(path, sizeof path, "[%u,1,true]", c.s[CALLS]->workers - 1);
+	ck_assert_str_eq(http.body, path);
+	post("/admin/console", "mine = 5 state.n = 7");
+	ck_assert_str_eq(http.body, "[]");
+	post("/admin/console", "clock.sleep(1) return mine, state.n, {1}, function() end");
+	ck_assert_str_eq(http.body, "[5,7,[1],\"function\"]");
+	post("/admin/console", "#console.tasks(), #console.timers(), #console.sessions(), #console.memory() > 0");
+	ck_assert_str_eq(http.body, "[1,0,0,true]");
+	post("/admin/console", "local x =");
+	ck_error(500, "failed", "none");
+	post("/admin/console", "nowhere");
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "console:1: the global 'nowhere' is not defined"));
+	post("/admin/console?worker=99", "1");
+	ck_error(400, "bad_request", "none");
+}
+END_TEST
+
+START_TEST(a_profile_of_all_workers_is_folded_stacks)
+{
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	ck_assert_int_eq(post("/admin/profile?seconds=1&hz=50", ""), 200);
+	ck_assert_ptr_nonnull(strstr(http.body, "(not_in_Lua) "));
+	post("/admin/profile?seconds=1000", "");
+	ck_error(400, "bad_request", "none");
+}
+END_TEST
+
 START_TEST(methods_come_and_go_with_a_reload)
 {
 	version_is("'one'");
@@ -811,6 +850,8 @@ int main(void)
 	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
+	tcase_add_test(one, a_profile_of_all_workers_is_folded_stacks);
 	tcase_add_test(one, what_is_only_tried_reaches_nobody);
 	tcase_add_test(one, broken_code_changes_nothing_and_the_error_names_file_and_line);
 	tcase_add_test(one, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
@@ -821,6 +862,8 @@ int main(void)
 	tcase_add_test(three, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(three, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(three, an_operator_s_line_runs_in_a_worker);
+	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);
 	tcase_add_test(three, broken_code_changes_nothing_and_the_error_names_file_and_line);
 	tcase_add_test(three, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
 	Suite *s = suite_create("service_http");
