@@ -51,6 +51,7 @@ struct load {
 	size_t expecteds;
 	double allowance;  /* admissions saved up, where each connector has a rate */
 	uint64_t heard_ms; /* 0: never */
+	unsigned entered;  /* since it is being asked: its answer may be from before */
 	bool draining, asking, listed, asked_again;
 };
 
@@ -93,11 +94,14 @@ struct peer {
 	char instance[32];
 	bool listed, met; /* met: its link stood at least once */
 	uint64_t epoch;
-	uint64_t lost_ms;                /* when its link went down, or we started; 0: it stands */
-	uint64_t heard_ms;               /* it asked us for admissions; 0: never */
-	unsigned waiting, held, past[2]; /* by its word, and what it was given; and a while ago */
-	unsigned due;                    /* admissions it may fetch */
-	double pass;                     /* whose turn it is: the lowest */
+	uint64_t lost_ms;       /* when its link went down, or we started; 0: it stands */
+	uint64_t heard_ms;      /* it asked us for admissions; 0: never */
+	unsigned waiting, held; /* by its word, and what it was given */
+	uint64_t entered;       /* of these so many are in, ever */
+	unsigned entered_now,
+		entered_before; /* and do not stand in the connectors' words yet: since we ask them, before */
+	unsigned due;           /* admissions it may fetch */
+	double pass;            /* whose turn it is: the lowest */
 };
 
 #define GATE_HASH    65536
@@ -114,6 +118,7 @@ struct gate {
 	struct line line;
 	struct place *place[GATE_HASH], *account[GATE_HASH];
 	unsigned places, admitted; /* admitted: and not heard of since */
+	uint64_t entered;          /* heard of */
 	uint64_t since_us;         /* the last place's */
 	/* queue.c */
 	unsigned players_max, admit_per_s, connector_players_max, connector_admit_per_s, reserved, rank_lead_s;
@@ -211,7 +216,8 @@ struct peer *peers_turn(struct gate *g, unsigned waiting);
 void peers_parts(const struct gate *g, const struct peer *p, unsigned waiting, double *room, double *rate);
 struct peer *peer_of(struct gate *g, const char *instance); /* NULL: too many */
 /* That gate asks: what it holds, who waits there. Returns how many it may admit. */
-unsigned peers_allow(struct gate *g, struct peer *p, unsigned waiting, unsigned held);
+unsigned peers_allow(struct gate *g, struct peer *p, unsigned waiting, unsigned held, uint64_t entered);
+void peers_counted(struct gate *g);                                           /* all connectors have answered */
 bool peers_known(const struct gate *g, const char *instance, uint64_t epoch); /* counted by peers_held */
 
 /* ---- search.c */

@@ -178,6 +178,14 @@ static void expected_read(struct load *l, const json_t *all)
 
 static void ask(struct gate *g, struct load *l);
 
+static bool all_answered(const struct gate *g)
+{
+	for (size_t i = 0; i < g->loads; i++)
+		if (usable(g, g->load[i]) && g->load[i]->asking)
+			return false;
+	return true;
+}
+
 static void on_load(void *arg, const struct rpc_answer *a)
 {
 	struct load *l = arg;
@@ -188,7 +196,7 @@ static void on_load(void *arg, const struct rpc_answer *a)
 	l->asking = false;
 	if (start) {
 		snprintf(l->start, sizeof(l->start), "%s", start);
-		l->sessions = (unsigned)json_integer_value(json_object_get(o, "sessions"));
+		l->sessions = (unsigned)json_integer_value(json_object_get(o, "sessions")) + l->entered;
 		l->limit = l->told;
 		l->draining = json_is_true(json_object_get(o, "draining"));
 		l->heard_ms = gate_now_ms(g);
@@ -199,6 +207,8 @@ static void on_load(void *arg, const struct rpc_answer *a)
 	if (l->asked_again && l->listed && l->limit > l->sessions)
 		ask(g, l);
 	l->asked_again = false;
+	if (all_answered(g))
+		peers_counted(g);
 	usable_count(g);
 	queue_pump(g);
 }
@@ -223,6 +233,7 @@ static void ask(struct gate *g, struct load *l)
 		.arg = l,
 	};
 
+	l->entered = 0;
 	l->asking = rpc_call(g->worker, &c) != 0;
 	buf_release(&b);
 }

@@ -5,8 +5,8 @@
 
 /*
  * Gates side by side let in no more than players_max together, and no more than admit_per_s: one of them keeps the
- * count, the first by name of those that are connected, and the others ask it for admissions. What it has given is taken
- * as used until the other says otherwise, and for a while longer, as long as a connector's word may be old.
+ * count, the first by name of those that are connected, and the others ask it for admissions. What it has given counts until
+ * the other says that the player is in, and then until the connectors' words, which may be older, say so too.
  */
 #define HOLD_MS  300  /* after a change of the keeper: the others tell what they hold */
 #define ALONE_MS 1000 /* who has not asked for so long is not waited for */
@@ -64,11 +64,6 @@ bool peers_known(const struct gate *g, const char *instance, uint64_t epoch)
 	return false;
 }
 
-static unsigned most(unsigned a, unsigned b)
-{
-	return a > b ? a : b;
-}
-
 /* Of one that is silent the connectors know what it let in (load.c). */
 unsigned peers_held(const struct gate *g)
 {
@@ -77,7 +72,7 @@ unsigned peers_held(const struct gate *g)
 	for (size_t i = 0; i < g->peers; i++) {
 		const struct peer *p = &g->peer[i];
 		if (asks_us(g, p))
-			n += most(p->held, most(p->past[0], p->past[1])) + p->due;
+			n += p->held + p->due + p->entered_now + p->entered_before;
 	}
 	return n;
 }
@@ -115,8 +110,8 @@ void peers_poll(struct gate *g)
 	for (size_t i = 0; i < g->peers; i++) {
 		struct peer *p = &g->peer[i];
 		p->listed = false;
-		p->past[1] = p->past[0];
-		p->past[0] = p->held;
+		p->entered_before += p->entered_now;
+		p->entered_now = 0;
 		if (!asks_us(g, p))
 			p->waiting = p->due = 0;
 	}
@@ -175,15 +170,20 @@ void peers_parts(const struct gate *g, const struct peer *p, unsigned waiting, d
 	*rate = g->admit_per_s * part;
 }
 
-unsigned peers_allow(struct gate *g, struct peer *p, unsigned waiting, unsigned held)
+void peers_counted(struct gate *g)
 {
-	bool fresh = !asks_us(g, p);
+	for (size_t i = 0; i < g->peers; i++)
+		g->peer[i].entered_before = 0;
+}
 
+unsigned peers_allow(struct gate *g, struct peer *p, unsigned waiting, unsigned held, uint64_t entered)
+{
+	if (asks_us(g, p) && entered > p->entered)
+		p->entered_now += (unsigned)(entered - p->entered);
+	p->entered = entered;
 	p->heard_ms = gate_now_ms(g);
 	p->waiting = waiting;
 	p->held = held;
-	if (fresh)
-		p->past[0] = p->past[1] = held;
 	if (waiting)
 		g->asked_ms = gate_now_ms(g);
 	queue_pump(g);
@@ -218,7 +218,7 @@ static void on_allowed(void *arg, const struct rpc_answer *a)
 void peers_ask(struct gate *g, bool again)
 {
 	unsigned waiting = line_count(&g->line);
-	char body[80];
+	char body[120];
 
 	if (!g->keeper)
 		return;
@@ -228,8 +228,8 @@ void peers_ask(struct gate *g, bool again)
 	}
 	if (g->grants > waiting) /* they have left: it may have them back */
 		g->grants = waiting;
-	int n = snprintf(body, sizeof(body), "{\"waiting\":%u,\"held\":%u}", waiting - g->grants,
-			 g->admitted + g->grants);
+	int n = snprintf(body, sizeof(body), "{\"waiting\":%u,\"held\":%u,\"entered\":%llu}", waiting - g->grants,
+			 g->admitted + g->grants, (unsigned long long)g->entered);
 	struct rpc_call c = {
 		.method = g->allow,
 		.to = { .instance = g->keeper->instance, .worker = 0 },

@@ -146,7 +146,9 @@ void queue_entered(struct gate *g, const char *nonce)
 	if (!p || p->state != PLACE_ADMITTED)
 		return;
 	p->load->sessions++; /* until its next word */
+	p->load->entered += p->load->asking;
 	g->sessions++;
+	g->entered++;
 	place_free(p);
 }
 

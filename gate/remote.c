@@ -8,7 +8,7 @@
 /* What any of the requests here holds, in either form. */
 struct wish {
 	char nonce[TOKEN_NONCE_MAX];
-	uint64_t since_us;
+	uint64_t since_us, entered;
 	unsigned waiting, held;
 };
 
@@ -22,6 +22,7 @@ static bool wish_json(const struct rpc_request *r, struct wish *out)
 	out->since_us = (uint64_t)json_integer_value(json_object_get(o, "since"));
 	out->waiting = (unsigned)json_integer_value(json_object_get(o, "waiting"));
 	out->held = (unsigned)json_integer_value(json_object_get(o, "held"));
+	out->entered = (uint64_t)json_integer_value(json_object_get(o, "entered"));
 	json_decref(o);
 	return ok;
 }
@@ -60,6 +61,7 @@ static bool allow_read(const struct rpc_request *r, struct wish *out)
 		return false;
 	out->waiting = m->waiting;
 	out->held = m->held;
+	out->entered = m->entered;
 	gate__allow_request__free_unpacked(m, NULL);
 	return true;
 }
@@ -126,7 +128,7 @@ static void on_allow(void *arg, struct rpc_request *r)
 	}
 	p->epoch = r->instance_epoch;
 	m.has_n = m.has_room = m.has_rate = true;
-	m.n = peers_allow(g, p, w.waiting, w.held);
+	m.n = peers_allow(g, p, w.waiting, w.held, w.entered);
 	peers_parts(g, p, line_count(&g->line), &m.room, &m.rate);
 	snprintf(text, sizeof(text), "{\"n\":%u,\"room\":%.3f,\"rate\":%.3f}", m.n, m.room, m.rate);
 	assert(gate__allow_answer__get_packed_size(&m) <= sizeof(bytes));

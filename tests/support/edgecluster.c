@@ -2,11 +2,14 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <jansson.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "connector/connector.h"
@@ -445,6 +448,37 @@ void edgecluster_ready(struct service *s)
 	ck_assert_msg(atomic_load(&s->state) == SERVICE_READY, "%s is not ready: %s", s->id, service_failure(s));
 }
 
+static bool takes_connections(uint16_t port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	bool ok = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+	close(fd);
+	return ok;
+}
+
+void edgecluster_gate_spawn(struct edgecluster *c)
+{
+	c->gate_pid = fork();
+	ck_assert_int_ge(c->gate_pid, 0);
+	if (!c->gate_pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execl("build/bin/gate", "gate", "--config", c->config, "--instance", "gate-1", NULL);
+		_exit(127);
+	}
+	for (int i = 0; i < 20000 && !takes_connections(c->gate_port[0]); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+}
+
+void edgecluster_gate_kill(struct edgecluster *c)
+{
+	kill(c->gate_pid, SIGKILL);
+	waitpid(c->gate_pid, NULL, 0);
+	c->gate_pid = 0;
+}
+
 void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *o)
 {
 	memset(c, 0, sizeof(*c));
@@ -463,10 +497,14 @@ void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *
 	edgecluster_begin(c, &c->platform, "platform-1");
 	edgecluster_begin(c, &c->connector[0], "connector-1");
 	edgecluster_begin(c, &c->connector[1], "connector-2");
-	edgecluster_begin(c, &c->gate[0], "gate-1");
+	if (o->gate_process)
+		edgecluster_gate_spawn(c);
+	else
+		edgecluster_begin(c, &c->gate[0], "gate-1");
 	if (o->two_gates)
 		edgecluster_begin(c, &c->gate[1], "gate-2");
-	edgecluster_ready(c->gate[0]);
+	if (c->gate[0])
+		edgecluster_ready(c->gate[0]);
 	if (o->two_gates)
 		edgecluster_ready(c->gate[1]);
 	edgecluster_ready(c->connector[0]);
@@ -480,6 +518,8 @@ void edgecluster_stop(struct edgecluster *c)
 	struct service **all[] = { &c->gate[0], &c->gate[1], &c->connector[0], &c->connector[1],
 				   &c->role,    &c->chat,    &c->scene,        &c->platform };
 
+	if (c->gate_pid)
+		edgecluster_gate_kill(c);
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		edgecluster_end(c, all[i]);
 	env_free(c->env);

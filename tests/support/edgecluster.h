@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include "common/buf.h"
 #include "rpc/service.h"
 #include "tests/support/flag.h"
@@ -27,6 +28,7 @@ struct edgecluster {
 	pthread_mutex_t lock;
 	struct buf asked;
 	struct flag asks;
+	pid_t gate_pid;
 	/* the last session that spoke to the scene */
 	uint64_t sid;
 	char connector_id[32];
@@ -44,6 +46,7 @@ struct edgecluster_options {
 	unsigned threads; /* of gate and connectors; 0: 1 */
 	const char *lua;  /* more tables of the configuration: "gate = {players_max = 2}," */
 	bool two_gates;
+	bool gate_process; /* the first gate is build/bin/gate, a process of its own: gate_pid, and gate[0] stays NULL */
 };
 void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *o);
 void edgecluster_stop(struct edgecluster *c);
@@ -54,7 +57,9 @@ void edgecluster_release(struct edgecluster *c); /* answers the request that wai
 /* Ends a made-up service or starts it anew. */
 void edgecluster_end(struct edgecluster *c, struct service **s);
 void edgecluster_begin(struct edgecluster *c, struct service **s, const char *instance);
-void edgecluster_ready(struct service *s); /* waits until it is */
+void edgecluster_ready(struct service *s);          /* waits until it is */
+void edgecluster_gate_kill(struct edgecluster *c);  /* the process, by kill -9 */
+void edgecluster_gate_spawn(struct edgecluster *c); /* and again; waits until it takes connections */
 /* A call by the made-up scene to the connector's worker that holds the session; JSON. Returns its answer's body. */
 const char *edgecluster_call(struct edgecluster *c, const char *method, const char *connector, uint64_t sid,
 			     const char *json);
