@@ -2,7 +2,7 @@
 std = "lua54"
 max_line_length = 120
 unused_args = false
-read_globals = { "app", "cache", "clock", "db", "json", "log" }
+read_globals = { "app", "cache", "clock", "db", "json", "log", "metrics", "random" }
 globals = { state = { read_only = false, other_fields = true } }
 exclude_files = { "build/**", "var/**", "**/node_modules/**" }
 files["scene/lua"] = { read_globals = { "views" } }

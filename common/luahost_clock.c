@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cron.h"
 #include "common/luahost_private.h"
 
-#define MS_MAX (INT64_C(1000) * 3600 * 24 * 366) /* a year */
+#define CRON_LOOK_MS 3600000                           /* the wall clock may be set: it is looked at so often */
+#define MS_MAX       (INT64_C(1000) * 3600 * 24 * 366) /* a year */
 
 static const char handle_type[] = "loquat.timer";
 
@@ -21,7 +23,9 @@ struct luatimer {
 	struct luatimer **handle; /* the script's userdata; NULL: collected */
 	int fn;                   /* registry: function, or its name */
 	uint64_t period_ms, due_ms;
-	uint64_t task; /* of a sleeper, else 0 */
+	struct cron *cron; /* NULL: it goes by period_ms */
+	int64_t cron_s;    /* the wall clock's second that is waited for */
+	uint64_t task;     /* of a sleeper, else 0 */
 	bool busy, cancelled;
 };
 
@@ -48,6 +52,7 @@ static void free_timer(struct luatimer *t)
 		t->host->stats.timers--;
 	loop_timer_stop(t->host->o.loop, &t->timer);
 	luaL_unref(t->host->L, LUA_REGISTRYINDEX, t->fn);
+	free(t->cron);
 	*t->prev = t->next;
 	if (t->next)
 		t->next->prev = t->prev;
@@ -84,7 +89,7 @@ static void on_done(struct luajob *job, const struct luaresult *r)
 	struct luatimer *t = of_job(job);
 	(void)r; /* an error has been logged */
 	t->busy = false;
-	if (t->cancelled || !t->period_ms)
+	if (t->cancelled || (!t->period_ms && !t->cron))
 		free_timer(t);
 }
 
@@ -97,9 +102,33 @@ static void arm_again(struct luatimer *t, uint64_t now_ms)
 	loop_timer(t->host->o.loop, &t->timer, t->due_ms - now_ms);
 }
 
+static int64_t wall_ms(const struct luatimer *t)
+{
+	return (int64_t)(env_wall_us(t->host->o.loop->env) / 1000);
+}
+
+static void arm_cron(struct luatimer *t)
+{
+	int64_t left = t->cron_s * 1000 - wall_ms(t);
+	loop_timer(t->host->o.loop, &t->timer, left < 0 ? 0 : left > CRON_LOOK_MS ? CRON_LOOK_MS : (uint64_t)left);
+}
+
+/* False: its time has not come yet. What it missed while the clock was set on is left out. */
+static bool cron_is_due(struct luatimer *t)
+{
+	int64_t now_s = wall_ms(t) / 1000;
+	bool due = now_s >= t->cron_s;
+	if (due || cron_next(t->cron, now_s) < t->cron_s) /* the clock was set back */
+		t->cron_s = cron_next(t->cron, now_s);
+	arm_cron(t);
+	return due;
+}
+
 static void on_fire(struct timer *timer, uint64_t now_ms)
 {
 	struct luatimer *t = (struct luatimer *)timer;
+	if (t->cron && !cron_is_due(t))
+		return;
 	if (t->period_ms)
 		arm_again(t, now_ms);
 	if (t->busy)
@@ -129,16 +158,17 @@ static uint64_t check_ms(lua_State *L, int index, int64_t least)
 	return (uint64_t)ms + ((double)(uint64_t)ms < ms);
 }
 
-/* The function, or "module.function", which is looked up anew each time, so that a reload takes effect. */
-static int start(lua_State *L, bool again)
+/*
+ * Of the function at index 2, or of "module.function", which is looked up anew each time, so that a reload takes effect.
+ * Its handle is left on the stack.
+ */
+static struct luatimer *make(lua_State *L)
 {
 	struct luahost *h = luahost_of(L);
-	uint64_t ms = check_ms(L, 1, again ? 1 : 0);
 	if (lua_type(L, 2) != LUA_TSTRING)
 		luaL_checktype(L, 2, LUA_TFUNCTION);
 	if (!h->current)
-		return luaL_error(L,
-				  "timers are started by what runs, such as init_service, not while a file is loaded");
+		luaL_error(L, "timers are started by what runs, such as init_service, not while a file is loaded");
 	lua_settop(L, 2);
 	struct luatimer **handle = lua_newuserdatauv(L, sizeof *handle, 0);
 	*handle = NULL;
@@ -149,10 +179,18 @@ static int start(lua_State *L, bool again)
 	t->handle = handle;
 	t->fn = fn;
 	t->timer.fire = on_fire;
-	t->period_ms = again ? ms : 0;
-	t->due_ms = h->o.loop->now_ms + ms;
 	h->stats.timers++;
-	loop_timer(h->o.loop, &t->timer, ms);
+	return t;
+}
+
+static int start(lua_State *L, bool again)
+{
+	uint64_t ms = check_ms(L, 1, again ? 1 : 0);
+	struct luatimer *t = make(L);
+	struct loop *loop = t->host->o.loop;
+	t->period_ms = again ? ms : 0;
+	t->due_ms = loop->now_ms + ms;
+	loop_timer(loop, &t->timer, ms);
 	return 1;
 }
 
@@ -165,6 +203,23 @@ static int l_after(lua_State *L)
 static int l_every(lua_State *L)
 {
 	return start(L, true);
+}
+
+/* clock.cron("0 5 * * *", fn): at these times of the wall clock, UTC. */
+static int l_cron(lua_State *L)
+{
+	struct cron c;
+	char why[128];
+	if (cron_parse(luaL_checkstring(L, 1), &c, why, sizeof why) < 0)
+		luaL_argerror(L, 1, why);
+	struct luatimer *t = make(L);
+	t->cron = malloc(sizeof c);
+	if (!t->cron)
+		abort();
+	*t->cron = c;
+	t->cron_s = cron_next(&c, wall_ms(t) / 1000);
+	arm_cron(t);
+	return 1;
 }
 
 /* timer:cancel(): true if it was running. A call of fn under way goes on. */
@@ -265,8 +320,9 @@ static int l_wall(lua_State *L)
 
 int luahost_clock_lib(lua_State *L)
 {
-	static const luaL_Reg functions[] = { { "after", l_after }, { "every", l_every },  { "sleep", l_sleep },
-					      { "now_ms", l_now },  { "wall_ms", l_wall }, { NULL, NULL } };
+	static const luaL_Reg functions[] = { { "after", l_after }, { "every", l_every }, { "sleep", l_sleep },
+					      { "cron", l_cron },   { "now_ms", l_now },  { "wall_ms", l_wall },
+					      { NULL, NULL } };
 	static const luaL_Reg methods[] = { { "cancel", l_cancel }, { NULL, NULL } };
 	luaL_newmetatable(L, handle_type);
 	luaL_newlib(L, methods);

@@ -7,6 +7,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/luahost_private.h"
+#include "common/luatable.h"
 
 static const char code_type[] = "loquat.code";
 
@@ -74,7 +75,10 @@ static int load_module(lua_State *L, int code_index, const char *name)
 		return luaL_error(L, "require '%s': there is no such file in the service's lua folder", name);
 	lua_pushlightuserdata(L, code); /* being loaded */
 	lua_setfield(L, modules, name);
-	run_file(L, code_index, f);
+	if (f->table)
+		luatable_push(L, f->table, code->src);
+	else
+		run_file(L, code_index, f);
 	if (lua_isnil(L, -1)) {
 		lua_pop(L, 1);
 		lua_pushboolean(L, 1);

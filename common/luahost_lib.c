@@ -532,6 +532,7 @@ void luahost_open_libraries(lua_State *L)
 	luahost_guard_libraries(L, base);
 	add_library(L, base, "json", lua_json_lib);
 	add_library(L, base, "clock", luahost_clock_lib);
+	add_library(L, base, "random", luahost_random_lib);
 	add_log(L, base);
 	lua_newtable(L);
 	lua_setfield(L, base, "state");

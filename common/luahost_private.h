@@ -136,6 +136,7 @@ void luahost_profile_give_up(struct luahost *h, lua_State *L);
 /* luahost_clock.c; the task, which waits, is resumed, if it still does then. */
 void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms);
 int luahost_clock_lib(lua_State *L);
+int luahost_random_lib(lua_State *L); /* luahost_random.c */
 void luahost_free_timers(struct luahost *h);
 /* luahost_metrics.c */
 void luahost_metrics_open(struct luahost *h);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/err.h"
+#include "common/luatable.h"
 
 struct luasrc {
 	_Atomic unsigned refs;
@@ -48,7 +49,7 @@ static void add_file(struct luasrc *s, const char *name, const char *path, char 
 		if (!s->file)
 			abort();
 	}
-	s->file[s->files++] = (struct luasrc_file){ copy_of(name), copy_of(path), text, bytes, NULL, 0 };
+	s->file[s->files++] = (struct luasrc_file){ copy_of(name), copy_of(path), text, bytes, NULL, 0, NULL };
 }
 
 static int by_name(const void *a, const void *b)
@@ -93,6 +94,17 @@ static int read_file(struct reading *r, const char *name, const char *path)
 	}
 	add_file(r->src, name, path, text, n);
 	return 0;
+}
+
+static int make_tables(struct luasrc *s, char *error, size_t error_size)
+{
+	int err = 0;
+	for (size_t i = 0; err == 0 && i < s->files; i++) {
+		struct luasrc_file *f = &s->file[i];
+		if (!strncmp(f->name, "tables.", 7))
+			err = luatable_make(f->path, f->text, f->bytes, error, error_size, &f->table);
+	}
+	return err;
 }
 
 static void free_names(char **names, size_t n)
@@ -140,6 +152,8 @@ static int read_folders(struct env *env, const char *const *folders, bool tests,
 			snprintf(error, error_size, "%s: %s", *folders,
 				 err == ERR_IO ? env_last_error() : err_text(err));
 	}
+	if (err == 0)
+		err = make_tables(r.src, error, error_size);
 	if (err < 0) {
 		luasrc_unref(r.src);
 		return err;
@@ -168,6 +182,9 @@ struct luasrc *luasrc_of(const char *const *names_and_texts)
 		add_file(s, p[0], path, copy_of(p[1]), strlen(p[1]));
 	}
 	finish(s);
+	char error[256];
+	if (make_tables(s, error, sizeof error) < 0)
+		abort();
 	return s;
 }
 
@@ -186,6 +203,7 @@ void luasrc_unref(struct luasrc *s)
 		free((char *)s->file[i].name);
 		free((char *)s->file[i].path);
 		free((char *)s->file[i].text);
+		luatable_free(s->file[i].table);
 		free((char *)s->file[i].code);
 	}
 	free(s->file);

@@ -14,6 +14,7 @@
 #define LUASRC_FILES 500
 #define LUASRC_BYTES (4u << 20)
 struct luasrc;
+struct luatable;
 
 struct luasrc_file {
 	const char *name; /* "bagHandler" */
@@ -22,11 +23,14 @@ struct luasrc_file {
 	size_t bytes;
 	const char *code; /* what it compiles to, or NULL */
 	size_t code_bytes;
+	struct luatable
+		*table; /* of a file in the folder tables: what it returned, kept once for all workers; else NULL */
 };
 
 /*
  * Every *.lua of these folders (NULL-ended list) and the folders in them, one level deep, but those named tests; a name in
- * an earlier folder hides the same in a later one. error gets one line. ERR_NOT_FOUND, ERR_IO, ERR_FULL
+ * an earlier folder hides the same in a later one. Files in folders named tables are run here, once (common/luatable.h).
+ * error gets one line. ERR_NOT_FOUND, ERR_IO, ERR_FULL, ERR_FAILED: a table's file is wrong
  */
 int luasrc_read(struct env *env, const char *const *folders, char *error, size_t error_size, struct luasrc **out);
 /* The same with the folders named tests ("tests.bag"): for the runner of scripts' tests. */

@@ -91,11 +91,19 @@ static int push_request(lua_State *L, struct luajob *self)
 		return err == ERR_CORRUPT ? ERR_BAD_REQUEST : err;
 	if (!j->session)
 		push_call_info(L, j);
-	if (j->method->kind != MSG_ONCE)
-		return 2;
-	lua_pushcfunction(L, app_once_gate);
-	lua_insert(L, -4);
-	return 3;
+	int arguments = 2;
+
+	if (j->method->kind == MSG_ONCE) {
+		lua_pushcfunction(L, app_once_gate);
+		lua_insert(L, -4);
+		arguments++;
+	}
+	if (j->session && j->app->filters) {
+		lua_pushcfunction(L, app_filter_gate);
+		lua_insert(L, -(arguments + 2));
+		arguments++;
+	}
+	return arguments;
 }
 
 static struct app_part add_part(struct buf *in, struct span s)
@@ -240,11 +248,13 @@ void app_http(struct app *a, const struct app_http *q)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------ */
 
+/* What is looked at for each code that begins to run. */
 static void register_methods(struct app *a)
 {
 	struct worker *w = a->worker;
 	struct schema *schema = w->service->schema;
 
+	a->filters = luahost_has_hook(a->host, "before") || luahost_has_hook(a->host, "after");
 	for (size_t i = 0; i < schema_methods(schema); i++) {
 		const struct msg_method *m = schema_method_at(schema, i);
 
@@ -262,6 +272,8 @@ static int open_libraries(struct app *a)
 		err = luahost_library(a->host, "db", app_db_lib);
 	if (err == 0)
 		err = luahost_library(a->host, "cache", app_cache_lib);
+	if (err == 0)
+		err = luahost_library(a->host, "metrics", app_metrics_lib);
 	for (; err == 0 && own && own->name; own++)
 		err = luahost_library(a->host, own->name, own->open);
 	return err;

@@ -10,7 +10,9 @@
 #include "rpc/peer.h"
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
- * app_console.c (what an operator types), app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache), app_session.c (sessions and pushes). Private to rpc/.
+ * app_console.c (what an operator types), app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache),
+ * app_metrics.c (library metrics), app_filter.c (before and after a request), app_session.c (sessions and pushes). Private to
+ * rpc/.
  *
  * Threads: owner worker only.
  */
@@ -116,8 +118,8 @@ struct app {
 	struct luahost *host;
 	struct app_job *free_jobs, *made_jobs;
 	struct app_wait *waits;
-	bool closing;
-	struct buf woken; /* tasks, by app.wake, that go on at the end of this turn */
+	bool closing, filters; /* init.lua has before or after */
+	struct buf woken;      /* tasks, by app.wake, that go on at the end of this turn */
 	size_t woken_at;
 	struct loop_deferred wake;
 	struct timer wake_more;
@@ -234,6 +236,9 @@ void app_cache_lost(struct app *a); /* a record did not become durable: what wai
 int app_rpc_lib(lua_State *L);
 int app_db_lib(lua_State *L);
 int app_cache_lib(lua_State *L);
+int app_metrics_lib(lua_State *L);
+/* app_filter.c: called with a client's request's method and its arguments, when init.lua has before or after. */
+int app_filter_gate(lua_State *L);
 void app_raise(lua_State *L, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
 /* Pushes nil, word, message, effect; returns 4. */
 int app_push_error(lua_State *L, int err, struct span message, enum effect effect);

@@ -1,5 +1,5 @@
 -- What a player carries.
-local Items = require "items"
+local Items = require "tables.items"
 local Players = require "players"
 
 local Handler = {}

@@ -1,6 +1,6 @@
 -- Quests: kill, collect and talk. Rewards are granted once: the state of the quest is the guard.
 local Players = require "players"
-local Quests = require "quests"
+local Quests = require "tables.quests"
 
 local Handler = {}
 

@@ -1,7 +1,7 @@
 -- What other services ask of a player's owner: who is online, and changes that take effect once.
 local Online = require "online"
 local Players = require "players"
-local Quests = require "quests"
+local Quests = require "tables.quests"
 
 local Remote = {}
 

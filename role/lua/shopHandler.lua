@@ -1,5 +1,5 @@
 -- The shop: charged once per order, whatever is lost on the way.
-local Items = require "items"
+local Items = require "tables.items"
 local Players = require "players"
 
 local Handler = {}
