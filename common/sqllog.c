@@ -229,8 +229,7 @@ bool sqllog_land(struct sqllog *l)
 		recovered(l);
 	atomic_fetch_add(&l->bytes, l->pending.len);
 	atomic_fetch_add(&l->syncs, 1);
-	atomic_store_explicit(&l->waits.durable, l->pending_lsn, memory_order_release);
-	sqllog_waits_wake(&l->waits);
+	sqllog_waits_reached(&l->waits, &l->waits.synced, l->pending_lsn);
 	buf_clear(&l->pending);
 	return true;
 }
@@ -404,6 +403,13 @@ void sqllog_replayed(struct sqllog *l, uint64_t epoch, uint64_t position)
 	while (was < lsn && !atomic_compare_exchange_weak_explicit(&l->replayed, &was, lsn, memory_order_relaxed,
 								   memory_order_relaxed))
 		;
+}
+
+void sqllog_replicated(struct sqllog *l, uint64_t epoch, uint64_t position)
+{
+	uint64_t lsn = covered(l, epoch, position);
+	if (lsn > atomic_load(&l->waits.standby))
+		sqllog_waits_reached(&l->waits, &l->waits.standby, lsn);
 }
 
 void sqllog_figures(const struct sqllog *l, struct sqllog_figures *out)

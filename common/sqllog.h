@@ -91,6 +91,7 @@ struct sqllog_options {
 		linger_us; /* waits so long for more before it writes and syncs, and at most a quarter of what that took
 			     * last; UINT32_MAX: the default, 1000 */
 	unsigned workers;  /* loops that may join: loop->index below it */
+	bool replicated;   /* durable is what another host has, too: sqllog_replicated tells */
 };
 /*
  * Locks the folder, reads what dbwriter has not landed, cuts what is torn, and starts at the next lsn with epoch + 1.
@@ -116,7 +117,9 @@ int sqllog_append(struct sqllog *l, struct sql_record *r, uint64_t *lsn);
 bool sqllog_failing(const struct sqllog *l);
 uint64_t sqllog_lsn(const struct sqllog *l);         /* last given out */
 uint64_t sqllog_written_lsn(const struct sqllog *l); /* handed to the operating system: survives the process */
-uint64_t sqllog_durable_lsn(const struct sqllog *l); /* synced: survives the machine */
+uint64_t sqllog_durable_lsn(const struct sqllog *l); /* synced: survives the machine; replicated: its loss, too */
+/* Of a replicated log: what the other host has synced, as a position of this log. One thread. */
+void sqllog_replicated(struct sqllog *l, uint64_t epoch, uint64_t lsn);
 
 /*
  * A waiter, embedded in the caller's object. fn runs on the waiting worker's loop (posted to it, never inside

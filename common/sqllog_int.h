@@ -114,14 +114,18 @@ struct sqllog_waits {
 	struct sqllog_joined *_Atomic *joined; /* by loop->index */
 	unsigned n;
 	_Atomic uint64_t written, durable; /* lsn */
+	_Atomic uint64_t synced,
+		standby; /* here, and on the other host: durable is the lesser; standby UINT64_MAX: no other */
 	_Atomic bool failing;
 };
-int sqllog_waits_init(struct sqllog_waits *w, unsigned workers, uint64_t lsn); /* ERR_NOMEM */
+int sqllog_waits_init(struct sqllog_waits *w, unsigned workers, uint64_t lsn, bool replicated); /* ERR_NOMEM */
 void sqllog_waits_release(struct sqllog_waits *w);
 void sqllog_waits_join(struct sqllog_waits *w, struct loop *loop);
 void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_waiter *x);
-/* SQL-log thread, after written, durable or failing changed: posts to each loop that has somebody to call. */
+/* After written, durable or failing changed: posts to each loop that has somebody to call. */
 void sqllog_waits_wake(struct sqllog_waits *w);
+/* which is w->synced or w->standby, each moved by one thread: makes durable what both have reached, and wakes. */
+void sqllog_waits_reached(struct sqllog_waits *w, _Atomic uint64_t *which, uint64_t lsn);
 
 /* ---- the writer ------------------------------------------------------------------------------------------- */
 

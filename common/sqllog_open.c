@@ -164,7 +164,7 @@ static int take_over(struct sqllog *l, const struct sqllog_options *o, struct sq
 	atomic_store(&l->number, found->file);
 	int err = sqllog_ring_init(&l->ring, o->ring_bytes ? o->ring_bytes : RING_BYTES_DEFAULT, lsn);
 	if (!err)
-		err = sqllog_waits_init(&l->waits, o->workers, lsn);
+		err = sqllog_waits_init(&l->waits, o->workers, lsn, o->replicated);
 	return err < 0 ? refuse(error, size, l->folder, err) : rescue(l, found, error, size);
 }
 

@@ -22,12 +22,14 @@ struct sqllog_joined {
 	struct sqllog_waiter *first[2], *last[2];
 };
 
-int sqllog_waits_init(struct sqllog_waits *w, unsigned workers, uint64_t lsn)
+int sqllog_waits_init(struct sqllog_waits *w, unsigned workers, uint64_t lsn, bool replicated)
 {
 	w->joined = calloc(workers ? workers : 1, sizeof *w->joined);
 	w->n = workers;
 	atomic_init(&w->written, lsn);
-	atomic_init(&w->durable, lsn);
+	atomic_init(&w->durable, replicated ? 0 : lsn);
+	atomic_init(&w->synced, lsn);
+	atomic_init(&w->standby, replicated ? 0 : UINT64_MAX);
 	atomic_init(&w->failing, false);
 	return w->joined ? 0 : ERR_NOMEM;
 }
@@ -153,4 +155,14 @@ void sqllog_waits_wake(struct sqllog_waits *w)
 		if (j)
 			post_if_ready(j);
 	}
+}
+
+void sqllog_waits_reached(struct sqllog_waits *w, _Atomic uint64_t *which, uint64_t lsn)
+{
+	atomic_store(which, lsn); /* both sides store one and load the other, so the later of them sees both */
+	uint64_t here = atomic_load(&w->synced), there = atomic_load(&w->standby);
+	uint64_t both = here < there ? here : there, was = atomic_load(&w->durable);
+	while (was < both && !atomic_compare_exchange_weak(&w->durable, &was, both))
+		;
+	sqllog_waits_wake(w);
 }

@@ -1,7 +1,9 @@
 #include "dbwriter/dbwriter.h"
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "dbwriter/copies.h"
 #include "dbwriter/replay.h"
 
 static const struct config_row config_rows[] = {
@@ -16,10 +18,21 @@ static const struct config_row config_rows[] = {
 	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
 	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
 	  "A look at the folders, should their watch miss a change." },
+	{ "dbwriter.standby_s", CONFIG_INT, "5", false, 1, 86400,
+	  "Logs of other hosts that are kept here land when nobody has landed them for so long." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 
-/* s->user, the control thread's: the running replay; NULL before and after. */
+/* s->user is the control thread's; NULL before and after. */
+struct dbwriter {
+	struct service *service;
+	struct worker *worker;
+	struct replay_options options;
+	char folder[ENV_PATH_MAX + 16], copies_folder[ENV_PATH_MAX + 16];
+	struct replay *replay;
+	struct replay *_Atomic standby; /* of the copies; NULL: there are none */
+	struct copies *copies;
+};
 
 /* ---- its life ----------------------------------------------------------------------------------------------- */
 
@@ -40,15 +53,9 @@ static unsigned newest_schema(struct service *s)
 	return newest;
 }
 
-static int on_worker_start(struct worker *w)
+static void set_options(struct service *s, struct replay_options *o)
 {
-	struct service *s = w->service;
-	char folder[ENV_PATH_MAX + 16];
-	if (w->index)
-		return 0;
-	snprintf(folder, sizeof folder, "%s/sqllog", s->var);
-	struct replay_options o = {
-		.folder = folder,
+	*o = (struct replay_options){
 		.batch_records_max = (unsigned)config_int(s->config, "dbwriter.batch_records", 0),
 		.batch_bytes_max = (size_t)config_int(s->config, "dbwriter.batch_bytes", 0),
 		.connections = (unsigned)config_int(s->config, "dbwriter.connections", 0),
@@ -58,15 +65,65 @@ static int on_worker_start(struct worker *w)
 		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
 		.schema_version = newest_schema(s),
 	};
-	service_database(s, &o.db);
-	w->user = s->user = replay_new(w->loop, s->log, &o);
+	service_database(s, &o->db);
+}
+
+/* The first copy came, or one is there since before: from now on somebody looks whether it lands. */
+static void on_first_copy(void *arg)
+{
+	struct dbwriter *d = arg;
+	struct replay_options o = d->options;
+	if (d->standby)
+		return;
+	o.folder = d->copies_folder;
+	o.connections = 1;
+	o.standby_ms = (uint32_t)config_int(d->service->config, "dbwriter.standby_s", 5) * 1000;
+	atomic_store(&d->standby, replay_new(d->worker->loop, d->service->log, &o));
+}
+
+static bool has_copies(struct dbwriter *d)
+{
+	char **names;
+	size_t n;
+	if (env_dir_list(d->service->env, d->copies_folder, &names, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+	return n;
+}
+
+static int on_worker_start(struct worker *w)
+{
+	struct service *s = w->service;
+	if (w->index)
+		return 0;
+	struct dbwriter *d = calloc(1, sizeof *d);
+	assert(d);
+	d->service = s;
+	d->worker = w;
+	set_options(s, &d->options);
+	snprintf(d->folder, sizeof d->folder, "%s/sqllog", s->var);
+	snprintf(d->copies_folder, sizeof d->copies_folder, "%s/standby", s->var);
+	d->options.folder = d->folder;
+	d->replay = replay_new(w->loop, s->log, &d->options);
+	d->copies = copies_new(w, d->copies_folder, on_first_copy, d);
+	if (has_copies(d))
+		on_first_copy(d);
+	w->user = s->user = d;
 	return 0;
 }
 
 static void on_worker_stop(struct worker *w)
 {
-	replay_free(w->user);
+	struct dbwriter *d = w->user;
 	w->user = NULL;
+	if (!d)
+		return;
+	copies_free(d->copies);
+	replay_free(d->standby);
+	replay_free(d->replay);
+	free(d);
 }
 
 /* ---- its figures: control thread ------------------------------------------------------------------------------ */
@@ -75,7 +132,18 @@ static struct replay_figures figures(struct service *s)
 {
 	struct replay_figures f = { 0 };
 	if (s->user)
-		replay_figures(s->user, &f);
+		replay_figures(((struct dbwriter *)s->user)->replay, &f);
+	return f;
+}
+
+/* Of the logs of other hosts that are kept here. */
+static struct replay_figures copied(struct service *s)
+{
+	struct replay_figures f = { 0 };
+	const struct dbwriter *d = s->user;
+	const struct replay *standby = d ? atomic_load(&d->standby) : NULL;
+	if (standby)
+		replay_figures(standby, &f);
 	return f;
 }
 
@@ -109,6 +177,16 @@ static int64_t quarantined(void *arg)
 	return (int64_t)figures(arg).quarantined;
 }
 
+static int64_t copies(void *arg)
+{
+	return copied(arg).streams;
+}
+
+static int64_t copies_landed(void *arg)
+{
+	return (int64_t)copied(arg).records;
+}
+
 static int64_t connected(void *arg)
 {
 	return figures(arg).connected;
@@ -126,6 +204,9 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_replay_folded", "Statements that a later one of the same transaction took in.",
 			 folded, s);
 	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
+	metrics_gauge_fn(m, "loquat_standby_logs", "Logs of other hosts that are kept here.", copies, s);
+	metrics_gauge_fn(m, "loquat_standby_records",
+			 "Records of them landed here since the start, for nobody else did.", copies_landed, s);
 	metrics_gauge_fn(m, "loquat_replay_database_connected", "1 while the database answers.", connected, s);
 	return 0;
 }
@@ -157,9 +238,16 @@ static void on_stats(struct service *s, struct buf *json)
 		 (unsigned long long)f.lag_records, (unsigned long long)f.lag_ms, (unsigned long long)f.records,
 		 (unsigned long long)f.transactions, (unsigned long long)f.folded, (unsigned long long)f.quarantined,
 		 (unsigned long long)f.retries, f.connected ? "true" : "false");
-	if (s->user)
-		replay_each(s->user, add_instance, json);
+	const struct dbwriter *d = s->user;
+	const struct replay *standby = d ? atomic_load(&d->standby) : NULL;
+	if (d)
+		replay_each(d->replay, add_instance, json);
 	buf_addstr(json, "}}");
+	if (!standby)
+		return;
+	buf_addstr(json, ",\"standby\":{");
+	replay_each(standby, add_instance, json);
+	buf_addch(json, '}');
 }
 
 static const char *on_not_ready(struct service *s)

@@ -280,16 +280,24 @@ int follow_next(struct follow *f, struct sqllog_record *out)
 	}
 }
 
-uint64_t follow_last_lsn(struct env *env, const char *folder)
+/* "17 epoch=1700000000 …" */
+static struct position read_mark(const char *text)
+{
+	unsigned long long lsn, epoch;
+	return sscanf(text, "%llu epoch=%llu ", &lsn, &epoch) == 2 ? (struct position){ epoch, lsn }
+								   : (struct position){ 0 };
+}
+
+struct position follow_last(struct env *env, const char *folder)
 {
 	static const char mark[] = "\n-- loquat lsn=";
 	uint32_t *numbers;
 	size_t n;
-	uint64_t lsn = 0;
+	struct position last = { 0 };
 	if (sqllog_list(env, folder, &numbers, &n) < 0)
-		return 0;
+		return last;
 	char *bytes = malloc(LOOK_BACK_BYTES + 1);
-	while (bytes && n-- && !lsn) {
+	while (bytes && n-- && !last.lsn) {
 		char path[ENV_PATH_MAX];
 		struct env_file *f;
 		sqllog_path(path, folder, numbers[n], "sql");
@@ -302,9 +310,14 @@ uint64_t follow_last_lsn(struct env *env, const char *folder)
 		bytes[got > 0 ? got : 0] = '\0';
 		for (const char *p = bytes;
 		     (p = memmem(p, (size_t)(bytes + (got > 0 ? got : 0) - p), mark, sizeof mark - 1)); p++)
-			lsn = strtoull(p + sizeof mark - 1, NULL, 10);
+			last = read_mark(p + sizeof mark - 1);
 	}
 	free(bytes);
 	free(numbers);
-	return lsn;
+	return last;
+}
+
+uint64_t follow_last_lsn(struct env *env, const char *folder)
+{
+	return follow_last(env, folder).lsn;
 }

@@ -54,5 +54,6 @@ void follow_release(struct follow *f);
 int follow_next(struct follow *f, struct sqllog_record *out);
 /* The number of the last file that begins at or before a position; 0: none, or it cannot be told now. */
 uint32_t follow_file_of(struct env *env, const char *folder, struct position at);
-/* The lsn of the last record in the folder, by a look at its end; 0: none found. */
+/* The last record in the folder, by a look at its end; lsn 0: none found. */
+struct position follow_last(struct env *env, const char *folder);
 uint64_t follow_last_lsn(struct env *env, const char *folder);

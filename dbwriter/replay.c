@@ -428,6 +428,11 @@ static void on_position(void *arg, const struct env_db_result *res)
 		return;
 	}
 	struct position landed = { strtoull(res->cells[0], NULL, 10), strtoull(res->cells[1], NULL, 10) };
+	if (!stream_takes_over(s, landed)) {
+		l->current = NULL;
+		step(l);
+		return;
+	}
 	log_info(l->replay->log, "dbwriter.position", "instance=%s epoch=%llu lsn=%llu file=%s", s->name,
 		 (unsigned long long)landed.epoch, (unsigned long long)landed.lsn, res->cells[2]);
 	stream_begin(s, landed);
@@ -512,14 +517,16 @@ static void step(struct lane *l)
 	struct stream *first = l->turn ? l->turn : r->streams, *s = first;
 	while (s) {
 		l->turn = after(l, s);
-		if (s->lane == l && !s->known) {
+		if (s->lane == l && !s->known && stream_asks(s)) {
 			ask_position(l, s);
 			return;
 		}
-		if (s->lane == l && stream_fill(s)) {
+		if (s->lane == l && s->known && stream_fill(s)) {
 			begin(l, s);
 			return;
 		}
+		if (s->lane == l && s->known && r->o.standby_ms)
+			stream_doubt(s); /* all of it has landed: from here on somebody else may */
 		s = l->turn;
 		if (s == first)
 			return;

@@ -43,6 +43,8 @@ struct replay_options {
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
 	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
+	uint32_t standby_ms;     /* the logs are copies: a log's records land when its position has not moved for so
+				  * long, that is when the dbwriter of its host does not land them; 0: at once */
 	unsigned schema_version; /* waits until loquat_schema has it; 0: whatever is there */
 };
 struct replay *replay_new(struct loop *loop, struct log *log, const struct replay_options *o);

@@ -51,6 +51,7 @@ struct stream {
 	unsigned refusal_code;
 	char refusal[300];
 	uint64_t fenced_told;
+	uint64_t moved_ms, ask_ms; /* of a copy: its position moved, or it landed last; it is asked again */
 	struct replay_counts counts;
 };
 
@@ -94,6 +95,9 @@ void streams_discover(struct replay *r);
 void stream_release(struct stream *s);
 /* The position is known: reads from there. */
 void stream_begin(struct stream *s, struct position landed);
+/* Of a copy: whether it is time to ask for its position; and, knowing that, to land what is behind it. */
+bool stream_asks(struct stream *s);
+bool stream_takes_over(struct stream *s, struct position landed);
 /* The position is in doubt: what was read ahead is forgotten. */
 void stream_doubt(struct stream *s);
 /* Reads what lands next. True: there is something. */

@@ -172,8 +172,39 @@ void stream_begin(struct stream *s, struct position landed)
 	atomic_store_explicit(&s->counts.lsn, landed.lsn, memory_order_relaxed);
 }
 
+bool stream_asks(struct stream *s)
+{
+	uint64_t now_ms = s->replay->loop->now_ms;
+	if (!s->replay->o.standby_ms)
+		return true;
+	if (now_ms < s->ask_ms)
+		return false;
+	s->ask_ms = now_ms + s->replay->o.standby_ms / 4;
+	return true;
+}
+
+bool stream_takes_over(struct stream *s, struct position landed)
+{
+	uint64_t now_ms = s->replay->loop->now_ms;
+	if (!s->replay->o.standby_ms)
+		return true;
+	struct position last = follow_last(s->replay->loop->env, s->folder);
+	if (!s->moved_ms || position_compare(landed, s->landed) || position_compare(last, landed) <= 0)
+		s->moved_ms = now_ms;
+	s->landed = landed;
+	atomic_store_explicit(&s->counts.epoch, landed.epoch, memory_order_relaxed);
+	atomic_store_explicit(&s->counts.lsn, landed.lsn, memory_order_relaxed);
+	if (now_ms - s->moved_ms < s->replay->o.standby_ms)
+		return false;
+	log_warn(s->replay->log, "dbwriter.takes_over", "instance=%s epoch=%llu lsn=%llu copied=%llu why=%s", s->name,
+		 (unsigned long long)landed.epoch, (unsigned long long)landed.lsn, (unsigned long long)last.lsn,
+		 "nobody lands its log");
+	return true;
+}
+
 void stream_doubt(struct stream *s)
 {
+	s->moved_ms = 0;
 	load_clear(&s->load);
 	load_clear(&s->ahead);
 	s->known = s->given_up = s->one_by_one = false;
@@ -342,7 +373,7 @@ void stream_landed(struct stream *s)
 void stream_hint(struct stream *s)
 {
 	char path[ENV_PATH_MAX], text[80];
-	if (!s->known || !s->landed.lsn || !position_compare(s->hinted, s->landed))
+	if ((!s->known && !s->replay->o.standby_ms) || !s->landed.lsn || !position_compare(s->hinted, s->landed))
 		return;
 	snprintf(path, sizeof path, "%s/replayed", s->folder);
 	int n = snprintf(text, sizeof text, "lsn=%llu epoch=%llu\n", (unsigned long long)s->landed.lsn,

@@ -82,6 +82,8 @@ static void get_readyz(struct http_face *h, struct env_http_request *r)
 		why = "draining";
 	else if (s->sqllog && sqllog_failing(s->sqllog))
 		why = "the SQL log cannot be written";
+	else if (standby_away(s->p->standby))
+		why = "the standby is away";
 	else if (atomic_load(&s->databases_away))
 		why = "the database is away";
 	else if (s->def->not_ready)

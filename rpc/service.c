@@ -130,6 +130,25 @@ static int open_log(struct service *s, char *error, size_t size)
 	return log_open(s->env, s->id, NULL, (enum log_level)level, &s->log);
 }
 
+/* Whether changes wait for a copy on another host. */
+static int wants_standby(const struct service *s, char *error, size_t size)
+{
+	const char *durable = config_string(s->config, "sqllog.durable", "synced");
+
+	if (!strcmp(durable, "synced"))
+		return 0;
+	if (strcmp(durable, "replicated")) {
+		snprintf(error, size, "%s: sqllog.durable: expected synced or replicated, found \"%s\"",
+			 s->p->config_file, durable);
+		return ERR_CONFIG;
+	}
+	if (*config_string(s->config, "sqllog.standby", ""))
+		return 1;
+	snprintf(error, size, "%s: sqllog.standby: expected a dbwriter on another host, found nothing",
+		 s->p->config_file);
+	return ERR_CONFIG;
+}
+
 static int open_sqllog(struct service *s, char *error, size_t size)
 {
 	char folder[ENV_PATH_MAX + 64];
@@ -145,7 +164,12 @@ static int open_sqllog(struct service *s, char *error, size_t size)
 	if (!s->def->sqllog)
 		return 0;
 	snprintf(folder, sizeof folder, "%s/sqllog/%s", s->var, s->id);
-	int err = sqllog_open(s->env, s->log, s->metrics, &o, error, size, &s->sqllog);
+	int err = wants_standby(s, error, size);
+
+	if (err < 0)
+		return err;
+	o.replicated = s->p->replicated = err;
+	err = sqllog_open(s->env, s->log, s->metrics, &o, error, size, &s->sqllog);
 
 	if (err == 0)
 		s->epoch = sqllog_epoch(s->sqllog);

@@ -132,6 +132,8 @@ static int control_worker_start(struct service *s)
 	w->loop = s->control;
 	w->routes = route_ref(s->p->routes);
 	w->client = rpc_client_new(w);
+	if (s->p->replicated)
+		s->p->standby = standby_new(s, config_string(s->config, "sqllog.standby", ""));
 	tls_watch(s);
 	return routes_watch(s);
 }
@@ -354,6 +356,8 @@ static void life_ended(struct service *s)
 	struct service_private *p = s->p;
 
 	http_face_stop(p->http);
+	standby_free(p->standby);
+	p->standby = NULL;
 	env_watch_close(p->tls_watch);
 	route_source_close(p->source);
 	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */

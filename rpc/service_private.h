@@ -5,6 +5,7 @@
 #include "rpc/route_source.h"
 #include "rpc/server.h"
 #include "rpc/service.h"
+#include "rpc/standby.h"
 /*
  * The frame's own part of a service: what service.c, service_life.c and http.c share. Private to rpc/.
  *
@@ -17,6 +18,8 @@ struct service_private {
 	struct http_face *http;
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct route_source *source;  /* of the route table */
+	struct standby *standby;      /* copies the SQL log to another host; NULL: it does not */
+	bool replicated;              /* it is to */
 	struct timer life_timer;      /* looks whether draining, then closing, has come to its end */
 	struct timer lua_watch;       /* looks whether a worker's Lua holds its thread too long */
 	uint64_t until_ms;

@@ -278,6 +278,34 @@ START_TEST(many_workers_append_at_once_and_every_record_is_there_in_its_order)
 }
 END_TEST
 
+START_TEST(of_a_replicated_log_that_is_durable_which_both_hosts_have)
+{
+	ck_assert(!open_with((struct sqllog_options){ .replicated = true }, &l));
+	records_append(l, "role:1", 1);
+	records_append(l, "role:1", 2);
+	for (int i = 0; i < 20000 && sqllog_written_lsn(l) < 2; i++)
+		usleep(500);
+	struct sqllog_figures f;
+	do
+		sqllog_figures(l, &f);
+	while (!f.syncs);
+	ck_assert_uint_eq(sqllog_durable_lsn(l), 0);
+	sqllog_replicated(l, sqllog_epoch(l) - 1, 2); /* of another epoch: says nothing of these */
+	ck_assert_uint_eq(sqllog_durable_lsn(l), 0);
+	sqllog_replicated(l, sqllog_epoch(l), 1);
+	ck_assert_uint_eq(sqllog_durable_lsn(l), 1);
+	sqllog_replicated(l, sqllog_epoch(l), 2);
+	until_durable(2);
+	sqllog_close(l);
+
+	/* what was there before the start is durable when the other host says that it has it */
+	ck_assert(!open_with((struct sqllog_options){ .replicated = true }, &l));
+	ck_assert_uint_eq(sqllog_durable_lsn(l), 0);
+	sqllog_replicated(l, sqllog_epoch(l) - 1, 2);
+	until_durable(2);
+}
+END_TEST
+
 /* ---- waiters ---- */
 
 struct waiter {
@@ -562,6 +590,7 @@ int main(void)
 	tcase_add_test(t, after_the_stop_nothing_is_taken);
 	tcase_add_test(t, a_full_ring_refuses_and_takes_nothing_until_there_is_room);
 	tcase_add_test(t, many_workers_append_at_once_and_every_record_is_there_in_its_order);
+	tcase_add_test(t, of_a_replicated_log_that_is_durable_which_both_hosts_have);
 	tcase_add_test(t, waiters_are_called_in_order_on_their_loop_once_it_is_true);
 	tcase_add_test(t, who_waits_for_what_is_already_durable_is_called_later_not_inside);
 	tcase_add_test(t, a_stop_writes_everything_and_calls_everybody);
