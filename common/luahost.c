@@ -47,7 +47,7 @@ static void on_over(lua_State *L, lua_Debug *ar)
 	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
 	if (!*lua_tostring(L, -1))
 		luaL_where(L, 1);
-	lua_pushfstring(L, "stopped: it ran for more than its budget of %d ms", (int)h->o.budget_ms);
+	lua_pushfstring(L, LUAHOST_OVER_BUDGET " of %d ms", (int)h->o.budget_ms);
 	lua_concat(L, 2);
 	lua_error(L);
 }

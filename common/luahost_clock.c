@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "common/cron.h"
+#include "common/err.h"
 #include "common/luahost_private.h"
 
 #define CRON_LOOK_MS 3600000                           /* the wall clock may be set: it is looked at so often */
+#define TIMERS_MAX   4000000                           /* of a worker's scripts: they are not in Lua's memory */
 #define MS_MAX       (INT64_C(1000) * 3600 * 24 * 366) /* a year */
 
 static const char handle_type[] = "loquat.timer";
@@ -87,10 +89,12 @@ static int push_function(lua_State *L, struct luajob *job)
 static void on_done(struct luajob *job, const struct luaresult *r)
 {
 	struct luatimer *t = of_job(job);
-	(void)r; /* an error has been logged */
 	t->busy = false;
+	/* it would take the whole thread, call by call */
+	if (r->err == ERR_FAILED && strstr(r->message, LUAHOST_OVER_BUDGET))
+		t->cancelled = true;
 	if (t->cancelled || (!t->period_ms && !t->cron))
-		free_timer(t);
+		free_timer(t); /* an error has been logged */
 }
 
 /* Multiples of the period from the first due time on, so that it does not drift; missed ones are left out. */
@@ -167,6 +171,8 @@ static struct luatimer *make(lua_State *L)
 	struct luahost *h = luahost_of(L);
 	if (lua_type(L, 2) != LUA_TSTRING)
 		luaL_checktype(L, 2, LUA_TFUNCTION);
+	if (h->stats.timers >= TIMERS_MAX)
+		luaL_error(L, "more than %d timers", TIMERS_MAX);
 	if (!h->current)
 		luaL_error(L, "timers are started by what runs, such as init_service, not while a file is loaded");
 	lua_settop(L, 2);

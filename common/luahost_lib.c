@@ -11,6 +11,7 @@
 #include "common/lua_msg.h"
 #include "common/luahost_private.h"
 
+#define LOAD_MAX  (1 << 20)
 #define PAIRS_MAX 16 /* of a log line */
 
 /* ---- base ------------------------------------------------------------------------------------------------- */
@@ -55,6 +56,8 @@ static int l_load(lua_State *L)
 	size_t n;
 	const char *text = luaL_checklstring(L, 1, &n), *name = luaL_optstring(L, 2, "=load");
 	bool has_env = !lua_isnoneornil(L, 4);
+	if (n > LOAD_MAX) /* no hook reaches the compiler */
+		return luaL_error(L, "load: more than %d bytes", LOAD_MAX);
 	if (luaL_loadbufferx(L, text, n, name, "t") != LUA_OK) {
 		lua_pushnil(L);
 		lua_insert(L, -2);

@@ -10,8 +10,9 @@
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
-#define LUAHOST_POOL_MAX 1024 /* coroutines kept for reuse */
-#define LUAHOST_METRICS  13
+#define LUAHOST_POOL_MAX    1024 /* coroutines kept for reuse */
+#define LUAHOST_OVER_BUDGET "stopped: it ran for more than its budget"
+#define LUAHOST_METRICS     13
 
 struct luatask;
 struct luactx { /* in every lua_State's extra space: a pointer to one of these */
