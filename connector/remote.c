@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/jsontext.h"
 #include "proto/connector.pb-c.h"
+#include "rpc/clientlate.h"
 
 /* ---- requests and answers in both forms ----------------------------------------------------------------------- */
 
@@ -118,7 +119,7 @@ static void refuse(const struct rpc_request *r, int err, const char *message)
 struct push {
 	const char *sids; /* packed, 8 bytes each, little-endian */
 	size_t sids_n;
-	struct span route, body;
+	struct span route, body, supersedes;
 };
 
 static bool varint(const uint8_t **p, const uint8_t *end, uint64_t *out)
@@ -153,6 +154,8 @@ static bool push_read(struct span bytes, struct push *out)
 			out->route = span_of(at, n);
 		} else if (tag >> 3 == 3) {
 			out->body = span_of(at, n);
+		} else if (tag >> 3 == 4) {
+			out->supersedes = span_of(at, n);
 		}
 		p += n;
 	}
@@ -170,6 +173,8 @@ static void on_push(void *arg, struct rpc_request *r)
 		refuse(r, ERR_BAD_REQUEST, "expected connector.PushRequest as protobuf with sids, route and body");
 		return;
 	}
+	if (p.supersedes.n)
+		made.supersedes = clientlate_key(p.route.p, p.route.n, p.supersedes.p, p.supersedes.n);
 	if (p.sids_n >= 8 * PUSH_SHARE_MIN)
 		clientconn_push_many(&made);
 	for (size_t i = 0; i < p.sids_n; i += 8) {

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "common/jsontext.h"
 #include "gate/gate.h"
+#include "rpc/clientlate.h"
 
 struct visitor *visitor_of(struct clientconn *c)
 {
@@ -57,6 +58,7 @@ static void push(struct visitor *v, const char *route, const struct buf *body)
 
 	if (clientconn_push_make(&made, NULL, route, strlen(route), body->data, body->len) < 0)
 		return;
+	made.supersedes = clientlate_key(route, strlen(route), "", 0); /* the latest says all */
 	clientconn_push(&v->conn, &made);
 	clientconn_push_done(&made);
 }

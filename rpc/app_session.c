@@ -119,6 +119,10 @@ void app_sessions_close(struct app *a)
 
 #define PUSH_GROUPS_MAX 256
 
+struct push_text {
+	struct span route, body, supersedes; /* supersedes: what it replaces, or empty */
+};
+
 struct group {
 	const char *connector; /* anchored by the session's table */
 	uint32_t worker;
@@ -142,14 +146,16 @@ static void put_bytes(struct buf *b, unsigned field, const char *p, size_t n)
 }
 
 /* connector.PushRequest, by hand: it leaves ten times a second for every player. */
-static void send_group(struct app *a, const struct group *g, struct span route, struct span body)
+static void send_group(struct app *a, const struct group *g, const struct push_text *push)
 {
 	struct buf *b = &a->scratch;
 
 	buf_clear(b);
 	put_bytes(b, 1, g->sids.data, g->sids.len);
-	put_bytes(b, 2, route.p, route.n);
-	put_bytes(b, 3, body.p, body.n);
+	put_bytes(b, 2, push->route.p, push->route.n);
+	put_bytes(b, 3, push->body.p, push->body.n);
+	if (push->supersedes.n)
+		put_bytes(b, 4, push->supersedes.p, push->supersedes.n);
 	struct rpc_call call = {
 		.method = a->push,
 		.to = { .instance = g->connector, .worker = (int)g->worker },
@@ -179,7 +185,7 @@ static const char *session_at(lua_State *L, int index, uint64_t *sid)
 
 struct targets {
 	struct app *app;
-	struct span route, body;
+	const struct push_text *push;
 	unsigned n;
 	struct group group[PUSH_GROUPS_MAX];
 };
@@ -187,7 +193,7 @@ struct targets {
 static void targets_send(struct targets *t)
 {
 	for (unsigned i = 0; i < t->n; i++) {
-		send_group(t->app, &t->group[i], t->route, t->body);
+		send_group(t->app, &t->group[i], t->push);
 		buf_release(&t->group[i].sids);
 	}
 	t->n = 0;
@@ -224,9 +230,9 @@ static void check_targets(lua_State *L, int index)
 	}
 }
 
-static void push_to_list(lua_State *L, struct app *a, struct span route, struct span body)
+static void push_to_list(lua_State *L, struct app *a, const struct push_text *push)
 {
-	struct targets t = { .app = a, .route = route, .body = body };
+	struct targets t = { .app = a, .push = push };
 	lua_Integer count;
 
 	check_targets(L, 1); /* raises before anything is allocated */
@@ -239,46 +245,70 @@ static void push_to_list(lua_State *L, struct app *a, struct span route, struct 
 	targets_send(&t);
 }
 
-void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body)
+static void send_one(struct app *a, const char *connector, uint64_t sid, const struct push_text *push)
 {
 	struct group g = { .connector = connector, .worker = (uint32_t)(sid >> 48) };
 
 	g.sids.data = (char *)&sid;
 	g.sids.len = sizeof sid;
-	send_group(a, &g, route, body);
+	send_group(a, &g, push);
 }
 
-static void push_to_one(lua_State *L, struct app *a, struct span route, struct span body)
+void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body)
+{
+	struct push_text push = { .route = route, .body = body };
+
+	send_one(a, connector, sid, &push);
+}
+
+static void push_to_one(lua_State *L, struct app *a, const struct push_text *push)
 {
 	uint64_t sid;
 	const char *connector = session_at(L, 1, &sid);
 
-	app_push_text(a, connector, sid, route, body);
+	send_one(a, connector, sid, push);
 }
 
-/* app.push(session | {sessions…}, route, message): forgets; a session that has gone gets nothing. */
+/* {supersedes = "…"} */
+static struct span supersedes_of(lua_State *L, int index)
+{
+	struct span s = { NULL, 0 };
+
+	if (lua_isnoneornil(L, index))
+		return s;
+	luaL_checktype(L, index, LUA_TTABLE);
+	lua_getfield(L, index, "supersedes"); /* stays on the stack: it anchors the text */
+	s.p = luaL_optlstring(L, -1, NULL, &s.n);
+	return s;
+}
+
+/*
+ * app.push(session | {sessions…}, route, message, {supersedes = name}): forgets; a session that has gone gets nothing. Of
+ * the pushes of a route that name the same a client that reads too slowly gets the latest.
+ */
 int app_push(lua_State *L)
 {
 	struct app *a = app_of(L);
-	struct span route;
+	struct push_text push;
 	char why[LUA_WHY_MAX];
 
 	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TTABLE);
-	route.p = luaL_checklstring(L, 2, &route.n);
+	push.route.p = luaL_checklstring(L, 2, &push.route.n);
+	push.supersedes = supersedes_of(L, 4);
 	buf_clear(&a->text);
 	if (lua_json_encode(L, 3, NULL, &a->text, why, sizeof why) < 0)
-		app_raise(L, "push %s: %s", route.p, why);
-	struct span body = span_of(a->text.data, a->text.len);
+		app_raise(L, "push %s: %s", push.route.p, why);
+	push.body = span_of(a->text.data, a->text.len);
 
 	lua_getfield(L, 1, "sid");
 	bool one = !lua_isnil(L, -1);
 
 	lua_pop(L, 1);
 	if (one)
-		push_to_one(L, a, route, body);
+		push_to_one(L, a, &push);
 	else
-		push_to_list(L, a, route, body);
+		push_to_list(L, a, &push);
 	return 0;
 }
 

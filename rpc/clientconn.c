@@ -4,11 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/jsontext.h"
+#include "rpc/clientlate.h"
 #include "rpc/inflate.h"
 
 #define BEAT_GAP_MS  100 /* heartbeats of a client are answered at most this often */
 #define SLACK_MS     500 /* over two intervals of silence: a busy client's timer is late too */
 #define FLOOD_FACTOR 4   /* times packets_per_s within a second: kicked */
+
+#define LATE_PART \
+	16 /* a client that leaves this part of out_max lie reads too slowly: the rest waits where it can be dropped */
+
+/* What a client that reads too slowly has to wait for. */
+struct clientconn_late {
+	struct clientconn *conn;
+	struct clientlate *items;
+	struct loop_deferred again;
+};
 
 static struct clientconn *of_stream(struct stream *s)
 {
@@ -27,6 +38,16 @@ static struct clientconn *of_deadline(struct timer *t)
 
 /* ---- the end --------------------------------------------------------------------------------------------- */
 
+static void late_free(struct clientconn *c)
+{
+	if (!c->late)
+		return;
+	loop_defer_not(c->face->loop, &c->late->again);
+	clientlate_free(c->late->items);
+	free(c->late);
+	c->late = NULL;
+}
+
 static void ended(struct clientconn *c, enum log_level level, const char *why)
 {
 	struct clientconn_face *f = c->face;
@@ -36,6 +57,7 @@ static void ended(struct clientconn *c, enum log_level level, const char *why)
 	c->state = CLIENTCONN_ENDED;
 	loop_timer_stop(f->loop, &c->beat);
 	loop_timer_stop(f->loop, &c->deadline);
+	late_free(c);
 	websocket_release(&c->ws, f->frames);
 	clientbody_release(&c->body);
 	buf_release(&c->carry);
@@ -87,12 +109,100 @@ static void wrote(struct clientconn *c, size_t n)
 	metric_add(c->face->bytes_out, n);
 }
 
+static size_t late_from(const struct clientconn *c)
+{
+	return c->face->limits.out_max / LATE_PART;
+}
+
+/* Moves what waits to the stream, a little more than it takes at once; the rest may still be superseded. */
+static void late_flush(struct clientconn *c)
+{
+	const char *p;
+	size_t n;
+
+	while (c->late && stream_pending(&c->stream) <= late_from(c) && clientlate_first(c->late->items, &p, &n)) {
+		stream_write(&c->stream, p, n);
+		clientlate_take(c->late->items);
+	}
+	if (c->late && clientlate_bytes(c->late->items))
+		loop_defer(c->face->loop, &c->late->again); /* the socket may take all of it, then nobody tells */
+	else
+		late_free(c);
+}
+
+static void on_again(struct loop_deferred *d)
+{
+	struct clientconn *c = ((struct clientconn_late *)((char *)d - offsetof(struct clientconn_late, again)))->conn;
+
+	if (!c->stream.want_write && !c->stream.closing)
+		late_flush(c);
+}
+
+static void on_drained(struct stream *s)
+{
+	struct clientconn *c = of_stream(s);
+
+	if (c->late)
+		late_flush(c);
+}
+
+/* Whether enough waits for the socket already: it refuses more, or very much came in this turn. */
+static bool is_slow(const struct clientconn *c)
+{
+	return c->late || stream_pending(&c->stream) > late_from(c);
+}
+
+static void late_begin(struct clientconn *c)
+{
+	c->late = calloc(1, sizeof(*c->late));
+	assert(c->late);
+	c->late->conn = c;
+	c->late->items = clientlate_new();
+	c->late->again.run = on_again;
+	loop_defer(c->face->loop, &c->late->again);
+	metric_add(c->face->slow, 1);
+	log_debug(c->face->log, "client.slow", "sid=%llx addr=%s", (unsigned long long)c->sid, c->addr);
+}
+
+static int late_write(struct clientconn *c, uint64_t key, const struct iovec *part, size_t parts)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < parts; i++)
+		n += part[i].iov_len;
+	if (!c->late)
+		late_begin(c);
+	if (clientlate_add(c->late->items, key, part, parts))
+		metric_add(c->face->superseded, 1);
+	if (clientlate_bytes(c->late->items) + stream_pending(&c->stream) > c->face->limits.out_max) {
+		clientconn_drop(c, too_slow);
+		return ERR_FULL;
+	}
+	wrote(c, n);
+	return 0;
+}
+
+/* key: what it supersedes, or 0. */
+static int late_package(struct clientconn *c, uint64_t key, const char *head, size_t head_n, const char *body, size_t n)
+{
+	char web[WEBSOCKET_HEAD_MAX];
+	struct iovec part[3] = { { .iov_base = web },
+				 { .iov_base = (char *)(uintptr_t)head, .iov_len = head_n },
+				 { .iov_base = (char *)(uintptr_t)body, .iov_len = n } };
+
+	if (c->web)
+		part[0].iov_len = websocket_head(web, WEBSOCKET_BINARY, head_n + n);
+	return late_write(c, key, part, 3);
+}
+
 static int package_write(struct clientconn *c, const char *head, size_t head_n, const char *body, size_t n)
 {
 	size_t whole = head_n + n, web_n = 0;
 
 	if (c->state == CLIENTCONN_ENDED || c->stream.closing) /* the peer has closed: on_close is on its way */
 		return ERR_CLOSED;
+	if (is_slow(c))
+		return late_package(c, 0, head, head_n, body, n);
 	char *p = stream_reserve(&c->stream, WEBSOCKET_HEAD_MAX + whole);
 	if (!p) {
 		clientconn_drop(c, too_slow);
@@ -176,6 +286,7 @@ int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *di
 	p->code = pomelo_dict_code(dict, route, route_n);
 	p->head_n[0] = pomelo_push_head(p->head[0], 0, route, route_n, n);
 	p->head_n[1] = p->code ? pomelo_push_head(p->head[1], p->code, NULL, 0, n) : 0;
+	p->supersedes = 0;
 	p->many = false;
 	p->forms = NULL;
 	return 0;
@@ -223,7 +334,10 @@ static int push_protobuf(struct clientconn *c, struct clientconn_push *p, bool c
 
 	if (err < 0)
 		return err;
-	return package_write(c, head, pomelo_push_head(head, coded ? p->code : 0, p->route, p->route_n, n), body, n);
+	size_t head_n = pomelo_push_head(head, coded ? p->code : 0, p->route, p->route_n, n);
+	if (is_slow(c) && !c->stream.closing)
+		return late_package(c, p->supersedes, head, head_n, body, n);
+	return package_write(c, head, head_n, body, n);
 }
 
 void clientconn_push_many(struct clientconn_push *p)
@@ -267,6 +381,8 @@ int clientconn_push(struct clientconn *c, struct clientconn_push *p)
 		return ERR_CLOSED;
 	if (c->body.payload > POMELO_JSON)
 		return push_protobuf(c, p, coded);
+	if (is_slow(c) && !c->stream.closing)
+		return late_package(c, p->supersedes, p->head[coded], p->head_n[coded], p->body, p->n);
 	if (p->many)
 		return wire_share(c, push_wire(p, c->web, coded));
 	return package_write(c, p->head[coded], p->head_n[coded], p->body, p->n);
@@ -302,6 +418,8 @@ void clientconn_kick(struct clientconn *c, const char *reason)
 		clientconn_drop(c, reason); /* no protocol is agreed that could carry the reason */
 		return;
 	}
+	c->kicked = true;
+	late_free(c); /* its last word is the reason */
 	pomelo_kick(&b, reason);
 	package_write(c, b.data, b.len, NULL, 0);
 	buf_release(&b);
@@ -719,7 +837,7 @@ static ssize_t on_data(struct stream *s, const char *data, size_t n)
 
 /* ---- life --------------------------------------------------------------------------------------------------------- */
 
-static const struct stream_ops stream_ops = { .on_data = on_data, .on_close = on_close };
+static const struct stream_ops stream_ops = { .on_data = on_data, .on_close = on_close, .on_drained = on_drained };
 
 void clientconn_accept(struct clientconn *c, struct clientconn_face *f, struct env_conn *conn, const char *addr)
 {
@@ -768,6 +886,10 @@ void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned
 			     "direction", in);
 	f->bytes_out = metric(m, worker, METRIC_COUNTER, "loquat_client_bytes_total", "Bytes from and to clients.",
 			      "direction", out);
+	f->slow = metric(m, worker, METRIC_COUNTER, "loquat_client_slow_total",
+			 "Times more came for a client than it took at once.", NULL, NULL);
+	f->superseded = metric(m, worker, METRIC_COUNTER, "loquat_client_superseded_total",
+			       "Pushes a slow client did not get because a newer one replaced them.", NULL, NULL);
 	f->refused = metric(m, worker, METRIC_COUNTER, "loquat_client_refused_total",
 			    "Connections ended and packets refused by us.", NULL, NULL);
 }

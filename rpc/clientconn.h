@@ -22,7 +22,8 @@
  *          of no more use (kicked, closed, broken), perhaps from inside a call below; on_free later, when the
  *          memory may go: never from inside one.
  * Bounds:  a package of early_max bytes until the handshake is done, body_max after; out_max bytes not yet taken by
- *          the client: more ends the connection; packets_per_s: above it requests are answered busy, above four
+ *          the client: more ends the connection (of a client that reads too slowly, pushes that are superseded are
+ *          dropped first: rpc/clientlate.h); packets_per_s: above it requests are answered busy, above four
  *          times it the client is kicked; login_ms until clientconn_login, or kicked.
  * Logged:  why each connection ended, with its address; a peer's plain close only at debug. The first response or push
  *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
@@ -71,7 +72,7 @@ struct clientconn_face {
 	struct buf scratch, typed, answer; /* bodies made anew: inflated or of protobuf; a request's and an answer's */
 	size_t open;
 	struct clientconn *conns;
-	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused;
+	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused, *slow, *superseded;
 };
 /* The caller sets the public fields first. Families: loquat_client_connections, _packets_total, _bytes_total … */
 void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned worker);
@@ -93,7 +94,8 @@ struct clientconn { /* the fields are the module's, but sid; read state, addr an
 	struct clientconn *next, **prev; /* of the face */
 	uint64_t sid;                    /* the owner's number for it, in the log; 0: none */
 	enum clientconn_state state;
-	bool web, codes, in;
+	bool web, codes, in, kicked;
+	struct clientconn_late *late; /* what waits for a client that reads too slowly; NULL: nothing */
 	unsigned strikes, ignored;
 	struct websocket ws;
 	struct buf carry; /* WebSocket: the begin of a package whose end has not come */
@@ -118,7 +120,8 @@ void clientconn_error(struct clientconn *c, uint32_t id, int err, enum effect ef
 struct clientconn_push {
 	const char *route, *body;
 	size_t route_n, n;
-	uint16_t code; /* the route's code, or 0 */
+	uint16_t code;       /* the route's code, or 0 */
+	uint64_t supersedes; /* key of what it replaces (clientlate_key), or 0; set after clientconn_push_make */
 	char head[2][POMELO_MESSAGE_HEAD_MAX];
 	size_t head_n[2]; /* without and with the code */
 	/*

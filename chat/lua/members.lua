@@ -58,7 +58,7 @@ local function count_later(room)
     room.counting = false
     if room.told ~= room.count and room.count > LIST_MAX then
       room.told = room.count
-      app.push(Members.sessions(room), "onUsers", { count = room.count })
+      app.push(Members.sessions(room), "onUsers", { count = room.count }, { supersedes = "count" })
     end
   end)
 end

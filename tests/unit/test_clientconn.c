@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include "rpc/clientconn.h"
+#include "rpc/clientlate.h"
 #include "rpc/clientlisten.h"
 #include "tests/support/flag.h"
 #include "tests/support/folder.h"
@@ -64,6 +65,21 @@ static void push_all(void)
 	clientconn_push_done(&p);
 }
 
+/* Where something is, very often: only the latest matters. */
+static void moves(struct clientconn *c)
+{
+	static unsigned n;
+	char body[1000];
+	struct clientconn_push p;
+
+	for (int i = 0; i < 500; i++) {
+		int len = snprintf(body, sizeof(body), "{\"n\":%u,\"x\":\"%0*d\"}", ++n, 900, 0);
+		clientconn_push_make(&p, NULL, "onMove", 6, body, (size_t)len);
+		p.supersedes = clientlate_key("onMove", 6, "role 7", 6);
+		clientconn_push(c, &p);
+	}
+}
+
 static void on_message(struct clientconn *c, const struct pomelo_message *m)
 {
 	struct clientconn_push p;
@@ -76,6 +92,8 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 		clientconn_login(c);
 	else if (route_is(m, "flood"))
 		flood(c);
+	else if (route_is(m, "moves"))
+		moves(c);
 	else if (route_is(m, "push.me") && clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7) == 0)
 		clientconn_push(c, &p);
 	else if (route_is(m, "push.all"))
@@ -597,6 +615,33 @@ START_TEST(who_reads_too_slowly_is_dropped)
 }
 END_TEST
 
+START_TEST(who_reads_too_slowly_gets_the_latest_of_what_is_superseded)
+{
+	enum { ROUNDS = 60 };
+	struct wireclient c;
+	unsigned got = 0, n = 0, last = 0;
+	serve();
+	wireclient_ready(&c, s.port, _i);
+	wireclient_notify(&c, "login", "{}");
+	for (int i = 0; i < ROUNDS; i++)
+		wireclient_notify(&c, "moves", "{}");
+	uint32_t id = wireclient_send(&c, "echo", "{\"end\":1}");
+	for (;;) {
+		struct wiregot g = wireclient_next(&c, false);
+		ck_assert_uint_eq(g.type, POMELO_DATA);
+		if (g.m.kind == POMELO_RESPONSE && g.m.id == id)
+			break;
+		ck_assert_int_eq(sscanf(g.m.body, "{\"n\":%u", &n), 1);
+		ck_assert_uint_gt(n, last);
+		last = n;
+		got++;
+	}
+	ck_assert_uint_eq(last % (500 * ROUNDS), 0);
+	ck_assert_msg(got < 500 * ROUNDS, "all %u came", got);
+	wireclient_close(&c);
+}
+END_TEST
+
 START_TEST(connections_of_one_address_are_bounded)
 {
 	struct wireclient c[4];
@@ -772,6 +817,7 @@ int main(void)
 	tcase_add_test(t, who_says_nothing_for_two_heartbeats_is_dropped);
 	tcase_add_test(t, too_many_packets_are_busy_and_far_too_many_the_end);
 	tcase_add_test(t, who_reads_too_slowly_is_dropped);
+	tcase_add_loop_test(t, who_reads_too_slowly_gets_the_latest_of_what_is_superseded, 0, 2);
 	tcase_add_test(t, connections_of_one_address_are_bounded);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
 	tcase_add_test(t, pushes_use_codes_only_with_clients_that_use_them);
