@@ -16,7 +16,7 @@ enum { FIELDS_HINT = 8 }; /* a table is made for so many at first */
 
 struct decoder {
 	lua_State *L;
-	int names, array; /* where the tables of lua_msg are on the Lua stack */
+	int names; /* where the table of lua_msg's names is on the Lua stack */
 	unsigned depth, unknown;
 	char *why;
 	size_t why_size;
@@ -208,8 +208,7 @@ static void list_of(struct decoder *d, struct table *t, const struct msg_field *
 		lua_pop(L, 1);
 		lua_createtable(L, f->map ? 0 : hint, 0);
 		if (!f->map) {
-			lua_pushvalue(L, d->array);
-			lua_setmetatable(L, -2);
+			lua_msg_mark_array(L, -1);
 		}
 		lua_rawgeti(L, d->names, f->id);
 		lua_pushvalue(L, -2);
@@ -384,11 +383,10 @@ int lua_pb_decode(lua_State *L, const struct msg_type *type, const void *bytes, 
 		  size_t why_size)
 {
 	int top = lua_gettop(L);
-	struct decoder d = { .L = L, .names = top + 1, .array = top + 2, .why = why, .why_size = why_size };
+	struct decoder d = { .L = L, .names = top + 1, .why = why, .why_size = why_size };
 	const char *p = n ? bytes : "";
 	luaL_checkstack(L, 8, "protobuf");
 	lua_msg_push_names(L);
-	lua_msg_push_array(L);
 	int err =
 		type->any ? any(&d, type, &(struct value){ .p = p, .n = n }, NULL) : message(&d, type, p, p + n, NULL);
 	if (unknown)

@@ -88,6 +88,9 @@ const char *luahost_version(struct luahost *h); /* luasrc_version of the code th
 
 /* Pushes handlerName.method of the running code; false: there is none (nothing pushed). Does not allocate. */
 bool luahost_push_method(lua_State *L, const struct msg_method *m);
+/* How many arguments the method that was just pushed names: what it does not take need not be made. */
+#define LUAHOST_PARAMS_ANY 255
+unsigned luahost_method_params(lua_State *L, const struct msg_method *m);
 /* Pushes a function of init.lua's table ("init_service", "stop_service"); false: none (nothing pushed). */
 bool luahost_push_hook(lua_State *L, const char *name);
 bool luahost_has_method(struct luahost *h, const struct msg_method *m);

@@ -157,21 +157,35 @@ static int run_root(lua_State *L, void *arg)
 	return 0;
 }
 
-static int list_methods(lua_State *L, const struct schema *schema, int modules)
+/* Of the function on top of the stack. */
+static unsigned char count_params(lua_State *L)
 {
+	lua_Debug d;
+	lua_pushvalue(L, -1);
+	lua_getinfo(L, ">u", &d);
+	return d.isvararg ? LUAHOST_PARAMS_ANY : d.nparams;
+}
+
+static void list_methods(lua_State *L, struct luacode *code, const struct schema *schema, int modules)
+{
+	size_t n = schema ? schema_methods(schema) : 0;
 	lua_newtable(L);
-	for (size_t i = 0; schema && i < schema_methods(schema); i++) {
+	code->params = lua_newuserdatauv(L, n ? n : 1, 0);
+	lua_rawseti(L, modules + 1, 0);
+	for (size_t i = 0; i < n; i++) {
 		const struct msg_method *m = schema_method_at(schema, i);
 		if (lua_getfield(L, modules, m->group) == LUA_TTABLE) {
 			lua_pushstring(L, m->name);
-			if (lua_rawget(L, -2) == LUA_TFUNCTION)
+			if (lua_rawget(L, -2) == LUA_TFUNCTION) {
+				code->params[m->index] = count_params(L);
 				lua_rawseti(L, modules + 1, m->index + 1);
-			else
+			} else {
 				lua_pop(L, 1);
+			}
 		}
 		lua_pop(L, 1);
 	}
-	return luaL_ref(L, LUA_REGISTRYINDEX);
+	code->methods = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 static int begin(lua_State *L, void *arg)
@@ -185,7 +199,7 @@ static int complete(lua_State *L, void *arg)
 {
 	struct luacode *code = arg;
 	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
-	code->methods = list_methods(L, luahost_of(L)->o.schema, 1);
+	list_methods(L, code, luahost_of(L)->o.schema, 1);
 	if (lua_getfield(L, 1, "init") != LUA_TTABLE)
 		lua_newtable(L);
 	code->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -342,6 +356,11 @@ bool luahost_push_method(lua_State *L, const struct msg_method *m)
 	if (!there)
 		lua_pop(L, 1);
 	return there;
+}
+
+unsigned luahost_method_params(lua_State *L, const struct msg_method *m)
+{
+	return luahost_of(L)->code->params[m->index];
 }
 
 bool luahost_has_method(struct luahost *h, const struct msg_method *m)

@@ -47,12 +47,13 @@ struct luaending {
 
 struct luacode { /* one generation of code: a userdata whose user value is the table of its modules */
 	struct luasrc *src;
-	int methods; /* registry: list of functions by msg_method.index + 1 */
-	int modules; /* registry: table of modules by name */
-	int hooks;   /* registry: init's table, or an empty one */
-	int staged;  /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
-	size_t at;   /* the next file to look at, while it is prepared */
-	int self;    /* registry: the userdata itself */
+	int methods;           /* registry: list of functions by msg_method.index + 1 */
+	unsigned char *params; /* how many each takes, by msg_method.index; memory of Lua's, at 0 in the list */
+	int modules;           /* registry: table of modules by name */
+	int hooks;             /* registry: init's table, or an empty one */
+	int staged; /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
+	size_t at;  /* the next file to look at, while it is prepared */
+	int self;   /* registry: the userdata itself */
 };
 
 struct luatimer;

@@ -63,31 +63,36 @@ static int new_chunk(struct luamem *m)
 	return 1;
 }
 
-static void *take(struct luamem *m, size_t bytes)
+static __attribute__((noinline)) void *take_new(struct luamem *m, size_t class)
+{
+	if ((size_t)(m->end - m->next) < class * LUAMEM_GRAIN && !new_chunk(m))
+		return NULL;
+	void *block = m->next;
+	m->next += class * LUAMEM_GRAIN;
+	return block;
+}
+
+static inline void *take(struct luamem *m, size_t bytes)
 {
 	if (!is_small(bytes))
 		return malloc(bytes);
 	size_t class = class_of(bytes);
 	void *block = m->free[class];
-	if (block) {
-		m->free[class] = *(void **)block;
-		return block;
-	}
-	if ((size_t)(m->end - m->next) < class * LUAMEM_GRAIN && !new_chunk(m))
-		return NULL;
-	block = m->next;
-	m->next += class * LUAMEM_GRAIN;
+	if (!block)
+		return take_new(m, class);
+	m->free[class] = *(void **)block;
 	return block;
 }
 
-static void give(struct luamem *m, void *block, size_t bytes)
+static inline void give(struct luamem *m, void *block, size_t bytes)
 {
 	if (!is_small(bytes)) {
 		free(block);
 		return;
 	}
-	*(void **)block = m->free[class_of(bytes)];
-	m->free[class_of(bytes)] = block;
+	size_t class = class_of(bytes);
+	*(void **)block = m->free[class];
+	m->free[class] = block;
 }
 
 static void *move(struct luamem *m, void *block, size_t old_bytes, size_t bytes)
@@ -104,24 +109,37 @@ static void *move(struct luamem *m, void *block, size_t old_bytes, size_t bytes)
 	return to;
 }
 
-void *luamem_alloc(void *ud, void *block, size_t old_bytes, size_t bytes)
+static inline int fits(const struct luamem *m, size_t old_bytes, size_t bytes)
 {
-	struct luamem *m = ud;
-	if (!block)
-		old_bytes = 0; /* Lua tells the kind of object there */
-	if (!bytes) {
-		if (block)
-			give(m, block, old_bytes);
-		m->used -= old_bytes;
-		return NULL;
-	}
-	if (bytes > old_bytes && (bytes > m->max || m->used - old_bytes > m->max - bytes))
-		return NULL;
-	void *to = block ? move(m, block, old_bytes, bytes) : take(m, bytes);
-	if (!to)
-		return NULL;
+	return bytes <= m->max && m->used - old_bytes <= m->max - bytes;
+}
+
+static inline void count(struct luamem *m, size_t old_bytes, size_t bytes)
+{
 	m->used += bytes - old_bytes;
 	if (m->used > m->peak)
 		m->peak = m->used;
+}
+
+/* New blocks and freed ones are the most, so they come first and call nothing. */
+void *luamem_alloc(void *ud, void *block, size_t old_bytes, size_t bytes)
+{
+	struct luamem *m = ud;
+	if (!block) { /* old_bytes: Lua tells the kind of object there */
+		void *made = bytes && fits(m, 0, bytes) ? take(m, bytes) : NULL;
+		if (made)
+			count(m, 0, bytes);
+		return made;
+	}
+	if (!bytes) {
+		give(m, block, old_bytes);
+		m->used -= old_bytes;
+		return NULL;
+	}
+	if (bytes > old_bytes && !fits(m, old_bytes, bytes))
+		return NULL;
+	void *to = move(m, block, old_bytes, bytes);
+	if (to)
+		count(m, old_bytes, bytes);
 	return to;
 }

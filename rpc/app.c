@@ -89,6 +89,8 @@ static int push_request(lua_State *L, struct luajob *self)
 		err = app_once_begin(L, j);
 	if (err < 0)
 		return err == ERR_CORRUPT ? ERR_BAD_REQUEST : err;
+	if (j->method->kind != MSG_ONCE && !j->session && luahost_method_params(L, j->method) < 2)
+		return 1; /* most functions do not ask about the call */
 	if (!j->session)
 		push_call_info(L, j);
 	int arguments = 2;
@@ -106,11 +108,14 @@ static int push_request(lua_State *L, struct luajob *self)
 	return arguments;
 }
 
+/* There is room for it. */
 static struct app_part add_part(struct buf *in, struct span s)
 {
 	struct app_part p = { (uint32_t)in->len, (uint32_t)s.n };
 
-	buf_add(in, s.p, s.n);
+	if (s.n)
+		memcpy(in->data + in->len, s.p, s.n);
+	in->len += s.n;
 	return p;
 }
 
@@ -127,6 +132,7 @@ static struct app_job *request_job(struct app *a, const struct rpc_request *r)
 	j->json = r->json;
 	memcpy(j->instance, r->instance, sizeof j->instance);
 	buf_clear(&j->in);
+	buf_reserve(&j->in, r->key.n + r->once_key.n + r->uid.n + r->body.n + 1);
 	j->key_n = add_part(&j->in, r->key).n;
 	j->once.key = add_part(&j->in, r->once_key);
 	j->uid = add_part(&j->in, r->uid);

@@ -93,7 +93,9 @@ struct app_wait {
 	struct app *app;
 	uint64_t task;
 	uint64_t call; /* handle for rpc_cancel, or 0 */
+	bool pooled;   /* its block is one of APP_WAIT_BYTES */
 };
+#define APP_WAIT_BYTES 128 /* of nearly all: of each call */
 
 struct app_once_read;
 struct app_once {
@@ -117,7 +119,7 @@ struct app {
 	struct worker *worker;
 	struct luahost *host;
 	struct app_job *free_jobs, *made_jobs;
-	struct app_wait *waits;
+	struct app_wait *waits, *free_waits;
 	bool closing, filters; /* init.lua has before or after */
 	struct buf woken;      /* tasks, by app.wake, that go on at the end of this turn */
 	size_t woken_at;
@@ -170,7 +172,7 @@ void app_check_runs(lua_State *L);
 /* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
 void *app_wait_new(struct app *a, uint64_t task, size_t n);
 void app_wait_free(struct app_wait *w);
-void app_waits_close(struct app *a);
+void app_waits_close(struct app *a); /* for good: the pool goes too */
 void app_wakes_open(struct app *a);
 /* app_job.c: init.lua is told of each key of a record that did not become durable. */
 void app_keys_lost(struct app *a, const char *keys);

@@ -26,11 +26,26 @@ void app_check_runs(lua_State *L)
 			      "loaded or checked");
 }
 
+/* As many blocks as waited at once are kept for the next ones: a call allocates nothing. */
+static struct app_wait *wait_block(struct app *a, size_t n)
+{
+	struct app_wait *w = a->free_waits;
+	bool pooled = n <= APP_WAIT_BYTES;
+
+	if (w && pooled)
+		a->free_waits = w->next;
+	else
+		w = malloc(pooled ? APP_WAIT_BYTES : n);
+	assert(w);
+	memset(w, 0, n);
+	w->pooled = pooled;
+	return w;
+}
+
 void *app_wait_new(struct app *a, uint64_t task, size_t n)
 {
-	struct app_wait *w = calloc(1, n);
+	struct app_wait *w = wait_block(a, n);
 
-	assert(w);
 	w->app = a;
 	w->task = task;
 	w->next = a->waits;
@@ -46,7 +61,12 @@ void app_wait_free(struct app_wait *w)
 	if (w->next)
 		w->next->prev = w->prev;
 	*w->prev = w->next;
-	free(w);
+	if (!w->pooled) {
+		free(w);
+		return;
+	}
+	w->next = w->app->free_waits;
+	w->app->free_waits = w;
 }
 
 void app_waits_close(struct app *a)
@@ -54,6 +74,12 @@ void app_waits_close(struct app *a)
 	while (a->waits) {
 		rpc_cancel(a->worker, a->waits->call);
 		app_wait_free(a->waits);
+	}
+	while (a->free_waits) {
+		struct app_wait *w = a->free_waits;
+
+		a->free_waits = w->next;
+		free(w);
 	}
 }
 

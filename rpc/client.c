@@ -100,12 +100,11 @@ static bool is_repeatable(const struct pending *p)
 	return p->method->kind != MSG_PLAIN;
 }
 
+/* Who the client is, and its epoch, were told in the Hello. */
 static void once_put(const struct worker *w, const struct rpc_call *call, uint64_t seq, uint32_t attempt,
 		     struct frame_request *r)
 {
 	r->has_once = true;
-	r->once.client = w->index;
-	r->once.epoch = (uint32_t)w->service->epoch; /* the whole of it, and the instance, were told in the Hello */
 	r->once.key = call->once;
 	r->once.seq = seq;
 	r->once.first_incomplete = once_client_first(&w->client->once);

@@ -44,12 +44,6 @@ static char *put_span(char *p, uint32_t tag, struct span s)
 	return p + s.n;
 }
 
-/* A nested message of a few small fields: its length is filled in afterwards, in one or two bytes. */
-static char *put_nested(char *p, uint32_t tag, const char *inner, size_t n)
-{
-	return put_span(p, tag, span_of(inner, n));
-}
-
 size_t frame_put_header(char *out, enum frame_type type, size_t payload)
 {
 	_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian");
@@ -93,9 +87,10 @@ static char *put_session(char *p, uint64_t sid, struct span uid)
 	return put_span(p, TAG(2, BYTES), uid);
 }
 
+/* Its length is in front of it: nearly always one byte, else the message moves. */
 static char *put_once(char *p, const struct frame_request *r)
 {
-	char inner[64 + 256], *q = inner;
+	char *inner = p + 2, *q = inner;
 
 	assert(r->once.key.n <= 256);
 	q = put_uint(q, TAG(1, VARINT), r->once.client);
@@ -104,7 +99,13 @@ static char *put_once(char *p, const struct frame_request *r)
 	q = put_uint(q, TAG(4, VARINT), r->once.first_incomplete);
 	q = put_uint(q, TAG(5, VARINT), r->once.attempt);
 	q = put_span(q, TAG(6, BYTES), r->once.key);
-	return put_nested(p, TAG(9, BYTES), inner, (size_t)(q - inner));
+	size_t n = (size_t)(q - inner);
+
+	if (!n)
+		return p;
+	if (n >= 128)
+		memmove(inner + 1, inner, n);
+	return put_varint(put_varint(p, TAG(9, BYTES)), n) + n;
 }
 
 size_t frame_put_request(char *out, const struct frame_request *r, enum frame_type type)
@@ -172,194 +173,209 @@ ssize_t frame_split(const char *data, size_t n, enum frame_type *type, struct sp
 	return (ssize_t)(FRAME_HEADER + (size_t)length);
 }
 
-struct cursor {
-	const char *p, *end;
-	bool bad;
-};
-
-static uint64_t get_long_varint(struct cursor *c)
+/*
+ * Each reads at p, before end, and returns where it ended; NULL: truncated or ill-formed. Small and inline, so that the
+ * place in the bytes stays in a register over a whole message.
+ */
+static const char *long_varint(const char *p, const char *end, uint64_t *out)
 {
 	uint64_t v = 0;
 
-	for (unsigned shift = 0; shift < 64 && c->p < c->end; shift += 7) {
-		uint8_t b = (uint8_t)*c->p++;
+	for (unsigned shift = 0; shift < 64 && p < end; shift += 7) {
+		uint8_t b = (uint8_t)*p++;
 
 		v |= (uint64_t)(b & 0x7f) << shift;
-		if (!(b & 0x80))
-			return v;
+		if (!(b & 0x80)) {
+			*out = v;
+			return p;
+		}
 	}
-	c->bad = true;
-	return 0;
+	return NULL;
 }
 
 /* Nearly all are of one byte. */
-static inline uint64_t get_varint(struct cursor *c)
+static inline const char *get_varint(const char *p, const char *end, uint64_t *out)
 {
-	if (c->p < c->end && !(*c->p & 0x80))
-		return (uint8_t)*c->p++;
-	return get_long_varint(c);
-}
-
-static uint64_t get_fixed64(struct cursor *c)
-{
-	uint64_t v = 0;
-
-	if (c->end - c->p < 8) {
-		c->bad = true;
-		return 0;
+	if (p < end && !(*p & 0x80)) {
+		*out = (uint8_t)*p;
+		return p + 1;
 	}
-	memcpy(&v, c->p, 8);
-	c->p += 8;
-	return v;
+	return long_varint(p, end, out);
 }
 
-static struct span get_span(struct cursor *c)
+static inline const char *get_uint32(const char *p, const char *end, uint32_t *out)
 {
-	uint64_t n = get_varint(c);
-	struct span s = { c->p, 0 };
+	uint64_t v;
 
-	if (c->bad || n > (uint64_t)(c->end - c->p)) {
-		c->bad = true;
-		return s;
-	}
-	s.n = (size_t)n;
-	c->p += n;
-	return s;
+	if ((p = get_varint(p, end, &v)))
+		*out = (uint32_t)v;
+	return p;
 }
 
-static void skip(struct cursor *c, uint32_t wire)
+static inline const char *get_bool(const char *p, const char *end, bool *out)
 {
+	uint64_t v;
+
+	if ((p = get_varint(p, end, &v)))
+		*out = v != 0;
+	return p;
+}
+
+static inline const char *get_fixed64(const char *p, const char *end, uint64_t *out)
+{
+	if (end - p < 8)
+		return NULL;
+	memcpy(out, p, 8);
+	return p + 8;
+}
+
+static inline const char *get_span(const char *p, const char *end, struct span *out)
+{
+	uint64_t n;
+
+	if (!(p = get_varint(p, end, &n)) || n > (uint64_t)(end - p))
+		return NULL;
+	*out = span_of(p, (size_t)n);
+	return p + n;
+}
+
+static const char *skip(const char *p, const char *end, uint32_t wire)
+{
+	struct span bytes;
+	uint64_t v;
+
 	switch (wire) {
-	case VARINT: get_varint(c); break;
-	case FIXED64: get_fixed64(c); break;
-	case BYTES: get_span(c); break;
-	case FIXED32:
-		if (c->end - c->p < 4)
-			c->bad = true;
-		else
-			c->p += 4;
-		break;
-	default: c->bad = true; /* groups never occur in our messages */
+	case VARINT: return get_varint(p, end, &v);
+	case FIXED64: return get_fixed64(p, end, &v);
+	case BYTES: return get_span(p, end, &bytes);
+	case FIXED32: return end - p < 4 ? NULL : p + 4;
+	default: return NULL; /* groups never occur in our messages */
 	}
 }
 
-/* A tag of a field we know; 0 at the end or when the bytes are bad. Field number 0 is bad. */
-static uint32_t get_tag(struct cursor *c)
+/* Field number 0 is bad. */
+static inline const char *get_tag(const char *p, const char *end, uint64_t *tag)
 {
+	p = get_varint(p, end, tag);
+	return p && *tag >= 8 && *tag <= UINT32_MAX ? p : NULL;
+}
+
+static const char *get_session(const char *p, const char *end, struct frame_request *out)
+{
+	struct span s;
 	uint64_t tag;
 
-	if (c->bad || c->p >= c->end)
-		return 0;
-	tag = get_varint(c);
-	if (tag < 8 || tag > UINT32_MAX) {
-		c->bad = true;
-		return 0;
-	}
-	return (uint32_t)tag;
-}
-
-static struct cursor cursor_of(struct span s)
-{
-	return (struct cursor){ s.p, s.p + s.n, false };
-}
-
-static bool get_session(struct span s, struct frame_request *out)
-{
-	struct cursor c = cursor_of(s);
-	uint32_t tag;
-
-	while ((tag = get_tag(&c))) {
+	if (!(end = get_span(p, end, &s)))
+		return NULL;
+	for (p = s.p; p && p < end;) {
+		if (!(p = get_tag(p, end, &tag)))
+			return NULL;
 		switch (tag) {
-		case TAG(1, FIXED64): out->sid = get_fixed64(&c); break;
-		case TAG(2, BYTES): out->uid = get_span(&c); break;
-		default: skip(&c, tag & 7);
+		case TAG(1, FIXED64): p = get_fixed64(p, end, &out->sid); break;
+		case TAG(2, BYTES): p = get_span(p, end, &out->uid); break;
+		default: p = skip(p, end, tag & 7);
 		}
 	}
-	return !c.bad;
+	return p;
 }
 
-static bool get_once(struct span s, struct frame_request *out)
+static const char *get_once(const char *p, const char *end, struct frame_request *out)
 {
-	struct cursor c = cursor_of(s);
-	uint32_t tag;
+	struct span s;
+	uint64_t tag;
 
+	if (!(end = get_span(p, end, &s)))
+		return NULL;
 	out->has_once = true;
-	while ((tag = get_tag(&c))) {
+	for (p = s.p; p && p < end;) {
+		if (!(p = get_tag(p, end, &tag)))
+			return NULL;
 		switch (tag) {
-		case TAG(1, VARINT): out->once.client = (uint32_t)get_varint(&c); break;
-		case TAG(2, VARINT): out->once.epoch = (uint32_t)get_varint(&c); break;
-		case TAG(3, VARINT): out->once.seq = get_varint(&c); break;
-		case TAG(4, VARINT): out->once.first_incomplete = get_varint(&c); break;
-		case TAG(5, VARINT): out->once.attempt = (uint32_t)get_varint(&c); break;
-		case TAG(6, BYTES): out->once.key = get_span(&c); break;
-		default: skip(&c, tag & 7);
+		case TAG(1, VARINT): p = get_uint32(p, end, &out->once.client); break;
+		case TAG(2, VARINT): p = get_uint32(p, end, &out->once.epoch); break;
+		case TAG(3, VARINT): p = get_varint(p, end, &out->once.seq); break;
+		case TAG(4, VARINT): p = get_varint(p, end, &out->once.first_incomplete); break;
+		case TAG(5, VARINT): p = get_uint32(p, end, &out->once.attempt); break;
+		case TAG(6, BYTES): p = get_span(p, end, &out->once.key); break;
+		default: p = skip(p, end, tag & 7);
 		}
 	}
-	return !c.bad && out->once.key.n <= 256;
+	return out->once.key.n <= 256 ? p : NULL;
 }
 
 int frame_get_request(struct span payload, struct frame_request *out)
 {
-	struct cursor c = cursor_of(payload);
-	uint32_t tag;
+	const char *p = payload.p, *end = p + payload.n;
+	uint64_t tag;
 
 	memset(out, 0, sizeof *out);
-	while ((tag = get_tag(&c))) {
+	while (p < end) {
+		if (!(p = get_tag(p, end, &tag)))
+			return ERR_CORRUPT;
 		switch (tag) {
-		case TAG(1, VARINT): out->id = get_varint(&c); break;
-		case TAG(2, VARINT): out->method = (uint32_t)get_varint(&c); break;
-		case TAG(3, BYTES): out->service = get_span(&c); break;
-		case TAG(4, BYTES): out->method_name = get_span(&c); break;
-		case TAG(5, VARINT): out->time_left_ms = (uint32_t)get_varint(&c); break;
-		case TAG(6, FIXED64): out->trace = get_fixed64(&c); break;
-		case TAG(7, BYTES): out->key = get_span(&c); break;
-		case TAG(8, BYTES): c.bad |= !get_session(get_span(&c), out); break;
-		case TAG(9, BYTES): c.bad |= !get_once(get_span(&c), out); break;
-		case TAG(10, VARINT): out->kind = (uint32_t)get_varint(&c); break;
-		case TAG(11, VARINT): out->json = get_varint(&c) != 0; break;
-		case TAG(15, BYTES): out->body = get_span(&c); break;
-		default: skip(&c, tag & 7);
+		case TAG(1, VARINT): p = get_varint(p, end, &out->id); break;
+		case TAG(2, VARINT): p = get_uint32(p, end, &out->method); break;
+		case TAG(3, BYTES): p = get_span(p, end, &out->service); break;
+		case TAG(4, BYTES): p = get_span(p, end, &out->method_name); break;
+		case TAG(5, VARINT): p = get_uint32(p, end, &out->time_left_ms); break;
+		case TAG(6, FIXED64): p = get_fixed64(p, end, &out->trace); break;
+		case TAG(7, BYTES): p = get_span(p, end, &out->key); break;
+		case TAG(8, BYTES): p = get_session(p, end, out); break;
+		case TAG(9, BYTES): p = get_once(p, end, out); break;
+		case TAG(10, VARINT): p = get_uint32(p, end, &out->kind); break;
+		case TAG(11, VARINT): p = get_bool(p, end, &out->json); break;
+		case TAG(15, BYTES): p = get_span(p, end, &out->body); break;
+		default: p = skip(p, end, tag & 7);
 		}
+		if (!p)
+			return ERR_CORRUPT;
 	}
-	return c.bad ? ERR_CORRUPT : 0;
+	return 0;
 }
 
-static bool get_attr(struct span s, struct frame_response *out)
+static const char *get_attr(const char *p, const char *end, struct frame_response *out)
 {
-	struct cursor c = cursor_of(s);
-	uint32_t tag;
 	unsigned i = out->attrs;
+	struct span s;
+	uint64_t tag;
 
-	if (i == FRAME_ATTRS_MAX)
-		return false;
-	while ((tag = get_tag(&c))) {
+	if (i == FRAME_ATTRS_MAX || !(end = get_span(p, end, &s)))
+		return NULL;
+	out->attr[i].name = out->attr[i].value = span_of(NULL, 0);
+	for (p = s.p; p && p < end;) {
+		if (!(p = get_tag(p, end, &tag)))
+			return NULL;
 		switch (tag) {
-		case TAG(1, BYTES): out->attr[i].name = get_span(&c); break;
-		case TAG(2, BYTES): out->attr[i].value = get_span(&c); break;
-		default: skip(&c, tag & 7);
+		case TAG(1, BYTES): p = get_span(p, end, &out->attr[i].name); break;
+		case TAG(2, BYTES): p = get_span(p, end, &out->attr[i].value); break;
+		default: p = skip(p, end, tag & 7);
 		}
 	}
 	out->attrs = i + 1;
-	return !c.bad;
+	return p;
 }
 
 int frame_get_response(struct span payload, struct frame_response *out)
 {
-	struct cursor c = cursor_of(payload);
-	uint32_t tag;
+	const char *p = payload.p, *end = p + payload.n;
+	uint64_t tag;
 
-	memset(out, 0, sizeof *out);
-	while ((tag = get_tag(&c))) {
+	memset(out, 0, offsetof(struct frame_response, attr));
+	while (p < end) {
+		if (!(p = get_tag(p, end, &tag)))
+			return ERR_CORRUPT;
 		switch (tag) {
-		case TAG(1, VARINT): out->id = get_varint(&c); break;
-		case TAG(2, VARINT): out->error = (uint32_t)get_varint(&c); break;
-		case TAG(3, VARINT): out->effect = (uint32_t)get_varint(&c); break;
-		case TAG(4, BYTES): out->message = get_span(&c); break;
-		case TAG(5, VARINT): out->json = get_varint(&c) != 0; break;
-		case TAG(6, BYTES): c.bad |= !get_attr(get_span(&c), out); break;
-		case TAG(15, BYTES): out->body = get_span(&c); break;
-		default: skip(&c, tag & 7);
+		case TAG(1, VARINT): p = get_varint(p, end, &out->id); break;
+		case TAG(2, VARINT): p = get_uint32(p, end, &out->error); break;
+		case TAG(3, VARINT): p = get_uint32(p, end, &out->effect); break;
+		case TAG(4, BYTES): p = get_span(p, end, &out->message); break;
+		case TAG(5, VARINT): p = get_bool(p, end, &out->json); break;
+		case TAG(6, BYTES): p = get_attr(p, end, out); break;
+		case TAG(15, BYTES): p = get_span(p, end, &out->body); break;
+		default: p = skip(p, end, tag & 7);
 		}
+		if (!p)
+			return ERR_CORRUPT;
 	}
-	return c.bad ? ERR_CORRUPT : 0;
+	return 0;
 }

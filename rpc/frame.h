@@ -63,10 +63,10 @@ struct frame_response {
 	struct span message;
 	bool json;
 	unsigned attrs;
+	struct span body;
 	struct {
 		struct span name, value;
-	} attr[FRAME_ATTRS_MAX];
-	struct span body;
+	} attr[FRAME_ATTRS_MAX]; /* the first attrs of them are set */
 };
 
 /*

@@ -73,6 +73,8 @@ static void entry_evict(struct once_server *s, struct once_entry *e)
 /* Answers go before sets: who is asked for one again reads a row, who has no set reads them all. */
 static void evict(struct once_server *s)
 {
+	if (s->figures.bytes <= s->o.bytes_max)
+		return;
 	while (!once_ring_empty(&s->answers_used)) {
 		struct once_entry *e = ONCE_FROM_RING(s->answers_used.next, struct once_entry, used);
 
@@ -459,6 +461,7 @@ void once_server_free(struct once_server *s)
 		free(l->name);
 		free(l);
 	}
+	once_spares_free(s);
 	free(s->owners.at);
 	free(s->entries.at);
 	free(s);

@@ -52,6 +52,7 @@ struct once_lease {
 	struct once_lease *next;
 	char *name;
 	size_t name_n;
+	uint64_t hash;                /* of name */
 	uint64_t first, top, seen_ms; /* first incomplete; highest sequence seen */
 	struct once_entry *entries, **last;
 	unsigned debts, calls; /* rows to be deleted; what runs for it under business keys */
@@ -103,12 +104,18 @@ struct once_entry {
 	int err; /* ENDED */
 	enum effect effect;
 	uint64_t seq, fingerprint;
-	size_t method_n, key_n;
 	char *answer; /* NULL: not in memory */
-	size_t answer_n;
+	uint32_t answer_n, method_n, key_n, room;
 	struct once_waiters waiters;
-	char text[]; /* method and key; both empty: a sequence that came from the database */
+	/*
+	 * So many bytes of room: method and key, both empty for a sequence that came from the database; behind them the
+	 * answer, if it fits.
+	 */
+	char text[];
 };
+#define ONCE_BLOCK     256 /* bytes of most entries, with their text and a short answer: four cache lines */
+#define ONCE_ROOM      (ONCE_BLOCK - sizeof(struct once_entry))
+#define ONCE_SPARE_MAX 2048 /* of them kept for the next entries */
 
 struct once_server {
 	struct once_options o;
@@ -116,7 +123,9 @@ struct once_server {
 	struct once_ring owners_used, answers_used, debts;
 	struct once_lease *leases;
 	struct once_figures figures;
-	uint64_t now_ms; /* of the last call that told it */
+	uint64_t now_ms;          /* of the last call that told it */
+	struct once_entry *spare; /* blocks of ONCE_BLOCK bytes, by lease_next */
+	unsigned spares;
 	char forget_text[256];
 	size_t forget_owner;
 };
@@ -137,6 +146,7 @@ void once_debt_free(struct once_debt *d);
 struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
 				  uint64_t id);
 void once_entry_free(struct once_server *s, struct once_entry *e); /* its owner stays, for once_owner_tidy */
+void once_spares_free(struct once_server *s);
 void once_entry_used(struct once_server *s, struct once_entry *e);
 void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer);
 void once_entry_answer_drop(struct once_server *s, struct once_entry *e);

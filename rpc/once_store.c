@@ -253,6 +253,7 @@ struct once_lease *once_lease_get(struct once_server *s, struct span name, uint6
 		l = once_make(sizeof(*l));
 		l->name = copy(name);
 		l->name_n = name.n;
+		l->hash = hash_of(0, name);
 		l->seen_ms = now_ms;
 		l->last = &l->entries;
 	}
@@ -338,30 +339,80 @@ static void lease_take(struct once_entry *e)
 	e->lease = NULL;
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+enum { SPARES = 0 }; /* so that the sanitizer sees each block */
+#else
+enum { SPARES = ONCE_SPARE_MAX };
+#endif
+
+static struct once_entry *block_take(struct once_server *s, size_t text_n)
+{
+	size_t room = text_n <= ONCE_ROOM ? ONCE_ROOM : text_n;
+	struct once_entry *e = room == ONCE_ROOM ? s->spare : NULL;
+
+	if (e) {
+		s->spare = e->lease_next;
+		s->spares--;
+	} else {
+		e = room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(sizeof(*e) + room);
+		assert(e);
+	}
+	memset(e, 0, sizeof(*e));
+	e->room = (uint32_t)room;
+	s->figures.bytes += sizeof(*e) + room;
+	return e;
+}
+
+static void block_give(struct once_server *s, struct once_entry *e)
+{
+	s->figures.bytes -= sizeof(*e) + e->room;
+	if (e->room != ONCE_ROOM || s->spares >= SPARES) {
+		free(e);
+		return;
+	}
+	e->lease_next = s->spare;
+	s->spare = e;
+	s->spares++;
+}
+
+void once_spares_free(struct once_server *s)
+{
+	for (struct once_entry *e = s->spare, *next; e; e = next) {
+		next = e->lease_next;
+		free(e);
+	}
+}
+
 struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
 				  uint64_t hash)
 {
-	struct once_entry *e = once_make(sizeof(*e) + method.n + key.n + 1);
+	struct once_entry *e = block_take(s, method.n + key.n);
 
 	e->owner = o;
 	if (method.n)
 		memcpy(e->text, method.p, method.n);
 	if (key.n)
 		memcpy(e->text + method.n, key.p, key.n);
-	e->method_n = method.n;
-	e->key_n = key.n;
+	e->method_n = (uint32_t)method.n;
+	e->key_n = (uint32_t)key.n;
 	o->entries++;
 	once_ring_init(&e->used);
 	table_put(&s->entries, &e->node, hash);
-	s->figures.bytes += sizeof(*e) + method.n + key.n;
 	return e;
+}
+
+/* Behind the text of its own block, or NULL: it does not fit there. */
+static char *answer_place(struct once_entry *e, size_t n)
+{
+	return n <= e->room - e->method_n - e->key_n ? e->text + e->method_n + e->key_n : NULL;
 }
 
 void once_entry_answer_drop(struct once_server *s, struct once_entry *e)
 {
-	if (e->answer)
+	if (e->answer && !answer_place(e, e->answer_n)) {
 		s->figures.bytes -= e->answer_n;
-	free(e->answer);
+		free(e->answer);
+	}
 	e->answer = NULL;
 	e->answer_n = 0;
 	once_ring_take(&e->used);
@@ -380,8 +431,7 @@ void once_entry_free(struct once_server *s, struct once_entry *e)
 	e->owner->entries--;
 	if (e->caller)
 		e->caller->calls--;
-	s->figures.bytes -= sizeof(*e) + e->method_n + e->key_n;
-	free(e);
+	block_give(s, e);
 }
 
 void once_entry_used(struct once_server *s, struct once_entry *e)
@@ -394,9 +444,14 @@ void once_entry_used(struct once_server *s, struct once_entry *e)
 void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer)
 {
 	e->json = json;
-	e->answer = copy(answer);
-	e->answer_n = answer.n;
-	s->figures.bytes += answer.n;
+	e->answer = answer_place(e, answer.n);
+	e->answer_n = (uint32_t)answer.n;
+	if (!e->answer) {
+		e->answer = copy(answer);
+		s->figures.bytes += answer.n;
+	} else if (answer.n) {
+		memcpy(e->answer, answer.p, answer.n);
+	}
 	once_entry_used(s, e);
 }
 
@@ -437,5 +492,5 @@ uint64_t once_id_of_key(const struct once_owner *o, uint64_t hash)
 
 uint64_t once_id_of_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq)
 {
-	return once_hash(once_hash(o->node.hash, l->name, l->name_n), &seq, sizeof(seq));
+	return mix(o->node.hash ^ (l->hash + seq * 0x9e3779b97f4a7c15u));
 }

@@ -25,23 +25,26 @@ struct pending_list { /* in order of arrival */
 };
 
 /*
- * A call that has not ended. It is waiting (not sent on this link yet) or sent, or its end is still to be told. What each call
- * needs comes first, in two cache lines; the rest is for those that wait, are repeated or end early.
+ * A call that has not ended. It is waiting (not sent on this link yet) or sent, or its end is still to be told. What the table
+ * and the deadline need is the first cache line, what else each call needs the second; the rest is for those that wait, are
+ * repeated or end early.
  */
 struct pending {
-	_Alignas(64) struct pending *next, **prev; /* in list; next: in the free list */
+	_Alignas(64) struct pending
+		*next; /* in list, or in the free list; alone: the alignment is of each name beside it */
+	struct pending **prev;
 	struct pending_list *list;
 	uint64_t id; /* what the wire and rpc_cancel use; 0: free */
 	uint32_t slot, generation;
 	uint64_t due_ms;
 	uint64_t order; /* in which it was sent, among all */
+	bool sent, ever_sent, json, by_key, anywhere;
 	void (*on_answer)(void *arg, const struct rpc_answer *a);
 	void *arg;
 	struct peer *peer; /* NULL: nobody owns the key, or it has ended */
 	struct worker *worker;
 	const struct msg_method *method;
 	size_t kept; /* what its bytes count in the peer's kept_bytes */
-	bool sent, ever_sent, json, by_key, anywhere;
 	uint32_t attempt;
 
 	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
@@ -52,6 +55,8 @@ struct pending {
 	enum effect effect;
 	const char *message; /* constant text */
 };
+
+_Static_assert(offsetof(struct pending, on_answer) == 64 && offsetof(struct pending, bytes) <= 128, "in two lines");
 
 struct pending_table {
 	struct pending **chunk;

@@ -64,6 +64,7 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 	char path[64];
 
 	snprintf(row->id, sizeof row->id, "%s", row_string(c, i, "id", ""));
+	route_row_named(row);
 	snprintf(row->service, sizeof row->service, "%s", row_string(c, i, "service", ""));
 	snprintf(row->host, sizeof row->host, "%s", row_string(c, i, "host", "127.0.0.1"));
 	row->client_port = (uint16_t)row_int(c, i, "client");
@@ -268,6 +269,11 @@ uint64_t route_hash(const char *key, size_t n)
 	return mix(h);
 }
 
+void route_row_named(struct route_row *row)
+{
+	row->hash = route_hash(row->id, strlen(row->id));
+}
+
 const struct route_row *route_find(const struct route_table *t, const char *id)
 {
 	for (size_t i = 0; i < t->rows; i++)
@@ -286,7 +292,7 @@ const struct route_row *route_owner(const struct route_table *t, const char *ser
 
 		if (r->state != ROUTE_READY || strcmp(r->service, service))
 			continue;
-		uint64_t score = mix(key_hash ^ route_hash(r->id, strlen(r->id)));
+		uint64_t score = mix(key_hash ^ r->hash);
 
 		if (!best || score > best_score) {
 			best = r;

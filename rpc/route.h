@@ -22,6 +22,7 @@ struct route_row {
 	uint32_t workers;
 	uint64_t epoch; /* fences a former owner; from the live table */
 	enum route_state state;
+	uint64_t hash; /* route_hash of id, of all that is in a table */
 };
 struct route_table {
 	uint64_t version;
@@ -41,6 +42,8 @@ void route_row_to_json(const struct route_row *row, struct buf *out); /* one ele
 struct route_table *route_table_new(size_t rows);                     /* empty, with room for so many rows */
 struct route_table *route_ref(struct route_table *t);
 void route_unref(struct route_table *t);
+
+void route_row_named(struct route_row *row); /* its id is there: for who fills a row, before it goes into a table */
 
 const struct route_row *route_find(const struct route_table *t, const char *id);
 /* The owner of key among the ready instances of service; NULL: there is none. */

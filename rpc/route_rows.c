@@ -97,6 +97,7 @@ static int get_row(const json_t *o, struct route_row *row, char *error, size_t s
 	    (err = get_number(o, "epoch", 0, INT64_MAX, &epoch, error, size)) < 0 ||
 	    (err = get_state(o, row, error, size)) < 0)
 		return err;
+	route_row_named(row);
 	row->client_port = (uint16_t)client;
 	row->rpc_port = (uint16_t)rpc;
 	row->http_port = (uint16_t)http;

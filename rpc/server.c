@@ -369,7 +369,7 @@ static void link_request(struct link *l, const struct frame_request *q)
 
 	if (!number || number > s->methods)
 		link_refuse(l, q->id, ERR_NOT_FOUND, "there is no such method here");
-	else if (strcmp(l->service, "admin") && !msg_method_admits(s->method[number - 1].method, l->service))
+	else if (!l->admin && !msg_method_admits(s->method[number - 1].method, l->service))
 		link_refuse(l, q->id, ERR_DENIED, "this service may not call the method");
 	else
 		link_dispatch(l, q, number - 1);
@@ -534,6 +534,7 @@ static void link_start(struct worker *w, struct env_conn *conn, const Loquat__Rp
 	l->worker = w;
 	snprintf(l->instance, sizeof l->instance, "%s", hello->instance);
 	snprintf(l->service, sizeof l->service, "%s", hello->service);
+	l->admin = !strcmp(l->service, "admin");
 	l->from_worker = hello->from_worker;
 	l->epoch = hello->epoch;
 	l->client_n = (size_t)snprintf(l->client, sizeof l->client, "%s/%u/%llu", l->instance, l->from_worker,

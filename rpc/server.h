@@ -39,6 +39,7 @@ struct link {
 	uint64_t epoch, heard_ms;
 	unsigned char client_nonce[16], nonce[16];
 	bool proved;
+	bool admin; /* of a control worker: the operator's, may call everything */
 	bool acked; /* the client knows that we are draining, and everything it sent before has been read */
 	uint32_t in_flight;
 	uint32_t oldest, newest; /* its requests under way, in their order: slot + 1, 0: none */
