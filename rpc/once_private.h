@@ -125,7 +125,7 @@ struct once_server {
 	struct once_figures figures;
 	uint64_t now_ms;          /* of the last call that told it */
 	struct once_entry *spare; /* blocks of ONCE_BLOCK bytes, by lease_next */
-	unsigned spares;
+	int spares;
 	char forget_text[256];
 	size_t forget_owner;
 };

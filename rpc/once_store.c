@@ -340,9 +340,9 @@ static void lease_take(struct once_entry *e)
 }
 
 #if defined(__SANITIZE_ADDRESS__)
-enum { SPARES = 0 }; /* so that the sanitizer sees each block */
+static const int SPARES = 0; /* so that the sanitizer sees each block */
 #else
-enum { SPARES = ONCE_SPARE_MAX };
+static const int SPARES = ONCE_SPARE_MAX;
 #endif
 
 static struct once_entry *block_take(struct once_server *s, size_t text_n)
@@ -366,13 +366,13 @@ static struct once_entry *block_take(struct once_server *s, size_t text_n)
 static void block_give(struct once_server *s, struct once_entry *e)
 {
 	s->figures.bytes -= sizeof(*e) + e->room;
-	if (e->room != ONCE_ROOM || s->spares >= SPARES) {
+	if (e->room == ONCE_ROOM && s->spares < SPARES) {
+		e->lease_next = s->spare;
+		s->spare = e;
+		s->spares++;
+	} else {
 		free(e);
-		return;
 	}
-	e->lease_next = s->spare;
-	s->spare = e;
-	s->spares++;
 }
 
 void once_spares_free(struct once_server *s)

@@ -121,6 +121,17 @@ START_TEST(a_remote_answers_with_its_value)
 }
 END_TEST
 
+/* What a function does not name is not made, whoever counts its arguments. */
+START_TEST(a_remote_is_told_of_its_call_if_it_takes_that)
+{
+	begin("function Remote.put(...) return { text = select('#', ...) .. (select(2, ...)).key } end "
+	      "function Remote.get(args) return { text = type(args) } end");
+	ck_put("{}", "{\"text\":\"2k\"}");
+	get(&reply);
+	ck_says(&reply, "{\"text\":\"table\"}");
+}
+END_TEST
+
 START_TEST(a_method_without_a_function_is_not_found)
 {
 	begin("function Remote.put() return {} end");
@@ -982,6 +993,7 @@ int main(void)
 	tcase_set_timeout(three, 60);
 	tcase_set_timeout(hasty, 60);
 	tcase_add_test(one, a_remote_answers_with_its_value);
+	tcase_add_test(one, a_remote_is_told_of_its_call_if_it_takes_that);
 	tcase_add_test(one, a_method_without_a_function_is_not_found);
 	tcase_add_test(one, an_answer_that_is_not_of_its_type_fails);
 	tcase_add_test(one, what_raises_fails_and_nothing_else);

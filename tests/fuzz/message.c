@@ -1,0 +1,131 @@
+/*
+ * Any bytes as a request of the sample messages, as JSON (the HTTP face, clients) or as protobuf (between services): what is
+ * taken as one is written as the other, and reads again as the same.
+ */
+#include <assert.h>
+#include <lauxlib.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/lua_json.h"
+#include "common/lua_msg.h"
+#include "common/lua_pb.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static struct schema *schema_read(void)
+{
+	struct buf b = BUF_INIT;
+	struct schema *s = NULL;
+	char error[256] = "", part[4096];
+	FILE *file = fopen("build/tests.desc", "rb");
+
+	assert(file);
+	for (size_t n; (n = fread(part, 1, sizeof part, file)) > 0;)
+		buf_add(&b, part, n);
+	fclose(file);
+	if (schema_load(b.data, b.len, error, sizeof error, &s) < 0)
+		fprintf(stderr, "%s\n", error);
+	assert(s);
+	buf_release(&b);
+	return s;
+}
+
+struct input {
+	const struct schema *schema;
+	const char *p;
+	size_t n;
+};
+
+static int decode(lua_State *L, const struct msg_type *t, bool json, const char *p, size_t n)
+{
+	char why[LUA_WHY_MAX];
+	unsigned unknown = 0;
+
+	return json ? lua_json_decode(L, t, p, n, why, sizeof why)
+		    : lua_pb_decode(L, t, p, n, &unknown, why, sizeof why);
+}
+
+static int encode(lua_State *L, const struct msg_type *t, bool json, struct buf *out)
+{
+	char why[LUA_WHY_MAX];
+
+	return json ? lua_json_encode(L, -1, t, out, why, sizeof why) : lua_pb_encode(L, -1, t, out, why, sizeof why);
+}
+
+/* The value on top of the stack, through the other encoding and back, is written with the same bytes. */
+static void way_and_back(lua_State *L, const struct msg_type *t, bool json)
+{
+	struct buf first = BUF_INIT, other = BUF_INIT, second = BUF_INIT;
+
+	if (encode(L, t, json, &first) == 0 && encode(L, t, !json, &other) == 0) {
+		lua_settop(L, 0);
+		assert(decode(L, t, !json, other.data, other.len) == 0);
+		assert(encode(L, t, json, &second) == 0);
+		assert(first.len == second.len && (!first.len || !memcmp(first.data, second.data, first.len)));
+	}
+	buf_release(&first);
+	buf_release(&other);
+	buf_release(&second);
+}
+
+/* JSON drops such fields: there is no way back. */
+static bool has_ignored(const struct msg_type *t)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < t->fields; i++)
+		any = any || t->field[i].ignored;
+	return any;
+}
+
+static int run(lua_State *L)
+{
+	const struct input *in = lua_touserdata(L, 1);
+	bool json = in->p[0] & 1;
+	const struct msg_method *m = schema_method_at(in->schema, (uint8_t)in->p[1] % schema_methods(in->schema));
+
+	lua_settop(L, 0);
+	if (decode(L, m->in, json, in->p + 2, in->n - 2) == 0 && !has_ignored(m->in))
+		way_and_back(L, m->in, json);
+	return 0;
+}
+
+/* All of them live as long as the process. */
+static lua_State *state(const struct schema *schema)
+{
+	static lua_State *L;
+
+	if (!L) {
+		L = luaL_newstate();
+		assert(L);
+		lua_msg_open(L, schema);
+	}
+	return L;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	static struct schema *schema;
+
+	if (n < 2)
+		return 0;
+	if (!schema)
+		schema = schema_read();
+	lua_State *L = state(schema);
+	char *copy = malloc(n);
+	struct input in = { schema, copy, n };
+
+	assert(copy);
+	memcpy(copy, data, n);
+	lua_pushcfunction(L, run);
+	lua_pushlightuserdata(L, &in);
+	if (lua_pcall(L, 1, 0, 0) != LUA_OK)
+		fprintf(stderr, "%s\n", lua_tostring(L, -1));
+	lua_settop(L, 0);
+	free(copy);
+	return 0;
+}
