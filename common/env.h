@@ -125,6 +125,8 @@ int env_conn_attach(struct env_conn *conn, struct env_loop *loop, const struct e
 void env_conn_detach(struct env_conn *conn);
 /* > 0 bytes; 0: the peer closed its side; ERR_AGAIN; ERR_CLOSED (reset); ERR_IO */
 ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n);
+/* The same without taking them; not of TLS. They are told of again, for they are still there. */
+ssize_t env_conn_peek(struct env_conn *conn, void *buf, size_t n);
 /* > 0 bytes taken (maybe fewer than offered); ERR_AGAIN: none, want_write tells when; ERR_CLOSED; ERR_IO */
 ssize_t env_conn_write(struct env_conn *conn, const struct iovec *iov, int n);
 void env_conn_want_write(struct env_conn *conn, bool on);
@@ -151,6 +153,11 @@ int env_tls_reload(struct env_tls *t, char *error, size_t error_size);
 void env_tls_free(struct env_tls *t); /* NULL is fine; connections may outlive it, listeners not */
 void env_listener_tls(struct env_listener *l, struct env_tls *t); /* for what it accepts from now on */
 int env_conn_tls(struct env_conn *conn, struct env_tls *t);       /* right after env_connect. ERR_NOMEM */
+/*
+ * An accepted connection that is detached speaks TLS from now on, as if its listener did: for ports that serve both, by the
+ * first byte (env_conn_peek). What came before was read as it stood. ERR_NOMEM; ERR_UNAVAILABLE: simulation
+ */
+int env_conn_tls_accept(struct env_conn *conn, struct env_tls *t);
 
 /* ---- files: blocking, so only for threads that may block ------------------------------------------- */
 

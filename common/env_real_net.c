@@ -368,6 +368,14 @@ int env_conn_tls(struct env_conn *conn, struct env_tls *t)
 	return conn->tls ? 0 : ERR_NOMEM;
 }
 
+int env_conn_tls_accept(struct env_conn *conn, struct env_tls *t)
+{
+	assert(!conn->attached && !conn->connecting && !conn->tls);
+	conn->tls = env_real_tls_open(t, conn->fd, false);
+	conn->shaking = conn->tls != NULL;
+	return conn->tls ? 0 : ERR_NOMEM;
+}
+
 /* EAGAIN and the ways a peer can be gone; the rest is the system's trouble. */
 static int transfer_error(int number)
 {
@@ -395,6 +403,13 @@ ssize_t env_conn_read(struct env_conn *conn, void *buf, size_t n)
 		return part;
 	}
 	ssize_t got = recv(conn->fd, buf, n, 0);
+	return got >= 0 ? got : transfer_error(errno);
+}
+
+ssize_t env_conn_peek(struct env_conn *conn, void *buf, size_t n)
+{
+	assert(!conn->tls);
+	ssize_t got = recv(conn->fd, buf, n, MSG_PEEK);
 	return got >= 0 ? got : transfer_error(errno);
 }
 

@@ -306,6 +306,17 @@ ssize_t env_conn_read(struct env_conn *c, void *buf, size_t n)
 	return (ssize_t)n;
 }
 
+ssize_t env_conn_peek(struct env_conn *c, void *buf, size_t n)
+{
+	uint64_t read = c->in ? c->in->read : 0;
+	if (!c->in || c->in->delivered == read)
+		return c->in && c->in->fin_delivered ? 0 : ERR_AGAIN;
+	n = n < c->in->delivered - read ? n : c->in->delivered - read;
+	ring_copy_out(c->in, buf, n);
+	c->in->read = read;
+	return (ssize_t)n;
+}
+
 /* Announces what was written: in one piece, or cut somewhere. */
 static void announce(struct pipe *p, uint64_t from)
 {

@@ -34,3 +34,9 @@ int env_conn_tls(struct env_conn *conn, struct env_tls *t)
 	assert(!t);
 	return ERR_UNAVAILABLE;
 }
+
+int env_conn_tls_accept(struct env_conn *conn, struct env_tls *t)
+{
+	(void)conn, (void)t;
+	return ERR_UNAVAILABLE;
+}

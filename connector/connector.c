@@ -167,7 +167,7 @@ static void face_open(struct edge *e)
 			.out_max = CLIENTCONN_OUT_MAX,
 		},
 	};
-	clientset_face(e->connector->set, &e->face);
+	clientset_face(e->connector->set, &e->connector->listen, &e->face);
 	clientconn_face_init(&e->face, e->worker->service->metrics, e->worker->index);
 }
 
@@ -189,6 +189,8 @@ static int listen_open(struct edge *e)
 		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
 		.on_conn = on_conn,
 	};
+
+	clientset_listen(c->set, &o);
 	int err = clientlisten_new(&o, &c->listen);
 
 	if (err < 0)

@@ -82,7 +82,7 @@ static void face_open(struct gate *g)
 			.out_max = CLIENTCONN_BODY_MAX,
 		},
 	};
-	clientset_face(g->set, &g->face);
+	clientset_face(g->set, &g->listen, &g->face);
 	clientconn_face_init(&g->face, g->service->metrics, 0);
 }
 
@@ -103,6 +103,8 @@ static int listen_open(struct gate *g)
 		.per_address_max = (unsigned)config_int(s->config, "gate.per_address_max", 20000),
 		.on_conn = on_conn,
 	};
+
+	clientset_listen(g->set, &o);
 	int err = clientlisten_new(&o, &g->listen);
 
 	if (err < 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/jsontext.h"
 #include "rpc/clientlate.h"
+#include "rpc/clientlisten.h"
 #include "rpc/inflate.h"
 
 #define BEAT_GAP_MS  100 /* heartbeats of a client are answered at most this often */
@@ -407,6 +408,19 @@ static void websocket_end(struct clientconn *c, unsigned code)
 	stream_write(&c->stream, frame, sizeof(frame));
 }
 
+/* As clientconn_drop, but a WebSocket client is told by which code. */
+static void drop_with(struct clientconn *c, unsigned code, const char *why)
+{
+	if (c->state == CLIENTCONN_ENDED)
+		return;
+	if (!c->web) {
+		clientconn_drop(c, why);
+		return;
+	}
+	websocket_end(c, code);
+	close_flushed(c, why);
+}
+
 void clientconn_kick(struct clientconn *c, const char *reason)
 {
 	struct buf b = BUF_INIT;
@@ -658,7 +672,7 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 
 	metric_add(c->face->packets_in, 1);
 	if (c->state != CLIENTCONN_WORKING) {
-		clientconn_drop(c, "data before the handshake's ack");
+		drop_with(c, WEBSOCKET_POLICY, "data before the handshake's ack");
 		return;
 	}
 	if (pomelo_message_read(p->body, p->n, &m) < 0) {
@@ -706,7 +720,10 @@ static size_t packages(struct clientconn *c, const char *data, size_t n)
 		if (took == ERR_INCOMPLETE)
 			break;
 		if (took < 0) {
-			clientconn_drop(c, took == ERR_FULL ? "a package over the size limit" : "no pomelo package");
+			if (took == ERR_FULL)
+				drop_with(c, WEBSOCKET_TOO_LARGE, "a package over the size limit");
+			else
+				drop_with(c, WEBSOCKET_PROTOCOL, "no pomelo package");
 			break;
 		}
 		on_package(c, &p);
@@ -749,6 +766,8 @@ static int on_control(void *arg, enum websocket_opcode opcode, const char *p, si
 	c->last_in_ms = c->face->loop->now_ms;
 	if (opcode == WEBSOCKET_PONG)
 		return 0;
+	if (opcode == WEBSOCKET_CLOSE && !websocket_close_ok(p, n))
+		return ERR_BAD_REQUEST; /* closed with 1002 */
 	size_t head_n = websocket_head(frame, opcode == WEBSOCKET_PING ? WEBSOCKET_PONG : WEBSOCKET_CLOSE, n);
 	memcpy(frame + head_n, p, n);
 	stream_write(&c->stream, frame, head_n + n);
@@ -775,19 +794,40 @@ static ssize_t web_data(struct clientconn *c, const char *data, size_t n)
 	return (ssize_t)n;
 }
 
+/* A balancer of ours says whose connection this is. false: that one has too many. */
+static bool forwarded(struct clientconn *c, const char *request, size_t n)
+{
+	struct clientconn_face *f = c->face;
+	char addr[ENV_ADDR_MAX];
+	const char *value;
+	size_t value_n;
+
+	if (!balancers_trust(f->balancers, c->addr) ||
+	    !websocket_header(request, n, "X-Forwarded-For", &value, &value_n) ||
+	    !balancer_forwarded(f->balancers, value, value_n, addr))
+		return true;
+	bool fits = clientlisten_moved(*f->listen, c->addr, addr);
+	memcpy(c->addr, addr, sizeof(addr));
+	if (!fits)
+		clientconn_drop(c, "too many connections from this address");
+	return fits;
+}
+
 static ssize_t http_data(struct clientconn *c, const char *data, size_t n)
 {
 	struct buf *reply = &c->face->scratch;
 
 	buf_clear(reply);
-	ssize_t took = websocket_upgrade(data, n, reply);
+	ssize_t took = websocket_upgrade(data, n, &c->face->rules, reply);
 	if (took == ERR_INCOMPLETE)
 		return 0;
 	stream_write(&c->stream, reply->data, reply->len);
 	if (took < 0) {
-		close_flushed(c, "an HTTP request that is no WebSocket upgrade");
+		close_flushed(c, "an HTTP request that is no WebSocket upgrade, or of a wrong origin");
 		return (ssize_t)n;
 	}
+	if (!forwarded(c, data, (size_t)took))
+		return (ssize_t)n;
 	c->web = true;
 	c->state = CLIENTCONN_HANDSHAKE;
 	return took;
@@ -897,7 +937,7 @@ void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned
 void clientconn_face_close(struct clientconn_face *f)
 {
 	for (struct clientconn *c = f->conns; c; c = c->next) {
-		clientconn_drop(c, "this process ends");
+		drop_with(c, WEBSOCKET_GOING_AWAY, "this process ends");
 		stream_close(&c->stream, 0); /* who was kicked before may linger */
 	}
 }

@@ -8,6 +8,7 @@
 #include "common/loop.h"
 #include "common/metrics.h"
 #include "common/stream.h"
+#include "rpc/balancer.h"
 #include "rpc/clientbody.h"
 #include "rpc/pomelo.h"
 #include "rpc/websocket.h"
@@ -29,6 +30,7 @@
  *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
  */
 struct clientconn;
+struct clientlisten;
 struct clientconn_ops {
 	/*
 	 * A request or notify in the working state. The route is text (codes are resolved) and the body is not
@@ -64,6 +66,9 @@ struct clientconn_face {
 	enum clientconn_protobuf protobuf;
 	const struct clientconn_least *least;
 	size_t leasts;
+	struct websocket_rules rules;
+	const struct balancers *balancers;  /* whose X-Forwarded-For is believed; NULL: nobody's */
+	struct clientlisten *const *listen; /* where addresses are counted; may be NULL without balancers */
 	const struct clientconn_ops *ops;
 	struct clientconn_limits limits;
 	void *user; /* the owner's own */
@@ -105,7 +110,7 @@ struct clientconn { /* the fields are the module's, but sid; read state, addr an
 	unsigned packets;
 	struct pomelo_hello hello;
 	struct clientbody body;
-	char addr[ENV_ADDR_MAX];
+	char addr[ENV_ADDR_MAX]; /* the player's, as far as a balancer says it */
 };
 
 /* Takes an accepted connection. addr as env_conn_peer gave it. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "rpc/clientdoor.h"
 
 struct target {
 	_Atomic(struct loop *) loop; /* released by clientlisten_add, acquired by on_accept: user is there with it */
@@ -13,6 +14,7 @@ struct target {
 struct clientlisten {
 	struct clientlisten_options o;
 	struct env_listener *listener;
+	struct clientdoor *door;                   /* NULL: nothing to find out before */
 	struct target target[SERVICE_WORKERS_MAX]; /* by the loop's index */
 	unsigned next;
 	struct metric *accepted, *refused;
@@ -76,21 +78,38 @@ static struct loop *choose(struct clientlisten *l, void **user)
 	return NULL;
 }
 
-static void on_accept(void *arg, struct env_conn *conn)
+/* false: addr has too many. It is counted either way. */
+static bool count(struct clientlisten *l, const char *addr)
 {
-	struct clientlisten *l = arg;
-	char addr[ENV_ADDR_MAX];
+	unsigned others = atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
+
+	return others < l->o.per_address_max || balancers_trust(l->o.balancers, addr);
+}
+
+bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr)
+{
+	clientlisten_gone(l, from);
+	return count(l, addr);
+}
+
+static void refuse(struct clientlisten *l, struct env_conn *conn, const char *addr, const char *why)
+{
+	clientlisten_gone(l, addr);
+	metric_add(l->refused, 1);
+	log_info(l->o.log, "client.refused", "addr=%s why=%s", addr, why);
+	env_conn_close(conn);
+}
+
+static const char too_many[] = "too many connections from this address";
+
+/* A connection that has been counted. */
+static void pass(struct clientlisten *l, struct env_conn *conn, const char *addr)
+{
 	void *user;
 	struct loop *loop = choose(l, &user);
 
-	env_conn_peer(conn, addr);
-	unsigned others = atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
-	if (!loop || others >= l->o.per_address_max) {
-		clientlisten_gone(l, addr);
-		metric_add(l->refused, 1);
-		log_info(l->o.log, "client.refused", "addr=%s why=%s", addr,
-			 loop ? "too many connections from this address" : "not ready yet");
-		env_conn_close(conn);
+	if (!loop) {
+		refuse(l, conn, addr, "not ready yet");
 		return;
 	}
 	metric_add(l->accepted, 1);
@@ -98,6 +117,51 @@ static void on_accept(void *arg, struct env_conn *conn)
 		l->o.on_conn(user, conn, addr);
 	else
 		hand_over(l, loop, user, conn, addr);
+}
+
+static void on_door_open(void *arg, struct env_conn *conn, const char *from, const char *addr)
+{
+	struct clientlisten *l = arg;
+
+	if (strcmp(from, addr) != 0 && !clientlisten_moved(l, from, addr))
+		refuse(l, conn, addr, too_many);
+	else
+		pass(l, conn, addr);
+}
+
+static void on_door_refused(void *arg, const char *from)
+{
+	struct clientlisten *l = arg;
+
+	clientlisten_gone(l, from);
+	metric_add(l->refused, 1);
+}
+
+static void on_accept(void *arg, struct env_conn *conn)
+{
+	struct clientlisten *l = arg;
+	char addr[ENV_ADDR_MAX];
+
+	env_conn_peer(conn, addr);
+	if (!count(l, addr))
+		refuse(l, conn, addr, too_many);
+	else if (l->door && (l->o.tls || balancers_trust(l->o.balancers, addr)))
+		clientdoor_take(l->door, conn, addr);
+	else
+		pass(l, conn, addr);
+}
+
+static void door_open(struct clientlisten *l)
+{
+	if (l->o.tls || l->o.balancers)
+		l->door = clientdoor_new(&(struct clientdoor_options){ .loop = l->o.loop,
+								       .log = l->o.log,
+								       .tls = l->o.tls,
+								       .tls_required = l->o.tls_required,
+								       .balancers = l->o.balancers,
+								       .on_open = on_door_open,
+								       .on_refused = on_door_refused,
+								       .arg = l });
 }
 
 void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user)
@@ -124,6 +188,7 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 		free(l);
 		return err;
 	}
+	door_open(l);
 	*out = l;
 	return 0;
 }
@@ -139,6 +204,8 @@ void clientlisten_close(struct clientlisten *l)
 		return;
 	env_listener_close(l->listener);
 	l->listener = NULL;
+	clientdoor_free(l->door);
+	l->door = NULL;
 }
 
 void clientlisten_free(struct clientlisten *l)

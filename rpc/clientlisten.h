@@ -1,6 +1,7 @@
 #pragma once
 #include <stdint.h>
 #include "common/loop.h"
+#include "rpc/balancer.h"
 #include "rpc/service.h"
 /*
  * clientlisten: the port for players: accepts, counts per address, spreads connections over the workers.
@@ -18,8 +19,11 @@ struct clientlisten_options {
 	struct log *log;
 	struct metrics *metrics;
 	const char *host;
-	uint16_t port; /* 0 takes a free one */
-	unsigned per_address_max;
+	uint16_t port;            /* 0 takes a free one */
+	unsigned per_address_max; /* but of balancers */
+	struct env_tls *tls;      /* beside plain connections, told apart by the first byte; NULL: none */
+	bool tls_required;
+	const struct balancers *balancers; /* NULL: none */
 	/* A connection for this worker, on its loop; it belongs to the callee. */
 	void (*on_conn)(void *user, struct env_conn *conn, const char *addr);
 };
@@ -28,6 +32,8 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 uint16_t clientlisten_port(const struct clientlisten *l);
 /* From now on connections go to this worker's loop too; as long as there is none they are closed. */
 void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user);
+/* The connection turns out to be another's (a balancer has said so). false: that one has too many. It counts for addr either way. */
+bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr);
 /* The connection with this address has been closed. */
 void clientlisten_gone(struct clientlisten *l, const char *addr);
 void clientlisten_close(struct clientlisten *l); /* accepts no more; twice is once; NULL is fine */

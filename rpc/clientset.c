@@ -11,6 +11,11 @@ struct clientset {
 	enum clientconn_protobuf protobuf;
 	struct clientconn_least *least;
 	size_t leasts;
+	struct balancers *balancers;
+	const char **origin;
+	size_t origins;
+	struct env_tls *tls; /* the service's */
+	bool tls_required;
 };
 
 static int protobuf_read(struct clientset *c, struct service *s)
@@ -55,6 +60,30 @@ static int dict_read(struct clientset *c, struct service *s, const char *key)
 	return err;
 }
 
+static int balancers_read(struct clientset *c, struct service *s)
+{
+	size_t n, wrong = 0;
+	const char **texts = list_read(s->config, "client.balancers", &n);
+	int err = n ? balancers_new(texts, n, &c->balancers, &wrong) : 0;
+
+	if (err < 0)
+		service_fail(
+			s, "%s: client.balancers[%zu]: expected an address or a subnet (\"10.1.0.0/16\"), found \"%s\"",
+			s->id, wrong + 1, texts[wrong]);
+	free(texts);
+	return err;
+}
+
+static int tls_read(struct clientset *c, struct service *s)
+{
+	c->tls = s->client_tls;
+	c->tls_required = config_bool(s->config, "client.tls.required", false);
+	if (c->tls || !c->tls_required)
+		return 0;
+	service_fail(s, "%s: client.tls.required: without client.tls.cert nobody could connect", s->id);
+	return ERR_CONFIG;
+}
+
 static void leasts_read(struct clientset *c, const struct config *config)
 {
 	char path[64];
@@ -78,7 +107,9 @@ int clientset_new(struct service *s, const char *dictionary, struct clientset **
 	assert(c);
 	c->protos = clientprotos_new(s->schema);
 	leasts_read(c, s->config);
-	if ((err = protobuf_read(c, s)) < 0 || (err = dict_read(c, s, dictionary)) < 0) {
+	c->origin = list_read(s->config, "client.origins", &c->origins);
+	if ((err = protobuf_read(c, s)) < 0 || (err = dict_read(c, s, dictionary)) < 0 ||
+	    (err = balancers_read(c, s)) < 0 || (err = tls_read(c, s)) < 0) {
 		clientset_free(c);
 		return ERR_CONFIG;
 	}
@@ -92,15 +123,27 @@ void clientset_free(struct clientset *c)
 		return;
 	clientprotos_free(c->protos);
 	pomelo_dict_free(c->dict);
+	balancers_free(c->balancers);
+	free(c->origin);
 	free(c->least);
 	free(c);
 }
 
-void clientset_face(const struct clientset *c, struct clientconn_face *f)
+void clientset_face(const struct clientset *c, struct clientlisten *const *listen, struct clientconn_face *f)
 {
 	f->dict = c->dict;
 	f->protos = c->protos;
 	f->protobuf = c->protobuf;
 	f->least = c->least;
 	f->leasts = c->leasts;
+	f->rules = (struct websocket_rules){ c->origin, c->origins };
+	f->balancers = c->balancers;
+	f->listen = listen;
+}
+
+void clientset_listen(const struct clientset *c, struct clientlisten_options *o)
+{
+	o->tls = c->tls;
+	o->tls_required = c->tls_required;
+	o->balancers = c->balancers;
 }

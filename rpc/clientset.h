@@ -1,9 +1,10 @@
 #pragma once
 #include "rpc/clientconn.h"
+#include "rpc/clientlisten.h"
 #include "rpc/service.h"
 /*
- * clientset: the keys client.* of the configuration, which gate and connector share: what clients are told in the
- * handshake.
+ * clientset: the keys client.* of the configuration, which gate and connector share: TLS and balancers of the port, pages that
+ * may connect, what clients are told in the handshake.
  *
  * Threads: made in init_service, then read by any. Memory: clientset_free when no face uses it any more.
  */
@@ -14,5 +15,7 @@ struct clientset;
  */
 int clientset_new(struct service *s, const char *dictionary, struct clientset **out);
 void clientset_free(struct clientset *c); /* NULL is fine */
-/* Fills in what the face's clients are offered. */
-void clientset_face(const struct clientset *c, struct clientconn_face *f);
+/* Fills in what the face's clients are offered; listen is where the port's listener will be. */
+void clientset_face(const struct clientset *c, struct clientlisten *const *listen, struct clientconn_face *f);
+/* Fills in what the port does before a connection is handed on: TLS, balancers. */
+void clientset_listen(const struct clientset *c, struct clientlisten_options *o);

@@ -247,6 +247,7 @@ void service_free(struct service *s)
 	luasrc_unref(s->lua_src);
 	schema_free(s->schema);
 	env_tls_free(s->tls);
+	env_tls_free(s->client_tls);
 	log_close(s->log);
 	metrics_free(s->metrics);
 	config_free(s->p->config);

@@ -76,8 +76,9 @@ struct service {
 	char root[ENV_PATH_MAX]; /* relative paths of the configuration start here */
 	char var[ENV_PATH_MAX];  /* paths.var, absolute or from the working folder */
 	char cluster_key[65], token_key[65];
-	uint64_t epoch;      /* of this start: from the SQL log, else wall-clock µs */
-	struct env_tls *tls; /* of inner links; NULL: plain */
+	uint64_t epoch;             /* of this start: from the SQL log, else wall-clock µs */
+	struct env_tls *tls;        /* of inner links; NULL: plain */
+	struct env_tls *client_tls; /* of the players' port; NULL: none */
 	struct log *log;
 	struct metrics *metrics;
 	struct schema *schema;

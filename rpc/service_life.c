@@ -358,7 +358,8 @@ static void life_ended(struct service *s)
 	http_face_stop(p->http);
 	standby_free(p->standby);
 	p->standby = NULL;
-	env_watch_close(p->tls_watch);
+	for (unsigned i = 0; i < SERVICE_TLS; i++)
+		env_watch_close(p->tls_watch[i]);
 	route_source_close(p->source);
 	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */
 	atomic_store(&s->state, SERVICE_STOPPED);

@@ -11,6 +11,7 @@
  *
  * Threads: control thread, except what is marked atomic.
  */
+#define SERVICE_TLS 2 /* inner links; the players' port */
 struct service_private {
 	struct config *config; /* the owner of service.config */
 	struct service_options options;
@@ -29,8 +30,8 @@ struct service_private {
 	bool shut;  /* nothing new is taken any more */
 	_Atomic bool failed;
 	char failure[512];
-	struct route_table *routes;  /* the newest */
-	struct env_watch *tls_watch; /* of the certificate's folder */
+	struct route_table *routes;               /* the newest */
+	struct env_watch *tls_watch[SERVICE_TLS]; /* of the certificates' folders */
 	uint64_t started_ns;
 	char config_file[ENV_PATH_MAX];
 	char database_socket[ENV_PATH_MAX + 32];
@@ -41,7 +42,7 @@ struct service_private {
 void life_start(struct loop *control, void *arg);
 void life_stop_requested(void *arg); /* by signal, admin or failure */
 void life_drain(struct service *s);  /* begins draining; stops when done */
-/* service_tls.c: the inner links' certificates, read anew when their folder changes */
+/* service_tls.c: the certificates of inner links and of the players' port, read anew when their folder changes */
 int tls_open(struct service *s, char *error, size_t error_size);
 void tls_watch(struct service *s);
 /* service_routes.c */

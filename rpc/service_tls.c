@@ -3,60 +3,98 @@
 #include "rpc/service_private.h"
 
 /*
- * Mutual TLS of the inner links, where rpc.tls names certificates. It comes beneath the proof of the cluster key, not in its
- * place. The files are read anew when their folder changes: links that stand stay, new ones show the new certificate.
+ * TLS of the inner links, where rpc.tls names certificates, and of the players' port, where client.tls does. Of the inner
+ * links it is mutual and comes beneath the proof of the cluster key, not in its place. The files are read anew when their
+ * folder changes: connections that stand stay, new ones are shown the new certificate.
  */
-static const char *const names[] = { "rpc.tls.cert", "rpc.tls.key", "rpc.tls.ca" };
+struct tls_keys {
+	const char *section; /* "rpc.tls" */
+	const char *name[3]; /* cert, key, ca */
+	size_t needed;       /* of the three, when one is given */
+};
+static const struct tls_keys keys[SERVICE_TLS] = {
+	{ "rpc.tls", { "rpc.tls.cert", "rpc.tls.key", "rpc.tls.ca" }, 3 },
+	{ "client.tls", { "client.tls.cert", "client.tls.key", NULL }, 2 },
+};
 
-static const char *file_of(const struct service *s, size_t i, char path[ENV_PATH_MAX])
+static const char *file_of(const struct service *s, const char *key, char path[ENV_PATH_MAX])
 {
-	const char *name = config_string(s->config, names[i], "");
+	const char *name = key ? config_string(s->config, key, "") : "";
 
 	return *name ? service_path(s, name, path) : NULL;
 }
 
-int tls_open(struct service *s, char *error, size_t error_size)
+static struct env_tls **tls_of(struct service *s, unsigned which)
 {
+	return which ? &s->client_tls : &s->tls;
+}
+
+static int open_one(struct service *s, unsigned which, char *error, size_t error_size)
+{
+	const struct tls_keys *k = &keys[which];
 	char path[3][ENV_PATH_MAX];
 	const char *file[3];
 	size_t given = 0;
 
 	for (size_t i = 0; i < 3; i++)
-		given += (file[i] = file_of(s, i, path[i])) != NULL;
+		given += (file[i] = file_of(s, k->name[i], path[i])) != NULL;
 	if (!given)
 		return 0;
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < k->needed; i++)
 		if (!file[i]) {
-			snprintf(error, error_size, "%s: %s: expected a file, for the others of rpc.tls are given",
-				 s->p->config_file, names[i]);
+			snprintf(error, error_size, "%s: %s: expected a file, for the others of %s are given",
+				 s->p->config_file, k->name[i], k->section);
 			return ERR_CONFIG;
 		}
-	return env_tls_new(s->env, &(struct env_tls_options){ file[0], file[1], file[2] }, error, error_size, &s->tls);
+	return env_tls_new(s->env, &(struct env_tls_options){ file[0], file[1], file[2] }, error, error_size,
+			   tls_of(s, which));
 }
 
-static void on_change(void *arg)
+int tls_open(struct service *s, char *error, size_t error_size)
 {
-	struct service *s = arg;
+	int err = 0;
+
+	for (unsigned i = 0; i < SERVICE_TLS && err == 0; i++)
+		if (i == 0 || s->row->client_port) /* who has no players needs no certificate for them */
+			err = open_one(s, i, error, error_size);
+	return err;
+}
+
+static void on_change(struct service *s, unsigned which)
+{
 	char error[300];
 
-	if (env_tls_reload(s->tls, error, sizeof error) < 0)
-		log_warn(s->log, "tls.refused", "why=%s", error);
+	if (env_tls_reload(*tls_of(s, which), error, sizeof error) < 0)
+		log_warn(s->log, "tls.refused", "of=%s why=%s", keys[which].section, error);
 	else
-		log_info(s->log, "tls.reloaded", "cert=%s", config_string(s->config, "rpc.tls.cert", ""));
+		log_info(s->log, "tls.reloaded", "of=%s cert=%s", keys[which].section,
+			 config_string(s->config, keys[which].name[0], ""));
+}
+
+static void on_rpc_change(void *arg)
+{
+	on_change(arg, 0);
+}
+
+static void on_client_change(void *arg)
+{
+	on_change(arg, 1);
 }
 
 void tls_watch(struct service *s)
 {
+	static void (*const changed[SERVICE_TLS])(void *arg) = { on_rpc_change, on_client_change };
 	char folder[ENV_PATH_MAX];
 
-	if (!s->tls || !file_of(s, 0, folder))
-		return;
-	char *slash = strrchr(folder, '/');
-
-	if (slash)
-		slash[slash == folder] = '\0';
-	else
-		memcpy(folder, ".", 2);
-	if (env_watch(s->control->ev, folder, on_change, s, &s->p->tls_watch) < 0)
-		log_warn(s->log, "tls.watch", "folder=%s why=%s", folder, env_last_error());
+	for (unsigned i = 0; i < SERVICE_TLS; i++) {
+		if (!*tls_of(s, i) || !file_of(s, keys[i].name[0], folder))
+			continue;
+		char *slash = strrchr(folder, '/');
+		if (slash)
+			slash[slash == folder] = '\0';
+		else
+			memcpy(folder, ".", 2);
+		if (env_watch(s->control->ev, folder, changed[i], s, &s->p->tls_watch[i]) < 0)
+			log_warn(s->log, "tls.watch", "folder=%s why=%s", folder, env_last_error());
+	}
 }

@@ -22,7 +22,16 @@
  * 405): send it and close. ERR_FULL: longer than WEBSOCKET_REQUEST_MAX, with its refusal.
  */
 #define WEBSOCKET_REQUEST_MAX 4096
-ssize_t websocket_upgrade(const char *data, size_t n, struct buf *reply);
+struct websocket_rules {
+	const char *const *origin; /* pages that may connect, as browsers write them; others are refused with 403 */
+	size_t origins;            /* 0: all. Who is no browser sends no Origin and is not asked for one */
+};
+/* Of the subprotocols a client offers the first is taken, for browsers close a connection that takes none. rules NULL: none. */
+ssize_t websocket_upgrade(const char *data, size_t n, const struct websocket_rules *rules, struct buf *reply);
+/* The value of a header of that request, without white space around it. false: it has none. */
+bool websocket_header(const char *data, size_t n, const char *name, const char **value, size_t *value_n);
+/* Whether a close frame's payload is as RFC 6455 wants it: nothing, or a code that may be sent and a reason in UTF-8. */
+bool websocket_close_ok(const char *payload, size_t n);
 
 enum websocket_opcode {
 	WEBSOCKET_TEXT = 1,
@@ -31,7 +40,13 @@ enum websocket_opcode {
 	WEBSOCKET_PING = 9,
 	WEBSOCKET_PONG = 10,
 };
-enum { WEBSOCKET_NORMAL = 1000, WEBSOCKET_GOING_AWAY = 1001, WEBSOCKET_PROTOCOL = 1002, WEBSOCKET_POLICY = 1008 };
+enum {
+	WEBSOCKET_NORMAL = 1000,
+	WEBSOCKET_GOING_AWAY = 1001,
+	WEBSOCKET_PROTOCOL = 1002,
+	WEBSOCKET_POLICY = 1008,
+	WEBSOCKET_TOO_LARGE = 1009,
+};
 
 struct websocket_pool;
 struct websocket_pool *websocket_pool_new(void);

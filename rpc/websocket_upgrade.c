@@ -1,10 +1,12 @@
 /* The HTTP half of websocket.h. */
 #include "rpc/websocket.h"
+#include <ctype.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include "common/err.h"
+#include "common/jsontext.h"
 
 #define KEY_BYTES 24 /* base64 of 16 random bytes */
 #define GUID      "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -86,7 +88,19 @@ static bool key_ok(struct line key)
 	return true;
 }
 
-static void accept_add(struct buf *reply, const char *key)
+/* The first of the subprotocols offered, if it is a token; anything else would be a header of its own. */
+static struct line subprotocol(struct line offered)
+{
+	size_t n = 0;
+
+	while (n < offered.n && n < 64 &&
+	       (isalnum((unsigned char)offered.p[n]) || strchr("!#$%&'*+-.^_`|~", offered.p[n])))
+		n++;
+	bool whole = n == offered.n || (n && (offered.p[n] == ',' || offered.p[n] == ' '));
+	return (struct line){ offered.p, whole ? n : 0 };
+}
+
+static void accept_add(struct buf *reply, const char *key, struct line protocol)
 {
 	unsigned char text[KEY_BYTES + sizeof(GUID) - 1], sum[EVP_MAX_MD_SIZE], accept[64];
 	unsigned n = 0;
@@ -98,12 +112,25 @@ static void accept_add(struct buf *reply, const char *key)
 	EVP_EncodeBlock(accept, sum, (int)n);
 	buf_addf(reply,
 		 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-		 "Sec-WebSocket-Accept: %s\r\n\r\n",
+		 "Sec-WebSocket-Accept: %s\r\n",
 		 (char *)accept);
+	if (protocol.n)
+		buf_addf(reply, "Sec-WebSocket-Protocol: %.*s\r\n", (int)protocol.n, protocol.p);
+	buf_addstr(reply, "\r\n");
+}
+
+static bool origin_ok(const struct websocket_rules *rules, struct line origin)
+{
+	if (!rules || !rules->origins || !origin.p)
+		return true;
+	for (size_t i = 0; i < rules->origins; i++)
+		if (strlen(rules->origin[i]) == origin.n && strncasecmp(rules->origin[i], origin.p, origin.n) == 0)
+			return true;
+	return false;
 }
 
 /* request: the first line; headers: the rest. */
-static int answer(struct line request, struct line headers, struct buf *reply)
+static int answer(struct line request, struct line headers, const struct websocket_rules *rules, struct buf *reply)
 {
 	if (request.n < 14 || strncmp(request.p + request.n - 9, " HTTP/1.1", 9) != 0)
 		return refuse(reply, "400 Bad Request", "", "This is not an HTTP/1.1 request.");
@@ -119,11 +146,13 @@ static int answer(struct line request, struct line headers, struct buf *reply)
 	struct line key = header(headers, "Sec-WebSocket-Key");
 	if (!key_ok(key))
 		return refuse(reply, "400 Bad Request", "", "Sec-WebSocket-Key is missing or wrong.");
-	accept_add(reply, key.p);
+	if (!origin_ok(rules, header(headers, "Origin")))
+		return refuse(reply, "403 Forbidden", "", "Pages of this origin may not connect.");
+	accept_add(reply, key.p, subprotocol(header(headers, "Sec-WebSocket-Protocol")));
 	return 0;
 }
 
-ssize_t websocket_upgrade(const char *data, size_t n, struct buf *reply)
+ssize_t websocket_upgrade(const char *data, size_t n, const struct websocket_rules *rules, struct buf *reply)
 {
 	const char *end = memmem(data, n < WEBSOCKET_REQUEST_MAX ? n : WEBSOCKET_REQUEST_MAX, "\r\n\r\n", 4);
 	struct line request;
@@ -138,6 +167,28 @@ ssize_t websocket_upgrade(const char *data, size_t n, struct buf *reply)
 	struct line rest = { data, whole };
 	if (!line_next(&rest, &request))
 		return refuse(reply, "400 Bad Request", "", "The request is empty.");
-	int err = answer(request, rest, reply);
+	int err = answer(request, rest, rules, reply);
 	return err < 0 ? err : (ssize_t)whole;
+}
+
+bool websocket_header(const char *data, size_t n, const char *name, const char **value, size_t *value_n)
+{
+	struct line rest = { data, n }, request;
+
+	if (!line_next(&rest, &request))
+		return false;
+	struct line v = header(rest, name);
+	*value = v.p;
+	*value_n = v.n;
+	return v.p != NULL;
+}
+
+bool websocket_close_ok(const char *p, size_t n)
+{
+	unsigned code = n >= 2 ? (unsigned)(uint8_t)p[0] << 8 | (uint8_t)p[1] : WEBSOCKET_NORMAL;
+
+	/* 1004 to 1006 and 1015 never travel; 1016 to 2999 are not given out yet */
+	return n != 1 &&
+	       ((code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) || (code >= 3000 && code <= 4999)) &&
+	       (n < 3 || jsontext_utf8(p + 2, n - 2));
 }

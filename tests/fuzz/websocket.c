@@ -51,7 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	if (!n)
 		return 0;
-	ssize_t took = websocket_upgrade((const char *)data, n, &reply);
+	ssize_t took = websocket_upgrade((const char *)data, n, NULL, &reply);
 	assert(took <= (ssize_t)n);
 	assert((took == ERR_INCOMPLETE) == (reply.len == 0));
 	size_t at = took > 0 ? (size_t)took : 0;

@@ -1,5 +1,6 @@
 /* The promises of rpc/websocket.h; libwslay's event layer is the reference for what comes out of frames. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <wslay/wslay.h>
@@ -15,7 +16,7 @@ static struct buf reply;
 static ssize_t upgrade(const char *text)
 {
 	buf_clear(&reply);
-	ssize_t got = websocket_upgrade(text, strlen(text), &reply);
+	ssize_t got = websocket_upgrade(text, strlen(text), NULL, &reply);
 	buf_cstr(&reply);
 	return got;
 }
@@ -36,7 +37,57 @@ START_TEST(a_request_cut_anywhere_asks_for_more)
 	const char *text = "GET / HTTP/1.1\r\n" HEADERS KEY "\r\n";
 
 	for (size_t n = 0; n < strlen(text); n++)
-		ck_assert_int_eq(websocket_upgrade(text, n, &reply), ERR_INCOMPLETE);
+		ck_assert_int_eq(websocket_upgrade(text, n, NULL, &reply), ERR_INCOMPLETE);
+}
+END_TEST
+
+START_TEST(the_first_subprotocol_offered_is_taken)
+{
+	upgrade("GET / HTTP/1.1\r\n" HEADERS KEY "Sec-WebSocket-Protocol: pomelo, other\r\n\r\n");
+	ck_assert_ptr_nonnull(strstr(reply.data, "\r\nSec-WebSocket-Protocol: pomelo\r\n\r\n"));
+	upgrade("GET / HTTP/1.1\r\n" HEADERS KEY "Sec-WebSocket-Protocol: a\x01:b\r\n\r\n");
+	ck_assert_ptr_null(strstr(reply.data, "Sec-WebSocket-Protocol"));
+	upgrade("GET / HTTP/1.1\r\n" HEADERS KEY "\r\n");
+	ck_assert_ptr_null(strstr(reply.data, "Sec-WebSocket-Protocol"));
+}
+END_TEST
+
+START_TEST(pages_of_other_origins_are_refused)
+{
+	static const char *const origins[] = { "https://play.example.com", "http://localhost:8000" };
+	static const struct websocket_rules rules = { origins, 2 };
+	static const struct {
+		const char *header;
+		bool ok;
+	} cases[] = { { "Origin: https://play.example.com\r\n", true },
+		      { "origin: HTTP://LOCALHOST:8000\r\n", true },
+		      { "", true },
+		      { "Origin: https://evil.example.com\r\n", false },
+		      { "Origin: https://play.example.com.evil.com\r\n", false },
+		      { "Origin: null\r\n", false },
+		      { "Origin:\r\n", false } };
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[600];
+		int n = snprintf(text, sizeof(text), "GET / HTTP/1.1\r\n" HEADERS KEY "%s\r\n", cases[i].header);
+		buf_clear(&reply);
+		ck_assert_int_eq(websocket_upgrade(text, (size_t)n, &rules, &reply), cases[i].ok ? n : ERR_BAD_REQUEST);
+		ck_assert_ptr_nonnull(strstr(buf_cstr(&reply), cases[i].ok ? " 101 " : " 403 "));
+	}
+}
+END_TEST
+
+START_TEST(close_frames_hold_nothing_or_a_code_that_travels)
+{
+	ck_assert(websocket_close_ok("", 0));
+	ck_assert(websocket_close_ok("\x03\xe8", 2));
+	ck_assert(websocket_close_ok("\x03\xe8gr\xc3\xbc\xc3\x9f", 8));
+	ck_assert(websocket_close_ok("\x0f\xa0", 2)); /* 4000 */
+	ck_assert(!websocket_close_ok("\x03", 1));
+	ck_assert(!websocket_close_ok("\x03\xed", 2)); /* 1005 */
+	ck_assert(!websocket_close_ok("\0\0", 2));
+	ck_assert(!websocket_close_ok("\x13\x88", 2));     /* 5000 */
+	ck_assert(!websocket_close_ok("\x03\xe8\xff", 3)); /* no UTF-8 */
 }
 END_TEST
 
@@ -76,8 +127,8 @@ START_TEST(an_endless_request_is_refused)
 	char text[WEBSOCKET_REQUEST_MAX];
 
 	memset(text, 'G', sizeof(text));
-	ck_assert_int_eq(websocket_upgrade(text, sizeof(text) - 1, &reply), ERR_INCOMPLETE);
-	ck_assert_int_eq(websocket_upgrade(text, sizeof(text), &reply), ERR_FULL);
+	ck_assert_int_eq(websocket_upgrade(text, sizeof(text) - 1, NULL, &reply), ERR_INCOMPLETE);
+	ck_assert_int_eq(websocket_upgrade(text, sizeof(text), NULL, &reply), ERR_FULL);
 }
 END_TEST
 
@@ -361,6 +412,9 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, an_upgrade_is_answered_as_in_the_rfc);
 	tcase_add_test(t, a_request_cut_anywhere_asks_for_more);
+	tcase_add_test(t, the_first_subprotocol_offered_is_taken);
+	tcase_add_test(t, pages_of_other_origins_are_refused);
+	tcase_add_test(t, close_frames_hold_nothing_or_a_code_that_travels);
 	tcase_add_test(t, a_plain_get_is_told_to_upgrade);
 	tcase_add_test(t, wrong_requests_are_refused_with_their_status);
 	tcase_add_test(t, an_endless_request_is_refused);

@@ -20,7 +20,7 @@ const freePorts = async (n) => {
 };
 
 // The file may compute, so it is wrapped, not edited.
-const config = (folder, ports) => `
+const config = (folder, ports, more) => `
 local cluster = (function()
 ${fs.readFileSync(path.join(root, 'deploy/cluster.lua'), 'utf8')}
 end)()
@@ -35,17 +35,20 @@ for _, row in ipairs(cluster.instances) do
 end
 cluster.paths.var = "${folder}/var"
 cluster.supervisor.http = fresh(cluster.supervisor.http)
+${more}
 return cluster
 `;
 
-exports.start = async () => {
+// more: Lua that changes the table cluster
+exports.start = async (more = '') => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'loquat-compat-'));
   const ports = await freePorts(60);
   // relative paths in it start above its folder
   const file = path.join(root, 'build', `compat-${process.pid}.lua`);
-  fs.writeFileSync(file, config(folder, ports));
+  fs.writeFileSync(file, config(folder, ports, more));
   const up = spawn(path.join(root, 'build/bin/loquat'), ['up', '--config', file], { cwd: root });
   const ended = new Promise((done) => up.on('close', done));
+  process.on('exit', () => up.kill('SIGTERM')); // a client that throws in a timer ends this program at once
   let said = '';
   await new Promise((done, refuse) => {
     const timer = setTimeout(() => refuse(new Error(`not ready after ${READY_MS} ms:\n${said}`)), READY_MS);
@@ -63,6 +66,7 @@ exports.start = async () => {
     // the first row of deploy/cluster.lua is gate-1, and its first port the clients'
     host: '127.0.0.1',
     port: ports[0],
+    file,
     said: () => said,
     stop: async () => {
       up.kill('SIGTERM');
