@@ -304,6 +304,6 @@ void database_close(struct database *d)
 		return;
 	loop_timer_stop(d->loop, &d->timer);
 	env_db_close(d->db);
-	schema_free(d->schema);
+	schema_steps_free(d->schema);
 	free(d);
 }

@@ -57,6 +57,7 @@ int command_doctor(struct cluster *c, int argc, char **argv);
 int command_new(struct cluster *c, int argc, char **argv);
 int command_bots(struct cluster *c, int argc, char **argv);
 int command_test(struct cluster *c, int argc, char **argv);
+int command_types(struct cluster *c, int argc, char **argv);
 extern const char bots_help[], test_help[];
 
 /* The path of one of Debian's programs; NULL: it is not installed. */

@@ -32,6 +32,7 @@ static const struct command commands[] = {
 	{ "doctor", "", "what this machine lacks, each finding with the command that mends it", command_doctor, NULL },
 	{ "test", "SERVICE [WORD] [--tap]", "run the tests of a service's Lua, without a cluster", command_test,
 	  test_help },
+	{ "types", "", "annotations of messages, routes and the library, for editors", command_types, NULL },
 	{ "new", "SERVICE", "write a new service's folder, ready to build", command_new, NULL },
 	{ NULL, NULL, NULL, NULL, NULL },
 };

@@ -265,7 +265,7 @@ struct schema *schema_apply(struct env *env, struct env_db *db, const char *fold
 	return s;
 }
 
-void schema_free(struct schema *s)
+void schema_steps_free(struct schema *s)
 {
 	if (!s)
 		return;

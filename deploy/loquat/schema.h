@@ -16,4 +16,4 @@ struct schema;
 /* on_done comes once, never from inside: why NULL: all is applied, `applied` files of it now; else one line. */
 struct schema *schema_apply(struct env *env, struct env_db *db, const char *folder,
 			    void (*on_done)(void *arg, const char *why, unsigned applied), void *arg);
-void schema_free(struct schema *s); /* also while it runs; NULL is fine */
+void schema_steps_free(struct schema *s); /* also while it runs; NULL is fine */
