@@ -37,6 +37,11 @@ void env_free(struct env *env); /* all loops must have been joined */
 
 uint64_t env_mono_ns(struct env *env);                 /* any thread: never goes back */
 uint64_t env_wall_us(struct env *env);                 /* any thread: microseconds UTC since 1970 */
+/*
+ * Any thread: a count that grows evenly in a unit of its own, for whoever notes very many moments and turns few of them
+ * into time later, by what env_mono_ns says to two of them. A third of a clock's cost, where the machine offers it.
+ */
+uint64_t env_ticks(struct env *env);
 void env_random(struct env *env, void *buf, size_t n); /* any thread: cryptographic (seeded in simulation) */
 int env_pid(struct env *env);
 const char *env_getenv(struct env *env, const char *name); /* NULL if unset */

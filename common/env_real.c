@@ -95,11 +95,28 @@ void env_failpoint(struct env *env, const char *name)
 
 /* ---- the process ----------------------------------------------------------------------------------- */
 
+static bool ticks_in_cpu(void)
+{
+#ifdef __x86_64__
+	char source[16] = "";
+	int fd = open("/sys/devices/system/clocksource/clocksource0/current_clocksource", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t n = read(fd, source, sizeof source - 1);
+	close(fd);
+	return n == 4 && !memcmp(source, "tsc\n", 4);
+#else
+	return false;
+#endif
+}
+
 struct env *env_new(void)
 {
 	struct env *env = calloc(1, sizeof *env);
-	if (env)
+	if (env) {
+		env->ticks_in_cpu = ticks_in_cpu();
 		failpoints_read(env, getenv("LOQUAT_FAILPOINT"));
+	}
 	return env;
 }
 
@@ -125,6 +142,15 @@ uint64_t env_mono_ns(struct env *env)
 {
 	(void)env;
 	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t env_ticks(struct env *env)
+{
+#ifdef __x86_64__
+	if (env->ticks_in_cpu)
+		return __builtin_ia32_rdtsc();
+#endif
+	return env_mono_ns(env);
 }
 
 uint64_t env_wall_us(struct env *env)

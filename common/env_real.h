@@ -22,6 +22,7 @@ struct failpoint {
 };
 
 struct env {
+	bool ticks_in_cpu;            /* the kernel's own clock is the processor's counter, so it found it even */
 	struct failpoint *failpoints; /* NULL: none is set, and a pass costs one branch */
 };
 

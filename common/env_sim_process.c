@@ -340,6 +340,12 @@ uint64_t env_mono_ns(struct env *env)
 	return env->mono_last = t;
 }
 
+uint64_t env_ticks(struct env *env)
+{
+	w_spend(env->w, 10);
+	return w_now(env->w);
+}
+
 uint64_t env_wall_us(struct env *env)
 {
 	w_spend(env->w, 25);

@@ -23,6 +23,7 @@ enum {
 	EVENT_MAX = 128,
 	FORMATS = 1024, /* a power of two; each is a place in the program */
 	PROBES = 4,
+	AHEAD = 8 * GRAIN, /* so far before they are needed callers ask for the ring's lines */
 	POLL_NS = 2000000,
 	WRITE_BYTES = 64 << 10 /* of text per write */
 };
@@ -33,9 +34,14 @@ struct record {
 	uint8_t level;
 	bool cut; /* not all arguments had room */
 	uint16_t event_n, fmt_n, args_n;
-	uint64_t wall_us;
+	uint64_t ticks;                  /* when: a look at the clock would be a third of the call */
 	const struct log_format *format; /* NULL: it is in data */
 	char data[];                     /* event, fmt with a NUL if fmt_n > 0, args */
+};
+
+/* One look at all clocks. */
+struct moment {
+	uint64_t ticks, mono_ns, wall_us;
 };
 
 struct log {
@@ -51,6 +57,8 @@ struct log {
 	_Alignas(GRAIN) _Atomic uint64_t tail; /* bytes ever reserved */
 	_Alignas(GRAIN) _Atomic uint64_t head; /* bytes ever given back */
 	/* the log thread's own */
+	struct moment opened, now;
+	double us_per_tick;
 	uint64_t dropped_told, lines_pending;
 	uint64_t second; /* that date[] spells */
 	char date[40];   /* 19 bytes, room for what the compiler thinks possible */
@@ -96,6 +104,18 @@ static struct record *record_at(const struct log *log, uint64_t position)
 	return (struct record *)(log->ring + position % RING);
 }
 
+/*
+ * The log thread wrote these lines last, so they are in the other core's cache: what is asked for now is here when one of
+ * the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one after it. A
+ * first record asks for all those that its followers will find on their way.
+ */
+static inline void ask_ahead(const struct log *log, uint64_t position, uint32_t bytes, bool first)
+{
+	uint32_t from = first ? bytes : AHEAD, to = bytes < AHEAD ? AHEAD + bytes : AHEAD;
+	for (uint32_t at = from; at < to; at += GRAIN)
+		__builtin_prefetch(log->ring + (position + at) % RING, 1);
+}
+
 /* Reserves need bytes that lie together, with the rest of the ring's end if they would cross it; NULL: full. */
 static struct record *reserve(struct log *log, uint32_t need)
 {
@@ -121,6 +141,7 @@ static struct record *reserve(struct log *log, uint32_t need)
 	if (used > RING / 2 && !atomic_load_explicit(&log->nudged, memory_order_relaxed) &&
 	    !atomic_exchange_explicit(&log->nudged, true, memory_order_relaxed))
 		env_loop_wake(log->loop);
+	ask_ahead(log, tail + skip, need, used == skip + need);
 	return record_at(log, tail + skip);
 }
 
@@ -141,37 +162,74 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 		log_format_parse(&own, fmt);
 		format = &own;
 	}
-	struct log_pack pack;
+	struct log_args taken;
 	va_list args;
 	va_start(args, fmt);
-	log_format_pack(format, &pack, &args);
+	log_args_take(&taken, format, &args);
 	va_end(args);
 
 	size_t event_n = strnlen(event, EVENT_MAX), fmt_n = seen ? 0 : format->text_n + 1u;
-	uint32_t bytes = (uint32_t)((sizeof(struct record) + event_n + fmt_n + pack.n + GRAIN - 1) / GRAIN * GRAIN);
+	uint32_t bytes = (uint32_t)((sizeof(struct record) + event_n + fmt_n + taken.bytes + GRAIN - 1) / GRAIN * GRAIN);
 	struct record *r = reserve(log, bytes);
 	if (!r) {
 		atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
 		return;
 	}
 	r->level = (uint8_t)level;
-	r->cut = pack.cut || format->cut;
+	r->cut = taken.cut || format->cut;
 	r->event_n = (uint16_t)event_n;
 	r->fmt_n = (uint16_t)fmt_n;
-	r->args_n = (uint16_t)pack.n;
-	r->wall_us = env_wall_us(log->env);
+	r->args_n = (uint16_t)taken.bytes;
+	r->ticks = env_ticks(log->env);
 	r->format = seen;
 	char *p = log_copy(r->data, event, event_n);
 	if (fmt_n) {
 		p = log_copy(p, fmt, fmt_n - 1);
 		*p++ = 0;
 	}
-	log_copy(p, pack.bytes, pack.n);
+	log_args_put(&taken, p);
 	atomic_store_explicit(&r->bytes, bytes, memory_order_release); /* pairs with the acquire in drain */
 	wake_if_asleep(log);
 }
 
 /* ---- the log thread: text ------------------------------------------------------------------------------- */
+
+/* A thread may lose its core between two clocks: of some looks the one that took the least. */
+static struct moment moment_now(const struct log *log)
+{
+	enum { TRIES = 16, SHORT_NS = 1000 };
+	struct moment best = { 0 };
+	uint64_t least = UINT64_MAX;
+	for (unsigned i = 0; i < TRIES && least > SHORT_NS; i++) {
+		struct moment m = { .mono_ns = env_mono_ns(log->env) };
+		m.ticks = env_ticks(log->env);
+		m.wall_us = env_wall_us(log->env);
+		uint64_t took = env_mono_ns(log->env) - m.mono_ns;
+		if (took < least) {
+			best = m;
+			least = took;
+		}
+	}
+	return best;
+}
+
+/*
+ * What ticks are worth is known from all the time since opening, by the clock that is never set; where they stand, from
+ * the last look at the one that may be.
+ */
+static void look_at_clocks(struct log *log)
+{
+	log->now = moment_now(log);
+	uint64_t ticks = log->now.ticks - log->opened.ticks;
+	if (ticks)
+		log->us_per_tick = (double)(log->now.mono_ns - log->opened.mono_ns) / 1000 / (double)ticks;
+}
+
+static uint64_t wall_us_of(const struct log *log, uint64_t ticks)
+{
+	double us = (double)(int64_t)(ticks - log->now.ticks) * log->us_per_tick; /* most often before now */
+	return log->now.wall_us + (uint64_t)(int64_t)us;
+}
 
 /* Days since 1970 as a date: H. Hinnant, "chrono-compatible low-level date algorithms". */
 static void date_set(struct log *log, uint64_t second)
@@ -239,7 +297,7 @@ static void add_record(struct log *log, const struct record *r)
 		log_format_parse(&own, fmt);
 		format = &own;
 	}
-	line_begin(log, r->wall_us, r->level, r->data, r->event_n);
+	line_begin(log, wall_us_of(log, r->ticks), r->level, r->data, r->event_n);
 	buf_addch(&log->out, ' ');
 	size_t fields = log->out.len;
 	bool whole = log_format_print(format, args, r->args_n, &log->out);
@@ -293,6 +351,7 @@ static uint64_t drain(struct log *log)
 {
 	uint64_t first = atomic_load_explicit(&log->head, memory_order_relaxed), head = first, given = first;
 	atomic_store_explicit(&log->nudged, false, memory_order_relaxed);
+	look_at_clocks(log);
 	while (head - first < RING) {
 		struct record *r = record_at(log, head);
 		uint32_t bytes = atomic_load_explicit(&r->bytes, memory_order_acquire); /* pairs with log_write */
@@ -381,6 +440,7 @@ int log_open(struct env *env, const char *instance, const char *path, enum log_l
 	err = env_file_open(env, path ? path : "/dev/stderr", ENV_WRITE | (path ? ENV_CREATE : 0), &log->file);
 	if (err < 0)
 		goto fail;
+	log->opened = log->now = moment_now(log);
 	if ((err = env_loop_start(env, "log", &ops, log, &log->loop)) < 0)
 		goto fail;
 	*out = log;

@@ -83,6 +83,26 @@ static int16_t read_number(const char **p)
 	return (int16_t)n;
 }
 
+/* length: 0, 'l', 'L' for ll, 'z' */
+static enum log_type type_of(char conv, char length)
+{
+	bool is_signed = conv == 'd' || conv == 'i';
+	switch (conv) {
+	case '%': return LOG_NONE;
+	case 's': return LOG_TEXT;
+	case 'c': return LOG_INT;
+	case 'f':
+	case 'g': return LOG_DOUBLE;
+	default: break;
+	}
+	switch (length) {
+	case 'l': return is_signed ? LOG_LONG : LOG_ULONG;
+	case 'L': return is_signed ? LOG_LLONG : LOG_ULLONG;
+	case 'z': return is_signed ? LOG_SSIZE : LOG_SIZE;
+	default: return is_signed ? LOG_INT : LOG_UNSIGNED;
+	}
+}
+
 /* p is behind the '%'; returns what follows the conversion. */
 static const char *spec_read(const char *p, struct log_spec *s)
 {
@@ -98,14 +118,17 @@ static const char *spec_read(const char *p, struct log_spec *s)
 		p++;
 		s->precision = read_number(&p);
 	}
+	char length = 0;
 	if (*p == 'l' && p[1] == 'l') {
-		s->length = 'L';
+		length = 'L';
 		p += 2;
 	} else if (*p == 'l' || *p == 'z') {
-		s->length = *p++;
+		length = *p++;
 	}
-	if (*p && strchr("sdiuxXcfg%", *p))
+	if (*p && strchr("sdiuxXcfg%", *p)) {
 		s->conv = *p++;
+		s->type = (uint8_t)type_of(s->conv, length);
+	}
 	return p;
 }
 
@@ -128,16 +151,17 @@ void log_format_parse(struct log_format *f, const char *text)
 	}
 }
 
-/* ---- packing ---------------------------------------------------------------------------------------------- */
+/* ---- taking ---------------------------------------------------------------------------------------------- */
 
-static void pack_word(struct log_pack *a, const void *word)
+static inline void take(struct log_args *a, uint64_t word)
 {
-	if (a->n + 8 > sizeof a->bytes) {
+	if (a->bytes + 8 > LOG_ARGS_MAX) {
 		a->cut = true;
 		return;
 	}
-	memcpy(a->bytes + a->n, word, 8);
-	a->n += 8;
+	a->arg[a->n].word = word;
+	a->arg[a->n++].text = false;
+	a->bytes += 8;
 }
 
 /* n without a character that breaks off at its end. */
@@ -154,7 +178,7 @@ static size_t whole_characters(const char *text, size_t n)
 	return n;
 }
 
-static void pack_text(struct log_pack *a, const char *text, int precision)
+static void take_text(struct log_args *a, const char *text, int precision)
 {
 	if (!text)
 		text = "(null)";
@@ -162,62 +186,60 @@ static void pack_text(struct log_pack *a, const char *text, int precision)
 	size_t n = strnlen(text, most);
 	if (n == LOG_LINE_MAX)
 		n = whole_characters(text, n);
-	if (a->n + 2 + n > sizeof a->bytes) {
+	if (a->bytes + 2 + n > LOG_ARGS_MAX) {
 		a->cut = true;
 		return;
 	}
-	uint16_t n16 = (uint16_t)n;
-	memcpy(a->bytes + a->n, &n16, 2);
-	log_copy(a->bytes + a->n + 2, text, n);
-	a->n += 2 + n;
+	a->arg[a->n].word = (uintptr_t)text;
+	a->arg[a->n].text_n = (uint32_t)n;
+	a->arg[a->n++].text = true;
+	a->bytes += 2 + n;
 }
 
-static long long signed_arg(char length, va_list *args)
+static void take_double(struct log_args *a, int precision, double v)
 {
-	switch (length) {
-	case 'l': return va_arg(*args, long);
-	case 'L': return va_arg(*args, long long);
-	case 'z': return va_arg(*args, ssize_t);
-	default: return va_arg(*args, int);
-	}
+	uint64_t word;
+	memcpy(&word, &v, sizeof word);
+	take(a, (uint64_t)(int64_t)precision);
+	take(a, word);
 }
 
-static unsigned long long unsigned_arg(char length, va_list *args)
+void log_args_take(struct log_args *to, const struct log_format *f, va_list *args)
 {
-	switch (length) {
-	case 'l': return va_arg(*args, unsigned long);
-	case 'L': return va_arg(*args, unsigned long long);
-	case 'z': return va_arg(*args, size_t);
-	default: return va_arg(*args, unsigned);
-	}
-}
-
-static void pack_arg(struct log_pack *a, const struct log_spec *s, va_list *args)
-{
-	int precision = s->star ? va_arg(*args, int) : s->precision;
-	switch (s->conv) {
-	case 'd':
-	case 'i': pack_word(a, &(long long){ signed_arg(s->length, args) }); break;
-	case 'c': pack_word(a, &(long long){ va_arg(*args, int) }); break;
-	case 'u':
-	case 'x':
-	case 'X': pack_word(a, &(unsigned long long){ unsigned_arg(s->length, args) }); break;
-	case 'f':
-	case 'g':
-		pack_word(a, &(long long){ precision });
-		pack_word(a, &(double){ va_arg(*args, double) });
-		break;
-	case 's': pack_text(a, va_arg(*args, const char *), precision); break;
-	default: break;
-	}
-}
-
-void log_format_pack(const struct log_format *f, struct log_pack *to, va_list *args)
-{
+	to->bytes = 0;
 	to->n = 0;
 	to->cut = false;
-	for (unsigned i = 0; i < f->specs_n && !to->cut; i++)
-		pack_arg(to, &f->spec[i], args);
+	for (unsigned i = 0; i < f->specs_n && !to->cut; i++) {
+		const struct log_spec *s = &f->spec[i];
+		int precision = s->star ? va_arg(*args, int) : s->precision;
+		switch ((enum log_type)s->type) {
+		case LOG_NONE: break;
+		case LOG_INT: take(to, (uint64_t)va_arg(*args, int)); break;
+		case LOG_UNSIGNED: take(to, va_arg(*args, unsigned)); break;
+		case LOG_LONG: take(to, (uint64_t)va_arg(*args, long)); break;
+		case LOG_ULONG: take(to, va_arg(*args, unsigned long)); break;
+		case LOG_LLONG: take(to, (uint64_t)va_arg(*args, long long)); break;
+		case LOG_ULLONG: take(to, va_arg(*args, unsigned long long)); break;
+		case LOG_SIZE: take(to, va_arg(*args, size_t)); break;
+		case LOG_SSIZE: take(to, (uint64_t)va_arg(*args, ssize_t)); break;
+		case LOG_DOUBLE: take_double(to, precision, va_arg(*args, double)); break;
+		case LOG_TEXT: take_text(to, va_arg(*args, const char *), precision); break;
+		}
+	}
+}
+
+char *log_args_put(const struct log_args *a, char *to)
+{
+	for (unsigned i = 0; i < a->n; i++) {
+		if (!a->arg[i].text) {
+			memcpy(to, &a->arg[i].word, 8);
+			to += 8;
+			continue;
+		}
+		memcpy(to, &(uint16_t){ (uint16_t)a->arg[i].text_n }, 2);
+		to = log_copy(to + 2, (const char *)(uintptr_t)a->arg[i].word, a->arg[i].text_n);
+	}
+	return to;
 }
 
 /* ---- printing ------------------------------------------------------------------------------- */
