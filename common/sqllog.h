@@ -39,7 +39,8 @@
 /* ---- the typed builder: the only way values get into a statement ------------------------------------ */
 
 /*
- * A record being built, one worker's. sql has one '?' per value; text and blobs are escaped here and nowhere else.
+ * A record being built, one worker's. sql has one '?' per value; text and blobs are escaped here and nowhere else. A record
+ * that is cleared and used again costs less: it knows the statements it had.
  * Canonical form: keywords as written, values as literals: integers in decimal, doubles %.17g, text '…' with
  * \0 \n \r \\ \' \" \Z escaped, blobs x'…', NULL.
  */
@@ -55,12 +56,16 @@ struct sql_value {
 		} s;
 	};
 };
+struct sql_form;
+#define SQL_FORMS 8
 struct sql_record {
 	struct buf body;           /* "BEGIN;\nUPDATE …;\n" so far */
 	char keys[SQLLOG_KEY_MAX]; /* "role:42,bag:42" */
 	uint16_t keys_bytes;
 	unsigned statements;
 	uint64_t trace;
+	bool cleared;                     /* it is used more than once: then it keeps the forms of its statements */
+	struct sql_form *form[SQL_FORMS]; /* of those seen last */
 };
 void sql_record_init(struct sql_record *r);
 void sql_record_release(struct sql_record *r);

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include "common/err.h"
 #include "common/sqllog_int.h"
 /*
@@ -255,9 +256,92 @@ static bool is_change(const char *sql)
 	return false;
 }
 
+/* ---- forms ------------------------------------------------------------------------------------------------ */
+
+/*
+ * A statement that was accepted before, and where its '?' stand: to look at each of its bytes again would be half of the
+ * cost of a record. Whatever does not go this way goes the long one, which says why.
+ */
+enum { HOLES_MAX = 24, FORM_BYTES_MAX = 1024, CHUNK = 16 };
+struct sql_form {
+	unsigned bytes, holes;
+	uint16_t hole[HOLES_MAX];
+	char sql[]; /* and CHUNK bytes, for it is copied in pieces of that size */
+};
+
+/* By its address; that may have got another text since, so the text decides. */
+static struct sql_form **form_place(struct sql_record *r, const char *sql)
+{
+	return &r->form[((uintptr_t)sql >> 4 ^ (uintptr_t)sql >> 10) % SQL_FORMS];
+}
+
+/* sql was accepted with n values. */
+static void form_keep(struct sql_record *r, const char *sql, size_t n)
+{
+	struct sql_form **at = form_place(r, sql), *f;
+	size_t bytes = strlen(sql);
+	if (n > HOLES_MAX || bytes > FORM_BYTES_MAX || !(f = calloc(1, sizeof *f + bytes + 1 + CHUNK)))
+		return;
+	memcpy(f->sql, sql, bytes);
+	f->bytes = (unsigned)bytes;
+	for (const char *p = f->sql; (p = strchr(p, '?')); p++)
+		f->hole[f->holes++] = (uint16_t)(p - f->sql);
+	assert(f->holes == n);
+	free(*at);
+	*at = f;
+}
+
+/* Writes up to CHUNK bytes more than n, which come to be written over. */
+static inline char *put_chunks(char *o, const char *p, size_t n)
+{
+	for (size_t at = 0; at < n; at += CHUNK)
+		memcpy(o + at, p + at, CHUNK);
+	return o + n;
+}
+
+static char *put_form(char *o, const struct sql_form *f, const struct sql_value *values)
+{
+	size_t from = 0;
+	for (unsigned i = 0; i < f->holes; i++) {
+		o = put_chunks(o, f->sql + from, f->hole[i] - from);
+		from = f->hole[i] + 1u;
+		if (o[-1] == '-') /* as in put_statement */
+			*o++ = ' ';
+		o = put_value(o, &values[i], i, NULL, 0);
+		if (!o)
+			return NULL;
+	}
+	return put_chunks(o, f->sql + from, f->bytes - from);
+}
+
+static bool add_form(struct sql_record *r, const struct sql_form *f, const struct sql_value *values, size_t n)
+{
+	size_t room = n == f->holes ? room_for(f->bytes, values, n) : SIZE_MAX;
+	if (room == SIZE_MAX)
+		return false;
+	char *start = buf_reserve(&r->body, sizeof begin + room + CHUNK + 2), *o = start;
+	if (!r->body.len) {
+		memcpy(o, begin, sizeof begin - 1);
+		o += sizeof begin - 1;
+	}
+	o = put_form(o, f, values);
+	if (!o)
+		return false;
+	memcpy(o, ";\n", 2);
+	size_t len = r->body.len + (size_t)(o + 2 - start);
+	if (len + COMMIT_BYTES > SQLLOG_RECORD_MAX)
+		return false;
+	r->body.len = len;
+	r->statements++;
+	return true;
+}
+
 int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value *values, size_t n, char *why,
 		   size_t why_size)
 {
+	const struct sql_form *form = *form_place(r, sql);
+	if (form && !strcmp(form->sql, sql) && add_form(r, form, values, n))
+		return 0;
 	if (!is_change(sql))
 		return refuse(why, why_size, ERR_BAD_REQUEST, "a record holds INSERT, UPDATE, DELETE and REPLACE only");
 	size_t before = r->body.len;
@@ -272,6 +356,8 @@ int sql_record_add(struct sql_record *r, const char *sql, const struct sql_value
 	}
 	buf_add(&r->body, ";\n", 2);
 	r->statements++;
+	if (r->cleared)
+		form_keep(r, sql, n);
 	return 0;
 }
 
@@ -285,6 +371,8 @@ void sql_record_init(struct sql_record *r)
 void sql_record_release(struct sql_record *r)
 {
 	buf_release(&r->body);
+	for (unsigned i = 0; i < SQL_FORMS; i++)
+		free(r->form[i]);
 	memset(r, 0, sizeof *r);
 }
 
@@ -295,6 +383,7 @@ void sql_record_clear(struct sql_record *r)
 	r->keys_bytes = 0;
 	r->statements = 0;
 	r->trace = 0;
+	r->cleared = true;
 }
 
 /* 1: stands as %XX, for it would end the key or the line */

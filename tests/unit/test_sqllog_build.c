@@ -2,6 +2,7 @@
 #include <check.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
@@ -207,6 +208,44 @@ START_TEST(a_record_has_an_upper_bound)
 }
 END_TEST
 
+/* The second time the record knows the statement: what it writes and refuses is the same. */
+START_TEST(a_statement_seen_before_is_written_and_refused_as_the_first_time)
+{
+	static const char sql[] = "UPDATE role SET gold = gold -?, name = ?, x = x - ? WHERE id = ?";
+	char first[200] = "";
+	for (unsigned i = 0; i < 3; i++) {
+		struct sql_value v[] = { INT(-5), TEXT("O'Malley \xc3\xa9"), INT(-1), INT(42) };
+		ck_assert_int_eq(sql_record_add(&r, sql, v, 4, why, sizeof why), 0);
+		if (!i)
+			snprintf(first, sizeof first, "%s", buf_cstr(&r.body));
+		ck_assert_str_eq(buf_cstr(&r.body), first);
+		v[1] = TEXT("\xff");
+		ck_assert_int_eq(sql_record_add(&r, sql, v, 4, why, sizeof why), ERR_BAD_REQUEST);
+		ck_assert_str_eq(why, "value 2 is not UTF-8 at its byte 0");
+		ck_assert_int_eq(sql_record_add(&r, sql, v, 3, why, sizeof why), ERR_BAD_REQUEST);
+		ck_assert_str_eq(buf_cstr(&r.body), first);
+		ck_assert_uint_eq(r.statements, 1);
+		sql_record_clear(&r);
+	}
+	ck_assert_ptr_nonnull(strstr(first, "gold - -5, name = 'O\\'Malley \xc3\xa9', x = x - -1 WHERE id = 42;\n"));
+}
+END_TEST
+
+START_TEST(another_statement_at_the_same_address_is_not_taken_for_the_one_before)
+{
+	char sql[80] = "";
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(sql, sizeof sql, "UPDATE role SET %s = ? WHERE id = ?", i % 2 ? "level" : "gold");
+		struct sql_value v[] = { INT(i), INT(7) };
+		ck_assert_int_eq(sql_record_add(&r, sql, v, 2, why, sizeof why), 0);
+		ck_assert_ptr_nonnull(strstr(buf_cstr(&r.body), i % 2 ? "SET level = " : "SET gold = "));
+		sql_record_clear(&r);
+	}
+	snprintf(sql, sizeof sql, "COMMIT ?");
+	ck_assert_int_eq(sql_record_add(&r, sql, &INT(1), 1, why, sizeof why), ERR_BAD_REQUEST);
+}
+END_TEST
+
 START_TEST(keys_are_kept_once_and_written_without_separators)
 {
 	ck_assert_int_eq(sql_record_key(&r, "role:42"), 0);
@@ -266,6 +305,8 @@ int main(void)
 	tcase_add_test(t, a_record_takes_changes_only);
 	tcase_add_test(t, a_refused_statement_leaves_the_record_as_it_was);
 	tcase_add_test(t, a_record_has_an_upper_bound);
+	tcase_add_test(t, a_statement_seen_before_is_written_and_refused_as_the_first_time);
+	tcase_add_test(t, another_statement_at_the_same_address_is_not_taken_for_the_one_before);
 	tcase_add_test(t, keys_are_kept_once_and_written_without_separators);
 	tcase_add_test(t, keys_have_bounds);
 	tcase_add_test(t, a_cleared_record_is_as_new_and_keeps_its_memory);
