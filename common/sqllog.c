@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
@@ -195,20 +196,9 @@ static bool gather(struct sqllog *l)
 	return n;
 }
 
-/*
- * A batch waits for company, but not for long beside what its landing takes: half of it would double the time to durable
- * on a fast disk, none at all would sync the first record of a worker's turn without the rest.
- */
-static uint64_t linger_ns(const struct sqllog *l)
-{
-	uint64_t share = l->landing_ns / 4;
-	return l->landing_ns && share < l->linger_ns ? share : l->linger_ns;
-}
-
 /* Writes and syncs what is pending; on failure it stays pending. */
 bool sqllog_land(struct sqllog *l)
 {
-	uint64_t from_ns = env_mono_ns(l->env);
 	env_failpoint(l->env, "sqllog.before_write");
 	int err = write_pending(l);
 	if (err < 0) {
@@ -223,7 +213,6 @@ bool sqllog_land(struct sqllog *l)
 		fail(l, "sync", err, false);
 		return false;
 	}
-	l->landing_ns = env_mono_ns(l->env) - from_ns;
 	env_failpoint(l->env, "sqllog.after_sync");
 	if (atomic_load_explicit(&l->waits.failing, memory_order_relaxed))
 		recovered(l);
@@ -248,7 +237,7 @@ static uint64_t sleep_unless_work(struct sqllog *l, uint64_t now_ns)
 	if (!waiting(l))
 		return ENV_NEVER;
 	atomic_store(&l->asleep, false);
-	return l->due_ns = now_ns + linger_ns(l);
+	return l->due_ns = now_ns + l->linger_ns;
 }
 
 uint64_t sqllog_turn(void *arg)
@@ -265,7 +254,7 @@ uint64_t sqllog_turn(void *arg)
 	if (!l->due_ns) {
 		if (!waiting(l))
 			return sleep_unless_work(l, now_ns);
-		l->due_ns = now_ns + linger_ns(l);
+		l->due_ns = now_ns + l->linger_ns;
 	}
 	if (now_ns < l->due_ns && !atomic_load_explicit(&l->hurried, memory_order_relaxed))
 		return l->due_ns;
@@ -295,15 +284,27 @@ void sqllog_last_turn(void *arg)
 
 /* ---- any worker -------------------------------------------------------------------------------------------------- */
 
+static void hurry(struct sqllog *l)
+{
+	if (!atomic_load_explicit(&l->hurried, memory_order_relaxed) && !atomic_exchange(&l->hurried, true))
+		env_loop_wake(l->thread);
+}
+
+void sqllog_hurry(struct sqllog_waits *w)
+{
+	struct sqllog *l = (struct sqllog *)((char *)w - offsetof(struct sqllog, waits));
+	if (!atomic_load_explicit(&l->stopped, memory_order_relaxed))
+		hurry(l);
+}
+
 static void wake_thread(struct sqllog *l)
 {
 	/* pairs with sleep_unless_work: published first, then looked */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&l->asleep, memory_order_relaxed) && atomic_exchange(&l->asleep, false))
 		env_loop_wake(l->thread);
-	else if (sqllog_ring_used(&l->ring) > (size_t)l->ring.units * SQLLOG_UNIT / 2 &&
-		 !atomic_load_explicit(&l->hurried, memory_order_relaxed) && !atomic_exchange(&l->hurried, true))
-		env_loop_wake(l->thread);
+	else if (sqllog_ring_used(&l->ring) > (size_t)l->ring.units * SQLLOG_UNIT / 2)
+		hurry(l);
 }
 
 int sqllog_append(struct sqllog *l, struct sql_record *r, uint64_t *lsn)

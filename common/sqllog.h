@@ -92,9 +92,11 @@ struct sqllog_options {
 	const char *folder;
 	uint64_t file_bytes_max; /* rotation; 0: 64 MiB */
 	size_t ring_bytes;       /* 0: 8 MiB; rounded up to a power of two, at least 4 MiB */
-	uint32_t
-		linger_us; /* waits so long for more before it writes and syncs, and at most a quarter of what that took
-			     * last; UINT32_MAX: the default, 1000 */
+	/*
+	 * A batch waits so long for more before it is written and synced; UINT32_MAX: the default, 1000. It goes at once
+	 * when a worker's turn ends in which somebody began to wait: all that the turn handed over is there then.
+	 */
+	uint32_t linger_us;
 	unsigned workers;  /* loops that may join: loop->index below it */
 	bool replicated;   /* durable is what another host has, too: sqllog_replicated tells */
 };

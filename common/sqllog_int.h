@@ -126,6 +126,8 @@ void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_w
 void sqllog_waits_wake(struct sqllog_waits *w);
 /* which is w->synced or w->standby, each moved by one thread: makes durable what both have reached, and wakes. */
 void sqllog_waits_reached(struct sqllog_waits *w, _Atomic uint64_t *which, uint64_t lsn);
+/* A worker's turn is over in which somebody began to wait: what was handed over goes now. In sqllog.c. */
+void sqllog_hurry(struct sqllog_waits *w);
 
 /* ---- the writer ------------------------------------------------------------------------------------------- */
 
@@ -134,7 +136,7 @@ struct sqllog {
 	struct log *log;
 	char folder[ENV_PATH_MAX - 32];
 	uint64_t file_bytes_max;
-	uint64_t linger_ns; /* at most */
+	uint64_t linger_ns;
 	struct env_file *lock;
 	struct env_loop *thread;
 	uint64_t epoch;
@@ -159,7 +161,6 @@ struct sqllog {
 	struct buf pending;
 	uint64_t pending_lsn; /* last one in it */
 	uint64_t time_us;     /* of the last batch */
-	uint64_t landing_ns;  /* what the last batch took to be written and synced; 0: none was yet */
 	uint64_t due_ns;      /* end of the lingering, 0: nothing waits */
 	uint64_t retry_ns, retry_at_ns, remind_at_ns;
 };

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include "common/err.h"
 #include "common/loop.h"
@@ -14,7 +15,8 @@
 enum { WRITTEN, DURABLE };
 
 struct sqllog_joined {
-	struct inbox_msg msg; /* first: run() gets it */
+	struct inbox_msg msg;           /* first: run() gets it */
+	struct loop_deferred turn_ends; /* of a turn in which somebody has begun to wait */
 	struct sqllog_waits *waits;
 	struct loop *loop;
 	_Atomic bool posted;
@@ -106,6 +108,16 @@ static void run(struct inbox_msg *m)
 	post_if_ready(j);
 }
 
+static void on_turn_ends(struct loop_deferred *d)
+{
+	struct sqllog_joined *j = (struct sqllog_joined *)((char *)d - offsetof(struct sqllog_joined, turn_ends));
+	for (int kind = WRITTEN; kind <= DURABLE; kind++)
+		if (j->first[kind] && j->last[kind]->lsn > mark(j->waits, kind)) {
+			sqllog_hurry(j->waits);
+			return;
+		}
+}
+
 void sqllog_waits_join(struct sqllog_waits *w, struct loop *loop)
 {
 	loop_assert_owner(loop);
@@ -113,6 +125,7 @@ void sqllog_waits_join(struct sqllog_waits *w, struct loop *loop)
 	struct sqllog_joined *j = calloc(1, sizeof *j);
 	assert(j);
 	j->msg.run = run;
+	j->turn_ends.run = on_turn_ends;
 	j->waits = w;
 	j->loop = loop;
 	say_wanted(j);
@@ -145,6 +158,7 @@ void sqllog_waits_add(struct sqllog_waits *w, struct loop *loop, struct sqllog_w
 	insert(j, x->durable ? DURABLE : WRITTEN, x);
 	say_wanted(j);
 	post_if_ready(j);
+	loop_defer(loop, &j->turn_ends);
 }
 
 void sqllog_waits_wake(struct sqllog_waits *w)

@@ -390,6 +390,23 @@ START_TEST(who_waits_for_what_is_already_durable_is_called_later_not_inside)
 }
 END_TEST
 
+START_TEST(what_a_turn_waits_for_goes_when_the_turn_ends)
+{
+	struct loop *loop = on_loop_new(env, "worker");
+	struct job job = { 40, loop };
+	flag_init(&called);
+	ck_assert_int_eq(open_with((struct sqllog_options){ .linger_us = 1000000000 }, &l), 0);
+	on_loop(loop, join, loop);
+	on_loop(loop, append_and_wait, &job);
+	ck_assert(flag_wait(&called, 40)); /* not a quarter of an hour later */
+	struct sqllog_figures f;
+	sqllog_figures(l, &f);
+	ck_assert_uint_le(f.syncs, 2); /* all of the turn together, but for what a batch under way took along */
+	sqllog_stop(l);
+	on_loop_free(loop);
+}
+END_TEST
+
 START_TEST(a_stop_writes_everything_and_calls_everybody)
 {
 	struct loop *loop = on_loop_new(env, "worker");
@@ -593,6 +610,7 @@ int main(void)
 	tcase_add_test(t, of_a_replicated_log_that_is_durable_which_both_hosts_have);
 	tcase_add_test(t, waiters_are_called_in_order_on_their_loop_once_it_is_true);
 	tcase_add_test(t, who_waits_for_what_is_already_durable_is_called_later_not_inside);
+	tcase_add_test(t, what_a_turn_waits_for_goes_when_the_turn_ends);
 	tcase_add_test(t, a_stop_writes_everything_and_calls_everybody);
 	tcase_add_test(t, a_disk_that_fails_is_told_and_nothing_is_acknowledged);
 	tcase_add_test(t, no_whole_record_is_ever_taken_back_from_a_file);
