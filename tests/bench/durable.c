@@ -1,6 +1,8 @@
 /*
  * durable: how long a worker that hands over 40,000 records a second waits for one to be durable, beside one fdatasync of
  * one record. A turn of its loop each millisecond hands over 40 of them, each with a waiter; the log runs with its defaults.
+ * Also beside a loop that does nothing but append the bytes of a turn each millisecond and sync them: what the log adds.
+ * Both are measured before the log and after it, for a disk is not always as fast.
  *
  * usage: durable --folder DIR [--seconds S]     DIR becomes the log's folder; prints one JSON object
  */
@@ -14,7 +16,7 @@
 #include "common/loop.h"
 #include "common/sqllog.h"
 
-enum { PER_MS = 40, SYNCS = 1001 };
+enum { PER_MS = 40, RECORD_BYTES = 200, SYNCS = 250 };
 
 struct record {
 	struct sqllog_waiter waiter;
@@ -115,7 +117,6 @@ static void run_log(struct bench *b)
 	const struct sqllog_options o = { .folder = b->folder, .linger_us = UINT32_MAX, .workers = 1 };
 	char error[300] = "";
 	struct loop *loop;
-	need(!env_dir_make(b->env, b->folder), b->folder, env_last_error());
 	need(!sqllog_open(b->env, NULL, NULL, &o, error, sizeof error, &b->log), b->folder, error);
 	need(!loop_start(b->env, "worker", 0, on_start, NULL, b, &loop), "loop", "cannot start");
 	while (b->landed < b->n)
@@ -127,22 +128,36 @@ static void run_log(struct bench *b)
 
 /* ---- one fdatasync ---------------------------------------------------------------------------------------------------- */
 
-static double sync_us(struct bench *b)
+/* Half of the samples of each are taken before the log runs, half after it. */
+struct plain {
+	double one[2 * SYNCS], turn[2 * SYNCS];
+	unsigned n;
+};
+
+static double append_us(struct bench *b, int fd, const char *bytes, size_t n)
 {
-	static double took[SYNCS];
-	char path[4096], record[200];
-	memset(record, 'r', sizeof record);
+	uint64_t from = env_mono_ns(b->env);
+	need(write(fd, bytes, n) == (ssize_t)n && !fdatasync(fd), "a plain file", "cannot be synced");
+	return (double)(env_mono_ns(b->env) - from) / 1000;
+}
+
+static void sync_some(struct bench *b, struct plain *p)
+{
+	static char bytes[PER_MS * RECORD_BYTES];
+	char path[4096];
+	memset(bytes, 'r', sizeof bytes);
 	snprintf(path, sizeof path, "%s/plain", b->folder);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0640);
 	need(fd >= 0, path, "cannot be made");
-	for (int i = 0; i < SYNCS; i++) {
-		uint64_t from = env_mono_ns(b->env);
-		need(write(fd, record, sizeof record) == (ssize_t)sizeof record && !fdatasync(fd), path,
-		     "cannot be synced");
-		took[i] = (double)(env_mono_ns(b->env) - from) / 1000;
+	for (unsigned i = 0; i < SYNCS; i++)
+		p->one[p->n + i] = append_us(b, fd, bytes, RECORD_BYTES);
+	for (unsigned i = 0; i < SYNCS; i++) {
+		usleep(1000);
+		p->turn[p->n + i] = append_us(b, fd, bytes, sizeof bytes);
 	}
+	p->n += SYNCS;
 	close(fd);
-	return quantile(took, SYNCS, 0.5);
+	unlink(path);
 }
 
 int main(int argc, char **argv)
@@ -161,12 +176,17 @@ int main(int argc, char **argv)
 	b.took_us = calloc(b.n, sizeof *b.took_us);
 	need(b.records && b.took_us, "--seconds", "no memory for so many");
 	b.env = env_new();
+	need(!env_dir_make(b.env, b.folder), b.folder, env_last_error());
+	static struct plain p;
+	sync_some(&b, &p);
 	run_log(&b);
 	struct sqllog_figures f;
 	sqllog_figures(b.log, &f);
 	sqllog_close(b.log);
-	printf("{\"p50_us\":%.1f,\"p99_us\":%.1f,\"syncs\":%llu,\"sync_us\":%.1f}\n", quantile(b.took_us, b.n, 0.5),
-	       quantile(b.took_us, b.n, 0.99), (unsigned long long)f.syncs, sync_us(&b));
+	sync_some(&b, &p);
+	printf("{\"p50_us\":%.1f,\"p99_us\":%.1f,\"syncs\":%llu,\"sync_us\":%.1f,\"turn_sync_us\":%.1f}\n",
+	       quantile(b.took_us, b.n, 0.5), quantile(b.took_us, b.n, 0.99), (unsigned long long)f.syncs,
+	       quantile(p.one, p.n, 0.5), quantile(p.turn, p.n, 0.5));
 	env_free(b.env);
 	free(b.records);
 	free(b.took_us);

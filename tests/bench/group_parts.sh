@@ -35,9 +35,9 @@ parts_round() {
 	one append --folder "$work/append.$1"
 	samples append append_ns write_ns
 	one durable --folder "$work/durable.$1"
-	samples durable p50_us sync_us
+	samples durable p50_us sync_us turn_sync_us
 	one cache --redis "$redis_port"
-	samples cache get_ns put_ns overhead_bytes sieve_percent lru_percent redis_get_ns
+	samples cache get_ns hot_get_ns put_ns overhead_bytes sieve_percent lru_percent redis_get_ns redis_hot_get_ns
 	one cache_glib
 	samples cache_glib get_ns put_ns
 	one wheel --live 2
@@ -60,10 +60,13 @@ group_parts() {
 	for ((round = 0; round < ROUNDS; round++)); do parts_round "$round"; done
 	figure append_ns "$(median append_append_ns)" ns "$(median append_write_ns)" "write() of the same record" "<= 0.25"
 	figure durable_p50_us "$(median durable_p50_us)" us "$(median durable_sync_us)" "one fdatasync alone" "<= 2"
+	figure durable_added_us "$(median durable_p50_us)" us "$(median durable_turn_sync_us)" "append and fdatasync of a turn's bytes"
 	figure cache_get_ns "$(median cache_get_ns)" ns "$(median cache_glib_get_ns)" "GLib's GHashTable" "<= 0.85"
 	figure cache_put_ns "$(median cache_put_ns)" ns "$(median cache_glib_put_ns)" "GLib's GHashTable" "<= 0.85"
 	figure cache_get_redis "$(median cache_get_ns)" ns "$(median cache_redis_get_ns)" \
-		"one GET to Redis on loopback" "<= 0.002"
+		"one GET to Redis, keys at random" "<= 0.002"
+	figure cache_get_redis_hot "$(median cache_hot_get_ns)" ns "$(median cache_redis_hot_get_ns)" \
+		"one GET to Redis, one key" "<= 0.002"
 	figure cache_overhead_bytes "$(median cache_overhead_bytes)" bytes/entry "" "" "<= 32 bytes"
 	figure cache_hits_percent "$(median cache_sieve_percent)" % "$(median cache_lru_percent)" "LRU in the same room" "> 1"
 	figure wheel_reset_ns "$(median wheel_reset_ns)" ns "$(median wheel_heap_reset_ns)" "libevent's min-heap" "<= 0.1"
