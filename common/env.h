@@ -35,8 +35,8 @@ struct env_loop;
 struct env *env_new(void);
 void env_free(struct env *env); /* all loops must have been joined */
 
-uint64_t env_mono_ns(struct env *env);                 /* any thread: never goes back */
-uint64_t env_wall_us(struct env *env);                 /* any thread: microseconds UTC since 1970 */
+uint64_t env_mono_ns(struct env *env); /* any thread: never goes back */
+uint64_t env_wall_us(struct env *env); /* any thread: microseconds UTC since 1970 */
 /*
  * Any thread: a count that grows evenly in a unit of its own, for whoever notes very many moments and turns few of them
  * into time later, by what env_mono_ns says to two of them. A third of a clock's cost, where the machine offers it.

@@ -169,7 +169,8 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 	va_end(args);
 
 	size_t event_n = strnlen(event, EVENT_MAX), fmt_n = seen ? 0 : format->text_n + 1u;
-	uint32_t bytes = (uint32_t)((sizeof(struct record) + event_n + fmt_n + taken.bytes + GRAIN - 1) / GRAIN * GRAIN);
+	uint32_t bytes =
+		(uint32_t)((sizeof(struct record) + event_n + fmt_n + taken.bytes + GRAIN - 1) / GRAIN * GRAIN);
 	struct record *r = reserve(log, bytes);
 	if (!r) {
 		atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);

@@ -17,17 +17,17 @@
 enum { LOG_SPECS_MAX = 24, LOG_FMT_MAX = 1024, LOG_ARGS_MAX = 2 * LOG_LINE_MAX };
 
 enum log_type { /* of the argument a conversion takes */
-	LOG_NONE,
-	LOG_INT,
-	LOG_UNSIGNED,
-	LOG_LONG,
-	LOG_ULONG,
-	LOG_LLONG,
-	LOG_ULLONG,
-	LOG_SIZE,
-	LOG_SSIZE,
-	LOG_DOUBLE,
-	LOG_TEXT,
+		LOG_NONE,
+		LOG_INT,
+		LOG_UNSIGNED,
+		LOG_LONG,
+		LOG_ULONG,
+		LOG_LLONG,
+		LOG_ULLONG,
+		LOG_SIZE,
+		LOG_SSIZE,
+		LOG_DOUBLE,
+		LOG_TEXT,
 };
 struct log_spec {
 	uint16_t start, end;      /* of "%lld" in the text */

@@ -97,8 +97,8 @@ struct sqllog_options {
 	 * when a worker's turn ends in which somebody began to wait: all that the turn handed over is there then.
 	 */
 	uint32_t linger_us;
-	unsigned workers;  /* loops that may join: loop->index below it */
-	bool replicated;   /* durable is what another host has, too: sqllog_replicated tells */
+	unsigned workers; /* loops that may join: loop->index below it */
+	bool replicated;  /* durable is what another host has, too: sqllog_replicated tells */
 };
 /*
  * Locks the folder, reads what dbwriter has not landed, cuts what is torn, and starts at the next lsn with epoch + 1.
