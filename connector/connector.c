@@ -6,6 +6,7 @@
 #include "connector/announce.h"
 #include "connector/entry.h"
 #include "connector/forward.h"
+#include "connector/missed.h"
 #include "connector/remote.h"
 #include "connector/session.h"
 
@@ -45,6 +46,7 @@ static int connector_init(struct service *s)
 	c->service = s;
 	c->guests = config_bool(s->config, "connector.guests", true);
 	c->request_ms = (unsigned)config_int(s->config, "connector.request_s", 5) * 1000 - CONNECTOR_SPARE_MS;
+	c->grace_ms = (unsigned)config_int(s->config, "session.grace_s", 30) * 1000;
 	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;
 	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
 	atomic_store(&c->edges, s->workers);
@@ -237,6 +239,7 @@ static int edge_start(struct worker *w)
 	e->chat_add = need(e, "chat.chatRemote.add");
 	e->chat_remove = need(e, "chat.chatRemote.remove");
 	e->entered = need(e, "gate.gateRemote.entered");
+	e->ask_missed = need(e, "connector.connectorRemote.missed");
 	if (w->index == 0)
 		e->once = token_once_new(CONNECTOR_TOKEN_MS, CONNECTOR_ONCE_MAX);
 	e->sessions = metric(w->service->metrics, w->index, METRIC_GAUGE, "loquat_sessions", "Players logged in here.",
@@ -272,6 +275,7 @@ static void edge_stop(struct worker *w)
 	if (w->index == 0)
 		clientlisten_close(e->connector->listen);
 	announce_stop(e);
+	missed_stop(e);
 	entry_stop(e);
 	bool none = !e->face.open;
 	clientconn_face_close(&e->face);

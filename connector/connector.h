@@ -14,6 +14,7 @@
  *   entry.c      enter, resume and echo, which the connector answers itself; entry_read.c reads their requests
  *   guests.c     how many may enter without a token
  *   remote.c     what services ask of it: push, kick, alive, attr, load
+ *   missed.c     pushes to players whose connection is lost, until they resume
  *   announce.c   tells a new owner which sessions are here
  *
  * It never decodes a body on its way through: bytes in, bytes out.
@@ -33,7 +34,7 @@ struct connector {
 	struct clientlisten *listen; /* worker 0's to open and close */
 	struct clientset *set;
 	bool guests;
-	unsigned request_ms, drain_ms;
+	unsigned request_ms, drain_ms, grace_ms;
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
 	unsigned players_max;
 	struct guests places;

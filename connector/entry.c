@@ -7,6 +7,7 @@
 #include "common/jsontext.h"
 #include "connector/entry_int.h"
 #include "connector/forward.h"
+#include "connector/missed.h"
 
 /* ---- ends ------------------------------------------------------------------------------------------------------ */
 
@@ -21,6 +22,8 @@ static void entry_free(struct entry *t)
 	if (t->counted)
 		guests_entering(t->edge->connector, -1);
 	buf_release(&t->role);
+	clientlate_free(t->missed);
+	clientlate_free(t->came);
 	free(t);
 }
 
@@ -167,9 +170,16 @@ static void finish(struct entry *t, struct span users, struct span count)
 		buf_add(&b, count.p, count.n);
 	}
 	text_add(&b, "resume", token);
-	buf_addf(&b, ",\"resumed\":%s}", t->resumed ? "true" : "false");
+	buf_addf(&b, ",\"resumed\":%s", t->resumed ? "true" : "false");
+	if (t->resumed)
+		buf_addf(&b, ",\"missed\":%u,\"reload\":%s", t->misses, t->reload ? "true" : "false");
+	buf_addch(&b, '}');
 	clientconn_respond(&s->conn, t->id, b.data, b.len);
 	buf_release(&b);
+	if (t->missed)
+		missed_deliver(t->missed, &s->conn);
+	if (t->came)
+		missed_deliver(t->came, &s->conn);
 	s->entry = NULL;
 	t->session = NULL;
 	if (s->conn.state == CLIENTCONN_WORKING)
@@ -229,6 +239,75 @@ static void ask_chat(struct entry *t)
 	call(t->edge, t->edge->chat_add, t->uid, &b, left < CHAT_MS ? left : CHAT_MS, on_chat, t);
 }
 
+/* ---- after a resume: what was pushed since the connection was lost ----------------------------------------------------- */
+
+#define MISSED_MS 1000
+
+bool entry_holds(struct session *s, const struct clientconn_push *p)
+{
+	struct entry *t = s->entry;
+
+	if (s->stage != SESSION_ENTERING || !t || !*t->take_over)
+		return false;
+	if (!t->came)
+		t->came = clientlate_new();
+	missed_add(t->came, p);
+	while (clientlate_bytes(t->came) > MISSED_BYTES) {
+		clientlate_take(t->came);
+		t->reload = true;
+	}
+	return true;
+}
+
+static void missed_read(struct entry *t, const json_t *answer)
+{
+	json_t *pushes = json_object_get(answer, "pushes"), *one;
+	size_t i;
+
+	t->missed = clientlate_new();
+	t->reload |= !answer || json_is_true(json_object_get(answer, "reload"));
+	json_array_foreach(pushes, i, one)
+	{
+		struct clientconn_push p;
+		const char *route = json_string_value(json_object_get(one, "route"));
+		const char *body = json_string_value(json_object_get(one, "body"));
+		if (!route || !body || clientconn_push_make(&p, NULL, route, strlen(route), body, strlen(body)) < 0)
+			continue;
+		missed_add(t->missed, &p);
+		t->misses++;
+	}
+}
+
+static void on_missed(void *arg, const struct rpc_answer *a)
+{
+	struct entry *t = arg;
+	json_t *answer = a->err < 0 ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
+
+	missed_read(t, answer);
+	json_decref(answer);
+	ask_chat(t);
+}
+
+static void ask_missed(struct entry *t)
+{
+	struct buf b = BUF_INIT;
+	uint32_t left = left_ms(t);
+	struct rpc_call c = {
+		.method = t->edge->ask_missed,
+		.to = { .instance = t->older, .worker = (int)(t->older_sid >> 48) },
+		.json = true,
+		.timeout_ms = left < MISSED_MS ? left : MISSED_MS,
+		.trace = edge_trace(t->edge),
+		.on_answer = on_missed,
+		.arg = t,
+	};
+
+	buf_addf(&b, "{\"sid\":%llu}", (unsigned long long)t->older_sid);
+	c.body = span_of(b.data, b.len);
+	rpc_call(t->edge->worker, &c);
+	buf_release(&b);
+}
+
 /* ---- second step: the uid's owner ------------------------------------------------------------------------------------ */
 
 static void copy_text(char *out, size_t size, const json_t *v)
@@ -253,6 +332,9 @@ static void owner_said(struct entry *t, struct span body, const json_t *answer)
 	copy_text(t->resume, sizeof(t->resume), json_object_get(answer, "resume"));
 	copy_text(t->scene, sizeof(t->scene), json_object_get(answer, "scene"));
 	t->resumed = json_is_true(json_object_get(answer, "resumed"));
+	copy_text(t->older, sizeof(t->older), json_object_get(answer, "older_connector"));
+	t->older_sid = (uint64_t)json_integer_value(json_object_get(answer, "older_sid"));
+	t->reload = t->resumed && !*t->older;
 	if (*t->take_over) /* a resume goes on in the room where it was */
 		copy_text(t->rid, sizeof(t->rid), json_object_get(answer, "rid"));
 }
@@ -280,7 +362,10 @@ static void on_login(void *arg, const struct rpc_answer *a)
 		entry_free(t);
 	} else {
 		owner_said(t, a->body, answer);
-		ask_chat(t);
+		if (t->resumed && *t->older)
+			ask_missed(t);
+		else
+			ask_chat(t);
 	}
 	json_decref(answer);
 }

@@ -7,6 +7,8 @@
  */
 /* enter, resume or echo; id 0 is a notify and gets no answer. */
 void entry_request(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n);
+/* Takes a push to a session that is being resumed: it comes after those it has missed. false: it may be sent. */
+bool entry_holds(struct session *s, const struct clientconn_push *p);
 /* The session has ended while its login was under way. */
 void entry_cut(struct session *s);
 /* The worker ends: forgets all logins under way. */

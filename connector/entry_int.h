@@ -22,6 +22,12 @@ struct entry {
 	char take_over[SESSION_NONCE_MAX + 1]; /* of the resume token */
 	char resume[SESSION_NONCE_MAX + 1];    /* of the next one */
 	char scene[64];
+	/* a resume: where the session was; what was pushed there since, and here meanwhile */
+	char older[32];
+	uint64_t older_sid;
+	struct clientlate *missed, *came;
+	unsigned misses;
+	bool reload;        /* not all of it is known */
 	struct buf role;    /* its JSON text */
 	struct timer place; /* a guest waits for one */
 };

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/jsontext.h"
+#include "connector/entry.h"
+#include "connector/missed.h"
 #include "proto/connector.pb-c.h"
 #include "rpc/clientlate.h"
 
@@ -181,8 +183,10 @@ static void on_push(void *arg, struct rpc_request *r)
 		uint64_t sid;
 		memcpy(&sid, p.sids + i, 8);
 		struct session *s = session_find(e, sid);
-		if (s)
+		if (s && !entry_holds(s, &made))
 			clientconn_push(&s->conn, &made);
+		else if (!s)
+			missed_push(e, sid, &made);
 	}
 	clientconn_push_done(&made);
 	answer_nothing(r);
@@ -202,6 +206,22 @@ static void on_kick(void *arg, struct rpc_request *r)
 	if ((s = session_find(arg, a.sid)))
 		clientconn_kick(&s->conn, a.reason);
 	answer_nothing(r);
+}
+
+/* Asked by another connector, where the player goes on. */
+static void on_missed(void *arg, struct rpc_request *r)
+{
+	struct ask a = { .sid = 0 };
+	struct buf b = BUF_INIT;
+
+	if (!r->json || !ask_json(r->body, &a)) {
+		refuse(r, ERR_BAD_REQUEST, "expected connector.SidRequest as JSON");
+		return;
+	}
+	missed_take(arg, a.sid, &b);
+	if (r->handle)
+		rpc_answer_ok(r->worker, r->handle, span_of(b.data, b.len), NULL, 0);
+	buf_release(&b);
 }
 
 static void on_attr(void *arg, struct rpc_request *r)
@@ -332,7 +352,7 @@ void remote_register(struct edge *e)
 	} remotes[] = {
 		{ "connector.connectorRemote.push", on_push },   { "connector.connectorRemote.kick", on_kick },
 		{ "connector.connectorRemote.alive", on_alive }, { "connector.connectorRemote.attr", on_attr },
-		{ "connector.connectorRemote.load", on_load },
+		{ "connector.connectorRemote.load", on_load },   { "connector.connectorRemote.missed", on_missed },
 	};
 
 	for (size_t i = 0; i < sizeof(remotes) / sizeof(remotes[0]); i++) {

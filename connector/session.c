@@ -5,6 +5,7 @@
 #include <string.h>
 #include "connector/entry.h"
 #include "connector/forward.h"
+#include "connector/missed.h"
 
 #define SLOT_BITS       20
 #define GENERATION_BITS 28
@@ -173,5 +174,7 @@ void session_end(struct clientconn *c)
 	if (stage != SESSION_IN)
 		return;
 	count(s->edge, -1);
+	if (!c->kicked && !s->edge->stopping)
+		missed_keep(s);
 	entry_leave(s);
 }

@@ -59,6 +59,7 @@ struct known {
 	uint64_t epoch; /* 0: it is away */
 };
 
+#define EDGE_MISSED 4096
 /* One per worker. */
 struct edge {
 	struct connector *connector;
@@ -77,7 +78,9 @@ struct edge {
 	struct route_table *routes; /* announce.c: as it was told last */
 	struct method_stats unknown;
 	struct metric *sessions;
-	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered;
+	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered, *ask_missed;
+	struct missed *missed[EDGE_MISSED]; /* missed.c: by number */
+	size_t missed_bytes;
 	uint64_t trace;
 	struct timer drain;
 	bool stopping;

@@ -58,6 +58,7 @@ static void ended(struct clientconn *c, enum log_level level, const char *why)
 	c->state = CLIENTCONN_ENDED;
 	loop_timer_stop(f->loop, &c->beat);
 	loop_timer_stop(f->loop, &c->deadline);
+	c->lost |= c->late || !c->left;
 	late_free(c);
 	websocket_release(&c->ws, f->frames);
 	clientbody_release(&c->body);
@@ -90,6 +91,7 @@ static void on_close(struct stream *s, int err)
 	struct clientconn *c = of_stream(s);
 	struct clientconn_face *f = c->face;
 
+	c->left |= err == 0; /* not by a reset, with which what it had not read is gone */
 	ended(c, LOG_DEBUG, err == 0 || err == ERR_CLOSED ? "the client closed" : err_text(err));
 	f->open--;
 	if (c->next)
@@ -773,6 +775,7 @@ static int on_control(void *arg, enum websocket_opcode opcode, const char *p, si
 	stream_write(&c->stream, frame, head_n + n);
 	if (opcode == WEBSOCKET_PING)
 		return 0;
+	c->left = true;
 	ended(c, LOG_DEBUG, "the client closed");
 	stream_close_flushed(&c->stream);
 	return ERR_CLOSED;

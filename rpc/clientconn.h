@@ -93,13 +93,15 @@ enum clientconn_state {
 	CLIENTCONN_WORKING,
 	CLIENTCONN_ENDED,
 };
-struct clientconn { /* the fields are the module's, but sid; read state, addr and hello freely */
+struct clientconn { /* the fields are the module's, but sid; read state, kicked, lost, addr and hello freely */
 	struct stream stream;
 	struct clientconn_face *face;
 	struct clientconn *next, **prev; /* of the face */
 	uint64_t sid;                    /* the owner's number for it, in the log; 0: none */
 	enum clientconn_state state;
-	bool web, codes, in, kicked;
+	bool web, codes, in;
+	bool left;         /* it closed by itself */
+	bool kicked, lost; /* how it ended, for on_end: by us; so that what was sent last may not have arrived */
 	struct clientconn_late *late; /* what waits for a client that reads too slowly; NULL: nothing */
 	unsigned strikes, ignored;
 	struct websocket ws;

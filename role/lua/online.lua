@@ -37,6 +37,7 @@ end
 
 -- The connection is lost; role, team and scene stay for a while.
 local function lost(player)
+  player.missed = player.session   -- its connector keeps what is pushed to it, for who resumes
   player.session = nil
   Players.linger(player)
 end
@@ -93,10 +94,13 @@ local function make_room(player, args)
 end
 
 local function answer_of(player, resumed, rid)
+  local older = resumed and player.missed or nil
+  player.missed = nil
   player.resume = app.nonce()
   return {
     role = player.role, resume = player.resume, resumed = resumed,
     scene = player.scene and tostring(player.scene) or nil, rid = rid,
+    older_connector = older and older.connector, older_sid = older and older.sid,
   }
 end
 

@@ -82,7 +82,7 @@ static void keep(struct rpc_request *r, const char *json)
 }
 
 /* Whether the nonce is the uid's; then it is used. Made new in any case. */
-static bool nonce_turn(const char *uid, const char *nonce, char out[32])
+static bool nonce_turn(const char *uid, const char *nonce, char out[32], size_t *at)
 {
 	size_t i = 0;
 
@@ -93,6 +93,7 @@ static bool nonce_turn(const char *uid, const char *nonce, char out[32])
 	snprintf(cluster->login[i].nonce, sizeof(cluster->login[i].nonce), "n%llu",
 		 (unsigned long long)++cluster->logins);
 	snprintf(out, 32, "%s", cluster->login[i].nonce);
+	*at = i;
 	return fits;
 }
 
@@ -100,15 +101,20 @@ static void on_login(void *arg, struct rpc_request *r)
 {
 	json_t *o = object(r);
 	const char *uid = text(o, "uid"), *resume = text(o, "resume");
-	char json[256], nonce[32], role[128] = "null";
+	char json[512], nonce[32], role[128] = "null";
+	size_t at;
 
 	(void)arg;
 	note(json_is_true(json_object_get(o, "guest")) ? "login-guest" : "login", uid);
-	bool fits = nonce_turn(uid, resume, nonce);
+	bool fits = nonce_turn(uid, resume, nonce, &at);
 	if (strncmp(uid, "none", 4) != 0)
 		snprintf(role, sizeof(role), "{\"id\":1,\"name\":\"%s\",\"gold\":1000}", uid);
-	snprintf(json, sizeof(json), "{\"role\":%s,\"resume\":\"%s\",\"resumed\":%s}", role, nonce,
-		 *resume ? "true" : "false");
+	snprintf(json, sizeof(json),
+		 "{\"role\":%s,\"resume\":\"%s\",\"resumed\":%s,\"older_connector\":\"%s\",\"older_sid\":%llu}", role,
+		 nonce, *resume ? "true" : "false", *resume ? cluster->login[at].connector : "",
+		 (unsigned long long)cluster->login[at].sid);
+	cluster->login[at].sid = cluster->login_sid = (uint64_t)json_integer_value(json_object_get(o, "sid"));
+	snprintf(cluster->login[at].connector, sizeof(cluster->login[at].connector), "%s", text(o, "connector"));
 	if (strncmp(uid, "living", 6) == 0)
 		answer(r, "{\"refused\":true,\"message\":\"already here\"}");
 	else if (strncmp(uid, "denied", 6) == 0 || (*resume && !fits))
@@ -324,14 +330,17 @@ const char *edgecluster_call(struct edgecluster *c, const char *method, const ch
 
 static void field_add(struct buf *b, unsigned number, const void *p, size_t n)
 {
-	ck_assert_uint_lt(n, 128);
+	size_t left = n;
+
 	buf_addch(b, (char)(number << 3 | 2));
-	buf_addch(b, (char)n);
+	for (; left >= 128; left >>= 7)
+		buf_addch(b, (char)(left | 128));
+	buf_addch(b, (char)left);
 	buf_add(b, p, n);
 }
 
-void edgecluster_push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
-		      const char *body)
+static void push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
+		 const char *body, const char *supersedes)
 {
 	struct wish w = { .c = c,
 			  .method = "connector.connectorRemote.push",
@@ -341,8 +350,22 @@ void edgecluster_push(struct edgecluster *c, const char *connector, const uint64
 	field_add(&w.bytes, 1, sids, n * 8);
 	field_add(&w.bytes, 2, route, strlen(route));
 	field_add(&w.bytes, 3, body, strlen(body));
+	if (supersedes)
+		field_add(&w.bytes, 4, supersedes, strlen(supersedes));
 	wish_do(&w);
 	ck_assert_str_eq(w.answer, "");
+}
+
+void edgecluster_push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
+		      const char *body)
+{
+	push(c, connector, sids, n, route, body, NULL);
+}
+
+void edgecluster_push_named(struct edgecluster *c, const char *connector, uint64_t sid, const char *route,
+			    const char *body, const char *supersedes)
+{
+	push(c, connector, &sid, 1, route, body, supersedes);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */

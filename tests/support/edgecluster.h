@@ -14,7 +14,7 @@
  *
  * What the made-up role answers goes by the uid's begin: "living…" an older connection lives; "slow…" after
  * edgecluster_release; "denied…" an error; "none…" no role; else a role of that name. A login with a resume nonce
- * that the last login of this uid was given has resumed = true; with another one it is denied.
+ * that the last login of this uid was given has resumed = true and names the session before; with another one it is denied.
  * The made-up platform: the credential "good" proves any account; "rankN" has the priority class N.
  * The made-up scene: enter {scene} sets the attribute "scene", after edgecluster_release when the scene is 99; move
  * answers the key it was routed by; echo the same; attack fails as a handler that raised.
@@ -35,11 +35,13 @@ struct edgecluster {
 	/* a request that waits for edgecluster_release */
 	struct worker *held_worker;
 	uint64_t held;
-	char held_answer[256];
+	char held_answer[512];
 	uint64_t logins;
 	struct {
-		char uid[65], nonce[32];
+		char uid[65], nonce[32], connector[32];
+		uint64_t sid;
 	} login[64];
+	uint64_t login_sid; /* of the last login */
 };
 
 struct edgecluster_options {
@@ -66,3 +68,6 @@ const char *edgecluster_call(struct edgecluster *c, const char *method, const ch
 /* A push by the made-up scene, as Lua's app.push writes it. */
 void edgecluster_push(struct edgecluster *c, const char *connector, const uint64_t *sids, size_t n, const char *route,
 		      const char *body);
+/* To one session; supersedes may be NULL. */
+void edgecluster_push_named(struct edgecluster *c, const char *connector, uint64_t sid, const char *route,
+			    const char *body, const char *supersedes);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include "common/token.h"
 #include "tests/support/edgecluster.h"
@@ -297,6 +298,112 @@ START_TEST(a_resume_token_takes_the_session_over_once)
 	wireclient_close(&again);
 	wireclient_close(&c);
 	end();
+}
+END_TEST
+
+/* A guest who is in; its session's number to sid, the body of its resume to resume. */
+static void enter_to_resume(struct wireclient *c, const char *name, uint64_t *sid, char resume[TOKEN_MAX + 40])
+{
+	snprintf(resume, TOKEN_MAX + 40, "{\"resume\":\"%s\"}", member(enter_guest(c, 0, name), "resume"));
+	wireclient_ask(c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	*sid = cluster.sid;
+}
+
+static void push_to(const char *connector, uint64_t sid, const char *body, const char *supersedes)
+{
+	edgecluster_push_named(&cluster, connector, sid, "onNews", body, supersedes);
+}
+
+START_TEST(who_resumes_gets_what_was_pushed_meanwhile_in_order)
+{
+	struct wireclient c;
+	char resume[TOKEN_MAX + 40];
+	uint64_t sid;
+	begin(_i, NULL);
+	enter_to_resume(&c, "lost1", &sid, resume);
+	wireclient_close(&c);
+	ck_assert(edgecluster_asked(&cluster, "logout lost1;"));
+	push_to("connector-1", sid, "{\"n\":1}", NULL);
+	push_to("connector-1", sid, "{\"at\":\"here\"}", "role 7");
+	push_to("connector-1", sid, "{\"n\":2}", NULL);
+	push_to("connector-1", sid, "{\"at\":\"there\",\"e\":1.50}", "role 7");
+	wireclient_ready(&c, cluster.connector_port[1], true);
+	const char *answer = wireclient_ask(&c, RESUME, resume);
+	expect(answer, "\"resumed\":true");
+	expect(answer, "\"missed\":3,\"reload\":false");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":1}");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"at\":\"there\",\"e\":1.50}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(what_is_pushed_while_a_player_resumes_comes_after_what_it_has_missed)
+{
+	struct wireclient c;
+	char resume[TOKEN_MAX + 40];
+	uint64_t sid;
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	uint32_t id = wireclient_send(&c, ENTER, "{\"username\":\"slow9\"}");
+	edgecluster_release(&cluster);
+	snprintf(resume, sizeof(resume), "{\"resume\":\"%s\"}", member(wireclient_answer(&c, id), "resume"));
+	sid = cluster.login_sid;
+	wireclient_close(&c);
+	ck_assert(edgecluster_asked(&cluster, "logout slow9;"));
+	push_to("connector-1", sid, "{\"n\":1}", NULL);
+	wireclient_ready(&c, cluster.connector_port[1], false);
+	id = wireclient_send(&c, RESUME, resume);
+	while (edgecluster_count(&cluster, "held it;") < 2)
+		ck_assert(flag_wait(&cluster.asks, flag_count(&cluster.asks) + 1));
+	push_to("connector-2", cluster.login_sid, "{\"n\":2}", NULL);
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, id), "\"missed\":1,\"reload\":false");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":1}");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+static void reset(struct wireclient *c)
+{
+	struct linger at_once = { .l_onoff = 1, .l_linger = 0 };
+
+	setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	wireclient_close(c);
+}
+
+START_TEST(who_cannot_be_given_all_it_missed_is_told_to_reload)
+{
+	enum { TOO_MUCH, BROKEN, GONE };
+	static char large[8000] = "{\"x\":\"";
+	static const char *const names[] = { "much", "broken", "gone" };
+	struct wireclient c;
+	char resume[TOKEN_MAX + 40], words[40];
+	uint64_t sid;
+	memset(large + 6, 'x', sizeof(large) - 9);
+	memcpy(large + sizeof(large) - 3, "\"}", 3);
+	for (int why = TOO_MUCH; why <= GONE; why++) {
+		begin(_i, NULL);
+		enter_to_resume(&c, names[why], &sid, resume);
+		if (why == BROKEN)
+			reset(&c);
+		else
+			wireclient_close(&c);
+		snprintf(words, sizeof(words), "logout %s;", names[why]);
+		ck_assert(edgecluster_asked(&cluster, words));
+		for (int i = 0; i < (why == TOO_MUCH ? 10 : 1); i++)
+			push_to("connector-1", sid, large, NULL);
+		if (why == GONE)
+			edgecluster_end(&cluster, &cluster.connector[0]);
+		wireclient_ready(&c, cluster.connector_port[1], true);
+		expect(wireclient_ask(&c, RESUME, resume), "\"missed\":0,\"reload\":true");
+		ck_assert_str_eq(wireclient_ask(&c, ECHO, "{}"), "{}");
+		wireclient_close(&c);
+		end();
+	}
 }
 END_TEST
 
@@ -849,6 +956,9 @@ int main(void)
 	BOTH(a_login_that_the_owner_refuses_leaves_the_connection_outside);
 	BOTH(a_connection_lost_during_login_is_logged_out_again);
 	BOTH(a_resume_token_takes_the_session_over_once);
+	BOTH(who_resumes_gets_what_was_pushed_meanwhile_in_order);
+	BOTH(what_is_pushed_while_a_player_resumes_comes_after_what_it_has_missed);
+	BOTH(who_cannot_be_given_all_it_missed_is_told_to_reload);
 	BOTH(requests_go_to_their_service_and_answers_come_back_as_they_are);
 	BOTH(a_service_that_does_not_run_is_unavailable_in_time);
 	BOTH(emoji_leave_as_escapes_that_every_client_reads);
