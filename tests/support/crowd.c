@@ -54,10 +54,16 @@ static void request(struct crowd_member *m, const char *route, const char *name,
 	stream_write(&m->stream, body, (size_t)n);
 }
 
+static uint64_t wall_ms(const struct crowd *c)
+{
+	return env_wall_us(c->loop->env) / 1000;
+}
+
 static void speak(struct crowd_member *m)
 {
 	char uid[24];
 
+	m->asked_ms = wall_ms(m->crowd);
 	snprintf(uid, sizeof(uid), "p%u", index_of(m));
 	if (m->state == CROWD_AT_CONNECTOR)
 		request(m, ENTER, "token", m->token);
@@ -144,6 +150,8 @@ static void told(struct crowd_member *m, const json_t *o)
 	if (c->tells == c->tells_max)
 		return;
 	c->tell[c->tells++] = (struct crowd_tell){
+		.asked_ms = m->asked_ms,
+		.heard_ms = wall_ms(c),
 		.member = index_of(m),
 		.ms = now_ms(c),
 		.admitted = c->admitted,
@@ -313,10 +321,24 @@ void crowd_free(struct crowd *c)
 	free(c);
 }
 
+#define TICK_MS 20
+static void on_tick(struct timer *t, uint64_t now)
+{
+	struct crowd *c = (struct crowd *)((char *)t - offsetof(struct crowd, tick));
+
+	if (now - c->tick_ms > c->stall_ms)
+		c->stall_ms = now - c->tick_ms;
+	c->tick_ms = now;
+	if (!crowd_done(c))
+		loop_timer(c->loop, t, TICK_MS);
+}
+
 void crowd_start(struct crowd *c, struct loop *loop)
 {
 	c->loop = loop;
-	c->start_ms = loop->now_ms;
+	c->start_ms = c->tick_ms = loop->now_ms;
+	c->tick.fire = on_tick;
+	loop_timer(loop, &c->tick, TICK_MS);
 	for (unsigned i = 0; i < c->o.members; i++) {
 		struct crowd_member *m = &c->member[i];
 		m->crowd = c;
@@ -372,6 +394,33 @@ static uint64_t inversion(const struct crowd *c)
 	}
 	free(line);
 	return worst;
+}
+
+static unsigned ahead_at(const struct crowd *c, const struct crowd_member *m, uint64_t ms)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < c->o.members; i++) {
+		const struct crowd_member *o = &c->member[i];
+		n += o->since_us && o->since_us < m->since_us && o->admitted_ms > ms;
+	}
+	return n;
+}
+
+unsigned crowd_false(const struct crowd *c, uint32_t until_ms, unsigned *judged)
+{
+	unsigned wrong = 0;
+
+	*judged = 0;
+	for (size_t i = 0; i < c->tells; i++) {
+		const struct crowd_tell *t = &c->tell[i];
+		const struct crowd_member *m = &c->member[t->member];
+		if (t->ms > until_ms)
+			continue;
+		(*judged)++;
+		wrong += t->position - 1 > ahead_at(c, m, t->asked_ms) || t->position - 1 < ahead_at(c, m, t->heard_ms);
+	}
+	return wrong;
 }
 
 void crowd_judge(const struct crowd *c, uint32_t from_ms, struct crowd_judgement *out)

@@ -32,12 +32,14 @@ struct crowd_member {
 	unsigned gate, tells;
 	uint64_t since_us;    /* by its ticket; 0: it never waited */
 	uint64_t admitted_ms; /* by its token: wall clock of the gate */
+	uint64_t asked_ms;    /* its last queryEntry: wall clock, too */
 	unsigned admit_no;    /* from 1, as they were told */
 	uint16_t port;
 	char *ticket, *token;
 };
 struct crowd_tell { /* a position that was pushed */
 	uint32_t member, ms, admitted, position, eta_s;
+	uint64_t asked_ms, heard_ms; /* wall clock: it was made between these */
 };
 struct crowd {
 	struct crowd_options o;
@@ -46,7 +48,8 @@ struct crowd {
 	struct crowd_tell *tell;
 	uint32_t *admit_ms; /* by member */
 	size_t tells, tells_max;
-	uint64_t start_ms;
+	uint64_t start_ms, tick_ms, stall_ms; /* stall: the longest the loop stood still, for want of a processor */
+	struct timer tick;
 	uint32_t lot;
 	unsigned came, queued, admitted, in, in_most, entered, done;
 	unsigned lost_gates, places_lost, refused; /* refused: tokens */
@@ -64,5 +67,10 @@ struct crowd_judgement {
 	double tells_mean;          /* pushes per member */
 	uint64_t inversion_ms;      /* how long at most somebody was let in before one who stood before it */
 };
+/*
+ * Positions told until then against the gate's own clock, which no delay on the way spoils: no more stood before the player than
+ * when it asked, no fewer than when it heard. How many are neither; judged: how many were looked at.
+ */
+unsigned crowd_false(const struct crowd *c, uint32_t until_ms, unsigned *judged);
 /* from_ms: what was told earlier is not looked at. */
 void crowd_judge(const struct crowd *c, uint32_t from_ms, struct crowd_judgement *out);

@@ -12,6 +12,9 @@
 #include "tests/support/crowd.h"
 #include "tests/support/edgecluster.h"
 
+/* Players who stood still for longer, on a machine with too much to do, may come back when others have been let in. */
+#define STALL_MS 200
+
 static struct edgecluster cluster;
 
 static unsigned given(const char *name, unsigned otherwise)
@@ -77,7 +80,7 @@ static void report(const struct crowd *c, const struct crowd_judgement *j, const
 
 START_TEST(a_storm_is_let_in_in_its_order_though_the_gate_is_killed)
 {
-	unsigned members = given("STORM_MEMBERS", 1500), rate = given("STORM_RATE", 500);
+	unsigned members = given("STORM_MEMBERS", 2000), rate = given("STORM_RATE", 350);
 	struct crowd_options o = {
 		.host = "127.0.0.1",
 		.gates = 1,
@@ -90,6 +93,7 @@ START_TEST(a_storm_is_let_in_in_its_order_though_the_gate_is_killed)
 	struct crowd_judgement j;
 	struct cost cost = { 0 };
 	struct loop *loop;
+	unsigned judged;
 	char lua[200];
 
 	snprintf(lua, sizeof(lua), "gate = { admit_per_s = %u, players_max = 100000 },", rate);
@@ -97,8 +101,9 @@ START_TEST(a_storm_is_let_in_in_its_order_though_the_gate_is_killed)
 	o.gate[0] = cluster.gate_port[0];
 	struct crowd *c = crowd_new(&o);
 	ck_assert_int_eq(loop_start(cluster.env, "crowd", 0, on_start, NULL, c, &loop), 0);
-	wait_for(c, members / 2, 60 + members / rate);
+	wait_for(c, members * 2 / 3, 60 + members / rate);
 	cost_add(&cost, cluster.gate_pid);
+	uint32_t kill_ms = (uint32_t)(env_mono_ns(cluster.env) / 1000000 - c->start_ms);
 	edgecluster_gate_kill(&cluster);
 	edgecluster_gate_spawn(&cluster);
 	/* what was promised before could not know of this */
@@ -113,10 +118,13 @@ START_TEST(a_storm_is_let_in_in_its_order_though_the_gate_is_killed)
 	ck_assert_uint_eq(c->places_lost, 0);
 	ck_assert_uint_eq(c->entered, members);
 	ck_assert_uint_gt(c->lost_gates, members / 10);
-	ck_assert_msg(j.position_median <= 0.1, "positions are off by %.2f", j.position_median);
+	unsigned wrong = crowd_false(c, kill_ms, &judged);
+	printf("# %u of %u positions told before the gate was killed were false; the players stood still for %u ms at most\n",
+	       wrong, judged, (unsigned)c->stall_ms);
+	ck_assert_uint_eq(wrong, 0);
 	ck_assert_double_lt(j.tells_mean, 12);
-	ck_assert_uint_lt(j.inversion_ms,
-			  2000); /* a machine that stands still for a while keeps tickets back; see tests/sim/storm.c */
+	if (c->stall_ms < STALL_MS)
+		ck_assert_uint_eq(j.inversion_ms, 0);
 	crowd_free(c);
 	edgecluster_stop(&cluster);
 }
