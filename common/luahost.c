@@ -131,6 +131,7 @@ void luahost_leave(struct luahost *h, struct luarun r)
 	h->running = r.running;
 	if (!r.running) {
 		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
+		luahost_gc_due(h);
 		if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
 			luahost_metrics_write(h);
 	}
@@ -184,7 +185,6 @@ static void count_cycles(lua_State *L)
 static int open_state(lua_State *L, void *arg)
 {
 	struct luahost *h = arg;
-	lua_gc(L, LUA_GCINC, 0, 0, 0);
 	lua_msg_open(L, h->o.schema);
 	count_cycles(L);
 	lua_newtable(L);
@@ -220,6 +220,10 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 	memcpy(lua_getextraspace(h->L), &root, sizeof root); /* new coroutines start with a copy */
 	set_count_hook(h, h->L);
 	int err = luahost_protected(h, open_state, h);
+	if (err == 0 && o->texts)
+		err = luahost_gc_room(h, o->texts);
+	if (err == 0)
+		luahost_gc_open(h);
 	if (err < 0) {
 		luahost_free(h);
 		return err;
@@ -235,6 +239,7 @@ void luahost_free(struct luahost *h)
 	assert(!h->current);
 	h->closing = true;
 	loop_timer_stop(h->o.loop, &h->slow);
+	loop_defer_not(h->o.loop, &h->gc.turn_end);
 	if (h->L) {
 		luahost_end_tasks(h);
 		luahost_free_timers(h);
@@ -355,4 +360,7 @@ void luahost_stats(struct luahost *h, struct luahost_stats *out)
 	out->memory_bytes = h->mem.used;
 	out->memory_peak_bytes = h->mem.peak;
 	out->memory_max = h->o.memory_max;
+	out->gc_pause_p99_us = hist_quantile_ns(&h->gc.pauses, 0.99) / 1000;
+	out->gc_pause_max_us = h->gc.pauses.max_ns / 1000;
+	out->gc_generational = h->gc.generational;
 }

@@ -34,8 +34,14 @@ struct luahost_options {
 	uint32_t budget_ms;          /* 0: 1,000 */
 	uint32_t tasks_max;          /* tasks at once; 0: 100,000 */
 	uint32_t slow_ms;            /* who serves a call and waits longer is logged with its traceback; 0: nobody */
-	bool trial;                  /* a host for luahost_check: nobody watches it, so instructions are counted */
-	void *user;                  /* the embedder's own: luahost_user */
+	enum {
+		LUAHOST_GC_INCREMENTAL,
+		LUAHOST_GC_GENERATIONAL,
+		LUAHOST_GC_AUTO
+	} gc;           /* how it collects: luahost_gc.c */
+	uint32_t texts; /* room for so many different short texts is made at once; 0: it grows as needed */
+	bool trial;     /* a host for luahost_check: nobody watches it, so instructions are counted */
+	void *user;     /* the embedder's own: luahost_user */
 	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };
 int luahost_new(const struct luahost_options *o, struct luahost **out); /* ERR_NOMEM */
@@ -220,7 +226,8 @@ bool luahost_watch(struct luahost *h);
 
 struct luahost_stats {
 	uint64_t memory_bytes, memory_peak_bytes, memory_max;
-	uint64_t gc_cycles;
+	uint64_t gc_cycles, gc_pause_p99_us, gc_pause_max_us; /* pauses: at ends of turns */
+	bool gc_generational;
 	uint64_t coroutines; /* made and kept: running, waiting or pooled */
 	uint64_t tasks;      /* running or waiting */
 	uint64_t started, failed, cancelled, over_budget, out_of_memory;

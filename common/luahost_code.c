@@ -37,11 +37,25 @@ static void compile(lua_State *L, const struct luasrc_file *f)
 
 static int l_require(lua_State *L);
 
+/* As a step before has left it, else anew: a file that raised may be tried again. */
+static void push_compiled(lua_State *L, int code_index, const struct luasrc_file *f)
+{
+	lua_getiuservalue(L, code_index, 2);
+	if (lua_getfield(L, -1, f->name) == LUA_TFUNCTION) {
+		lua_pushnil(L);
+		lua_setfield(L, -3, f->name);
+	} else {
+		lua_pop(L, 1);
+		compile(L, f);
+	}
+	lua_remove(L, -2);
+}
+
 /* Compiles and runs a file in an environment of its own; its value (true for nil) is left on the stack. */
 static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
 {
 	struct luahost *h = luahost_of(L);
-	compile(L, f);
+	push_compiled(L, code_index, f);
 	luahost_push_env(L, h);
 	lua_pushliteral(L, "require");
 	lua_pushvalue(L, code_index);
@@ -105,7 +119,7 @@ static int release_code(lua_State *L)
 
 static struct luacode *new_code(lua_State *L, struct luasrc *src)
 {
-	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 1);
+	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 2);
 	*code = (struct luacode){
 		.methods = LUA_NOREF, .modules = LUA_NOREF, .hooks = LUA_NOREF, .staged = LUA_NOREF, .self = LUA_NOREF
 	};
@@ -115,6 +129,8 @@ static struct luacode *new_code(lua_State *L, struct luasrc *src)
 	}
 	lua_setmetatable(L, -2);
 	code->src = luasrc_ref(src);
+	lua_newtable(L);
+	lua_setiuservalue(L, -2, 2);
 	lua_newtable(L);
 	lua_pushvalue(L, -1);
 	lua_setiuservalue(L, -3, 1);
@@ -135,15 +151,15 @@ static bool is_root(const char *name)
 	return !strchr(name, '.') && (ends_in(name, "Handler") || ends_in(name, "Remote") || !strcmp(name, "init"));
 }
 
-/* So that a slip in a module that is used later is found now. */
-static void compile_all(lua_State *L, const struct luasrc *src)
+/* Each of them, so that a slip in a module that is used later is found now. */
+static int compile_one(lua_State *L, void *arg)
 {
-	for (size_t i = 0; i < luasrc_files(src); i++) {
-		if (luasrc_at(src, i)->code)
-			continue;
-		compile(L, luasrc_at(src, i));
-		lua_pop(L, 1);
-	}
+	const struct luasrc_file *f = arg;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, luahost_of(L)->next->self);
+	lua_getiuservalue(L, 1, 2);
+	compile(L, f);
+	lua_setfield(L, 2, f->name);
+	return 0;
 }
 
 static int run_root(lua_State *L, void *arg)
@@ -191,7 +207,6 @@ static void list_methods(lua_State *L, struct luacode *code, const struct schema
 static int begin(lua_State *L, void *arg)
 {
 	luahost_of(L)->next = new_code(L, arg);
-	compile_all(L, arg);
 	return 0;
 }
 
@@ -250,21 +265,23 @@ static int run_beside(struct luahost *h, const struct luasrc_file *f, char *erro
 	return err;
 }
 
+/* First all files are compiled, then those that nobody requires are run. */
 int luahost_prepare_step(struct luahost *h, char *error, size_t error_size)
 {
 	struct luacode *code = h->next;
-	const struct luasrc_file *f;
+	size_t files = luasrc_files(code->src);
 	int err;
-	while ((f = luasrc_at(code->src, code->at)) && !is_root(f->name))
+	while (code->at >= files && code->at < 2 * files && !is_root(luasrc_at(code->src, code->at - files)->name))
 		code->at++;
-	if (f)
-		err = run_beside(h, f, error, error_size);
+	if (code->at < files)
+		err = luahost_try(h, compile_one, (void *)luasrc_at(code->src, code->at), error, error_size);
+	else if (code->at < 2 * files)
+		err = run_beside(h, luasrc_at(code->src, code->at - files), error, error_size);
 	else
 		err = luahost_try(h, complete, code, error, error_size);
 	if (err < 0)
 		return refuse(h, err);
-	code->at++;
-	return f != NULL;
+	return code->at++ < 2 * files;
 }
 
 int luahost_prepare(struct luahost *h, struct luasrc *src, char *error, size_t error_size)

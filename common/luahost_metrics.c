@@ -41,6 +41,9 @@ void luahost_metrics_open(struct luahost *h)
 	for (size_t i = 0; h->o.metrics && i < LUAHOST_METRICS; i++)
 		h->metric[i] =
 			metric(h->o.metrics, h->o.loop->index, rows[i].type, rows[i].name, rows[i].help, NULL, NULL);
+	if (h->o.metrics)
+		h->gc.metric = metric(h->o.metrics, h->o.loop->index, METRIC_HISTOGRAM, "loquat_lua_gc_pause_seconds",
+				      "Pieces of the collector's work, done at ends of turns.", NULL, NULL);
 }
 
 void luahost_metrics_write(struct luahost *h)

@@ -6,7 +6,7 @@
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
  * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c, luahost_clock.c (timers),
- * luahost_see.c and luahost_profile.c (looking inside), luahost_metrics.c. Private to them.
+ * luahost_see.c and luahost_profile.c (looking inside), luahost_gc.c, luahost_metrics.c. Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
@@ -92,6 +92,16 @@ struct luahost {
 		uint64_t turn, since_ns;
 	} watch;
 
+	struct { /* luahost_gc.c */
+		struct loop_deferred turn_end;
+		bool generational, running; /* running: a cycle of the incremental collector is under way */
+		size_t seen;                /* mem.allocated at the last look */
+		uint64_t cycles;            /* stats.gc_cycles when it began */
+		size_t start_bytes, owed;   /* when the next cycle begins; steps that were put off */
+		struct hist pauses;
+		struct metric *metric;
+	} gc;
+
 	struct luahost_stats stats;
 	struct metric *metric[LUAHOST_METRICS];
 	uint64_t metrics_due_ms;
@@ -131,6 +141,11 @@ bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* 
 void luahost_open_libraries(lua_State *L);
 /* luahost_guard.c: in the table of globals at base, what could run for ever inside one C call no longer can. */
 void luahost_guard_libraries(lua_State *L, int base);
+/* luahost_gc.c */
+void luahost_gc_open(struct luahost *h);
+void luahost_gc_incremental(struct luahost *h);
+int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
+void luahost_gc_due(struct luahost *h);                 /* after each outermost run */
 /* luahost_see.c: a request waits, and nobody looks yet. */
 void luahost_slow_watch(struct luahost *h);
 /* luahost_profile.c: a sample was asked for in a turn that has ended, on L. */

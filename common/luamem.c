@@ -116,6 +116,8 @@ static inline int fits(const struct luamem *m, size_t old_bytes, size_t bytes)
 
 static inline void count(struct luamem *m, size_t old_bytes, size_t bytes)
 {
+	if (bytes > old_bytes)
+		m->allocated += bytes - old_bytes;
 	m->used += bytes - old_bytes;
 	if (m->used > m->peak)
 		m->peak = m->used;

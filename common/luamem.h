@@ -12,6 +12,7 @@
 #define LUAMEM_GRAIN 16
 struct luamem {
 	size_t used, peak, max;
+	size_t allocated; /* ever, also what was given back since */
 	void *free[LUAMEM_SMALL / LUAMEM_GRAIN + 1];
 	struct luamem_chunk *chunks;
 	char *next, *end; /* what is left of the newest chunk */

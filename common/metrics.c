@@ -457,16 +457,22 @@ static bool ends_in(const char *name, const char *end)
 	return n > e && !strcmp(name + n - e, end);
 }
 
+static void add_gauge(struct buf *out, const char *name, int64_t v)
+{
+	if (ends_in(name, "_seconds"))
+		buf_addf(out, "%.3f", (double)v / 1000);
+	else
+		buf_addi(out, v);
+}
+
 static void add_plain(struct buf *out, const struct metrics *m, const struct metric_row *row, size_t n)
 {
 	uint64_t sum = 0;
 	for (size_t i = 0; i < n; i++)
 		sum += metric_value(row[i].metric);
 	add_name(out, m, row, "", NULL);
-	if (row->type == METRIC_GAUGE && ends_in(row->name, "_seconds"))
-		buf_addf(out, "%.3f", (double)(int64_t)sum / 1000);
-	else if (row->type == METRIC_GAUGE)
-		buf_addi(out, (int64_t)sum);
+	if (row->type == METRIC_GAUGE)
+		add_gauge(out, row->name, (int64_t)sum);
 	else
 		buf_addu(out, sum);
 	buf_addch(out, '\n');
@@ -512,7 +518,7 @@ static void add_gauges(struct metrics *m, struct buf *out)
 			sum += all[i]->fn(all[i]->arg);
 		add_head(out, g->name, g->help, "gauge");
 		add_name(out, m, &(struct metric_row){ .name = g->name }, "", NULL);
-		buf_addi(out, sum);
+		add_gauge(out, g->name, sum);
 		buf_addch(out, '\n');
 	}
 	free(all);

@@ -296,6 +296,13 @@ static int app_load(struct app *a)
 	return err;
 }
 
+static unsigned gc_of(const char *word)
+{
+	if (!strcmp(word, "generational"))
+		return LUAHOST_GC_GENERATIONAL;
+	return !strcmp(word, "auto") ? LUAHOST_GC_AUTO : LUAHOST_GC_INCREMENTAL;
+}
+
 static struct luahost_options host_options(struct app *a, struct service *s, struct loop *loop)
 {
 	return (struct luahost_options){
@@ -307,6 +314,8 @@ static struct luahost_options host_options(struct app *a, struct service *s, str
 		.may_sleep = app_check_may_wait,
 		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
 		.budget_ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000),
+		.gc = gc_of(config_string(s->config, "lua.gc", "incremental")),
+		.texts = (uint32_t)config_int(s->config, "lua.texts", 0),
 		.slow_ms = (uint32_t)config_int(s->config, "lua.slow_ms", 1000),
 	};
 }
@@ -386,6 +395,7 @@ int app_check(struct service *s, struct luasrc *src, char *error, size_t error_s
 	assert(a);
 	a->worker = &s->p->control_worker;
 	o.metrics = NULL;
+	o.texts = 0;
 	o.trial = true;
 	err = luahost_new(&o, &a->host);
 	if (err == 0)

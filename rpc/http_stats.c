@@ -63,10 +63,34 @@ static void on_second(struct timer *t, uint64_t now_ms)
 	loop_timer(h->service->control, t, 1000);
 }
 
+static void add_hist(void *arg, const struct metric_row *row)
+{
+	metric_hist_read(row->metric, arg);
+}
+
+/* In all workers. */
+static void gc_pauses(const struct service *s, struct hist *out)
+{
+	memset(out, 0, sizeof *out);
+	metrics_each(s->metrics, "loquat_lua_gc_pause_seconds", add_hist, out);
+}
+
+static int64_t gc_p99_ms(void *arg)
+{
+	struct hist pauses;
+
+	gc_pauses(arg, &pauses);
+	return (int64_t)((hist_quantile_ns(&pauses, 0.99) + 999999) / 1000000);
+}
+
 void stats_start(struct http_face *h)
 {
 	h->second.fire = on_second;
 	loop_timer(h->service->control, &h->second, 0);
+	if (h->service->lua_src)
+		metrics_gauge_fn(h->service->metrics, "loquat_lua_gc_pause_p99_seconds",
+				 "Of 100 pieces of Lua's collector's work 99 were shorter, rounded up to milliseconds.",
+				 gc_p99_ms, h->service);
 }
 
 void stats_stop(struct http_face *h)
@@ -141,12 +165,16 @@ static void add_total(struct buf *out, struct service *s, const char *key, const
 static void add_lua(struct buf *out, struct http_face *h)
 {
 	struct service *s = h->service;
+	struct hist pauses;
 
 	buf_addf(out, ",\"lua\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu", h->lua.version,
 		 h->lua.previous, (unsigned long long)h->lua.since_ms);
 	add_total(out, s, "tasks_total", "loquat_lua_tasks_total");
 	add_total(out, s, "errors_total", "loquat_lua_errors_total");
 	add_total(out, s, "memory_bytes", "loquat_lua_memory_bytes");
+	gc_pauses(s, &pauses);
+	add_us(out, "gc_pause_p99_us", hist_quantile_ns(&pauses, 0.99));
+	add_us(out, "gc_pause_max_us", pauses.max_ns);
 	buf_addch(out, '}');
 }
 

@@ -2,23 +2,6 @@
 # parts: what the engine room's parts cost beside what people use in their place: the hand-over to the SQL log, the
 # cache, the timing wheel, the logger, the inbox.
 
-# one PROGRAM ARGUMENTS...: sets `answer` to its JSON
-one() {
-	local program=$1
-	shift
-	in_time
-	# shellcheck disable=SC2154 # bench_begin has made it
-	answer=$("$PROGRAMS/$program" "$@" 2>"$work/line") || fail "$(tail -1 "$work/line")"
-	echo "  $program: $answer"
-}
-
-# samples KEY...: of the answer, under the name PROGRAM_KEY
-samples() {
-	local program=$1 key
-	shift
-	for key; do sample "${program}_$key" "$(of "$answer" "$key")"; done
-}
-
 # A Redis that keeps nothing on disk; sets redis_port
 start_redis() {
 	local pid

@@ -109,6 +109,22 @@ quiet() {
 	awk -v cores="$1" 'BEGIN { exit cores > 0.15 }'
 }
 
+# one PROGRAM ARGUMENTS...: sets `answer` to its JSON
+one() {
+	local program=$1
+	shift
+	in_time
+	answer=$("$PROGRAMS/$program" "$@" 2>"$work/line") || fail "$(tail -1 "$work/line")"
+	echo "  $program: $answer"
+}
+
+# samples KEY...: of the answer, under the name PROGRAM_KEY
+samples() {
+	local program=$1 key
+	shift
+	for key; do sample "${program}_$key" "$(of "$answer" "$key")"; done
+}
+
 # of JSON KEY: the number there
 of() {
 	sed -n 's/.*"'"$2"'":\([-0-9.]*\).*/\1/p' <<<"$1"
