@@ -46,13 +46,15 @@ struct sqllog_entry {
 };
 #define SQLLOG_PAD UINT32_MAX
 struct sqllog_ring {
+	struct env *env;
 	char *data;
 	uint32_t units;                     /* a power of two */
 	_Alignas(64) _Atomic uint64_t tail; /* lsn (low half) << 32 | position in units: producers */
 	_Alignas(64) _Atomic uint64_t head; /* position: the consumer has given back what is before it */
 	_Atomic uint64_t lsn;               /* of the last entry before head; stored before head */
 };
-int sqllog_ring_init(struct sqllog_ring *r, size_t bytes, uint64_t last_lsn); /* ERR_NOMEM */
+/* ERR_NOMEM. env outlives the ring. */
+int sqllog_ring_init(struct sqllog_ring *r, struct env *env, size_t bytes, uint64_t last_lsn);
 void sqllog_ring_release(struct sqllog_ring *r);
 /* Copies the parts in; body gets "COMMIT;\n" behind it. ERR_BUSY: no room. */
 int sqllog_ring_push(struct sqllog_ring *r, const struct sql_record *rec, uint64_t *lsn);

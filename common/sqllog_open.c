@@ -162,7 +162,7 @@ static int take_over(struct sqllog *l, const struct sqllog_options *o, struct sq
 	l->opened_epoch = found->epoch > found->replayed_epoch ? found->epoch : found->replayed_epoch;
 	l->time_us = found->time_us;
 	atomic_store(&l->number, found->file);
-	int err = sqllog_ring_init(&l->ring, o->ring_bytes ? o->ring_bytes : RING_BYTES_DEFAULT, lsn);
+	int err = sqllog_ring_init(&l->ring, l->env, o->ring_bytes ? o->ring_bytes : RING_BYTES_DEFAULT, lsn);
 	if (!err)
 		err = sqllog_waits_init(&l->waits, o->workers, lsn, o->replicated);
 	return err < 0 ? refuse(error, size, l->folder, err) : rescue(l, found, error, size);

@@ -14,12 +14,13 @@ static uint64_t pack(uint32_t lsn, uint32_t at)
 	return (uint64_t)lsn << 32 | at;
 }
 
-int sqllog_ring_init(struct sqllog_ring *r, size_t bytes, uint64_t last_lsn)
+int sqllog_ring_init(struct sqllog_ring *r, struct env *env, size_t bytes, uint64_t last_lsn)
 {
 	size_t size = 4u << 20; /* holds a few records of the largest size */
 	while (size < bytes && size < 1u << 30)
 		size <<= 1;
-	r->data = calloc(size / SQLLOG_UNIT, SQLLOG_UNIT);
+	r->env = env;
+	r->data = env_memory(env, size);
 	r->units = (uint32_t)(size / SQLLOG_UNIT);
 	atomic_init(&r->tail, pack((uint32_t)last_lsn, 0));
 	atomic_init(&r->head, 0);
@@ -29,7 +30,7 @@ int sqllog_ring_init(struct sqllog_ring *r, size_t bytes, uint64_t last_lsn)
 
 void sqllog_ring_release(struct sqllog_ring *r)
 {
-	free(r->data);
+	env_memory_free(r->env, r->data, (size_t)r->units * SQLLOG_UNIT);
 	r->data = NULL;
 }
 

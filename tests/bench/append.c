@@ -5,7 +5,7 @@
  * The SQL-log thread writes and syncs at its side meanwhile, as in a service. The ring holds a whole
  * round; should it fill up all the same, the wait is not counted but reported.
  *
- * A first round, not counted, touches the ring's memory, as a running service has.
+ * First rounds, not counted, go once around the ring, as a running service has long done: new pages are not its cost.
  *
  * Both are timed in batches, and the middle batch counts: one that lost its core to another process
  * says nothing about the work.
@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 enum { BATCH = 100, RECORD_BYTES_MAX = 1024, ROLES = 5000, FILE_BYTES_MAX = 1 << 30 };
+enum { RING_RECORD_BYTES = 256, WARM_ROUNDS = 3 }; /* a record takes 144 there, so that many rounds go around it */
 
 struct bench {
 	struct env *env;
@@ -141,7 +142,7 @@ static void open_log(struct bench *b)
 	struct sqllog_options o = {
 		.folder = b->folder,
 		.file_bytes_max = FILE_BYTES_MAX,
-		.ring_bytes = (b->records + 1) * RECORD_BYTES_MAX / 2,
+		.ring_bytes = (b->records + 1) * RING_RECORD_BYTES,
 		.linger_us = 1000,
 		.workers = 1,
 	};
@@ -179,9 +180,11 @@ int main(int argc, char **argv)
 		snprintf(b.key[i], sizeof b.key[i], "role:%u", 1000 + i);
 	b.env = env_new();
 	open_log(&b);
-	append_all(&b);
-	while (sqllog_durable_lsn(b.sqllog) < b.records && !sqllog_failing(b.sqllog))
-		usleep(1000);
+	for (unsigned round = 0; round < WARM_ROUNDS; round++) {
+		append_all(&b);
+		while (sqllog_durable_lsn(b.sqllog) < sqllog_lsn(b.sqllog) && !sqllog_failing(b.sqllog))
+			usleep(1000);
+	}
 	double append_ns = append_all(&b);
 	sqllog_close(b.sqllog); /* writes and syncs all of it, so that it does not disturb what follows */
 	take_record(&b);

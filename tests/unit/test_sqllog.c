@@ -202,7 +202,7 @@ START_TEST(a_full_ring_refuses_and_takes_nothing_until_there_is_room)
 	uint32_t at = 0;
 	sql_record_init(&r);
 	sql_record_add(&r, "DELETE FROM bag WHERE item = 1", NULL, 0, why, sizeof why);
-	ck_assert_int_eq(sqllog_ring_init(&ring, 1, UINT32_MAX - 5), 0);
+	ck_assert_int_eq(sqllog_ring_init(&ring, env, 1, UINT32_MAX - 5), 0);
 	last = UINT32_MAX - 5;
 	for (int round = 0; round < 3; round++) { /* the low half of the lsn overflows, the positions go around */
 		while (!sqllog_ring_push(&ring, &r, &lsn))
