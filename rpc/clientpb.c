@@ -351,7 +351,8 @@ static int entry_text(struct buf *out, const struct msg_field *f, const struct f
 {
 	struct message m = { .found = BUF_INIT };
 	const struct msg_field *key = msg_field_number(f->message, 1), *value = msg_field_number(f->message, 2);
-	const struct found *all, none = { 0 };
+	static const uint8_t nothing[1];
+	const struct found *all, none = { .s = { nothing, nothing } };
 	int err = message_scan(&m, f->message, CLIENTPB_STANDARD, what->s);
 
 	if (err == 0) {
@@ -454,7 +455,7 @@ static int message_text(struct buf *out, const struct msg_type *t, enum clientpb
 int clientpb_read(struct buf *out, const struct msg_type *type, enum clientpb_dialect dialect, const char *p, size_t n)
 {
 	size_t before = out->len;
-	struct span_in s = { (const uint8_t *)p, (const uint8_t *)p + n };
+	struct span_in s = { (const uint8_t *)p, n ? (const uint8_t *)p + n : (const uint8_t *)p }; /* p may be NULL */
 	int err = message_text(out, type, dialect, s, 0);
 
 	if (err < 0)

@@ -26,9 +26,35 @@ edge_broadcast() {
 		"bare send of the same bytes to the same sockets" ">= 0.85"
 }
 
+# edge_tls NAME PORT [login]: one closed loop over TLS; samples NAME_rate
+edge_tls() {
+	"$PROGRAMS/tls_load" "$2" 500 4 connector.entryHandler.echo ${3:+"$3"} >"$work/tls" 2>&1 ||
+		fail "$1: $(tail -n 1 "$work/tls")"
+	sed "s/^/  $1: /" "$work/tls"
+	sample "$1_rate" "$(awk '{ print $2 }' "$work/tls")"
+}
+
+# The connector's echo behind TLS, beside a bare one of OpenSSL, with one certificate.
+edge_tls_group() {
+	local round port cert=$work/players.pem key=$work/players.key
+	"$PROGRAMS/tls_load" certs "$work" || fail "no certificates for the TLS benchmark"
+	cluster_more="cluster.client = { tls = { cert = \"$cert\", key = \"$key\" } }" cluster_start connector-2 scene-2
+	port=$(cluster_of connector-1 client)
+	for ((round = 0; round < ROUNDS; round++)); do
+		start_limit tls_echo "$cert" "$key"
+		edge_tls tls_limit "$limit_port"
+		stop "$limit_pid"
+		edge_tls tls_connector "$port" login
+	done
+	figure tls_echo_closed "$(median tls_connector_rate)" answers/s "$(median tls_limit_rate)" \
+		"a bare echo of OpenSSL that speaks the protocol" ">= 0.70"
+	stop "$cluster_pid"
+}
+
 group_edge() {
 	local round port connector scene ours bare
-	need "$PROGRAMS/broadcast" "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen"
+	need "$PROGRAMS/broadcast" "$PROGRAMS/echo_epoll" "$PROGRAMS/echo_relay" "$PROGRAMS/loadgen" \
+		"$PROGRAMS/tls_echo" "$PROGRAMS/tls_load"
 	# One connector and one scene: the same processes on the way as in the limits.
 	cluster_start connector-2 scene-2
 	port=$(cluster_of connector-1 client)
@@ -49,6 +75,7 @@ group_edge() {
 	figure connector_echo_cpu_us "$(median connector_cpu)" us/answer
 	figure scene_echo_cpu_us "$(median scene_cpu)" us/answer
 	stop "$cluster_pid"
+	edge_tls_group
 	edge_broadcast
 	CROWD_HOLD_S=12 crowd 1
 	figure idle_session_bytes "$(median idle_bytes)" bytes "" "" "<= 2048 bytes"

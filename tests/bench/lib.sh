@@ -78,10 +78,10 @@ wait_for() {
 
 # ---- load -----------------------------------------------------------------------------------------
 
-# start_limit PROGRAM: an echo server; sets limit_pid, limit_port and limit_pids
+# start_limit PROGRAM [ARGUMENTS...]: an echo server; sets limit_pid, limit_port and limit_pids
 start_limit() {
 	rm -f "$work/limit"
-	"$PROGRAMS/$1" >"$work/limit" &
+	"$PROGRAMS/$1" "${@:2}" >"$work/limit" &
 	limit_pid=$!
 	started="$started $limit_pid"
 	wait_for 10 "$1 to listen" test -s "$work/limit"
