@@ -119,7 +119,7 @@ static struct app_part add_part(struct buf *in, struct span s)
 	return p;
 }
 
-static struct app_job *request_job(struct app *a, const struct rpc_request *r)
+static struct app_job *request_job(struct app *a, struct rpc_request *r)
 {
 	struct app_job *j = app_job_new(a, r->sid && r->method->is_handler ? APP_HANDLER : APP_REMOTE);
 
@@ -127,6 +127,8 @@ static struct app_job *request_job(struct app *a, const struct rpc_request *r)
 	j->job.push = push_request;
 	j->method = r->method;
 	j->handle = r->handle;
+	j->ticket = r->ticket;
+	r->ticket = 0;
 	j->trace = j->job.trace = r->trace;
 	j->deadline_ms = r->deadline_ms;
 	j->json = r->json;

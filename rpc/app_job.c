@@ -31,7 +31,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->kind = kind;
 	j->method = NULL;
 	j->session = NULL;
-	j->handle = j->trace = 0;
+	j->handle = j->trace = j->ticket = 0;
 	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = j->begun = false;
 	j->stopped = 0;
 	j->call = NULL;
@@ -63,6 +63,7 @@ void app_job_free(struct app_job *j)
 	loop_timer_stop(a->worker->loop, &j->deadline);
 	app_once_end(j, APP_ONCE_GONE);
 	luaL_unref(L, LUA_REGISTRYINDEX, j->function);
+	rpc_ended(a->worker, j->ticket);
 	keep_small(&j->in);
 	keep_small(&j->out);
 	j->next_free = a->free_jobs;

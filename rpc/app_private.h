@@ -49,7 +49,8 @@ struct app_job {
 	const struct msg_method *method;
 	struct app_session *session;
 	uint64_t handle, trace, deadline_ms, start_ns;
-	uint64_t lsn; /* of its record, while its changes are applied; 0: none */
+	uint64_t ticket; /* of a notification among what runs, or 0 */
+	uint64_t lsn;    /* of its record, while its changes are applied; 0: none */
 	bool json, relaxed, sync, committed;
 	bool called;           /* others, by calls that may have changed something there */
 	bool begun;            /* its turn has come */

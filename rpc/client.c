@@ -37,6 +37,8 @@ static void pending_answer(struct rpc_client *c, struct pending *p, const struct
 	pending_end(c, p);
 	if (fn)
 		fn(arg, a);
+	else if (a->err < 0) /* a notification's caller is not told: it is counted */
+		metric_add(c->dropped, 1);
 }
 
 static void pending_error(struct rpc_client *c, struct pending *p, int err, enum effect effect, const char *message)
@@ -389,7 +391,8 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 	struct peer *peer = client_choose(c, &call);
 
 	if (is_plain_push(peer, &call)) {
-		peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0, 0);
+		if (peer_request(peer, &call, 0, call.timeout_ms ? call.timeout_ms : c->timeout_ms, 0, 0) < 0)
+			metric_add(c->dropped, 1);
 		return 0;
 	}
 	struct pending *p = pending_start(c, peer, &call);
@@ -539,6 +542,9 @@ struct rpc_client *rpc_client_new(struct worker *w)
 			    "Requests sent again after a broken connection.", "service", &service);
 	c->in_flight = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_calls_in_flight",
 			      "Calls made here without an answer yet.", "service", &service);
+	c->dropped = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_dropped_total",
+			    "Notifications that did not fit into a link's queue, or found no instance or link in time.",
+			    "service", &service);
 	return c;
 }
 

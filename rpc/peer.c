@@ -199,6 +199,16 @@ static void peer_on_open(struct stream *s)
 	peer_hello(p);
 }
 
+/* Who is killed has its links closed by its kernel, as one that ends well: only the farewell before tells them apart. */
+static const char *peer_why_down(const struct peer *p, int err)
+{
+	if (err == ERR_TIMEOUT)
+		return "it was silent for too long";
+	if (err < 0)
+		return err_text(err);
+	return p->draining ? "it has stopped" : "it closed the link without a farewell: it ended or was killed";
+}
+
 static void peer_on_close(struct stream *s, int err)
 {
 	struct peer *p = peer_of(s);
@@ -212,8 +222,8 @@ static void peer_on_close(struct stream *s, int err)
 		return;
 	}
 	if (was_ready)
-		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
-			 err_word(err));
+		log_info(service->log, "rpc.down", "peer=%s worker=%u why=\"%s\"", p->instance, p->remote_worker,
+			 peer_why_down(p, err));
 	else if (p->state == PEER_CONNECTING && err == ERR_DENIED)
 		log_warn(service->log, "rpc.refused", "peer=%s why=%s", p->instance, env_last_error());
 	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;

@@ -58,7 +58,7 @@ struct rpc_client {
 	struct once_client once;
 	uint64_t trace;
 	const char *const *keep;
-	struct metric *retries, *in_flight;
+	struct metric *retries, *in_flight, *dropped;
 	uint32_t timeout_ms;
 };
 

@@ -16,7 +16,9 @@
  * Kinds:   read and once calls are sent again until the deadline when a connection breaks; plain ones never after their
  *          bytes may have left (unavailable, effect unknown). A call that could not be sent yet waits, bounded, for
  *          the connection until its deadline. A once-call whose deadline passes ends with unknown.
- * Bounds:  pending calls and queued bytes per remote worker; what does not fit ends with busy, effect none.
+ * Bounds:  pending calls and queued bytes per remote worker; what does not fit ends with busy, effect none. The server's
+ *          limits per method (rpc.limits) hold for notifications too. One that is refused anywhere is counted, nobody is told:
+ *          loquat_rpc_dropped_total here, loquat_rpc_refused_total there.
  * Memory:  arguments are copied or encoded before rpc_call returns; answers are valid inside the callback only.
  */
 struct worker;
@@ -79,6 +81,9 @@ struct rpc_request {
 	uint64_t instance_epoch, once_seq, once_first;
 	uint32_t once_attempt;
 	uint64_t handle; /* for rpc_answer_* later; 0: a notification */
+	/* A notification's place among what runs of a method with limits, else 0. Who goes on with it after its handler has
+	 * returned takes it, leaving 0, and gives it back by rpc_ended. */
+	uint64_t ticket;
 };
 /* Handles one method; must end in rpc_answer_* exactly once, now or later, unless it is a notification. */
 typedef void rpc_handler(void *arg, struct rpc_request *r);
@@ -92,6 +97,8 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
  */
 typedef void rpc_gone(void *arg, int err);
 bool rpc_on_gone(struct worker *w, uint64_t handle, rpc_gone *fn, void *arg);
+
+void rpc_ended(struct worker *w, uint64_t ticket); /* 0 is fine */
 
 /* Its handler begins now: until here it waited for others. Not called: it began at once. */
 void rpc_began(struct worker *w, uint64_t handle);

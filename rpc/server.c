@@ -99,7 +99,7 @@ static void flight_gone(struct rpc_server *s, struct in_flight *f)
 
 	flight_leave(s, f);
 	f->gone = NULL;
-	metric_add(s->cancelled, 1);
+	metric_add(s->cancelled, f->id != 0);
 	if (fn)
 		fn(f->gone_arg, ERR_UNAVAILABLE);
 }
@@ -292,13 +292,14 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		link_refuse(l, q->id, ERR_TIMEOUT, "its time was over before its turn came");
 		return;
 	}
-	int admitted = q->id ? limit_admit(m, l) : LIMIT_RUNS; /* nobody is told how a notification ends */
+	bool counted = q->id || m->running_max; /* how a notification ends only limits ask about */
+	int admitted = counted ? limit_admit(m, l) : LIMIT_RUNS;
 
 	if (admitted < 0) {
 		link_refuse(l, q->id, ERR_BUSY, "too many requests of this method wait (rpc.limits)");
 		return;
 	}
-	if (q->id) {
+	if (counted) {
 		struct in_flight *f = flight_new(s);
 
 		if (!f) {
@@ -313,17 +314,23 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 		f->key_n = (uint8_t)(q->key.n < sizeof f->key ? q->key.n : sizeof f->key);
 		if (f->key_n)
 			memcpy(f->key, q->key.p, f->key_n);
-		r.handle = f->handle;
+		*(q->id ? &r.handle : &r.ticket) = f->handle;
 		if (admitted == LIMIT_WAITS) {
 			limit_hold(m, &r, l);
 			return;
 		}
 		if (m->running_max)
 			flight_runs(s, f->handle);
-	} else {
-		metric_add(m->stats.requests, 1);
 	}
+	if (!q->id)
+		metric_add(m->stats.requests, 1);
 	m->fn(m->arg, &r);
+	rpc_ended(w, r.ticket);
+}
+
+void rpc_ended(struct worker *w, uint64_t ticket)
+{
+	flight_drop(w->server, ticket);
 }
 
 bool flight_waited_for(struct rpc_server *s, uint64_t handle)
@@ -419,7 +426,7 @@ static int link_cancel(struct link *l, struct span payload)
 	if (frame_get_request(payload, &q) < 0)
 		return ERR_CORRUPT;
 	for (struct in_flight *f = flight_at(s, l->oldest); f; f = flight_at(s, f->next))
-		if (f->id == q.id) {
+		if (q.id && f->id == q.id) {
 			flight_gone(s, f);
 			break;
 		}

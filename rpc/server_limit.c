@@ -82,12 +82,27 @@ static struct held *held_take(struct server_method *m)
 	return h;
 }
 
+/* Nobody waits for a notification, so its sender may have gone. */
+static void note_run(struct rpc_server *s, struct server_method *m, struct rpc_request *r)
+{
+	if (s->worker->loop->now_ms > r->deadline_ms) {
+		metric_add(s->refused, 1);
+	} else {
+		flight_runs(s, r->ticket);
+		metric_add(m->stats.requests, 1);
+		m->fn(m->arg, r);
+	}
+	rpc_ended(s->worker, r->ticket);
+}
+
 static void held_run(struct rpc_server *s, uint32_t index)
 {
 	struct server_method *m = &s->method[index];
 	struct held *h = held_take(m);
 
-	if (!flight_waited_for(s, h->r.handle))
+	if (!h->r.handle)
+		note_run(s, m, &h->r);
+	else if (!flight_waited_for(s, h->r.handle))
 		flight_drop(s, h->r.handle);
 	else if (s->worker->loop->now_ms > h->r.deadline_ms)
 		rpc_answer_err(s->worker, h->r.handle, ERR_TIMEOUT, EFFECT_NONE,

@@ -260,7 +260,11 @@ local function new_id()
 end
 
 local function claim(name, uid)
-  local answer, err, why = app.rpc.role.nameRemote.claim(name, { name = name, uid = uid })
+  local answer, err, why
+  for _ = 1, 2 do  -- the same player may ask again: the link may have broken under the first
+    answer, err, why = app.rpc.role.nameRemote.claim(name, { name = name, uid = uid })
+    if answer or err ~= "unavailable" then break end
+  end
   if not answer then return nil, err, why end
   return not answer.taken
 end

@@ -148,6 +148,70 @@ START_TEST(under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_bu
 }
 END_TEST
 
+static void note(int times)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .body = span_of("{}", 2) };
+
+	for (int i = 0; i < times; i++)
+		calls_notify(c.s[CALLER], 0, "calls.boxRemote.put", call);
+}
+
+/* Which of them have begun, says the script. */
+static bool begun(const char *number)
+{
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply);
+	return !reply.err && strstr(reply.body, number);
+}
+
+START_TEST(notifications_have_the_same_limits_and_those_refused_are_counted)
+{
+	calls_file(&c, "boxRemote.lua",
+		   "local Remote = {}\n"
+		   "function Remote.put()\n"
+		   "  state.n = (state.n or 0) + 1\n"
+		   "  while not state.go do clock.sleep(10) end\n"
+		   "end\n"
+		   "function Remote.get(args) return { number = state.n or 0 } end\n"
+		   "function Remote.peek() state.go = true return {} end\n"
+		   "return Remote\n");
+	calls_begin(&c, CALLS, &calls_lua);
+	calls_begin(&c, CALLER, &calls_caller);
+	note(9);
+	until(calls_figure(c.s[CALLS], "loquat_rpc_refused_total") == 4);
+	until(begun("\"number\":2"));
+	calls_ask(c.s[CALLER], "calls.boxRemote.peek", "k", "{}", &reply);
+	until(begun("\"number\":5"));
+	note(5); /* all places are free again */
+	until(begun("\"number\":10"));
+	ck_assert_int_eq(calls_figure(c.s[CALLS], "loquat_rpc_refused_total"), 4);
+}
+END_TEST
+
+static void notify_large(struct worker *w, void *arg)
+{
+	static char big[3 << 20];
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .body = span_of(big, sizeof(big)) };
+
+	call.method = schema_method(w->service->schema, "calls.boxRemote.peek", strlen("calls.boxRemote.peek"));
+	for (int i = 0; i < *(int *)arg; i++)
+		ck_assert_uint_eq(rpc_call(w, &call), 0);
+}
+
+/* 16 MB of output hold five of them; they are written at the end of the turn. */
+START_TEST(a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_counted)
+{
+	int times = 7;
+
+	begin();
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* the link stands */
+	ck_assert_int_eq(reply.err, 0);
+	calls_on(c.s[CALLER], 0, notify_large, &times);
+	ck_assert_int_eq(calls_figure(c.s[CALLER], "loquat_rpc_dropped_total"), 2);
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* and the link still stands */
+	ck_assert_int_eq(reply.err, 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("limits");
@@ -157,6 +221,8 @@ int main(void)
 	tcase_add_test(t, so_many_run_so_many_wait_and_more_are_busy_at_once);
 	tcase_add_test(t, who_waits_and_is_given_up_never_runs);
 	tcase_add_test(t, a_connection_that_floods_delays_itself);
+	tcase_add_test(t, notifications_have_the_same_limits_and_those_refused_are_counted);
+	tcase_add_test(t, a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_counted);
 	tcase_add_test(t, under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_busy);
 	Suite *s = suite_create("rpc_limit");
 	suite_add_tcase(s, t);
