@@ -195,7 +195,7 @@ static int start(lua_State *L, bool again)
 	struct luatimer *t = make(L);
 	struct loop *loop = t->host->o.loop;
 	t->period_ms = again ? ms : 0;
-	t->due_ms = loop->now_ms + ms;
+	t->due_ms = loop_clock_ms(loop) + ms; /* the script may have computed for long in this turn */
 	loop_timer(loop, &t->timer, ms);
 	return 1;
 }
@@ -268,6 +268,7 @@ void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms)
 	struct luatimer *t = new_timer(h);
 	t->task = task;
 	t->timer.fire = on_wake;
+	loop_clock_ms(h->o.loop);
 	loop_timer(h->o.loop, &t->timer, ms);
 }
 

@@ -260,6 +260,37 @@ static void refuse_reused(struct app_job *j)
 	end_with(j, ERR_BAD_REQUEST, EFFECT_NONE, why);
 }
 
+/* Whose end j would wait for, when that one itself waits for j: it runs for the same request, and called j by way of others. */
+static const struct app_job *own_caller(const struct app_job *j)
+{
+	struct span key = part(j, j->once.key);
+
+	for (const struct app_job *o = j->app->made_jobs; o; o = o->next_made) {
+		bool runs = o != j && o->job.task && o->once.entry && o->method == j->method && o->trace == j->trace;
+		bool repeat = o->once_seq == j->once_seq && o->instance_epoch == j->instance_epoch &&
+			      !strcmp(o->instance, j->instance);
+		struct span other = runs ? part(o, o->once.key) : key;
+
+		if (runs && !repeat && o->call && j->trace && other.n == key.n && !memcmp(other.p, key.p, key.n))
+			return o;
+	}
+	return NULL;
+}
+
+/* A retry waits for the first attempt; who is called by the one he waits for would wait until both times are over. */
+static bool refuse_cycle(struct app_job *j)
+{
+	const struct app_job *o = own_caller(j);
+	char why[LUA_WHY_MAX];
+
+	if (!o)
+		return false;
+	snprintf(why, sizeof why, "deadlock: %s calls %s, which leads back to %s with the same key", o->method->full,
+		 app_wait_name(o->call), j->method->full);
+	end_with(j, ERR_FAILED, EFFECT_NONE, why);
+	return true;
+}
+
 /* True: the function is to run, or the task has its end; false: wait. */
 static bool ask(lua_State *L, struct app_job *j)
 {
@@ -284,7 +315,10 @@ static bool ask(lua_State *L, struct app_job *j)
 		break;
 	case ONCE_LOAD: app_once_load_owner(a, r.owner, call.owner); break;
 	case ONCE_READ: app_once_read_answer(a, r.entry); break;
-	case ONCE_WAIT: break;
+	case ONCE_WAIT:
+		if (refuse_cycle(j))
+			verdict = ONCE_REFUSED;
+		break;
 	}
 	app_once_publish(&a->once);
 	if (!timer_running(&a->once.tick) && !a->closing)

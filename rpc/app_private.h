@@ -173,7 +173,8 @@ void app_check_runs(lua_State *L);
 /* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
 void *app_wait_new(struct app *a, uint64_t task, size_t n);
 void app_wait_free(struct app_wait *w);
-void app_waits_close(struct app *a); /* for good: the pool goes too */
+const char *app_wait_name(const struct app_wait *w); /* of an app_job's call: the method that is called */
+void app_waits_close(struct app *a);                 /* for good: the pool goes too */
 void app_wakes_open(struct app *a);
 /* app_job.c: init.lua is told of each key of a record that did not become durable. */
 void app_keys_lost(struct app *a, const char *keys);

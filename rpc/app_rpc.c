@@ -90,6 +90,11 @@ struct waiting_call {
 	const struct rpc_answer *answer;
 };
 
+const char *app_wait_name(const struct app_wait *w)
+{
+	return ((const struct waiting_call *)w)->method->full;
+}
+
 static int push_answer(lua_State *L, void *arg)
 {
 	struct waiting_call *c = arg;

@@ -131,7 +131,7 @@ static void check_programs(struct doctor *d)
 {
 	static const char *const packages[][2] = { { "mariadbd", "mariadb-server-core" },
 						   { "mariadb", "mariadb-client-core" } };
-	char path[ENV_PATH_MAX + 64], cure[96];
+	char path[ENV_PATH_MAX + 64], cure[96]; /* longer than a program's */
 
 	for (size_t i = 0; i < 2; i++) {
 		if (i == 0 && !d->c->private_database)
@@ -143,9 +143,7 @@ static void check_programs(struct doctor *d)
 			finding(d, cure, "%s is not installed", packages[i][0]);
 	}
 	for (size_t i = 0; i < d->c->routes->rows; i++) {
-		const char *service = d->c->routes->row[i].service;
-
-		snprintf(path, sizeof path, "%s/%s", d->c->programs, service);
+		service_program(d->c, d->c->routes->row[i].service, path);
 		if (access(path, X_OK) < 0)
 			finding(d, "make", "%s: there is no program %s", d->c->routes->row[i].id, path);
 	}

@@ -60,6 +60,9 @@ int command_test(struct cluster *c, int argc, char **argv);
 int command_types(struct cluster *c, int argc, char **argv);
 extern const char bots_help[], test_help[];
 
+/* The program of a service: build/bin/SERVICE, or luaservice where there is SERVICE/lua only. It may not be there. */
+void service_program(const struct cluster *c, const char *service, char out[ENV_PATH_MAX + 40]);
+
 /* The path of one of Debian's programs; NULL: it is not installed. */
 const char *find_program(const char *name, char out[ENV_PATH_MAX]);
 

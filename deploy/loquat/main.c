@@ -97,6 +97,16 @@ static void find_home(struct cluster *c)
 		*slash = '\0';
 }
 
+void service_program(const struct cluster *c, const char *service, char out[ENV_PATH_MAX + 40])
+{
+	char folder[ENV_PATH_MAX + 40];
+
+	snprintf(out, ENV_PATH_MAX + 40, "%s/%s", c->programs, service);
+	snprintf(folder, sizeof folder, "%s/%s/lua", c->home, service);
+	if (access(out, X_OK) < 0 && access(folder, R_OK) == 0)
+		snprintf(out, ENV_PATH_MAX + 40, "%s/luaservice", c->programs);
+}
+
 static void find_database(struct cluster *c)
 {
 	const char *socket = config_string(c->config, "database.socket", "");

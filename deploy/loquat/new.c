@@ -204,8 +204,8 @@ static const char *path_of(struct cluster *c, const struct blank *t, const char 
 /* Folders that every service would collide with. */
 static bool is_ours(const char *name)
 {
-	static const char *const taken[] = { "common", "rpc", "proto",  "deploy",  "tests", "build",
-					     "docs",   "var", "loquat", "unknown", NULL };
+	static const char *const taken[] = { "common", "rpc",    "proto",   "deploy",     "tests",   "build", "docs",
+					     "var",    "loquat", "luatest", "luaservice", "unknown", NULL };
 
 	for (const char *const *t = taken; *t; t++)
 		if (!strcmp(*t, name))

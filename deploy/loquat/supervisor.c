@@ -465,12 +465,12 @@ void supervisor_fail(struct supervisor *up, const char *fmt, ...)
 
 /* ---- start ------------------------------------------------------------------------------------------------------------------ */
 
-static void describe(struct supervisor *up, struct instance *i, const char *programs)
+static void describe(struct supervisor *up, struct instance *i)
 {
 	struct child *c = &i->child;
 
 	snprintf(c->id, sizeof c->id, "%s", i->row->id);
-	snprintf(c->program, sizeof c->program, "%s/%s", programs, i->row->service);
+	service_program(up->c, i->row->service, c->program);
 	snprintf(c->log_path, sizeof c->log_path, "%s/log/%s.log", up->c->var, i->row->id);
 	i->argv[0] = i->row->service;
 	i->argv[1] = "--config";
@@ -542,7 +542,7 @@ void supervisor_start(struct supervisor *up)
 	routes_version(up);
 	watch_routes(up);
 	for (size_t i = 0; i < up->instances; i++)
-		describe(up, &up->instance[i], up->c->programs);
+		describe(up, &up->instance[i]);
 	describe_database(up);
 	if (face_start(up) < 0)
 		return;

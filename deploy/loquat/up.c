@@ -82,7 +82,7 @@ static int check_service(struct cluster *c, const struct route_row *row)
 	char program[ENV_PATH_MAX + 40];
 	int status;
 
-	snprintf(program, sizeof program, "%s/%s", c->programs, row->service);
+	service_program(c, row->service, program);
 	if (access(program, X_OK) < 0)
 		return complain("%s: there is no program %s: run `make`, or correct the service's name", row->id,
 				program);

@@ -168,13 +168,18 @@ static void fake_done(struct luajob *job, const struct luaresult *r)
 	free(f);
 }
 
+const struct call *call_of_fake(const struct luajob *job)
+{
+	return job->push == push_fake ? ((const struct fake *)job)->call : NULL;
+}
+
 static void start_fake(struct call *c)
 {
 	struct fake *f = calloc(1, sizeof *f);
 
 	assert(f);
 	f->call = c;
-	f->job = (struct luajob){ .name = c->method->full, .push = push_fake, .done = fake_done };
+	f->job = (struct luajob){ .name = c->method->full, .trace = c->trace, .push = push_fake, .done = fake_done };
 	luatask_start(app_host(c->world->worker.app), &f->job);
 }
 

@@ -35,6 +35,7 @@ static const struct msg_method *check_own(lua_State *L, int index)
 static uint64_t push_begun(lua_State *L, struct call *c, lua_Integer timeout_ms)
 {
 	c->outer = true;
+	c->trace = ++luatest_world->client.trace;
 	c->deadline_ms = luatest_world->loop->now_ms + (uint64_t)timeout_ms;
 	lua_pushinteger(L, (lua_Integer)c->handle);
 	return c->handle;

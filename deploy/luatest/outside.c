@@ -167,12 +167,17 @@ uint64_t __wrap_rpc_call(struct worker *w, const struct rpc_call *o)
 	buf_add(&c->body, o->body.p, o->body.n);
 	buf_add(&c->once, o->once.p, o->once.n);
 	c->json = o->json;
-	c->trace = o->trace;
+	const struct luajob *job = luahost_job(world_state(x));
+
+	c->trace = o->trace ? o->trace : job ? job->trace : 0;
 	c->send = !o->on_answer;
 	c->on_answer = o->on_answer;
 	c->arg = o->arg;
 	c->deadline_ms = x->loop->now_ms + timeout_ms;
-	snprintf(c->from, sizeof c->from, "%s", w->service->id);
+	if (job && call_of_fake(job)) /* whose remote the fake stands for */
+		snprintf(c->from, sizeof c->from, "%.29s-1", call_of_fake(job)->method->service);
+	else
+		snprintf(c->from, sizeof c->from, "%s", w->service->id);
 	if (o->to.instance) /* whom it was for stands in the key's place */
 		buf_addstr(&c->key, o->to.key.n ? "" : o->to.instance);
 	call_deliver(c);

@@ -328,6 +328,14 @@ ON_LOOP(a_jobs_end_may_push_the_next)
 	ck_assert_int_eq(seq[18].ended, 1);
 }
 
+START_TEST(a_wait_counts_from_its_beginning_however_long_the_script_computed_before)
+{
+	ck_gives("local from = clock.now_ms() while clock.now_ms() - from < 60 do end "
+		 "local at = clock.now_ms() clock.sleep(30) return clock.now_ms() - at >= 30",
+		 "true");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("luahost_task");
@@ -350,6 +358,7 @@ int main(void)
 	tcase_add_test(c, a_queue_may_go_inside_a_jobs_end);
 	tcase_add_test(c, a_job_is_taken_out_of_its_queue);
 	tcase_add_test(c, a_jobs_end_may_push_the_next);
+	tcase_add_test(c, a_wait_counts_from_its_beginning_however_long_the_script_computed_before);
 	suite_add_tcase(s, c);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
