@@ -177,6 +177,11 @@ static int64_t quarantined(void *arg)
 	return (int64_t)figures(arg).quarantined;
 }
 
+static int64_t in_quarantine(void *arg)
+{
+	return (int64_t)(figures(arg).kept + copied(arg).kept);
+}
+
 static int64_t copies(void *arg)
 {
 	return copied(arg).streams;
@@ -204,6 +209,8 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_replay_folded", "Statements that a later one of the same transaction took in.",
 			 folded, s);
 	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
+	metrics_gauge_fn(m, "loquat_replay_in_quarantine", "Records in quarantine.sql: somebody has to look at them.",
+			 in_quarantine, s);
 	metrics_gauge_fn(m, "loquat_standby_logs", "Logs of other hosts that are kept here.", copies, s);
 	metrics_gauge_fn(m, "loquat_standby_records",
 			 "Records of them landed here since the start, for nobody else did.", copies_landed, s);
@@ -232,12 +239,13 @@ static void add_instance(void *arg, const char *instance, const struct replay_fi
 static void on_stats(struct service *s, struct buf *json)
 {
 	struct replay_figures f = figures(s);
-	buf_addf(json,
-		 "\"replay\":{\"lag_records\":%llu,\"lag_ms\":%llu,\"records\":%llu,\"transactions\":%llu,"
-		 "\"folded\":%llu,\"quarantined\":%llu,\"retries\":%llu,\"connected\":%s,\"instances\":{",
-		 (unsigned long long)f.lag_records, (unsigned long long)f.lag_ms, (unsigned long long)f.records,
-		 (unsigned long long)f.transactions, (unsigned long long)f.folded, (unsigned long long)f.quarantined,
-		 (unsigned long long)f.retries, f.connected ? "true" : "false");
+	buf_addf(
+		json,
+		"\"replay\":{\"lag_records\":%llu,\"lag_ms\":%llu,\"records\":%llu,\"transactions\":%llu,"
+		"\"folded\":%llu,\"quarantined\":%llu,\"in_quarantine\":%lld,\"retries\":%llu,\"connected\":%s,\"instances\":{",
+		(unsigned long long)f.lag_records, (unsigned long long)f.lag_ms, (unsigned long long)f.records,
+		(unsigned long long)f.transactions, (unsigned long long)f.folded, (unsigned long long)f.quarantined,
+		(long long)in_quarantine(s), (unsigned long long)f.retries, f.connected ? "true" : "false");
 	const struct dbwriter *d = s->user;
 	const struct replay *standby = d ? atomic_load(&d->standby) : NULL;
 	if (d)

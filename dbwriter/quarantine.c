@@ -107,6 +107,19 @@ int quarantine_open(struct quarantine *q, struct env *env, const char *path, cha
 	return err;
 }
 
+uint64_t quarantine_count(struct env *env, const char *path)
+{
+	uint64_t count = 0;
+	char *text;
+	size_t n;
+	if (env_file_load(env, path, FILE_BYTES_MAX, &text, &n) < 0)
+		return 0;
+	for (const char *p = text; (p = strstr(p, entry_mark)); p++)
+		count += p == text || p[-1] == '\n';
+	free(text);
+	return count;
+}
+
 int quarantine_rewrite(struct quarantine *q)
 {
 	struct buf text = BUF_INIT;

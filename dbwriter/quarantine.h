@@ -43,6 +43,8 @@ struct quarantine {
 };
 /* A file that is not there has no entries. ERR_CORRUPT: somebody has changed a record (its checksum tells). why: one line. */
 int quarantine_open(struct quarantine *q, struct env *env, const char *path, char *why, size_t why_size);
+/* How many records are in the file, as far as can be told without holding it up. */
+uint64_t quarantine_count(struct env *env, const char *path);
 int quarantine_rewrite(struct quarantine *q);
 void quarantine_close(struct quarantine *q);
 

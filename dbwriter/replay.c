@@ -20,6 +20,9 @@
 #define BACKOFF_MIN_MS       50
 #define BACKOFF_MAX_MS       5000
 #define PATIENCE_MS          60000 /* for one query; the server's own waits are shorter */
+#define IDLE_MS              500   /* then the database is asked whether it is there */
+#define SILENT_MS            2000  /* without an answer to that it counts as away */
+#define SILENT_WORKING_MS    5000  /* … to anything else */
 #define SLICE_ROWS           16384 /* of one shape in one query */
 #define SLICE_BYTES          (2u << 20)
 #define TEXT_BYTES           (256u << 10) /* of statements in one query, about */
@@ -48,9 +51,9 @@ static void disconnect(struct lane *l, const char *why)
 	l->away_told = true;
 	env_db_close(l->db);
 	l->db = NULL;
-	if (l->ready)
+	if (l->ready && !l->silent)
 		atomic_fetch_sub(&r->connected, 1);
-	l->ready = l->busy = false;
+	l->ready = l->busy = l->silent = l->asks = false;
 	if (l->current)
 		stream_doubt(l->current); /* was it committed? the position will tell */
 	l->current = NULL;
@@ -77,11 +80,17 @@ static void on_patience(struct timer *t, uint64_t now_ms)
 	disconnect(CONTAINER(t, patience), "no answer");
 }
 
-static void ask(struct lane *l, const char *sql, size_t n, void (*fn)(void *arg, const struct env_db_result *res))
+static void begin_asking(struct lane *l)
 {
 	assert(!l->busy);
 	l->busy = true;
+	l->asked_ms = l->replay->loop->now_ms;
 	loop_timer(l->replay->loop, &l->patience, PATIENCE_MS);
+}
+
+static void ask(struct lane *l, const char *sql, size_t n, void (*fn)(void *arg, const struct env_db_result *res))
+{
+	begin_asking(l);
 	if (env_db_query(l->db, sql, n, fn, l) < 0)
 		disconnect(l, env_db_message(l->db));
 }
@@ -94,8 +103,14 @@ static void ask_text(struct lane *l, const char *sql, void (*fn)(void *arg, cons
 /* Every answer passes here first. False: the connection is gone, and everything is settled. */
 static bool answered(struct lane *l, const struct env_db_result *res)
 {
-	l->busy = false;
+	l->busy = l->asks = false;
+	l->heard_ms = l->replay->loop->now_ms;
 	loop_timer_stop(l->replay->loop, &l->patience);
+	if (l->silent && l->ready && res->err != ERR_UNAVAILABLE) {
+		l->silent = false;
+		atomic_fetch_add(&l->replay->connected, 1);
+		log_info(l->replay->log, "dbwriter.answers", "connection=%u", (unsigned)(l - l->replay->lane) + 1);
+	}
 	if (res->err != ERR_UNAVAILABLE)
 		return true;
 	disconnect(l, res->message);
@@ -245,8 +260,7 @@ static void land_array(struct lane *l, const struct plan_group *g)
 		l->row = 0;
 		l->group++;
 	}
-	l->busy = true;
-	loop_timer(l->replay->loop, &l->patience, PATIENCE_MS);
+	begin_asking(l);
 	if (env_db_bulk(l->db, g->shape->sql, g->shape->sql_bytes, column, g->shape->params, rows, on_part, l) < 0)
 		disconnect(l, env_db_message(l->db));
 }
@@ -551,10 +565,45 @@ static void on_folder(void *arg)
 	loop_defer(r->loop, &r->work);
 }
 
+static void on_there(void *arg, const struct env_db_result *res)
+{
+	struct lane *l = arg;
+	if (answered(l, res))
+		step(l);
+}
+
+/* A stopped server says nothing: who has nothing to do asks, and who waits for an answer minds how long. */
+static void watch_lane(struct lane *l, uint64_t now_ms)
+{
+	if (!l->ready || l->silent)
+		return;
+	if (!l->busy && !l->resting && now_ms - l->heard_ms >= IDLE_MS) {
+		l->asks = true;
+		ask_text(l, "SELECT MAX(version) FROM loquat_schema", on_there);
+	} else if (l->busy && now_ms - l->asked_ms >= (l->asks ? SILENT_MS : SILENT_WORKING_MS)) {
+		l->silent = true;
+		atomic_fetch_sub(&l->replay->connected, 1);
+		log_error(l->replay->log, "dbwriter.database_silent", "connection=%u for_ms=%llu",
+			  (unsigned)(l - l->replay->lane) + 1, (unsigned long long)(now_ms - l->asked_ms));
+	}
+}
+
+static void count_kept(struct replay *r)
+{
+	char path[ENV_PATH_MAX];
+	snprintf(path, sizeof path, "%s/quarantine.sql", r->o.folder);
+	int64_t written_us = env_file_mtime_us(r->loop->env, path);
+	if (written_us == r->kept_us)
+		return;
+	r->kept_us = written_us;
+	atomic_store(&r->kept, written_us < 0 ? 0 : quarantine_count(r->loop->env, path));
+}
+
 static void on_poll(struct timer *t, uint64_t now_ms)
 {
 	struct replay *r = (struct replay *)((char *)t - offsetof(struct replay, poll));
 	streams_discover(r);
+	count_kept(r);
 	for (struct stream *s = r->streams; s; s = s->next) {
 		stream_look(s, now_ms);
 		if (!s->lane->ready && s->known)
@@ -562,6 +611,8 @@ static void on_poll(struct timer *t, uint64_t now_ms)
 	}
 	loop_timer(r->loop, t, r->o.poll_ms);
 	step_all(r);
+	for (unsigned i = 0; i < r->o.connections; i++)
+		watch_lane(&r->lane[i], now_ms);
 }
 
 /* ---- connecting ------------------------------------------------------------------------------------------------------ */
@@ -763,6 +814,7 @@ static void add_up(void *arg, const char *instance, const struct replay_figures 
 
 void replay_figures(const struct replay *r, struct replay_figures *out)
 {
-	*out = (struct replay_figures){ .connected = atomic_load(&r->connected) == r->o.connections };
+	*out = (struct replay_figures){ .kept = atomic_load(&r->kept),
+					.connected = atomic_load(&r->connected) == r->o.connections };
 	replay_each(r, add_up, out);
 }

@@ -61,8 +61,11 @@ struct lane { /* a connection, and the streams that land over it */
 	struct stream *turn;    /* whose turn comes next */
 	struct timer retry, patience;
 	struct env_db *db;
-	bool ready;   /* the connection stands and is set up */
-	bool busy;    /* a query is under way */
+	bool ready;  /* the connection stands and is set up */
+	bool busy;   /* a query is under way */
+	bool silent; /* for long: the database does not count as connected until it answers */
+	bool asks;   /* the query only asks whether somebody is there */
+	uint64_t asked_ms, heard_ms;
 	bool resting; /* until the retry timer */
 	bool away_told;
 	bool joins;          /* the database knows JSON_TABLE */
@@ -87,7 +90,9 @@ struct replay {
 	unsigned query;                /* of tables.h, under way */
 	bool stale;                    /* the tables may have changed */
 	uint64_t schema, schema_fresh; /* version in loquat_schema the tables were read at; 0: it has none */
-	_Atomic unsigned connected;    /* lanes that are ready */
+	_Atomic uint64_t kept;         /* records in quarantine.sql */
+	int64_t kept_us;               /* when it was written, as of that count */
+	_Atomic unsigned connected;    /* lanes that are ready and not silent */
 };
 
 /* Finds the folders that are new. */

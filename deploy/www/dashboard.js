@@ -93,7 +93,11 @@ function showCards(live) {
   big("errors", amount(last(h.errors)), "per second");
   big("sessions", amount(stats.sessions ?? 0), "connected");
   const lag = stats.replay?.lag_records;
-  big("lag", lag === undefined ? "–" : lag ? amount(lag) : "up to date", lag ? `records, ${duration(stats.replay.lag_ms * 1000)}` : "");
+  const refused = stats.replay?.in_quarantine ?? 0;
+  big("lag", lag === undefined ? "–" : lag ? amount(lag) : "up to date",
+    [lag ? `records, ${duration(stats.replay.lag_ms * 1000)}` : "",
+      refused ? `${amount(refused)} in quarantine: see quarantine.sql` : ""].filter(Boolean).join(" · "));
+  byId("lag").className = refused ? "bad" : "";
   for (const canvas of document.querySelectorAll("canvas[data-plot]")) plot(canvas, h[canvas.dataset.plot]);
 }
 

@@ -342,6 +342,28 @@ START_TEST(a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told)
 }
 END_TEST
 
+static bool is_connected(void *arg)
+{
+	struct replay_figures f;
+	replay_figures(replay, &f);
+	return f.connected == *(bool *)arg;
+}
+
+START_TEST(a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done)
+{
+	bool yes = true, no = false;
+	start();
+	until(is_connected, &yes, "connected");
+	mariadb_signal(&server, SIGSTOP);
+	until(is_connected, &no, "noticed");
+	ck_assert(logged("dbwriter.database_silent"));
+	mariadb_signal(&server, SIGCONT);
+	until(is_connected, &yes, "answers again");
+	adding(folder[0], 1, 1, 10, 1);
+	until_landed(1, 10);
+}
+END_TEST
+
 START_TEST(two_dbwriters_land_nothing_twice)
 {
 	adding(folder[0], 1, 1, 6000, 1);
@@ -393,6 +415,12 @@ static void with_refusals(void)
 	buf_release(&b);
 }
 
+static bool four_are_kept(void *arg)
+{
+	(void)arg;
+	return now().kept == 4;
+}
+
 START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
 {
 	size_t n;
@@ -401,6 +429,7 @@ START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
 	until_landed(1, 9);
 	ck_assert_int_eq(gold(), 5); /* and of the ninth nothing, though its first statement was fine */
 	ck_assert_uint_eq(now().quarantined, 4);
+	until(four_are_kept, NULL, "told that somebody has to look");
 	char *text = folder_read(dir, "quarantine.sql", &n);
 	ck_assert(!strncmp(
 		text,
@@ -579,6 +608,7 @@ int main(void)
 	tcase_add_test(t, a_folder_that_comes_later_is_found);
 	tcase_add_test(t, any_text_is_the_same_in_the_database);
 	tcase_add_test(t, a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told);
+	tcase_add_test(t, a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done);
 	tcase_add_test(t, two_dbwriters_land_nothing_twice);
 	tcase_add_test(t, a_row_that_somebody_holds_is_waited_for);
 	tcase_add_test(t, what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands);
