@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct env_file {
@@ -274,6 +275,15 @@ int env_dir_sync(struct env *env, const char *path)
 	int err = fsync(fd) < 0 ? env_real_errno(errno) : 0;
 	close(fd);
 	return err;
+}
+
+int64_t env_disk_free(struct env *env, const char *path)
+{
+	struct statvfs s;
+	(void)env;
+	if (statvfs(path, &s) < 0)
+		return env_real_errno(errno);
+	return (int64_t)((uint64_t)s.f_bavail * s.f_frsize);
 }
 
 struct names {

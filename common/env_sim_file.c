@@ -374,6 +374,12 @@ int env_dir_sync(struct env *env, const char *path)
 	return disk_sync_folder(disk_of(env), path);
 }
 
+int64_t env_disk_free(struct env *env, const char *path)
+{
+	(void)path;
+	return disk_of(env)->full ? 0 : INT64_MAX;
+}
+
 int env_dir_list(struct env *env, const char *path, char ***names, size_t *n)
 {
 	w_spend(env->w, 10000);

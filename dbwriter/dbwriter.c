@@ -16,6 +16,8 @@ static const struct config_row config_rows[] = {
 	{ "dbwriter.hold_keys", CONFIG_BOOL, "false", false, 0, 0,
 	  "After a record the database refuses, later ones of its keys wait in quarantine.sql; else the rest goes on." },
 	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
+	{ "dbwriter.low_bytes", CONFIG_INT, "67108864", false, 0, 1e15,
+	  "With less room than this on the disk, files that have landed go at once." },
 	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
 	  "A look at the folders, should their watch miss a change." },
 	{ "dbwriter.standby_s", CONFIG_INT, "5", false, 1, 86400,
@@ -62,6 +64,7 @@ static void set_options(struct service *s, struct replay_options *o)
 		.no_fold = !config_bool(s->config, "dbwriter.fold", true),
 		.poll_ms = (uint32_t)config_int(s->config, "dbwriter.poll_ms", 500),
 		.keep_s = (uint64_t)config_int(s->config, "dbwriter.keep_s", 604800),
+		.low_bytes = (uint64_t)config_int(s->config, "dbwriter.low_bytes", 67108864),
 		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
 		.schema_version = newest_schema(s),
 	};

@@ -42,6 +42,7 @@ struct replay_options {
 	bool one_by_one;            /* no plans: the records' own text */
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
+	uint64_t low_bytes;      /* with less room than this on their disk, files that have landed go at once */
 	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
 	uint32_t standby_ms;     /* the logs are copies: a log's records land when its position has not moved for so
 				  * long, that is when the dbwriter of its host does not land them; 0: at once */

@@ -51,12 +51,14 @@ static bool is_log(struct replay *r, const char *folder)
 static void load_hint(struct stream *s)
 {
 	char path[ENV_PATH_MAX], *text;
-	unsigned long long lsn = 0;
+	unsigned long long lsn = 0, epoch = 0;
 	size_t n;
 	snprintf(path, sizeof path, "%s/replayed", s->folder);
 	if (env_file_load(s->replay->loop->env, path, 4096, &text, &n) < 0)
 		return;
-	if (sscanf(text, "lsn=%llu", &lsn) == 1)
+	if (sscanf(text, "lsn=%llu epoch=%llu", &lsn, &epoch) == 2)
+		s->hinted = (struct position){ epoch, lsn };
+	if (lsn)
 		atomic_store_explicit(&s->counts.lsn, lsn, memory_order_relaxed);
 	free(text);
 }
@@ -397,7 +399,7 @@ static bool is_old(struct stream *s, uint32_t number, char path[ENV_PATH_MAX])
  * may be used anew after a power cut. They go only when the folder's own note says so too, for it tells their writer that
  * nothing is missing. And the last of them stays: should the machine lose the end of the log, it shows how that goes on.
  */
-static void remove_old(struct stream *s)
+static void remove_old(struct stream *s, bool low)
 {
 	struct env *env = s->replay->loop->env;
 	char path[ENV_PATH_MAX];
@@ -405,11 +407,19 @@ static void remove_old(struct stream *s)
 	size_t n;
 	if (!s->hinted.lsn || sqllog_list(env, s->folder, &numbers, &n) < 0)
 		return;
-	uint32_t holder = n > 2 && is_old(s, numbers[0], path) ? follow_file_of(env, s->folder, s->hinted) : 0;
+	uint32_t holder = n > 2 && (low || is_old(s, numbers[0], path)) ? follow_file_of(env, s->folder, s->hinted) : 0;
 	for (size_t i = 0; i + 1 < n && numbers[i + 1] < holder; i++)
-		if (is_old(s, numbers[i], path) && !env_file_remove(env, path))
-			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql", s->name, numbers[i]);
+		if ((is_old(s, numbers[i], path) || low) && !env_file_remove(env, path))
+			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name, numbers[i],
+				 low ? "the disk is nearly full" : "old");
 	free(numbers);
+}
+
+/* A disk that is full of logs would take neither records nor the note of what has landed: what is noted already goes first. */
+static bool is_low(const struct stream *s)
+{
+	int64_t left = env_disk_free(s->replay->loop->env, s->folder);
+	return left >= 0 && (uint64_t)left < s->replay->o.low_bytes;
 }
 
 /* The lag as far as it can be told without reading everything. */
@@ -434,7 +444,7 @@ void stream_look(struct stream *s, uint64_t now_ms)
 	s->look_again_ms = now_ms + LOOK_MS;
 	load_held(s);
 	stream_hint(s);
-	remove_old(s);
+	remove_old(s, is_low(s));
 }
 
 /* ---- what the database refuses -------------------------------------------------------------------------------- */

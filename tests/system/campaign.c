@@ -679,6 +679,7 @@ static bool go_without_database(struct world *w, unsigned away_s)
 	bool ok = catches_up(w, 60000 + away_s * 10000, &took_ms);
 	printf("   %u changes/s with a database, %u without for %u s; caught up in %u ms under load; memory %u MiB, then %u MiB at most\n",
 	       before, during, away_s, took_ms, mib, mib_then);
+	fflush(stdout); /* it is the figure, also of one that fails */
 	if (ok && during < before * 3 / 4)
 		ok = wrong(w, "acknowledge less without a database", "writers");
 	if (ok && mib_then > mib + 32)

@@ -563,7 +563,7 @@ START_TEST(files_that_have_landed_and_are_old_enough_are_removed)
 	options.keep_s = 0;
 	start();
 	until_landed(1, 30);
-	until_logged("dbwriter.removed instance=role-1 file=00000002.sql");
+	until_logged("dbwriter.removed instance=role-1 file=00000002.sql why=old");
 	ck_assert_int_eq(folder_size(folder[0], "00000001.sql"), -1);
 	ck_assert_int_gt(folder_size(folder[0], "00000003.sql"), 0);
 	ck_assert_int_gt(folder_size(folder[0], "00000004.sql"), 0);
@@ -574,6 +574,23 @@ START_TEST(files_that_have_landed_and_are_old_enough_are_removed)
 	sqllog_close(l);
 	start();
 	until_landed(1, 31);
+}
+END_TEST
+
+START_TEST(on_a_disk_that_is_nearly_full_what_has_landed_is_removed_before_its_time)
+{
+	adding(folder[0], 1, 1, 10, 1);
+	adding(folder[0], 2, 11, 20, 1);
+	adding(folder[0], 3, 21, 25, 1);
+	adding(folder[0], 4, 26, 30, 1);
+	options.keep_s = 1000000;
+	options.low_bytes = UINT64_MAX; /* any disk has less */
+	start();
+	until_landed(1, 30);
+	until_logged("dbwriter.removed instance=role-1 file=00000001.sql why=\"the disk is nearly full\"");
+	ck_assert_int_gt(folder_size(folder[0], "00000003.sql"), 0);
+	ck_assert_int_gt(folder_size(folder[0], "00000004.sql"), 0);
+	ck_assert_int_eq(gold(), sum_to(30));
 }
 END_TEST
 
@@ -618,6 +635,7 @@ int main(void)
 	tcase_add_test(t, without_the_positions_table_nothing_lands_until_it_is_there);
 	tcase_add_test(t, an_older_schema_than_the_builds_is_waited_out);
 	tcase_add_test(t, files_that_have_landed_and_are_old_enough_are_removed);
+	tcase_add_test(t, on_a_disk_that_is_nearly_full_what_has_landed_is_removed_before_its_time);
 	tcase_add_test(t, records_that_landed_and_were_lost_with_the_machine_are_no_hindrance);
 	tcase_add_test(t, a_killed_database_loses_nothing_and_lands_nothing_twice);
 	Suite *s = suite_create("replay");
