@@ -410,8 +410,8 @@ static void remove_old(struct stream *s, bool low)
 	uint32_t holder = n > 2 && (low || is_old(s, numbers[0], path)) ? follow_file_of(env, s->folder, s->hinted) : 0;
 	for (size_t i = 0; i + 1 < n && numbers[i + 1] < holder; i++)
 		if ((is_old(s, numbers[i], path) || low) && !env_file_remove(env, path))
-			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name, numbers[i],
-				 low ? "the disk is nearly full" : "old");
+			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name,
+				 numbers[i], low ? "the disk is nearly full" : "old");
 	free(numbers);
 }
 
