@@ -206,12 +206,13 @@ sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@$(RUN) sum
 
 SOAK_S ?= 1800
-soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/system/campaign $(BUILD)/tests/system/storm ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
+soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/bench/loadgen $(BUILD)/tests/system/campaign $(BUILD)/tests/system/storm ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
 	@$(RUN) begin
 	@SOAK_S=$(SOAK_S) $(RUN) run soak -t $$(($(SOAK_S) + 60)) $(SIM)
 	@OUTAGE_S=20 $(RUN) run soak -t 240 tests/system/outage tests/system/money
 	@TRANSFERS_S=240 TRANSFERS_CALLS=100000 $(RUN) run soak -t 1200 tests/system/transfers
 	@RELOADS=50 RELOAD_PLAYERS=2000 RELOAD_RATE=1 RELOAD_S=90 $(RUN) run soak -t 600 tests/system/reload
+	@UPGRADE_PLAYERS=1000 UPGRADE_ROUNDS=10 UPGRADE_S=60 $(RUN) run soak -t 300 tests/system/upgrade
 	@CAMPAIGN_ROUNDS=240 CAMPAIGN_AWAY_S=60 $(RUN) run soak -t 1500 $(BUILD)/tests/system/campaign
 	@STORM_MEMBERS=10000 STORM_ARRIVE_MS=5000 STORM_RATE=500 $(RUN) run soak -t 300 $(BUILD)/tests/system/storm
 	@$(RUN) sum

@@ -164,6 +164,34 @@ int env_conn_tls(struct env_conn *conn, struct env_tls *t);       /* right after
  */
 int env_conn_tls_accept(struct env_conn *conn, struct env_tls *t);
 
+/*
+ * Open sockets handed to another process of the same user on this machine, with bytes that go with them: whole messages
+ * over a Unix socket that only this user may enter. One side listens at a path (its loop hears who knocks), the other
+ * connects. The calls on a struct env_pass block, one thread at a time, any. Simulation: ERR_UNAVAILABLE.
+ */
+#define ENV_PASS_MAX     32768 /* bytes of a message */
+#define ENV_PASS_WAIT_MS 5000  /* so long a send waits for the other side to take what was sent before */
+struct env_pass;
+struct env_pass_door;
+struct env_passed; /* a socket that has come: made into a connection or a listener, or closed */
+int env_pass_listen(struct env_loop *loop, const char *path, void (*on_peer)(void *arg, struct env_pass *pass),
+		    void *arg, struct env_pass_door **out);     /* takes the path over from one that listens there */
+void env_pass_door_close(struct env_pass_door *d, bool remove); /* remove: the path too. NULL is fine */
+int env_pass_connect(struct env *env, const char *path, struct env_pass **out); /* ERR_UNAVAILABLE: nobody there */
+void env_pass_close(struct env_pass *p);                                        /* NULL is fine */
+/* With a connection, a listener or neither; it stays open here too. ERR_CLOSED, ERR_TIMEOUT */
+int env_pass_send(struct env_pass *p, const void *bytes, size_t n, const struct env_conn *conn,
+		  const struct env_listener *listener);
+/* > 0: bytes of the next message, *passed what came with it or NULL. ERR_TIMEOUT, ERR_CLOSED, ERR_FULL */
+ssize_t env_pass_receive(struct env_pass *p, void *bytes, size_t n, uint32_t wait_ms, struct env_passed **passed);
+void env_passed_close(struct env_passed *t); /* NULL is fine */
+/* Both swallow t on success. The connection is detached; the listener accepts on this loop at once. */
+int env_passed_conn(struct env_passed *t, struct env_conn **out);
+int env_passed_listen(struct env_passed *t, struct env_loop *loop, void (*on_accept)(void *arg, struct env_conn *conn),
+		      void *arg, struct env_listener **out);
+bool env_conn_passable(const struct env_conn *conn);       /* false: with TLS its state is not in the kernel */
+void env_listener_rest(struct env_listener *l, bool rest); /* it stays open, who connects waits in the kernel's queue */
+
 /* ---- files: blocking, so only for threads that may block ------------------------------------------- */
 
 struct env_file; /* its calls: one thread at a time, any */

@@ -105,3 +105,10 @@ void env_real_tls_shutdown(struct conn_tls *c);
 /* A bound, listening, non-blocking TCP socket: its descriptor or an error. */
 int env_real_listen(const char *host, uint16_t port);
 uint16_t env_real_port(int fd);
+
+/* env_real_net.c for env_real_pass.c: what handing over needs of sockets. */
+int env_real_conn_fd(const struct env_conn *conn);
+int env_real_listener_fd(const struct env_listener *l);
+int env_real_conn_of(int fd, struct env_conn **out); /* fd stays the caller's on failure */
+int env_real_listener_of(struct env_loop *loop, int fd, void (*on_accept)(void *arg, struct env_conn *conn), void *arg,
+			 struct env_listener **out);

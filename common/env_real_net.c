@@ -172,11 +172,18 @@ int env_listen(struct env_loop *loop, const char *host, uint16_t port,
 	int fd = env_real_listen(host, port);
 	if (fd < 0)
 		return fd;
-	struct env_listener *l = malloc(sizeof *l);
-	if (!l) {
+	int err = env_real_listener_of(loop, fd, on_accept, arg, out);
+	if (err < 0)
 		close(fd);
+	return err;
+}
+
+int env_real_listener_of(struct env_loop *loop, int fd, void (*on_accept)(void *arg, struct env_conn *conn), void *arg,
+			 struct env_listener **out)
+{
+	struct env_listener *l = malloc(sizeof *l);
+	if (!l)
 		return ERR_NOMEM;
-	}
 	*l = (struct env_listener){
 		.fd = fd, .port = env_real_port(fd), .loop = loop, .on_accept = on_accept, .arg = arg
 	};
@@ -185,6 +192,21 @@ int env_listen(struct env_loop *loop, const char *host, uint16_t port,
 	event_add(&l->ev, NULL);
 	*out = l;
 	return 0;
+}
+
+int env_real_listener_fd(const struct env_listener *l)
+{
+	return l->fd;
+}
+
+void env_listener_rest(struct env_listener *l, bool rest)
+{
+	assert(env_loop_is_current(l->loop));
+	event_del(&l->rest);
+	if (rest)
+		event_del(&l->ev);
+	else
+		event_add(&l->ev, NULL);
 }
 
 void env_listener_tls(struct env_listener *l, struct env_tls *t)
@@ -464,6 +486,29 @@ void env_conn_close(struct env_conn *conn)
 	env_real_tls_close(conn->tls);
 	close(conn->fd);
 	free(conn);
+}
+
+bool env_conn_passable(const struct env_conn *conn)
+{
+	return !conn->tls && !conn->connecting;
+}
+
+int env_real_conn_fd(const struct env_conn *conn)
+{
+	assert(env_conn_passable(conn));
+	return conn->fd;
+}
+
+int env_real_conn_of(int fd, struct env_conn **out)
+{
+	struct env_conn *c = malloc(sizeof *c);
+	if (!c)
+		return ERR_NOMEM;
+	*c = (struct env_conn){ .fd = fd };
+	socklen_t n = sizeof c->peer;
+	getpeername(fd, &c->peer.any, &n);
+	*out = c;
+	return 0;
 }
 
 void env_conn_peer(const struct env_conn *conn, char addr[ENV_ADDR_MAX])

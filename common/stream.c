@@ -394,3 +394,50 @@ int stream_connect(struct stream *s, struct loop *loop, const char *host, uint16
 	init(s, loop, ops, in_max, out_max);
 	return env_connect(loop->ev, host, port, &conn_ops, s, &s->conn);
 }
+
+/* ---- handing over ------------------------------------------------------------------------------------------ */
+
+void stream_hold(struct stream *s, bool hold)
+{
+	if (s->open)
+		env_conn_want_read(s->conn, !hold);
+}
+
+void stream_freeze(struct stream *s)
+{
+	assert(s->open);
+	env_conn_detach(s->conn);
+	s->open = false;
+	s->want_write = false;
+}
+
+void stream_thaw(struct stream *s)
+{
+	assert(!s->open && !s->closing);
+	int err = env_conn_attach(s->conn, s->loop->ev, &conn_ops, s);
+	if (err < 0) {
+		stream_close(s, err);
+		return;
+	}
+	s->open = true;
+	if (stream_pending(s))
+		loop_defer(s->loop, &s->flush);
+}
+
+void stream_out_bytes(const struct stream *s, struct buf *out)
+{
+	struct iovec iov[2];
+	int pieces = out_pieces(s, iov);
+	for (int i = 0; i < pieces; i++)
+		buf_add(out, iov[i].iov_base, iov[i].iov_len);
+}
+
+void stream_put(struct stream *s, const char *in, size_t in_n, const char *out, size_t out_n)
+{
+	buf_add(&s->in, in, in_n);
+	if (!out_n)
+		return;
+	out_take(s);
+	buf_add(&s->out, out, out_n);
+	loop_defer(s->loop, &s->flush);
+}

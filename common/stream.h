@@ -69,6 +69,15 @@ void stream_poll(struct stream *s);
 /* There are few such streams and they always have something: it keeps its buffers, up to 256 KiB each. */
 void stream_busy(struct stream *s);
 size_t stream_pending(const struct stream *s); /* bytes not yet taken by the socket */
-void stream_close(struct stream *s, int err);  /* output not yet written is dropped */
+/*
+ * Handing a connection over (rpc/handover.h). hold: no more is read. freeze: nothing is read or written any more, so that
+ * its bytes can be taken; thaw: as before. put: bytes that another process had read, or had to write.
+ */
+void stream_hold(struct stream *s, bool hold);
+void stream_freeze(struct stream *s);
+void stream_thaw(struct stream *s);
+void stream_out_bytes(const struct stream *s, struct buf *out);
+void stream_put(struct stream *s, const char *in, size_t in_n, const char *out, size_t out_n);
+void stream_close(struct stream *s, int err); /* output not yet written is dropped */
 /* Writes what is pending, half-closes, reads no more input, and closes with the peer or after 1 s. */
 void stream_close_flushed(struct stream *s);

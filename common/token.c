@@ -205,6 +205,19 @@ static void turn(struct token_once *o, uint64_t now_ms)
 	o->turn_ms = now_ms;
 }
 
+static void each(const struct generation *g, void (*fn)(void *arg, const char *nonce), void *arg)
+{
+	for (size_t i = 0; i < g->slots; i++)
+		if (*g->slot[i])
+			fn(arg, g->slot[i]);
+}
+
+void token_once_each(const struct token_once *o, void (*fn)(void *arg, const char *nonce), void *arg)
+{
+	each(&o->before, fn, arg);
+	each(&o->now, fn, arg);
+}
+
 int token_once_use(struct token_once *o, const char *nonce, uint64_t now_ms)
 {
 	if (!*nonce || strlen(nonce) >= TOKEN_NONCE_MAX)

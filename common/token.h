@@ -36,6 +36,8 @@ int token_read(const char *key, const char *kind, uint64_t now_ms, const char *t
 struct token_once;
 struct token_once *token_once_new(uint64_t keep_ms, size_t max);
 void token_once_free(struct token_once *o);
+/* The nonces that it would refuse, for another that takes its place. */
+void token_once_each(const struct token_once *o, void (*fn)(void *arg, const char *nonce), void *arg);
 /* 0: it was not used before and is now; ERR_DENIED: it was; ERR_BUSY: too many within keep_ms. */
 int token_once_use(struct token_once *o, const char *nonce, uint64_t now_ms);
 

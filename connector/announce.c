@@ -151,7 +151,25 @@ static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool
 	if (k->epoch == epoch)
 		return;
 	k->epoch = epoch;
-	announce_row(e, row);
+	if (!e->taking) /* else it would be told that nobody is here */
+		announce_row(e, row);
+}
+
+void announce_taken(struct edge *e)
+{
+	e->taking = false;
+	for (size_t i = 0; i < e->knowns; i++) {
+		const struct route_row *row = route_find(e->worker->routes, e->known[i].instance);
+		bool same = false;
+		for (size_t k = 0; k < e->formers; k++)
+			same |= !strcmp(e->former[k].instance, e->known[i].instance) &&
+				e->former[k].epoch == e->known[i].epoch;
+		if (row && e->known[i].epoch && !same)
+			announce_row(e, row);
+	}
+	free(e->former);
+	e->former = NULL;
+	e->formers = 0;
 }
 
 /* Instances came or went: keys have moved to owners that know nothing of them. */
@@ -159,7 +177,7 @@ static void on_routes(struct worker *w)
 {
 	struct edge *e = w->user;
 
-	for (size_t i = 0; i < w->routes->rows && !e->stopping; i++) {
+	for (size_t i = 0; i < w->routes->rows && !e->stopping && !e->taking; i++) {
 		const struct route_row *row = &w->routes->row[i];
 		const struct route_row *old = route_find(e->routes, row->id);
 		bool same = old && old->state == row->state;
@@ -188,4 +206,5 @@ void announce_stop(struct edge *e)
 	e->worker->on_routes = NULL;
 	route_unref(e->routes);
 	free(e->known);
+	free(e->former);
 }

@@ -6,4 +6,6 @@
  * Threads: owner worker only. It sets the worker's on_peer.
  */
 void announce_watch(struct edge *e);
+/* The sessions of the process before this one are here: who has started anew since it looked last is told. */
+void announce_taken(struct edge *e);
 void announce_stop(struct edge *e);

@@ -6,6 +6,7 @@
 #include "connector/announce.h"
 #include "connector/entry.h"
 #include "connector/forward.h"
+#include "connector/handover.h"
 #include "connector/missed.h"
 #include "connector/remote.h"
 #include "connector/session.h"
@@ -188,6 +189,7 @@ static int listen_open(struct edge *e)
 		.metrics = s->metrics,
 		.host = s->row->host,
 		.port = s->row->client_port,
+		.later = e->taking,
 		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
 		.on_conn = on_conn,
 	};
@@ -246,6 +248,7 @@ static int edge_start(struct worker *w)
 			     NULL, NULL);
 	methods_read(e);
 	face_open(e);
+	e->taking = service_takes_over(w->service);
 	remote_register(e);
 	announce_watch(e);
 	if (w->index == 0 && listen_open(e) < 0)
@@ -272,6 +275,7 @@ static void edge_stop(struct worker *w)
 		return;
 	e->stopping = true;
 	loop_timer_stop(w->loop, &e->drain);
+	loop_timer_stop(w->loop, &e->hand);
 	if (w->index == 0)
 		clientlisten_close(e->connector->listen);
 	announce_stop(e);
@@ -291,4 +295,5 @@ const struct service_def connector_service = {
 	.worker_drain = edge_drain,
 	.worker_stop = edge_stop,
 	.stats = connector_stats,
+	.handover = &connector_handover,
 };

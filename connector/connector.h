@@ -16,6 +16,7 @@
  *   remote.c     what services ask of it: push, kick, alive, attr, load
  *   missed.c     pushes to players whose connection is lost, until they resume
  *   announce.c   tells a new owner which sessions are here
+ *   handover.c   a new process takes this one's place, the players stay
  *
  * It never decodes a body on its way through: bytes in, bytes out.
  */

@@ -108,6 +108,16 @@ void forward_held(struct session *s)
 	}
 }
 
+void forward_give_up(struct session *s)
+{
+	while (s->forwards) {
+		struct forward *f = s->forwards;
+		forward_unlink(f);
+		clientconn_error(&s->conn, f->id, ERR_TIMEOUT, EFFECT_UNKNOWN,
+				 "no answer before the connector changed");
+	}
+}
+
 void forward_cut(struct session *s)
 {
 	for (struct held *h = held_detach(s), *next; h; h = next) {

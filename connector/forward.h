@@ -13,6 +13,8 @@ void forward_message(struct clientconn *c, const struct pomelo_message *m);
 /* Runs the requests that no longer have to wait. */
 void forward_held(struct session *s);
 /* The session has ended: calls under way go on, their answers go nowhere; what waited is dropped. */
+/* Another process takes the session: what is still under way is answered here, its outcome unknown. */
+void forward_give_up(struct session *s);
 void forward_cut(struct session *s);
 void forward_idle_free(struct edge *e);
 /* One request of a client has been answered: for /stats. m NULL: a route that is none. */

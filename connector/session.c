@@ -40,6 +40,29 @@ static bool number_take(struct edge *e, struct session *s)
 	return true;
 }
 
+struct session *session_take(struct edge *e, uint64_t sid)
+{
+	uint32_t slot = (uint32_t)(sid & ((1u << SLOT_BITS) - 1));
+	struct session *s = calloc(1, sizeof(*s));
+
+	assert(s);
+	while (slot >= e->slots)
+		slots_grow(e);
+	assert(!e->slot[slot]); /* before it the process had no session */
+	e->slot[slot] = s;
+	s->edge = e;
+	s->held_last = &s->held;
+	return s;
+}
+
+void session_numbers_taken(struct edge *e)
+{
+	e->frees = 0;
+	for (uint32_t i = e->slots; i > 0; i--)
+		if (!e->slot[i - 1])
+			e->free_slot[e->frees++] = i - 1;
+}
+
 static void number_give(struct edge *e, uint64_t sid)
 {
 	uint32_t slot = (uint32_t)(sid & ((1u << SLOT_BITS) - 1));
@@ -137,6 +160,7 @@ void session_accept(struct edge *e, struct env_conn *conn, const char *addr)
 	s->edge = e;
 	s->held_last = &s->held;
 	clientconn_accept(&s->conn, &e->face, conn, addr);
+	clientconn_hold(&s->conn, e->handing);
 }
 
 /* worker->busy is what a draining connector waits for. */
@@ -147,10 +171,25 @@ static void count(struct edge *e, int change)
 	metric_set(e->sessions, (int64_t)(n + (uint32_t)change));
 }
 
-void session_login(struct session *s)
+void session_counted(struct session *s)
 {
 	s->stage = SESSION_IN;
 	count(s->edge, 1);
+}
+
+void session_forget(struct session *s)
+{
+	if (s->stage == SESSION_IN)
+		count(s->edge, -1);
+	s->stage = SESSION_OUT;
+	number_give(s->edge, s->conn.sid);
+	forward_cut(s);
+	clientconn_forget(&s->conn);
+}
+
+void session_login(struct session *s)
+{
+	session_counted(s);
 	clientconn_login(&s->conn);
 	forward_held(s);
 }

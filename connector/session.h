@@ -84,12 +84,24 @@ struct edge {
 	uint64_t trace;
 	struct timer drain;
 	bool stopping;
+	struct timer hand; /* handover.c: looks whether nothing is under way, or whether the links stand */
+	bool handing;      /* another process takes this one's place */
+	bool quiet;        /* and was told that nothing is under way here */
+	bool taking;       /* this one takes another's place, and has not got its sessions yet */
+	uint64_t join_until_ms;
+	struct known *former; /* what that one knew of other instances */
+	size_t formers;
 };
 
 /* NULL: gone, or another worker's. */
 struct session *session_find(struct edge *e, uint64_t sid);
 /* Takes an accepted connection. */
 void session_accept(struct edge *e, struct env_conn *conn, const char *addr);
+/* One that had its number in the process before this one; session_numbers_taken after the last. */
+struct session *session_take(struct edge *e, uint64_t sid);
+void session_numbers_taken(struct edge *e);
+void session_counted(struct session *s); /* it is logged in */
+void session_forget(struct session *s);  /* another process has it */
 struct session *session_of(struct clientconn *c);
 void session_end(struct clientconn *c); /* clientconn_ops.on_end */
 /* "" when it has none. */

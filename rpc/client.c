@@ -209,6 +209,8 @@ static bool is_held(const struct peer *peer, const struct pending *p)
 {
 	const struct worker *w = peer->worker;
 
+	if (peer->moving)
+		return true;
 	return peer->draining && p->by_key && strcmp(peer->instance, w->service->id) != 0 &&
 	       !is_asked_by(w, peer->instance);
 }
@@ -375,7 +377,7 @@ static void pending_go(struct rpc_client *c, struct pending *p, const struct rpc
 /* Nobody waits for it and it can leave now: it needs no entry. A full queue drops it: it would be told to nobody. */
 static bool is_plain_push(const struct peer *peer, const struct rpc_call *call)
 {
-	return !call->on_answer && call->method->kind != MSG_ONCE && peer && peer_is_up(peer) &&
+	return !call->on_answer && call->method->kind != MSG_ONCE && peer && peer_is_up(peer) && !peer->moving &&
 	       !(peer->draining && !call->to.instance) && call_bytes(call) <= CALL_BYTES_MAX;
 }
 

@@ -133,6 +133,18 @@ static void late_flush(struct clientconn *c)
 		late_free(c);
 }
 
+void clientconn_pour(struct clientconn *c)
+{
+	const char *p;
+	size_t n;
+
+	while (c->late && clientlate_first(c->late->items, &p, &n)) {
+		stream_put(&c->stream, NULL, 0, p, n);
+		clientlate_take(c->late->items);
+	}
+	late_free(c);
+}
+
 static void on_again(struct loop_deferred *d)
 {
 	struct clientconn *c = ((struct clientconn_late *)((char *)d - offsetof(struct clientconn_late, again)))->conn;
@@ -901,6 +913,19 @@ void clientconn_accept(struct clientconn *c, struct clientconn_face *f, struct e
 	stream_accept(&c->stream, f->loop, conn, &stream_ops, POMELO_HEAD + f->limits.body_max + WEBSOCKET_REQUEST_MAX,
 		      f->limits.out_max);
 	loop_timer(f->loop, &c->deadline, f->limits.login_ms);
+}
+
+/* What runs by its state: the heartbeat, and the deadline of who is not logged in. */
+void clientconn_timers(struct clientconn *c)
+{
+	struct loop *l = c->face->loop;
+
+	if (c->in || c->state == CLIENTCONN_ENDED)
+		loop_timer_stop(l, &c->deadline);
+	else
+		loop_timer(l, &c->deadline, c->login_left_ms);
+	if (c->state == CLIENTCONN_WORKING)
+		loop_timer(l, &c->beat, BEAT_GAP_MS);
 }
 
 bool clientconn_alive(struct clientconn *c)

@@ -10,6 +10,7 @@
 #include "common/stream.h"
 #include "rpc/balancer.h"
 #include "rpc/clientbody.h"
+#include "rpc/frame.h"
 #include "rpc/pomelo.h"
 #include "rpc/websocket.h"
 /*
@@ -103,6 +104,7 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 	bool left;         /* it closed by itself */
 	bool kicked, lost; /* how it ended, for on_end: by us; so that what was sent last may not have arrived */
 	struct clientconn_late *late; /* what waits for a client that reads too slowly; NULL: nothing */
+	bool held;                    /* nothing is read from the client */
 	unsigned strikes, ignored;
 	struct websocket ws;
 	struct buf carry; /* WebSocket: the begin of a package whose end has not come */
@@ -116,6 +118,8 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 };
 
 /* Takes an accepted connection. addr as env_conn_peer gave it. */
+void clientconn_timers(struct clientconn *c); /* of its state; private */
+void clientconn_pour(struct clientconn *c);   /* what waits for a slow reader becomes output; private */
 void clientconn_accept(struct clientconn *c, struct clientconn_face *face, struct env_conn *conn, const char *addr);
 
 /* Answers request id. body is a JSON object; empty becomes {}. id 0 (a notify): nothing is sent. */
@@ -162,6 +166,17 @@ void clientconn_strike(struct clientconn *c, uint32_t id, const char *message);
 void clientconn_kick(struct clientconn *c, const char *reason);
 /* Closes without a word to the client. */
 void clientconn_drop(struct clientconn *c, const char *why);
+/*
+ * Handing over to another process (clientconn_move.c): hold: no more is read from the client. pack: all that makes the
+ * connection, without its socket; nothing is read or written afterwards. unpack: a connection of that. back: it goes on
+ * here after all. forget: it is another's now: no word to the client, no on_end, on_free as always.
+ */
+bool clientconn_can_move(const struct clientconn *c);  /* false: TLS, or in the middle of a large WebSocket frame */
+void clientconn_hold(struct clientconn *c, bool hold); /* a large frame that has begun is read to its end first */
+void clientconn_pack(struct clientconn *c, struct buf *out);
+void clientconn_unpack(struct clientconn *c, struct clientconn_face *face, struct env_conn *conn, struct span packed);
+void clientconn_back(struct clientconn *c);
+void clientconn_forget(struct clientconn *c);
 /*
  * Whether the client is still there as far as this machine knows: reads what has arrived first, so a connection
  * whose end lies unread counts as gone. Not from inside any stream's on_data.

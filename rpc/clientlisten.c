@@ -183,7 +183,7 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 			     "Client connections accepted.", NULL, NULL);
 	l->refused = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accept_refused_total",
 			    "Client connections closed at once: too many of one address.", NULL, NULL);
-	int err = env_listen(o->loop->ev, o->host, o->port, on_accept, l, &l->listener);
+	int err = o->later ? 0 : env_listen(o->loop->ev, o->host, o->port, on_accept, l, &l->listener);
 	if (err < 0) {
 		free(l);
 		return err;
@@ -191,6 +191,27 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 	door_open(l);
 	*out = l;
 	return 0;
+}
+
+int clientlisten_take(struct clientlisten *l, struct env_passed *passed)
+{
+	return env_passed_listen(passed, l->o.loop->ev, on_accept, l, &l->listener);
+}
+
+void clientlisten_rest(struct clientlisten *l, bool rest)
+{
+	if (l->listener)
+		env_listener_rest(l->listener, rest);
+}
+
+const struct env_listener *clientlisten_listener(const struct clientlisten *l)
+{
+	return l->listener;
+}
+
+void clientlisten_came(struct clientlisten *l, const char *addr)
+{
+	atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
 }
 
 uint16_t clientlisten_port(const struct clientlisten *l)

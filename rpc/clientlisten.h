@@ -20,6 +20,7 @@ struct clientlisten_options {
 	struct metrics *metrics;
 	const char *host;
 	uint16_t port;            /* 0 takes a free one */
+	bool later;               /* it does not listen yet: clientlisten_take brings the port of the process before it */
 	unsigned per_address_max; /* but of balancers */
 	struct env_tls *tls;      /* beside plain connections, told apart by the first byte; NULL: none */
 	bool tls_required;
@@ -34,6 +35,11 @@ uint16_t clientlisten_port(const struct clientlisten *l);
 void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user);
 /* The connection turns out to be another's (a balancer has said so). false: that one has too many. It counts for addr either way. */
 bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr);
+/* Handing over (rpc/handover.h): who connects waits in the kernel's queue; the port itself; a connection from before. */
+void clientlisten_rest(struct clientlisten *l, bool rest);
+const struct env_listener *clientlisten_listener(const struct clientlisten *l);
+int clientlisten_take(struct clientlisten *l, struct env_passed *passed); /* swallows it on success */
+void clientlisten_came(struct clientlisten *l, const char *addr);
 /* The connection with this address has been closed. */
 void clientlisten_gone(struct clientlisten *l, const char *addr);
 void clientlisten_close(struct clientlisten *l); /* accepts no more; twice is once; NULL is fine */

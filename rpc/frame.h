@@ -7,7 +7,8 @@
  * frame: the bytes between Loquat's processes. Pure: no I/O, no allocation, no clock.
  *
  * A frame is 8 bytes, all little-endian: length of the payload (32 bits), type (8), flags (8, zero), version (16);
- * then the payload, a message of proto/rpc.proto. PING, PONG and GOAWAY have none; CANCEL's is a Request with only
+ * then the payload, a message of proto/rpc.proto. PING, PONG and GOAWAY have none (a GOAWAY of one
+ * byte: another process takes this one's place, all calls wait for it); CANCEL's is a Request with only
  * its id. The body is the last field of its message, so it is handed out in place.
  *
  * Threads: any. Sizes: a payload is at most FRAME_PAYLOAD_MAX bytes.

@@ -155,11 +155,14 @@ void peer_cancel(struct peer *p, uint64_t id)
 }
 
 /* Says so back: then the other side knows that no call by key is still on its way. */
-static int peer_goaway(struct peer *p)
+static int peer_goaway(struct peer *p, struct span payload)
 {
 	if (p->state != PEER_READY)
 		return ERR_CORRUPT;
-	p->draining = true;
+	if (payload.n)
+		p->moving = true;
+	else
+		p->draining = true;
 	peer_send(p, FRAME_GOAWAY, NULL);
 	return 0;
 }
@@ -177,7 +180,7 @@ static int peer_frame(void *arg, enum frame_type type, struct span payload)
 		return 0;
 	case FRAME_WELCOME: return peer_welcome(p, payload);
 	case FRAME_PONG: return 0;
-	case FRAME_GOAWAY: return peer_goaway(p);
+	case FRAME_GOAWAY: return peer_goaway(p, payload);
 	default: return ERR_CORRUPT;
 	}
 }
@@ -226,7 +229,8 @@ static void peer_on_close(struct stream *s, int err)
 			 peer_why_down(p, err));
 	else if (p->state == PEER_CONNECTING && err == ERR_DENIED)
 		log_warn(service->log, "rpc.refused", "peer=%s why=%s", p->instance, env_last_error());
-	p->backoff_ms = p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;
+	p->backoff_ms = p->moving ? PEER_MOVED_MS : p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;
+	p->moving = false;
 	if (p->backoff_ms > PEER_BACKOFF_MAX_MS)
 		p->backoff_ms = PEER_BACKOFF_MAX_MS;
 	uint32_t jitter;

@@ -20,6 +20,7 @@
 #define PEER_DEAD_MS        2600        /* the link is given up when nothing came for so long */
 #define PEER_BACKOFF_MIN_MS 50
 #define PEER_BACKOFF_MAX_MS 1000
+#define PEER_MOVED_MS       2 /* who takes its place listens already */
 
 enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_READY, PEER_BACKOFF, PEER_GONE };
 
@@ -40,6 +41,7 @@ struct peer {
 	struct pending_list waiting; /* for the link */
 	unsigned pendings;
 	size_t kept_bytes; /* of its pendings */
+	bool moving;       /* another process takes its place: all calls to it wait for that one */
 	bool draining;     /* it finishes what it has: calls by key wait for its next start or the key's next owner */
 	bool kept;
 	struct breaker breaker;

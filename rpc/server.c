@@ -634,6 +634,24 @@ void rpc_server_drain(struct rpc_server *s)
 	atomic_store_explicit(&s->draining, true, memory_order_release);
 }
 
+void rpc_server_move(struct rpc_server *s, bool on)
+{
+	char out[FRAME_HEADER + 1];
+
+	frame_put_header(out, FRAME_GOAWAY, 1);
+	out[FRAME_HEADER] = 1;
+	for (struct link *l = s->links; l && on; l = l->next) {
+		l->acked = false;
+		stream_write(&l->stream, out, sizeof out);
+		atomic_fetch_add_explicit(&s->unacked, 1, memory_order_relaxed);
+	}
+	atomic_store_explicit(&s->draining, on, memory_order_release);
+	if (on)
+		return;
+	atomic_store_explicit(&s->unacked, 0, memory_order_relaxed);
+	rpc_server_stop(s);
+}
+
 bool rpc_server_quiet(const struct rpc_server *s)
 {
 	/* acquire: pairs with link_ack's release, so that requests counted before it are seen */

@@ -81,6 +81,11 @@ void rpc_server_free(struct rpc_server *s);  /* after the loop has ended */
 void rpc_server_drain(struct rpc_server *s); /* tells the peers; what is under way goes on */
 /* Any thread, while draining: nothing is under way, and no peer has a call by key on its way here. */
 bool rpc_server_quiet(const struct rpc_server *s);
+/*
+ * on: tells the peers that another process takes this one's place; all their calls wait for it from then on, and
+ * rpc_server_quiet says when. off: it came to nothing; they connect anew.
+ */
+void rpc_server_move(struct rpc_server *s, bool on);
 bool rpc_server_alone(const struct rpc_server *s); /* any thread: no link is left */
 
 /* A greeted connection, handed over with its Hello (packed bytes, freed by the call). */

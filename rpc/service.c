@@ -227,6 +227,11 @@ int service_start(struct env *env, const struct service_def *def, const struct s
 	return 0;
 }
 
+bool service_takes_over(const struct service *s)
+{
+	return s->p->options.take_over;
+}
+
 void service_stop(struct service *s)
 {
 	loop_call(s->control, life_stop_requested, s);
@@ -252,6 +257,7 @@ void service_free(struct service *s)
 	metrics_free(s->metrics);
 	config_free(s->p->config);
 	free((void *)s->row);
+	handover_free(s);
 	free(s->p);
 	free(s);
 }

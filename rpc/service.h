@@ -46,6 +46,7 @@ struct worker {
 
 /* A library of the service's own for its scripts; open pushes one value, as luahost_library wants it. */
 struct lua_State;
+struct handover_def;
 struct service_library {
 	const char *name;
 	int (*open)(struct lua_State *L);
@@ -64,6 +65,7 @@ struct service_def {
 	void (*stats)(struct service *s, struct buf *json);
 	const char *(*not_ready)(struct service *s); /* NULL: ready; else the reason */
 	const struct service_library *libraries;     /* ends with name NULL; NULL: none */
+	const struct handover_def *handover; /* rpc/handover.h; NULL: it cannot be replaced with its connections */
 };
 
 enum service_state { SERVICE_STARTING, SERVICE_READY, SERVICE_DRAINING, SERVICE_STOPPED };
@@ -102,14 +104,16 @@ int service_main(int argc, char **argv, const struct service_def *def);
  */
 struct service_options {
 	const char *config_file, *instance;
+	bool take_over; /* of the process that is this instance now */
 	void (*on_stopped)(void *arg, struct service *s);
 	void *arg;
 	void *user; /* becomes the service's user */
 };
 int service_start(struct env *env, const struct service_def *def, const struct service_options *o, char *error,
 		  size_t error_size, struct service **out);
-void service_stop(struct service *s); /* any thread: drains, then stops */
-void service_free(struct service *s); /* after on_stopped */
+bool service_takes_over(const struct service *s); /* it takes the place of a running process: rpc/handover.h */
+void service_stop(struct service *s);             /* any thread: drains, then stops */
+void service_free(struct service *s);             /* after on_stopped */
 
 /* The service factory of the seed: joins the routing (requests are let in); called by the frame when all workers stand. */
 int reg_service(struct service *s);

@@ -149,7 +149,7 @@ void life_start(struct loop *control, void *arg)
 		service_fail(s, "%s: %s cannot be watched: %s", s->id, s->var, env_last_error());
 	else if (s->def->init_service && s->def->init_service(s) < 0)
 		service_fail(s, "%s: init_service failed", s->id);
-	else
+	else if (!s->p->options.take_over || handover_ask(s) == 0)
 		workers_start(s);
 }
 
@@ -179,6 +179,10 @@ static void life_workers_up(void *arg)
 	route_source_enter(s->p->source);
 	s->p->lua_watch.fire = on_lua_watch;
 	on_lua_watch(&s->p->lua_watch, s->control->now_ms);
+	if (s->p->options.take_over)
+		handover_begin(s);
+	else
+		handover_open(s);
 	log_info(s->log, "service.ready", "workers=%u epoch=%llu rpc=%u http=%u", s->workers,
 		 (unsigned long long)s->epoch, s->row->rpc_port, s->row->http_port);
 }
@@ -226,6 +230,7 @@ static bool is_closed(struct service *s)
 
 static void life_stop_workers(struct service *s)
 {
+	handover_close(s);
 	for (unsigned i = 0; i < s->workers; i++) {
 		if (s->worker[i]->loop)
 			loop_stop(s->worker[i]->loop);
@@ -349,6 +354,14 @@ void life_stop_requested(void *arg)
 		s->p->workers_down = s->workers;
 		loop_call(s->control, life_worker_down, s);
 	}
+}
+
+/* The route table still names this instance, and means the new process. */
+void life_leave(struct service *s)
+{
+	s->p->stopping = true;
+	atomic_store(&s->state, SERVICE_DRAINING);
+	life_close_links(s);
 }
 
 static void life_ended(struct service *s)

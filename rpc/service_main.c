@@ -14,6 +14,7 @@ static void usage(const struct service_def *def)
 	       "One process of Loquat's %s service.\n\n"
 	       "  --config FILE    the cluster's configuration (deploy/cluster.lua)\n"
 	       "  --instance ID    which row of it this process is, such as %s-1\n"
+	       "  --take-over      take the place of the process that is this instance, with its connections\n"
 	       "  --check          read the configuration, say what is wrong with it, and end\n"
 	       "  --help           this text\n"
 	       "  --version        the version\n\nKeys of the configuration:\n",
@@ -70,9 +71,13 @@ static int check(const struct service_def *def, const struct service_options *o)
 int service_main(int argc, char **argv, const struct service_def *def)
 {
 	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' }, { "instance", required_argument, NULL, 'i' },
-		{ "check", no_argument, NULL, 'k' },        { "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'v' },      { NULL, 0, NULL, 0 },
+		{ "config", required_argument, NULL, 'c' },
+		{ "instance", required_argument, NULL, 'i' },
+		{ "check", no_argument, NULL, 'k' },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },
+		{ "take-over", no_argument, NULL, 't' },
+		{ NULL, 0, NULL, 0 },
 	};
 	struct service_options o = { .config_file = "deploy/cluster.lua" };
 	bool only_check = false;
@@ -86,6 +91,7 @@ int service_main(int argc, char **argv, const struct service_def *def)
 		case 'c': o.config_file = optarg; break;
 		case 'i': o.instance = optarg; break;
 		case 'k': only_check = true; break;
+		case 't': o.take_over = true; break;
 		case 'h': usage(def); return 0;
 		case 'v': printf("%s " LOQUAT_VERSION "\n", def->name); return 0;
 		default:

@@ -1,5 +1,6 @@
 #pragma once
 #include <stdarg.h>
+#include "rpc/handover.h"
 #include "rpc/http.h"
 #include "rpc/peer.h"
 #include "rpc/route_source.h"
@@ -17,6 +18,7 @@ struct service_private {
 	struct service_options options;
 	struct acceptor *acceptor;
 	struct http_face *http;
+	struct handover *handover;    /* NULL: none was thought of */
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct route_source *source;  /* of the route table */
 	struct standby *standby;      /* copies the SQL log to another host; NULL: it does not */
@@ -42,6 +44,7 @@ struct service_private {
 void life_start(struct loop *control, void *arg);
 void life_stop_requested(void *arg); /* by signal, admin or failure */
 void life_drain(struct service *s);  /* begins draining; stops when done */
+void life_leave(struct service *s);  /* what it held is another process': it ends, and nobody is told */
 /* service_tls.c: the certificates of inner links and of the players' port, read anew when their folder changes */
 int tls_open(struct service *s, char *error, size_t error_size);
 void tls_watch(struct service *s);

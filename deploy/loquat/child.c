@@ -281,14 +281,41 @@ void child_exited(struct child *c, int status)
 		again_later(c);
 }
 
+static void pipe_close(struct child *c)
+{
+	if (!c->readable)
+		return;
+	event_free(c->readable);
+	close(c->pipe);
+	c->readable = NULL;
+}
+
+void child_succeed(struct child *c, struct child *next)
+{
+	int fd = dup(next->pipe);
+
+	loop_timer_stop(c->loop, &c->timer);
+	drain_pipe(c);
+	pipe_close(c);
+	drain_pipe(next);
+	pipe_close(next);
+	c->pid = next->pid;
+	next->pid = 0;
+	next->wanted = false;
+	next->state = CHILD_STOPPED;
+	c->backoff_ms = 0;
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	c->pipe = fd;
+	c->readable = event_new(c->base, c->pipe, EV_READ | EV_PERSIST, on_readable, c);
+	event_add(c->readable, NULL);
+}
+
 void child_release(struct child *c)
 {
+	if (!c->loop)
+		return; /* never one */
 	loop_timer_stop(c->loop, &c->timer);
-	if (c->readable) {
-		event_free(c->readable);
-		close(c->pipe);
-		c->readable = NULL;
-	}
+	pipe_close(c);
 	if (c->log)
 		fclose(c->log);
 	c->log = NULL;

@@ -55,4 +55,6 @@ void child_drains(struct child *c);               /* somebody else told it to en
 void child_kill(struct child *c);                 /* SIGKILL */
 void child_is_ready(struct child *c, bool ready); /* what its /readyz says */
 void child_exited(struct child *c, int status);   /* from waitpid */
+/* c's process has ended and next's takes its place: c is it from now on, next is empty. */
+void child_succeed(struct child *c, struct child *next);
 void child_release(struct child *c);

@@ -77,6 +77,10 @@ static json_t *instance_json(const struct instance *i)
 	assert(o);
 	json_object_set_new(o, "here", json_boolean(i->here));
 	json_object_set_new(o, "why", json_string(i->why));
+	if (i->next.pid)
+		json_object_set_new(o, "upgrading", json_integer(i->next.pid));
+	if (*i->next_why)
+		json_object_set_new(o, "not_upgraded", json_string(i->next_why));
 	json_object_set_new(o, "workers", json_integer(i->row->workers));
 	json_object_set_new(o, "rss_bytes", json_integer(c->pid ? (json_int_t)i->rss_bytes : 0));
 	json_object_set_new(o, "cpu", json_real(c->pid ? i->cpu : 0));
@@ -280,6 +284,19 @@ static void post_start(struct supervisor *up, struct env_http_request *r)
 		face_json(r, 200, instance_json(i));
 }
 
+static void post_upgrade(struct supervisor *up, struct env_http_request *r)
+{
+	struct instance *i = instance_of(up, r);
+	char why[300];
+
+	if (!i)
+		return;
+	if (instance_upgrade(i, why, sizeof why) < 0)
+		face_refuse(r, ERR_DENIED, why);
+	else
+		face_json(r, 200, instance_json(i));
+}
+
 static void leave(struct supervisor *up, struct env_http_request *r, int (*fn)(struct instance *i))
 {
 	struct instance *i = instance_of(up, r);
@@ -382,6 +399,7 @@ static const struct face_row {
 	{ "POST", "/admin/stop", post_stop },
 	{ "POST", "/admin/drain", post_drain },
 	{ "POST", "/admin/reload", post_reload },
+	{ "POST", "/admin/upgrade", post_upgrade },
 };
 
 static void on_request(void *arg, struct env_http_request *r)

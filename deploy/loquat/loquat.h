@@ -48,6 +48,7 @@ extern const char reload_help[];
 int command_console(struct cluster *c, int argc, char **argv);
 int command_profile(struct cluster *c, int argc, char **argv);
 extern const char console_help[], profile_help[];
+int command_upgrade(struct cluster *c, int argc, char **argv);
 int command_call(struct cluster *c, int argc, char **argv);
 int command_migrate(struct cluster *c, int argc, char **argv);
 int command_history(struct cluster *c, int argc, char **argv);

@@ -17,6 +17,7 @@ static const struct command commands[] = {
 	{ "start", "ID", "start an instance", command_start, NULL },
 	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start, NULL },
 	{ "stop", "ID", "stop an instance", command_start, NULL },
+	{ "upgrade", "ID", "a new process takes a connector's place, its players stay", command_upgrade, NULL },
 	{ "reload", "[SERVICE [--wait]]", "new Lua for all instances of a service, all or none; or who runs which",
 	  command_reload, reload_help },
 	{ "console", "ID [--worker N] [-e LUA]", "lines of Lua in a worker; its tasks, timers, sessions and memory",

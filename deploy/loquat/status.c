@@ -182,6 +182,12 @@ static int wait_until(struct cluster *c, const char *id, const char *wanted)
 	return 1;
 }
 
+static bool is_name(const char *id)
+{
+	return strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == strlen(id) &&
+	       strlen(id) <= 31;
+}
+
 int command_start(struct cluster *c, int argc, char **argv)
 {
 	char path[128];
@@ -189,12 +195,54 @@ int command_start(struct cluster *c, int argc, char **argv)
 
 	if (argc != 2)
 		return complain("%s: expected one instance: loquat %s ID", argv[0], argv[0]);
-	if (strspn(argv[1], "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != strlen(argv[1]) ||
-	    strlen(argv[1]) > 31)
+	if (!is_name(argv[1]))
 		return complain("%s: \"%s\" is no instance's name", argv[0], argv[1]);
 	snprintf(path, sizeof path, "/admin/%s?id=%s", argv[0], argv[1]);
 	if (supervisor_ask(c, "POST", path, &answer) < 0)
 		return 1;
 	json_decref(answer);
 	return wait_until(c, argv[1], !strcmp(argv[0], "start") ? "ready" : "stopped");
+}
+
+/* Until the new process is the instance, or has ended without becoming it. */
+static int wait_upgraded(struct cluster *c, const char *id, json_int_t pid)
+{
+	const struct timespec look = { .tv_nsec = LOOK_MS * 1000000 };
+
+	for (int ms = 0; ms < WAIT_MS; ms += LOOK_MS) {
+		const json_t *row = NULL;
+		json_t *status;
+
+		if (supervisor_ask(c, "GET", "/status", &status) < 0)
+			return 1;
+		state_of(status, id, &row);
+		json_int_t now = json_integer_value(json_object_get(row, "pid"));
+		bool under_way = json_object_get(row, "upgrading");
+
+		if (!under_way && now == pid)
+			printf("%s: upgraded, pid %d; its players stayed\n", id, (int)now);
+		else if (!under_way)
+			complain("%s goes on as it was (pid %d): %s", id, (int)now, text_of(row, "not_upgraded"));
+		json_decref(status);
+		if (!under_way)
+			return now != pid;
+		nanosleep(&look, NULL);
+	}
+	complain("%s is not upgraded after %d s: build/bin/loquat logs %s", id, WAIT_MS / 1000, id);
+	return 1;
+}
+
+int command_upgrade(struct cluster *c, int argc, char **argv)
+{
+	char path[128];
+	json_t *answer;
+
+	if (argc != 2 || !is_name(argv[1]))
+		return complain("upgrade: expected one connector: loquat upgrade ID");
+	snprintf(path, sizeof path, "/admin/upgrade?id=%s", argv[1]);
+	if (supervisor_ask(c, "POST", path, &answer) < 0)
+		return 1;
+	json_int_t pid = json_integer_value(json_object_get(answer, "upgrading"));
+	json_decref(answer);
+	return wait_upgraded(c, argv[1], pid);
 }

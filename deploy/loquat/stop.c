@@ -77,6 +77,8 @@ static void end(struct supervisor *up)
 	up->db = NULL;
 	for (size_t i = 0; i <= up->instances; i++)
 		child_release(child_at(up, i));
+	for (size_t i = 0; i < up->instances; i++)
+		child_release(&up->instance[i].next);
 	loop_timer_stop(up->loop, &up->step);
 	loop_stop(up->loop);
 }

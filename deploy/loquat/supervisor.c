@@ -104,6 +104,8 @@ static void note_elsewhere(struct instance *i, const struct env_http_answer *a)
 
 static void note_here(struct instance *i, const struct env_http_answer *a)
 {
+	if (i->next.pid)
+		return; /* its port is the next one's already */
 	if (a->err == 0 && !strcmp(i->why, "draining"))
 		child_drains(&i->child);
 	else if (a->err == 0 || !i->child.ready_ms) /* one that is merely slow stays what it was */
@@ -414,8 +416,12 @@ static void on_children(void *arg, int signo)
 	for (size_t i = 0; i < up->instances; i++) {
 		struct child *c = &up->instance[i].child;
 
-		if (c->pid && waitpid(c->pid, &status, WNOHANG) == c->pid)
+		if (c->pid && waitpid(c->pid, &status, WNOHANG) == c->pid &&
+		    !upgrade_succeeds(&up->instance[i], c->pid, status))
 			child_exited(c, status);
+		c = &up->instance[i].next;
+		if (c->pid && waitpid(c->pid, &status, WNOHANG) == c->pid)
+			upgrade_exited(&up->instance[i], status);
 	}
 	if (up->db_child.pid && waitpid(up->db_child.pid, &status, WNOHANG) == up->db_child.pid)
 		child_exited(&up->db_child, status);
@@ -445,6 +451,8 @@ void supervisor_stop(struct supervisor *up)
 	if (up->phase == PHASE_STOPPING)
 		return;
 	up->phase = PHASE_STOPPING;
+	for (size_t i = 0; i < up->instances; i++)
+		child_kill(&up->instance[i].next); /* the players are still the old one's */
 	stop_begin(up);
 }
 

@@ -27,16 +27,19 @@ struct instance {
 	struct supervisor *up;
 	const struct route_row *row;
 	const char *argv[6];
-	struct timer look; /* the next question whether it is ready */
-	bool here;         /* on this host: supervised; else only a row of the route table */
-	bool routed;       /* it stands in the route table */
-	bool leaving;      /* drained there */
-	uint64_t epoch;    /* of its start */
-	char why[160];     /* why it is not ready, in its own words */
-	json_t *stats;     /* its last /stats; NULL: none yet */
-	uint64_t cpu_us;   /* at the last sample, which was … */
-	double sampled_s;  /* … at this uptime of the instance */
-	double cpu;        /* cores, between the last two samples */
+	struct child next; /* upgrade.c: the process that takes this one's place; pid 0: none */
+	const char *next_argv[7];
+	char next_why[256]; /* why the last one did not */
+	struct timer look;  /* the next question whether it is ready */
+	bool here;          /* on this host: supervised; else only a row of the route table */
+	bool routed;        /* it stands in the route table */
+	bool leaving;       /* drained there */
+	uint64_t epoch;     /* of its start */
+	char why[160];      /* why it is not ready, in its own words */
+	json_t *stats;      /* its last /stats; NULL: none yet */
+	uint64_t cpu_us;    /* at the last sample, which was … */
+	double sampled_s;   /* … at this uptime of the instance */
+	double cpu;         /* cores, between the last two samples */
 	uint64_t rss_bytes;
 };
 struct sample { /* of the whole cluster */
@@ -90,6 +93,11 @@ int instance_start(struct instance *i, char *why,
 		   size_t size);       /* it runs: 0; ERR_BUSY: it still ends; ERR_DENIED: a port is taken */
 int instance_stop(struct instance *i); /* ERR_NOT_FOUND: it does not run */
 int instance_drain(struct instance *i);
+
+/* upgrade.c: a new process with the old one's connections */
+int instance_upgrade(struct instance *i, char *why, size_t size);
+void upgrade_exited(struct instance *i, int status);              /* the new process has ended: it came to nothing */
+bool upgrade_succeeds(struct instance *i, pid_t pid, int status); /* the old one has: the new one is the instance now */
 
 /* stop.c: the ordered end */
 void stop_begin(struct supervisor *up);

@@ -62,6 +62,7 @@ static const char usage[] = "usage: loadgen --port PORT [options]\n"
 			    "  --route ROUTE       connector.entryHandler.echo\n"
 			    "  --body JSON         {\"x\":1234,\"y\":5678}\n"
 			    "  --login             connector.entryHandler.enter as a guest NAME<i>; --gate implies it\n"
+			    "  --web               over WebSocket\n"
 			    "  --enter-scene       then scene.sceneHandler.enter {}\n"
 			    "  --name NAME         bench; --rid ROOM  bench; --alone: each in a room ROOM<i>\n"
 			    "  --ramp N            connections being set up at once (64), all within --setup S (60)\n"
@@ -204,21 +205,53 @@ static bool take_package(struct load *l, struct player *p, const uint8_t *bytes,
 	return false;
 }
 
-static bool take_packages(struct load *l, struct player *p, size_t bytes, size_t *used)
+static bool take_packages(struct load *l, struct player *p, const uint8_t *read, size_t bytes, size_t *used)
 {
 	uint64_t now = now_ns();
 	size_t at = 0;
 	while (bytes - at >= WIRE_HEAD_BYTES) {
-		size_t body = wire_body_bytes(l->read + at);
+		size_t body = wire_body_bytes(read + at);
 		if (WIRE_HEAD_BYTES + body > sizeof l->read) {
 			fail_player(l, p, "a package too large", 19);
 			return false;
 		}
 		if (bytes - at < WIRE_HEAD_BYTES + body)
 			break;
-		if (!take_package(l, p, l->read + at, body, now))
+		if (!take_package(l, p, read + at, body, now))
 			return false;
 		at += WIRE_HEAD_BYTES + body;
+	}
+	*used = at;
+	return true;
+}
+
+/* Whole frames, each with whole packages in it, as the server promises; before the first the answer to the upgrade. */
+static bool take_frames(struct load *l, struct player *p, size_t bytes, size_t *used)
+{
+	const char *end;
+	size_t at = 0, inside;
+
+	if (!p->upgraded) {
+		if (!(end = memmem(l->read, bytes, "\r\n\r\n", 4)))
+			return *used = 0, true;
+		at = (size_t)(end + 4 - (char *)l->read);
+		p->upgraded = true;
+	}
+	while (bytes - at >= 2) {
+		size_t n = l->read[at + 1], head = n == 126 ? 4 : 2;
+		if (n == 127 || (l->read[at] & 0x0f) != 2) {
+			fail_player(l, p, "a WebSocket frame of another kind", 33);
+			return false;
+		}
+		if (bytes - at < head)
+			break;
+		if (n == 126)
+			n = (size_t)l->read[at + 2] << 8 | l->read[at + 3];
+		if (bytes - at < head + n)
+			break;
+		if (!take_packages(l, p, l->read + at + head, n, &inside))
+			return false;
+		at += head + n;
 	}
 	*used = at;
 	return true;
@@ -240,7 +273,8 @@ static void serve_player(struct load *l, struct player *p)
 		return;
 	}
 	if (n > 0) {
-		if (!take_packages(l, p, kept + (size_t)n, &used))
+		size_t all = kept + (size_t)n;
+		if (!(p->framed ? take_frames(l, p, all, &used) : take_packages(l, p, l->read, all, &used)))
 			return;
 		p->in.off = p->in.len = 0;
 		if (used < kept + (size_t)n)
@@ -492,6 +526,7 @@ static const struct row {
 	{ "--route", TEXT, offsetof(struct options, player.route) },
 	{ "--body", TEXT, offsetof(struct options, player.body) },
 	{ "--login", FLAG, offsetof(struct options, player.login) },
+	{ "--web", FLAG, offsetof(struct options, player.web) },
 	{ "--enter-scene", FLAG, offsetof(struct options, player.enter_scene) },
 	{ "--name", TEXT, offsetof(struct options, player.name) },
 	{ "--rid", TEXT, offsetof(struct options, player.rid) },

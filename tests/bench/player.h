@@ -14,6 +14,7 @@ struct player_options {
 	int port, gate; /* gate 0: straight to port */
 	bool login, enter_scene;
 	bool alone; /* each in a room of its own */
+	bool web;   /* over WebSocket */
 };
 
 enum player_stage {
@@ -38,7 +39,9 @@ struct player {
 	uint32_t index;
 	enum player_stage stage;
 	bool waits_out;
-	int port; /* of the connector that the gate named; 0: not asked yet */
+	bool framed;   /* over WebSocket: what it writes goes in frames */
+	bool upgraded; /* and the answer to its upgrade has come */
+	int port;      /* of the connector that the gate named; 0: not asked yet */
 	char host[64], token[1024];
 	uint64_t heartbeat_ns, heartbeat_due_ns; /* 0: this server wants none */
 	struct queue in, out;
@@ -69,8 +72,21 @@ static inline void player_close(struct player *p)
 	queue_free(&p->out);
 }
 
+/* A client's frames are masked; with zeros the payload stays as it is. */
+static inline void player_frame(struct player *p, size_t bytes)
+{
+	uint8_t head[8] = { 0x82, 0x80 | (bytes < 126 ? (uint8_t)bytes : 126), (uint8_t)(bytes >> 8), (uint8_t)bytes };
+
+	if (!p->framed)
+		return;
+	if (bytes < 126)
+		memset(head + 2, 0, 2);
+	queue_add(&p->out, head, bytes < 126 ? 6 : 8);
+}
+
 static inline void player_package(struct player *p, enum wire_package type, const char *body)
 {
+	player_frame(p, WIRE_HEAD_BYTES + strlen(body));
 	uint8_t *out = queue_room(&p->out, WIRE_HEAD_BYTES + strlen(body));
 	p->out.len += wire_head(out, type, strlen(body));
 	queue_add(&p->out, body, strlen(body));
@@ -79,6 +95,14 @@ static inline void player_package(struct player *p, enum wire_package type, cons
 static inline void player_request(struct player *p, uint32_t id, const char *route, const char *body)
 {
 	size_t bytes = strlen(body);
+	uint8_t whole[WIRE_HEAD_BYTES + WIRE_MESSAGE_HEAD_MAX + 2048];
+
+	if (p->framed) { /* the frame's head says how long it is */
+		size_t n = bytes < 2000 ? wire_put_request(whole, id, route, body, bytes) : 0;
+		player_frame(p, n);
+		queue_add(&p->out, whole, n);
+		return;
+	}
 	uint8_t *out = queue_room(&p->out, WIRE_HEAD_BYTES + WIRE_MESSAGE_HEAD_MAX + bytes);
 	p->out.len += wire_put_request(out, id, route, body, bytes);
 }
@@ -93,6 +117,14 @@ static inline int player_connect(struct player *p, const struct player_options *
 		return -1;
 	/* The first write waits for the connection, so out is flushed when epoll says so. */
 	p->waits_out = true;
+	p->framed = p->upgraded = false;
+	if (o->web) {
+		static const char upgrade[] =
+			"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+		queue_add(&p->out, upgrade, sizeof upgrade - 1);
+		p->framed = true;
+	}
 	player_package(p, WIRE_HANDSHAKE, "{\"sys\":{\"type\":\"loadgen\",\"version\":\"1\"},\"user\":{}}");
 	return 0;
 }

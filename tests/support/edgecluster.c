@@ -464,6 +464,60 @@ void edgecluster_end(struct edgecluster *c, struct service **s)
 	*s = NULL;
 }
 
+static bool is_state(struct service *s, int state)
+{
+	return atomic_load(&s->state) == state;
+}
+
+/* The same cluster's file, but for that. */
+static void config_with_threads(struct edgecluster *c, unsigned threads)
+{
+	struct buf b = BUF_INIT;
+	char *text;
+	size_t n;
+
+	ck_assert_int_eq(env_file_load(c->env, c->config, 1 << 20, &text, &n), 0);
+	char *at = strstr(text, "  c[name].threads");
+	ck_assert_ptr_nonnull(at);
+	buf_add(&b, text, (size_t)(at - text));
+	buf_addf(&b, "  c[name].threads = %u\nend\nreturn c\n", threads);
+	folder_write(c->dir, "other.lua", b.data, b.len);
+	buf_release(&b);
+	free(text);
+}
+
+const char *edgecluster_upgrade(struct edgecluster *c, int i, unsigned threads)
+{
+	static char why[600];
+	struct service *old = c->connector[i], *new;
+	char path[360], id[32];
+
+	snprintf(id, sizeof(id), "connector-%d", i + 1);
+	snprintf(path, sizeof(path), "%s", c->config);
+	if (threads) {
+		snprintf(path, sizeof(path), "%s/other.lua", c->dir);
+		config_with_threads(c, threads);
+	}
+	struct service_options o = { .config_file = path, .instance = id, .take_over = true };
+
+	why[0] = '\0';
+	if (service_start(c->env, &connector_service, &o, why, sizeof(why), &new) < 0)
+		return why;
+	why[0] = '\0'; /* it may hold a warning */
+	while (!is_state(new, SERVICE_STOPPED) && !is_state(old, SERVICE_STOPPED))
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	if (is_state(new, SERVICE_STOPPED)) {
+		loop_join(new->control);
+		snprintf(why, sizeof(why), "%s", service_failure(new));
+		service_free(new);
+		return why;
+	}
+	loop_join(old->control);
+	service_free(old);
+	c->connector[i] = new;
+	return why;
+}
+
 void edgecluster_ready(struct service *s)
 {
 	for (int i = 0; i < 10000 && atomic_load(&s->state) != SERVICE_READY; i++)

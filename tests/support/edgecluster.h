@@ -62,6 +62,10 @@ void edgecluster_begin(struct edgecluster *c, struct service **s, const char *in
 void edgecluster_ready(struct service *s);          /* waits until it is */
 void edgecluster_gate_kill(struct edgecluster *c);  /* the process, by kill -9 */
 void edgecluster_gate_spawn(struct edgecluster *c); /* and again; waits until it takes connections */
+/*
+ * A new process of connector i takes the old one's place: "" and it has, or why it did not. threads 0: as before.
+ */
+const char *edgecluster_upgrade(struct edgecluster *c, int i, unsigned threads);
 /* A call by the made-up scene to the connector's worker that holds the session; JSON. Returns its answer's body. */
 const char *edgecluster_call(struct edgecluster *c, const char *method, const char *connector, uint64_t sid,
 			     const char *json);

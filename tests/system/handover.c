@@ -1,0 +1,318 @@
+/* A connector is replaced by a new process with its players on it; they notice nothing. Sockets are real, both in here. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include "connector/handover.h"
+#include "connector/session.h"
+#include "tests/support/edgecluster.h"
+#include "tests/support/wireclient.h"
+
+#define ENTER "connector.entryHandler.enter"
+#define ECHO  "connector.entryHandler.echo"
+#define MOVE  "scene.sceneHandler.move"
+
+static struct edgecluster cluster;
+static const unsigned threads[] = { 1, 3 }; /* by _i */
+
+static void begin(int i)
+{
+	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i] });
+}
+
+static void end(void)
+{
+	edgecluster_stop(&cluster);
+}
+
+static void expect(const char *answer, const char *part)
+{
+	ck_assert_msg(answer && strstr(answer, part), "%s is not in %s", part, answer ? answer : "(closed)");
+}
+
+static void enter(struct wireclient *c, bool web, const char *name)
+{
+	char body[120];
+
+	wireclient_ready(c, cluster.connector_port[0], web);
+	snprintf(body, sizeof(body), "{\"username\":\"%s\"}", name);
+	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
+}
+
+static void upgrade(void)
+{
+	ck_assert_str_eq(edgecluster_upgrade(&cluster, 0, 0), "");
+}
+
+START_TEST(players_over_tcp_and_websocket_go_on)
+{
+	struct wireclient c[6];
+	char name[20], body[80];
+
+	begin(_i);
+	for (int i = 0; i < 6; i++) {
+		snprintf(name, sizeof(name), "p%d", i);
+		enter(&c[i], i % 2, name);
+		expect(wireclient_ask(&c[i], "scene.sceneHandler.enter", "{\"scene\":7}"), "200");
+	}
+	unsigned logins = edgecluster_count(&cluster, "login "), leaves = edgecluster_count(&cluster, "logout ");
+	for (int round = 0; round < 2; round++) {
+		upgrade();
+		for (int i = 0; i < 6; i++) {
+			snprintf(body, sizeof(body), "{\"round\":%d,\"of\":%d}", round, i);
+			ck_assert_str_eq(wireclient_ask(&c[i], ECHO, body), body);
+			/* routed by the attribute that the scene has set */
+			expect(wireclient_ask(&c[i], MOVE, "{}"), "7");
+		}
+	}
+	ck_assert_uint_eq(edgecluster_count(&cluster, "login "), logins);
+	ck_assert_uint_eq(edgecluster_count(&cluster, "logout "), leaves);
+	/* they are still players: a second enter is refused, a new one gets in, who leaves is told of */
+	expect(wireclient_ask(&c[0], ENTER, "{\"username\":\"p0\"}"), "bad_request");
+	for (int i = 0; i < 6; i++)
+		wireclient_close(&c[i]);
+	ck_assert(edgecluster_asked(&cluster, "logout p5;"));
+	enter(&c[0], true, "late");
+	wireclient_close(&c[0]);
+	end();
+}
+END_TEST
+
+START_TEST(a_request_that_is_under_way_is_answered_once_before)
+{
+	struct wireclient c;
+
+	begin(_i);
+	enter(&c, _i, "mover");
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	for (int i = 0; i < 50; i++)
+		wireclient_send(&c, MOVE, "{}");
+	upgrade();
+	wireclient_send(&c, ECHO, "{\"last\":1}");
+	for (int i = 0; i < 51; i++) {
+		struct wiregot got = wireclient_next(&c, false);
+		ck_assert_uint_eq(got.type, POMELO_DATA);
+		ck_assert_uint_eq(got.m.kind, POMELO_RESPONSE);
+	}
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(half_a_package_meets_its_other_half)
+{
+	char package[200];
+	struct wireclient c;
+
+	begin(_i);
+	for (int web = 0; web < 2; web++) {
+		enter(&c, web, web ? "halfweb" : "halfraw");
+		size_t n = pomelo_request_head(package, 77, 0, ECHO, strlen(ECHO), 9);
+		memcpy(package + n, "{\"half\":2", 9);
+		package[n + 8] = '}';
+		memcpy(package + n, "{\"ha\":12}", 9);
+		if (web)
+			wireclient_package(&c, POMELO_HEARTBEAT, NULL, 0); /* a frame of its own before */
+		else
+			wireclient_raw(&c, package, 13);
+		upgrade();
+		if (web)
+			ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"ha\":12}"), "{\"ha\":12}");
+		else {
+			wireclient_raw(&c, package + 13, n + 9 - 13);
+			ck_assert_str_eq(wireclient_answer(&c, 77), "{\"ha\":12}");
+		}
+		wireclient_close(&c);
+	}
+	end();
+}
+END_TEST
+
+START_TEST(who_is_in_the_middle_of_the_handshake_goes_on)
+{
+	struct wireclient c, silent;
+
+	begin(_i);
+	wireclient_open(&silent, cluster.connector_port[0]);
+	wireclient_open(&c, cluster.connector_port[0]);
+	wireclient_package(&c, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	wireclient_next(&c, false);
+	upgrade();
+	wireclient_package(&c, POMELO_ACK, NULL, 0);
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"late\"}"), "\"code\":200");
+	wireclient_package(&silent, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	ck_assert_uint_eq(wireclient_next(&silent, false).type, POMELO_HANDSHAKE);
+	wireclient_close(&c);
+	wireclient_close(&silent);
+	end();
+}
+END_TEST
+
+static _Atomic size_t unsent;
+static void unsent_look(struct worker *w, void *arg)
+{
+	struct edge *e = w->user;
+	struct flag *looked = arg;
+
+	for (uint32_t i = 0; i < e->slots; i++)
+		if (e->slot[i])
+			unsent += stream_pending(&e->slot[i]->conn.stream);
+	flag_raise(looked);
+}
+
+/* Whether the connector waits for the reader. */
+static bool waits(void)
+{
+	struct flag looked;
+
+	flag_init(&looked);
+	unsent = 0;
+	service_each(cluster.connector[0], unsent_look, &looked);
+	ck_assert(flag_wait(&looked, cluster.connector[0]->workers));
+	return unsent > 100000;
+}
+
+START_TEST(what_a_slow_reader_has_not_taken_comes_whole_and_in_order)
+{
+	static char body[30001];
+	struct wireclient c;
+	char begin_of[40];
+	int sent;
+
+	begin(_i);
+	enter(&c, false, "reader");
+	setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &(int){ 65536 }, sizeof(int));
+	for (sent = 0; !waits(); sent++) {
+		ck_assert_int_lt(sent, 1000);
+		memset(body, 'x', sizeof(body) - 1);
+		int n = snprintf(body, sizeof(body), "{\"n\":%d,\"x\":\"", sent);
+		body[n] = 'x';
+		memcpy(body + sizeof(body) - 3, "\"}", 3);
+		wireclient_send(&c, ECHO, body);
+	}
+	upgrade();
+	for (int i = 0; i < sent; i++) {
+		struct wiregot got = wireclient_next(&c, false);
+		snprintf(begin_of, sizeof(begin_of), "{\"n\":%d,", i);
+		ck_assert_uint_eq(got.m.n, sizeof(body) - 1);
+		ck_assert_int_eq(strncmp(got.m.body, begin_of, strlen(begin_of)), 0);
+	}
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(pushes_find_their_players_afterwards)
+{
+	struct wireclient c;
+
+	begin(_i);
+	enter(&c, true, "listener");
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	uint64_t sid = cluster.sid;
+	upgrade();
+	edgecluster_push(&cluster, "connector-1", &sid, 1, "onNews", "{\"a\":1}");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"a\":1}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(another_number_of_threads_is_refused_and_nothing_has_happened)
+{
+	struct wireclient c;
+
+	begin(_i);
+	enter(&c, false, "stays");
+	expect(edgecluster_upgrade(&cluster, 0, threads[_i] + 1), "threads");
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
+	upgrade();
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":2}"), "{\"a\":2}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+/* A new process that dies at each step of the way. */
+static void die_after(const char *const *words, int n)
+{
+	struct env_pass *pass;
+	struct env_passed *passed;
+	char path[400], text[ENV_PASS_MAX];
+
+	snprintf(path, sizeof(path), "%s/var/connector-1.door", cluster.dir);
+	/* the one before it may not have been cleared away yet: then this one is shut out, and knocks again */
+	for (int tries = 0; n; tries++) {
+		ck_assert_int_eq(env_pass_connect(cluster.env, path, &pass), 0);
+		int sent = env_pass_send(pass, words[0], strlen(words[0]), NULL, NULL);
+		if (sent == 0 && env_pass_receive(pass, text, sizeof(text), 8000, &passed) > 0)
+			break;
+		env_pass_close(pass);
+		ck_assert_int_lt(tries, 400);
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	}
+	if (!n)
+		ck_assert_int_eq(env_pass_connect(cluster.env, path, &pass), 0);
+	for (int i = 1; i < n; i++) {
+		ck_assert_int_eq(env_pass_send(pass, words[i], strlen(words[i]), NULL, NULL), 0);
+		ck_assert_int_gt((int)env_pass_receive(pass, text, sizeof(text), 8000, &passed), 0);
+		env_passed_close(passed);
+	}
+	env_pass_close(pass);
+}
+
+START_TEST(a_new_process_that_dies_costs_nothing)
+{
+	char hello[260];
+	const char *const words[] = { hello, "ready" };
+	struct wireclient c;
+
+	begin(_i);
+	enter(&c, true, "survivor");
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	uint64_t sid = cluster.sid;
+	char shared[160];
+	snprintf(hello, sizeof(hello), "take-over 1 connector-1 %u %s", threads[_i],
+		 connector_handover.shared(cluster.connector[0], shared, sizeof(shared)));
+	for (int n = 0; n <= 2; n++) {
+		die_after(words, n);
+		ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
+		expect(wireclient_ask(&c, MOVE, "{}"), "1");
+		/* and others reach it */
+		edgecluster_push(&cluster, "connector-1", &sid, 1, "onNews", "{\"a\":1}");
+		ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"a\":1}");
+	}
+	/* who is the first to try again may meet it before it has opened its door again */
+	const char *why = "";
+	for (int i = 0; i < 200 && *(why = edgecluster_upgrade(&cluster, 0, 0)); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	ck_assert_str_eq(why, "");
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("handover");
+	TCase *tcase = tcase_create("handover");
+	SRunner *runner = srunner_create(suite);
+
+	suite_add_tcase(suite, tcase);
+	tcase_set_timeout(tcase, 30);
+	tcase_add_loop_test(tcase, players_over_tcp_and_websocket_go_on, 0, 2);
+	tcase_add_loop_test(tcase, a_request_that_is_under_way_is_answered_once_before, 0, 2);
+	tcase_add_loop_test(tcase, half_a_package_meets_its_other_half, 0, 2);
+	tcase_add_loop_test(tcase, who_is_in_the_middle_of_the_handshake_goes_on, 0, 2);
+	tcase_add_loop_test(tcase, what_a_slow_reader_has_not_taken_comes_whole_and_in_order, 0, 2);
+	tcase_add_loop_test(tcase, pushes_find_their_players_afterwards, 0, 2);
+	tcase_add_loop_test(tcase, another_number_of_threads_is_refused_and_nothing_has_happened, 0, 2);
+	tcase_add_loop_test(tcase, a_new_process_that_dies_costs_nothing, 0, 2);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
