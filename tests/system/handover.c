@@ -171,7 +171,7 @@ static bool waits(void)
 	unsent = 0;
 	service_each(cluster.connector[0], unsent_look, &looked);
 	ck_assert(flag_wait(&looked, cluster.connector[0]->workers));
-	return unsent > 100000;
+	return unsent > 20000;
 }
 
 START_TEST(what_a_slow_reader_has_not_taken_comes_whole_and_in_order)
