@@ -300,7 +300,7 @@ static const char *shared(struct service *s, char *out, size_t size)
 	const struct connector *c = s->user;
 	struct clientconn_face f = { .user = NULL };
 
-	clientset_face(c->set, &f);
+	clientset_face(c->set, &c->listen, &f);
 	snprintf(out, size, "%s/%s", pomelo_dict_version(f.dict), f.protos ? clientprotos_version(f.protos) : "");
 	return out;
 }

@@ -19,8 +19,8 @@ struct clientlisten_options {
 	struct log *log;
 	struct metrics *metrics;
 	const char *host;
-	uint16_t port;            /* 0 takes a free one */
-	bool later;               /* it does not listen yet: clientlisten_take brings the port of the process before it */
+	uint16_t port; /* 0 takes a free one */
+	bool later;    /* it does not listen yet: clientlisten_take brings the port of the process before it */
 	unsigned per_address_max; /* but of balancers */
 	struct env_tls *tls;      /* beside plain connections, told apart by the first byte; NULL: none */
 	bool tls_required;
