@@ -19,6 +19,10 @@ static const struct config_row rows[] = {
 	{ "connector.packets_per_s", CONFIG_INT, "2000", false, 1, 1000000,
 	  "Per connection; above: busy, four times above: kicked." },
 	{ "connector.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
+	{ "connector.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
+	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
+	{ "connector.connects_per_s", CONFIG_INT, "0", false, 0, 1000000,
+	  "New connections of one address in a second; 0: no bound." },
 	{ "connector.drain_s", CONFIG_INT, "0", false, 0, 3600,
 	  "A draining connector kicks its players after so long." },
 	{ "connector.dictionary", CONFIG_TABLE, NULL, true, 0, 0,
@@ -191,6 +195,8 @@ static int listen_open(struct edge *e)
 		.port = s->row->client_port,
 		.later = e->taking,
 		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
+		.per_subnet_max = (unsigned)config_int(s->config, "connector.per_subnet_max", 0),
+		.connects_per_s = (unsigned)config_int(s->config, "connector.connects_per_s", 0),
 		.on_conn = on_conn,
 	};
 

@@ -26,9 +26,15 @@ return {
 	-- on several hosts: discovery = { kind = "etcd", endpoints = { "http://10.0.0.1:2379" } }, see docs/operations.md
 
 	-- a login storm is let in slowly; who is too many stands in the queue
-	gate = { players_max = 5000, admit_per_s = 200, packets_per_s = 20, per_address_max = 100 },
+	gate = {
+		players_max = 5000, admit_per_s = 200, packets_per_s = 20,
+		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50,
+	},
 	-- three times what a player in battle sends; accounts only; a few players behind one address
-	connector = { guests = false, packets_per_s = 60, per_address_max = 100, heartbeat_s = 10, request_s = 5 },
+	connector = {
+		guests = false, packets_per_s = 60, heartbeat_s = 10, request_s = 5,
+		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50,
+	},
 	session = { grace_s = 60 },
 	-- between hosts also: tls = { cert = "tls/node.pem", key = "tls/node.key", ca = "tls/ca.pem" }, see docs/operations.md
 	rpc = { drain_s = 30 },

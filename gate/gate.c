@@ -19,6 +19,10 @@ static const struct config_row rows[] = {
 	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
 	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
 	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
+	{ "gate.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
+	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
+	{ "gate.connects_per_s", CONFIG_INT, "0", false, 0, 1000000,
+	  "New connections of one address in a second; 0: no bound." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 
@@ -101,6 +105,8 @@ static int listen_open(struct gate *g)
 		.host = s->row->host,
 		.port = s->row->client_port,
 		.per_address_max = (unsigned)config_int(s->config, "gate.per_address_max", 20000),
+		.per_subnet_max = (unsigned)config_int(s->config, "gate.per_subnet_max", 0),
+		.connects_per_s = (unsigned)config_int(s->config, "gate.connects_per_s", 0),
 		.on_conn = on_conn,
 	};
 

@@ -9,8 +9,10 @@
 #include "rpc/inflate.h"
 
 #define BEAT_GAP_MS  100 /* heartbeats of a client are answered at most this often */
-#define SLACK_MS     500 /* over two intervals of silence: a busy client's timer is late too */
-#define FLOOD_FACTOR 4   /* times packets_per_s within a second: kicked */
+#define PIECES_SPARE 64
+#define PART_MS      10000 /* from a package's first byte to its last; looked at once a heartbeat */
+#define SLACK_MS     500   /* over two intervals of silence: a busy client's timer is late too */
+#define FLOOD_FACTOR 4     /* times packets_per_s within a second: kicked */
 
 #define LATE_PART \
 	16 /* a client that leaves this part of out_max lie reads too slowly: the rest waits where it can be dropped */
@@ -473,6 +475,10 @@ static void on_beat(struct timer *t, uint64_t now_ms)
 		clientconn_drop(c, "silent for two heartbeats");
 		return;
 	}
+	if (c->part_ms && now_ms - c->part_ms > PART_MS) {
+		clientconn_drop(c, "a package that does not end");
+		return;
+	}
 	if (now_ms - c->last_out_ms >= interval)
 		heartbeat_send(c);
 	if (c->state == CLIENTCONN_ENDED)
@@ -594,16 +600,33 @@ static void on_ack(struct clientconn *c)
 		loop_timer(c->face->loop, &c->beat, interval_ms(c));
 }
 
+static void second_turn(struct clientconn *c)
+{
+	uint64_t second = c->face->loop->now_ms / 1000;
+
+	if (second == c->second)
+		return;
+	c->second = second;
+	c->packets = c->pieces = 0;
+}
+
+/* Heartbeats, pings and empty fragments cost as well: so many more packages and frames of any kind end the connection. */
+static bool pieces_ok(struct clientconn *c, unsigned n)
+{
+	second_turn(c);
+	c->pieces += n;
+	if (c->pieces <= FLOOD_FACTOR * c->face->limits.packets_per_s + PIECES_SPARE)
+		return true;
+	clientconn_kick(c, "too many packages or frames");
+	return false;
+}
+
 /* Whether one more packet fits into this second. */
 static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 {
 	unsigned max = c->face->limits.packets_per_s;
-	uint64_t second = c->face->loop->now_ms / 1000;
 
-	if (second != c->second) {
-		c->second = second;
-		c->packets = 0;
-	}
+	second_turn(c);
 	if (++c->packets <= max)
 		return true;
 	metric_add(c->face->refused, 1);
@@ -710,6 +733,9 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 static void on_package(struct clientconn *c, const struct pomelo_package *p)
 {
 	c->last_in_ms = c->face->loop->now_ms;
+	c->wholes++;
+	if (!pieces_ok(c, 1))
+		return;
 	switch (p->type) {
 	case POMELO_HANDSHAKE: on_hello(c, p); break;
 	case POMELO_ACK: on_ack(c); break;
@@ -802,8 +828,10 @@ static ssize_t web_data(struct clientconn *c, const char *data, size_t n)
 
 	if (c->state == CLIENTCONN_ENDED)
 		return (ssize_t)n;
+	unsigned frames = c->ws.frames;
+	c->ws.frames = 0;
 	if (took >= 0)
-		return took;
+		return pieces_ok(c, frames) ? took : (ssize_t)n;
 	websocket_end(c, WEBSOCKET_PROTOCOL);
 	close_flushed(c, "broken WebSocket frames");
 	return (ssize_t)n;
@@ -884,8 +912,14 @@ static ssize_t take(struct clientconn *c, const char *data, size_t n)
 static ssize_t on_data(struct stream *s, const char *data, size_t n)
 {
 	struct clientconn *c = of_stream(s);
+	unsigned wholes = c->wholes;
 	ssize_t took = take(c, data, n);
+	bool rest = took < (ssize_t)n || c->carry.len || c->ws.frame;
 
+	if (!rest)
+		c->part_ms = 0;
+	else if (!c->part_ms || wholes != c->wholes)
+		c->part_ms = s->loop->now_ms;
 	metric_add(c->face->bytes_in, took > 0 ? (uint64_t)took : 0);
 	return took;
 }

@@ -112,6 +112,9 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 	uint64_t last_in_ms, last_out_ms, last_beat_ms, second;
 	uint64_t login_left_ms; /* while the deadline stands */
 	unsigned packets;
+	unsigned pieces;  /* of this second: packages and frames of any kind, the empty ones too */
+	unsigned wholes;  /* packages that have come */
+	uint64_t part_ms; /* since when one is unfinished; 0: none is */
 	struct pomelo_hello hello;
 	struct clientbody body;
 	char addr[ENV_ADDR_MAX]; /* the player's, as far as a balancer says it */

@@ -18,21 +18,72 @@ struct clientlisten {
 	struct target target[SERVICE_WORKERS_MAX]; /* by the loop's index */
 	unsigned next;
 	struct metric *accepted, *refused;
-	_Atomic unsigned open[CLIENTLISTEN_PLACES];
+	_Atomic unsigned open[CLIENTLISTEN_PLACES], subnet[CLIENTLISTEN_PLACES];
+	struct {
+		uint32_t second, n;
+	} rate[CLIENTLISTEN_PLACES]; /* the accepting loop's */
 };
 
-/* "127.0.0.1:40312": the counter of 127.0.0.1 */
-static _Atomic unsigned *place(struct clientlisten *l, const char *addr)
+/* "127.0.0.1:40312": the place of 127.0.0.1 */
+static unsigned place(const char *addr)
 {
 	const char *colon = strrchr(addr, ':');
 	size_t n = colon ? (size_t)(colon - addr) : strlen(addr);
 
-	return &l->open[route_hash(addr, n) % CLIENTLISTEN_PLACES];
+	return (unsigned)(route_hash(addr, n) % CLIENTLISTEN_PLACES);
+}
+
+/* That of 127.0.0, or of the first four groups between the brackets. */
+static unsigned subnet_place(const char *addr)
+{
+	char mark = *addr == '[' ? ':' : '.';
+	unsigned parts = *addr == '[' ? 4 : 3;
+	size_t n = 0;
+
+	while (addr[n] && addr[n] != ']' && (addr[n] != mark || --parts))
+		n++;
+	return (unsigned)(route_hash(addr, n) % CLIENTLISTEN_PLACES);
+}
+
+static void count(struct clientlisten *l, const char *addr, int change, unsigned *open, unsigned *subnet)
+{
+	*open = atomic_fetch_add_explicit(&l->open[place(addr)], (unsigned)change, memory_order_relaxed);
+	*subnet = atomic_fetch_add_explicit(&l->subnet[subnet_place(addr)], (unsigned)change, memory_order_relaxed);
 }
 
 void clientlisten_gone(struct clientlisten *l, const char *addr)
 {
-	atomic_fetch_sub_explicit(place(l, addr), 1, memory_order_relaxed);
+	unsigned open, subnet;
+
+	count(l, addr, -1, &open, &subnet);
+}
+
+/* Whether the address has opened too many in this second. */
+static bool too_fast(struct clientlisten *l, const char *addr)
+{
+	uint32_t second = (uint32_t)(l->o.loop->now_ms / 1000);
+	unsigned at = place(addr);
+
+	if (l->rate[at].second != second) {
+		l->rate[at].second = second;
+		l->rate[at].n = 0;
+	}
+	return l->o.connects_per_s && ++l->rate[at].n > l->o.connects_per_s && !balancers_trust(l->o.balancers, addr);
+}
+
+/* NULL: it may come in. It is counted in any case. */
+static const char *refusal(struct clientlisten *l, const char *addr)
+{
+	unsigned open, subnet;
+
+	count(l, addr, 1, &open, &subnet);
+	if (balancers_trust(l->o.balancers, addr))
+		return NULL;
+	if (open >= l->o.per_address_max)
+		return "too many connections from this address";
+	if (l->o.per_subnet_max && subnet >= l->o.per_subnet_max)
+		return "too many connections from this subnet";
+	return NULL;
 }
 
 struct hand_over {
@@ -78,18 +129,10 @@ static struct loop *choose(struct clientlisten *l, void **user)
 	return NULL;
 }
 
-/* false: addr has too many. It is counted either way. */
-static bool count(struct clientlisten *l, const char *addr)
-{
-	unsigned others = atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
-
-	return others < l->o.per_address_max || balancers_trust(l->o.balancers, addr);
-}
-
 bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr)
 {
 	clientlisten_gone(l, from);
-	return count(l, addr);
+	return !refusal(l, addr);
 }
 
 static void refuse(struct clientlisten *l, struct env_conn *conn, const char *addr, const char *why)
@@ -99,8 +142,6 @@ static void refuse(struct clientlisten *l, struct env_conn *conn, const char *ad
 	log_info(l->o.log, "client.refused", "addr=%s why=%s", addr, why);
 	env_conn_close(conn);
 }
-
-static const char too_many[] = "too many connections from this address";
 
 /* A connection that has been counted. */
 static void pass(struct clientlisten *l, struct env_conn *conn, const char *addr)
@@ -124,7 +165,7 @@ static void on_door_open(void *arg, struct env_conn *conn, const char *from, con
 	struct clientlisten *l = arg;
 
 	if (strcmp(from, addr) != 0 && !clientlisten_moved(l, from, addr))
-		refuse(l, conn, addr, too_many);
+		refuse(l, conn, addr, "too many connections from this address or subnet");
 	else
 		pass(l, conn, addr);
 }
@@ -143,8 +184,11 @@ static void on_accept(void *arg, struct env_conn *conn)
 	char addr[ENV_ADDR_MAX];
 
 	env_conn_peer(conn, addr);
-	if (!count(l, addr))
-		refuse(l, conn, addr, too_many);
+	const char *why = refusal(l, addr);
+	if (!why && too_fast(l, addr))
+		why = "too many new connections from this address in a second";
+	if (why)
+		refuse(l, conn, addr, why);
 	else if (l->door && (l->o.tls || balancers_trust(l->o.balancers, addr)))
 		clientdoor_take(l->door, conn, addr);
 	else
@@ -182,7 +226,7 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 	l->accepted = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accepted_total",
 			     "Client connections accepted.", NULL, NULL);
 	l->refused = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accept_refused_total",
-			    "Client connections closed at once: too many of one address.", NULL, NULL);
+			    "Client connections closed at once: too many of one address or subnet.", NULL, NULL);
 	int err = o->later ? 0 : env_listen(o->loop->ev, o->host, o->port, on_accept, l, &l->listener);
 	if (err < 0) {
 		free(l);
@@ -211,7 +255,9 @@ const struct env_listener *clientlisten_listener(const struct clientlisten *l)
 
 void clientlisten_came(struct clientlisten *l, const char *addr)
 {
-	atomic_fetch_add_explicit(place(l, addr), 1, memory_order_relaxed);
+	unsigned open, subnet;
+
+	count(l, addr, 1, &open, &subnet);
 }
 
 uint16_t clientlisten_port(const struct clientlisten *l)

@@ -254,6 +254,7 @@ static ssize_t step(struct websocket *ws, struct websocket_pool *pool, char *dat
 		return 0;
 	if ((err = order_check(ws, &h)) < 0)
 		return err;
+	ws->frames++;
 	if (whole)
 		return frame_whole(data, &h, ops, arg);
 	ws->frame = frame_take(pool);

@@ -56,6 +56,7 @@ size_t websocket_pool_held(const struct websocket_pool *pool); /* contexts in us
 struct websocket {                     /* zero it; the fields are the module's */
 	struct websocket_frame *frame; /* an unfinished frame's context */
 	bool in_message;               /* a fragmented message goes on */
+	unsigned frames;               /* that have begun; the owner counts them and sets it back */
 };
 struct websocket_ops {
 	/* Payload bytes of messages, unmasked; negative: stop with it. */

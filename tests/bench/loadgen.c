@@ -62,6 +62,7 @@ static const char usage[] = "usage: loadgen --port PORT [options]\n"
 			    "  --route ROUTE       connector.entryHandler.echo\n"
 			    "  --body JSON         {\"x\":1234,\"y\":5678}\n"
 			    "  --login             connector.entryHandler.enter as a guest NAME<i>; --gate implies it\n"
+			    "  --spread N          N connections from each loopback address from 127.1.0.1 on\n"
 			    "  --web               over WebSocket\n"
 			    "  --enter-scene       then scene.sceneHandler.enter {}\n"
 			    "  --name NAME         bench; --rid ROOM  bench; --alone: each in a room ROOM<i>\n"
@@ -526,6 +527,7 @@ static const struct row {
 	{ "--route", TEXT, offsetof(struct options, player.route) },
 	{ "--body", TEXT, offsetof(struct options, player.body) },
 	{ "--login", FLAG, offsetof(struct options, player.login) },
+	{ "--spread", INT, offsetof(struct options, player.spread) },
 	{ "--web", FLAG, offsetof(struct options, player.web) },
 	{ "--enter-scene", FLAG, offsetof(struct options, player.enter_scene) },
 	{ "--name", TEXT, offsetof(struct options, player.name) },

@@ -120,18 +120,27 @@ static inline int net_listen(int *port)
 }
 
 /* A connection on its way, non-blocking; -1: refused at once. */
-static inline int net_connect(const char *host, int port)
+/* from: the own address, 0: whichever. */
+static inline int net_connect_from(uint32_t from, const char *host, int port)
 {
-	struct sockaddr_in a = net_address(host, port);
+	struct sockaddr_in a = net_address(host, port), own = { .sin_family = AF_INET };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		die("no socket: %s", strerror(errno));
 	net_nodelay(fd);
+	own.sin_addr.s_addr = htonl(from);
+	if (from && bind(fd, (struct sockaddr *)&own, sizeof own) < 0)
+		die("no address for %x: %s", from, strerror(errno));
 	if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0 && errno != EINPROGRESS) {
 		close(fd);
 		return -1;
 	}
 	return fd;
+}
+
+static inline int net_connect(const char *host, int port)
+{
+	return net_connect_from(0, host, port);
 }
 
 /* As many open files as the system allows this user. */

@@ -15,6 +15,7 @@ struct player_options {
 	bool login, enter_scene;
 	bool alone; /* each in a room of its own */
 	bool web;   /* over WebSocket */
+	int spread; /* so many from one loopback address, from 127.1.0.1 on; 0: all from the usual one */
 };
 
 enum player_stage {
@@ -112,7 +113,11 @@ static inline int player_connect(struct player *p, const struct player_options *
 {
 	bool gate = o->gate && !p->port;
 	p->stage = gate ? PLAYER_GATE_SHAKE : PLAYER_SHAKE;
-	p->fd = net_connect(p->port ? p->host : o->host, gate ? o->gate : p->port ? p->port : o->port);
+	p->fd = net_connect_from(o->spread ? 0x7f010001u + p->index / (uint32_t)o->spread : 0,
+				 p->port ? p->host : o->host,
+				 gate      ? o->gate
+				 : p->port ? p->port
+					   : o->port);
 	if (p->fd < 0)
 		return -1;
 	/* The first write waits for the connection, so out is flushed when epoll says so. */
