@@ -14,97 +14,31 @@ static void answer(unsigned query, const char *const *cells, unsigned rows, unsi
 	tables_answer(&tables, query, &r);
 }
 
+/* table, column, type, as declared, nullable, characters, collation, extra */
+static const char *const columns[][8] = {
+	{ "role", "id", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "role", "gold", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "role", "debt", "int", "int(10) unsigned", "NO", NULL, NULL, "" },
+	{ "role", "name", "varchar", "varchar(4)", "YES", "4", "utf8mb4_nopad_bin", "" },
+	{ "seat", "id", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "seat", "role", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "word", "word", "char", "char(9)", "NO", "9", "utf8mb4_bin", "" },
+	{ "word", "n", "int", "int(11)", "NO", NULL, NULL, "" },
+	{ "rich", "id", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "rich", "gold", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+};
+/* table, index, column */
+static const char *const unique[][3] = {
+	{ "role", "PRIMARY", "id" },   { "seat", "PRIMARY", "id" }, { "seat", "by_role", "role" },
+	{ "word", "PRIMARY", "word" }, { "rich", "PRIMARY", "id" },
+};
+
 static void setup(void)
 {
-	static const char *const columns[] = {
-		"role",
-		"id",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"role",
-		"gold",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"role",
-		"debt",
-		"int",
-		"int(10) unsigned",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"role",
-		"name",
-		"varchar",
-		"varchar(4)",
-		"YES",
-		"4",
-		"utf8mb4_nopad_bin",
-		"",
-		"seat",
-		"id",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"seat",
-		"role",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"word",
-		"word",
-		"char",
-		"char(9)",
-		"NO",
-		"9",
-		"utf8mb4_bin",
-		"",
-		"word",
-		"n",
-		"int",
-		"int(11)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"rich",
-		"id",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-		"rich",
-		"gold",
-		"bigint",
-		"bigint(20)",
-		"NO",
-		NULL,
-		NULL,
-		"",
-	};
-	static const char *const unique[] = { "role",    "PRIMARY", "id",      "seat",    "PRIMARY",
-					      "id",      "seat",    "by_role", "role",    "word",
-					      "PRIMARY", "word",    "rich",    "PRIMARY", "id" };
 	static const char *const triggers[] = { "rich" };
 	tables_begin(&tables);
-	answer(0, columns, 10, 8);
-	answer(1, unique, 5, 3);
+	answer(0, columns[0], 10, 8);
+	answer(1, unique[0], 5, 3);
 	answer(3, triggers, 1, 1);
 	tables_end(&tables);
 	plan = plan_new();
