@@ -41,10 +41,14 @@ one() {        # one STAGE LIMIT PROGRAM
 	name=$(basename "$program")
 	log=$dir/$stage-$name.log
 	start=$(now_ms)
-	timeout -k 5 "$limit" "$program" >"$log" 2>&1 </dev/null
+	CK_LOG_FILE_NAME=$log.checks timeout -k 5 "$limit" "$program" >"$log" 2>&1 </dev/null
 	status=$?
 	took=$(($(now_ms) - start))
-	[ $status != 124 ] || echo "run.sh: $program stopped after its $limit s" >>"$log"
+	if [ $status = 124 ]; then
+		echo "run.sh: $program stopped after its $limit s; its tests until then:"
+		cat "$log.checks" 2>/dev/null
+	fi >>"$log"
+	rm -f "$log.checks"
 	read -r passed failed skipped <<<"$(count "$log" $status)"
 	record "$passed" "$failed" "$skipped"
 	[ "$failed" = 0 ] || word=FAILED
