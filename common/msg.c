@@ -441,7 +441,7 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 {
 	struct schema *s = l->s;
 	const ProtobufCMessage *options = from->options ? &from->options->base : NULL;
-	uint64_t kind = MSG_PLAIN, inner = 1, anywhere = 0;
+	uint64_t kind = MSG_PLAIN, inner = 1, anywhere = 0, public = 0;
 	m->service = take_text(s, f->package ? f->package : "", f->package ? strlen(f->package) : 0);
 	m->group = take_text(s, group->name, strlen(group->name));
 	m->name = take_text(s, from->name, strlen(from->name));
@@ -460,6 +460,9 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 		return refuse(l, "%s: a ONCE method goes to the owner of its key, not anywhere", m->full);
 	m->attr = option_text(s, group->options ? &group->options->base : NULL, 50001);
 	m->is_handler = ends_in(m->group, "Handler");
+	m->is_public = option_varint(options, 50006, &public) && public;
+	if (m->is_public && (!m->is_handler || m->kind == MSG_ONCE))
+		return refuse(l, "%s: public is for a handler's method that is not ONCE", m->full);
 	return fill_once(l, m, option_text(s, options, 50004));
 }
 

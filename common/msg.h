@@ -105,6 +105,7 @@ struct msg_method {
 	bool is_handler;              /* the group's name ends in "Handler": clients may ask for it */
 	bool inner;                   /* option inner: over HTTP only with the cluster key; only a READ may say no */
 	bool anywhere;                /* option anywhere: without a key, any instance may answer */
+	bool is_public;               /* option public: clients may ask for it before they have logged in */
 	const char *callers;          /* option callers, or NULL: any inner service */
 	const char *attr;             /* the group's option attr, or NULL: routed by uid */
 	const struct msg_field *once; /* option once: the request's field that is the business key, or NULL */

@@ -14,6 +14,7 @@ struct forward {
 	struct edge_method *method;
 	uint32_t id;
 	bool decides;
+	bool before; /* it came before the login: it cannot change what the session is routed by */
 	uint64_t start_ns, trace;
 };
 
@@ -178,14 +179,15 @@ static void on_answer(void *arg, const struct rpc_answer *a)
 	struct forward *f = arg;
 	struct session *s = f->session;
 	uint32_t id = f->id;
-	bool decides = f->decides;
+	bool decides = f->decides, before = f->before;
 
 	forward_note(f->edge, f->method, a->err, f->start_ns);
 	note_slow(f, a->err);
 	forward_give(f);
 	if (!s)
 		return;
-	attrs_take(s, a);
+	if (!before)
+		attrs_take(s, a);
 	if (a->err < 0)
 		error_pass(&s->conn, id, a);
 	else if (a->body.n)
@@ -215,13 +217,21 @@ static struct span key_of(const struct session *s, const struct msg_method *m)
 	return span_of(value, strlen(value));
 }
 
+/* Before the login nobody's name is known: the connection's own number spreads them, and keeps their order. */
+static struct span key_before(const struct session *s, char text[24])
+{
+	return span_of(text, (size_t)snprintf(text, 24, "%llu", (unsigned long long)s->conn.sid));
+}
+
 static void forward(struct session *s, struct edge_method *m, uint32_t id, const char *body, size_t n)
 {
 	struct edge *e = s->edge;
 	struct forward *f;
+	bool before = s->stage == SESSION_OUT;
+	char number[24];
 	struct rpc_call call = {
 		.method = m->method,
-		.to = { .worker = -1, .key = key_of(s, m->method) },
+		.to = { .worker = -1, .key = before ? key_before(s, number) : key_of(s, m->method) },
 		.body = span_of(n ? body : "{}", n ? n : 2),
 		.json = true,
 		.timeout_ms = e->connector->request_ms,
@@ -230,7 +240,7 @@ static void forward(struct session *s, struct edge_method *m, uint32_t id, const
 		.trace = edge_trace(e),
 	};
 
-	if (s->flights >= SESSION_FLIGHT_MAX || !(f = forward_take(s))) {
+	if (s->flights >= (before ? SESSION_PUBLIC_MAX : SESSION_FLIGHT_MAX) || !(f = forward_take(s))) {
 		forward_note(e, m, ERR_BUSY, e->face.loop->now_ns);
 		clientconn_error(&s->conn, id, ERR_BUSY, EFFECT_NONE, "too many requests are under way");
 		return;
@@ -241,7 +251,8 @@ static void forward(struct session *s, struct edge_method *m, uint32_t id, const
 	f->trace = call.trace;
 	log_debug(e->worker->service->log, "client.request", "method=%s trace=%llx sid=%llu uid=%s", m->method->full,
 		  (unsigned long long)call.trace, (unsigned long long)s->conn.sid, s->uid);
-	f->decides = method_decides(m->method);
+	f->before = before;
+	f->decides = !before && method_decides(m->method);
 	if (f->decides)
 		s->deciding = m->method->attr;
 	call.on_answer = on_answer;
@@ -251,11 +262,6 @@ static void forward(struct session *s, struct edge_method *m, uint32_t id, const
 		forward_give(f);
 		clientconn_error(&s->conn, id, ERR_BUSY, EFFECT_NONE, "too many calls are under way");
 	}
-}
-
-static bool is_login(const struct msg_method *m)
-{
-	return strcmp(m->service, "connector") == 0 && strcmp(m->name, "echo") != 0;
 }
 
 static bool has_to_wait(const struct session *s, const struct msg_method *m)
@@ -269,7 +275,7 @@ static void request(struct session *s, struct edge_method *m, uint32_t id, const
 {
 	if (has_to_wait(s, m->method)) {
 		hold(s, m, id, body, n);
-	} else if (s->stage == SESSION_OUT && !is_login(m->method)) {
+	} else if (s->stage == SESSION_OUT && !m->method->is_public) {
 		forward_note(s->edge, m, ERR_DENIED, s->edge->face.loop->now_ns);
 		clientconn_strike(&s->conn, id, "log in first: connector.entryHandler.enter or resume");
 	} else if (m->local) {

@@ -233,7 +233,7 @@ static void on_attr(void *arg, struct rpc_request *r)
 		refuse(r, ERR_BAD_REQUEST, "expected connector.AttrRequest");
 		return;
 	}
-	if ((s = session_find(arg, a.sid)))
+	if ((s = session_find(arg, a.sid)) && s->stage != SESSION_OUT)
 		session_attr_set(s, span_of(a.name, strlen(a.name)), span_of(a.value, strlen(a.value)));
 	answer_nothing(r);
 }

@@ -14,6 +14,7 @@
 #define SESSION_ATTRS_MAX  4
 #define SESSION_HELD_MAX   64  /* requests that wait for enter, resume or scene.enter */
 #define SESSION_FLIGHT_MAX 512 /* requests without an answer */
+#define SESSION_PUBLIC_MAX 8   /* the same before login */
 #define SESSION_NONCE_MAX  64
 
 enum session_stage { SESSION_OUT, SESSION_ENTERING, SESSION_IN };

@@ -27,8 +27,10 @@ static int make_table(lua_State *L, void *arg)
 	struct make *m = arg;
 
 	lua_createtable(L, 0, 4);
-	lua_pushlstring(L, m->uid.p, m->uid.n);
-	lua_setfield(L, -2, "uid");
+	if (m->uid.n) { /* else it has not logged in */
+		lua_pushlstring(L, m->uid.p, m->uid.n);
+		lua_setfield(L, -2, "uid");
+	}
 	lua_pushinteger(L, (lua_Integer)m->s->sid);
 	lua_setfield(L, -2, "sid");
 	lua_pushstring(L, m->s->instance);

@@ -229,6 +229,22 @@ static void on_verify(void *arg, struct rpc_request *r)
 	json_decref(o);
 }
 
+static void on_news(void *arg, struct rpc_request *r)
+{
+	struct rpc_attr attr = { .name = span_of("scene", 5), .value = span_of("7", 1) };
+	json_t *o = object(r);
+	char json[200];
+
+	(void)arg;
+	snprintf(json, sizeof(json), "{\"code\":200,\"words\":[\"key %.*s\",\"uid %.*s\"]}", (int)r->key.n, r->key.p,
+		 (int)r->uid.n, r->uid.p);
+	if (strcmp(text(o, "text"), "wait") == 0)
+		keep(r, json);
+	else
+		rpc_answer_ok(r->worker, r->handle, span_of(json, strlen(json)), &attr, 1);
+	json_decref(o);
+}
+
 static int made_up_start(struct worker *w)
 {
 	static const struct {
@@ -240,12 +256,12 @@ static int made_up_start(struct worker *w)
 		{ "chat.chatRemote.remove", on_remove },     { "scene.sceneHandler.enter", on_scene_enter },
 		{ "scene.sceneHandler.move", on_move },      { "scene.sceneHandler.attack", on_attack },
 		{ "scene.sceneHandler.echo", on_echo },      { "platform.platformRemote.verify", on_verify },
+		{ "calls.boxHandler.news", on_news },        { "calls.boxHandler.say", on_echo },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
 		const struct msg_method *m = schema_method(w->service->schema, all[i].name, strlen(all[i].name));
-		ck_assert_ptr_nonnull(m);
-		if (strcmp(m->service, w->service->def->name) == 0)
+		if (m && strcmp(m->service, w->service->def->name) == 0)
 			rpc_handle(w, m, all[i].fn, NULL);
 	}
 	return 0;
@@ -254,15 +270,17 @@ static int made_up_start(struct worker *w)
 static const struct service_def role_def = { .name = "role", .worker_start = made_up_start };
 static const struct service_def chat_def = { .name = "chat", .worker_start = made_up_start };
 static const struct service_def scene_def = { .name = "scene", .worker_start = made_up_start };
+static const struct service_def calls_def = { .name = "calls", .worker_start = made_up_start };
 static const struct service_def platform_def = { .name = "platform", .worker_start = made_up_start };
 
 static void release(void *arg)
 {
 	struct edgecluster *c = arg;
 	struct rpc_attr attr = { .name = span_of("scene", 5), .value = span_of("99", 2) };
-	bool scene = c->held_worker == c->scene->worker[0];
+	struct service *s = c->held_worker->service;
 
-	rpc_answer_ok(c->held_worker, c->held, span_of(c->held_answer, strlen(c->held_answer)), &attr, scene);
+	rpc_answer_ok(c->held_worker, c->held, span_of(c->held_answer, strlen(c->held_answer)), &attr,
+		      s == c->scene || s == c->calls);
 }
 
 void edgecluster_release(struct edgecluster *c)
@@ -370,17 +388,28 @@ void edgecluster_push_named(struct edgecluster *c, const char *connector, uint64
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
-static uint16_t some_port(void)
+static bool is_free(uint16_t port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET };
-	socklen_t n = sizeof(a);
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	ck_assert_int_eq(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&a, &n), 0);
+	bool free = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
 	close(fd);
-	return ntohs(a.sin_port);
+	return free;
+}
+
+/* Below those the kernel gives to outgoing connections: one of those may be taken before it is listened at. */
+static uint16_t some_port(void)
+{
+	enum { FROM = 10000, TO = 32000 };
+	static unsigned next; /* from a place of this process' own on: many tests run side by side */
+
+	if (!next)
+		next = (unsigned)getpid() * 7919u;
+	while (!is_free((uint16_t)(FROM + ++next % (TO - FROM))))
+		;
+	return (uint16_t)(FROM + next % (TO - FROM));
 }
 
 /* None of those that stand in the configuration already: the system may give one twice. */
@@ -426,7 +455,10 @@ static void config_write(struct edgecluster *c, const struct edgecluster_options
 	row(&b, "chat-1", "chat", false);
 	row(&b, "scene-1", "scene", false);
 	row(&b, "platform-1", "platform", false);
-	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/loquat.desc\" },\n", c->dir, root);
+	if (o->calls)
+		row(&b, "calls-1", "calls", false);
+	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/%s.desc\" },\n", c->dir, root,
+		 o->calls ? "tests" : "loquat");
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
 	buf_addf(&b, "%s\n", o->lua ? o->lua : "");
 	buf_addstr(&b, "}\nfor _, name in ipairs { \"gate\", \"connector\" } do\n  c[name] = c[name] or {}\n");
@@ -445,7 +477,7 @@ static void start(struct edgecluster *c, const struct service_def *def, const ch
 
 void edgecluster_begin(struct edgecluster *c, struct service **s, const char *instance)
 {
-	static const struct service_def *const all[] = { &role_def,     &chat_def,     &scene_def,
+	static const struct service_def *const all[] = { &role_def,     &chat_def,     &scene_def,        &calls_def,
 							 &platform_def, &gate_service, &connector_service };
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -572,6 +604,8 @@ void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *
 	edgecluster_begin(c, &c->chat, "chat-1");
 	edgecluster_begin(c, &c->scene, "scene-1");
 	edgecluster_begin(c, &c->platform, "platform-1");
+	if (o->calls)
+		edgecluster_begin(c, &c->calls, "calls-1");
 	edgecluster_begin(c, &c->connector[0], "connector-1");
 	edgecluster_begin(c, &c->connector[1], "connector-2");
 	if (o->gate_process)
@@ -592,8 +626,8 @@ void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *
 
 void edgecluster_stop(struct edgecluster *c)
 {
-	struct service **all[] = { &c->gate[0], &c->gate[1], &c->connector[0], &c->connector[1],
-				   &c->role,    &c->chat,    &c->scene,        &c->platform };
+	struct service **all[] = { &c->gate[0], &c->gate[1], &c->connector[0], &c->connector[1], &c->role,
+				   &c->chat,    &c->scene,   &c->platform,     &c->calls };
 
 	if (c->gate_pid)
 		edgecluster_gate_kill(c);

@@ -16,13 +16,15 @@
  * edgecluster_release; "denied…" an error; "none…" no role; else a role of that name. A login with a resume nonce
  * that the last login of this uid was given has resumed = true and names the session before; with another one it is denied.
  * The made-up platform: the credential "good" proves any account; "rankN" has the priority class N.
+ * With options.calls there is a service `calls` of tests/proto/calls.proto: boxHandler.news, which is public, answers the key it was
+ * routed by and the uid, and sets the attribute "scene"; for {text = "wait"} after edgecluster_release. boxHandler.say is not public.
  * The made-up scene: enter {scene} sets the attribute "scene", after edgecluster_release when the scene is 99; move
  * answers the key it was routed by; echo the same; attack fails as a handler that raised.
  */
 struct edgecluster {
 	struct env *env;
 	char dir[320], config[340];
-	struct service *gate[2], *connector[2], *role, *chat, *scene, *platform;
+	struct service *gate[2], *connector[2], *role, *chat, *scene, *platform, *calls;
 	uint16_t gate_port[2], connector_port[2];
 	/* what the made-up services were asked: "login alice;logout alice;…", newest last */
 	pthread_mutex_t lock;
@@ -48,6 +50,7 @@ struct edgecluster_options {
 	unsigned threads; /* of gate and connectors; 0: 1 */
 	const char *lua;  /* more tables of the configuration: "gate = {players_max = 2}," */
 	bool two_gates;
+	bool calls;        /* the service of tests/proto/calls.proto too */
 	bool gate_process; /* the first gate is build/bin/gate, a process of its own: gate_pid, and gate[0] stays NULL */
 };
 void edgecluster_start(struct edgecluster *c, const struct edgecluster_options *o);

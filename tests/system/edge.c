@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include "common/token.h"
+#include "connector/session.h"
 #include "tests/support/edgecluster.h"
 #include "tests/support/wireclient.h"
 
@@ -237,6 +238,70 @@ START_TEST(before_login_everything_else_is_denied_and_the_tenth_kicked)
 		expect(wireclient_kick(&c), "before login");
 		wireclient_close(&c);
 	}
+	end();
+}
+END_TEST
+
+/* calls.boxHandler.news is public, .say is not */
+static const char NEWS[] = "calls.boxHandler.news";
+
+static void begin_with_calls(int i)
+{
+	struct edgecluster_options o = { .threads = threads[i], .calls = true };
+
+	edgecluster_start(&cluster, &o);
+}
+
+START_TEST(before_login_a_public_method_is_answered_and_no_other)
+{
+	struct wireclient c;
+
+	begin_with_calls(_i);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	for (int i = 0; i < 2 * CLIENTCONN_STRIKES; i++) /* it counts for no strike */
+		expect(wireclient_ask(&c, NEWS, "{}"), "\"uid \"");
+	expect(wireclient_ask(&c, "calls.boxHandler.say", "{}"), "\"error\":\"denied\"");
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"gina\"}"), "\"code\":200");
+	expect(wireclient_ask(&c, NEWS, "{}"), "\"key gina\",\"uid gina\"");
+	expect(wireclient_ask(&c, "calls.boxHandler.say", "{}"), "{}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(what_a_public_method_sets_before_login_is_not_what_a_session_goes_by)
+{
+	struct wireclient c;
+
+	begin_with_calls(_i);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	uint32_t id = wireclient_send(&c, NEWS, "{\"text\":\"wait\"}");
+	expect(wireclient_ask(&c, ENTER, "{\"username\":\"hugo\"}"), "\"code\":200");
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, id), "\"uid \"");
+	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"hugo\"");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(before_login_few_public_requests_are_under_way)
+{
+	char all[SESSION_PUBLIC_MAX * sizeof("held it;")] = "";
+	struct wireclient c;
+	uint32_t id = 0;
+
+	begin_with_calls(_i);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	for (int i = 0; i < SESSION_PUBLIC_MAX; i++) {
+		id = wireclient_send(&c, NEWS, "{\"text\":\"wait\"}");
+		strcat(all, "held it;");
+	}
+	expect(wireclient_ask(&c, NEWS, "{}"), "\"error\":\"busy\"");
+	ck_assert(edgecluster_asked(&cluster, all));
+	edgecluster_release(&cluster); /* the last of them */
+	expect(wireclient_answer(&c, id), "\"uid \"");
+	wireclient_close(&c);
 	end();
 }
 END_TEST
@@ -952,6 +1017,9 @@ int main(void)
 	BOTH(a_second_login_of_a_living_name_is_answered_as_in_pomelos_chat);
 	BOTH(wrong_login_requests_say_what_is_wrong);
 	BOTH(before_login_everything_else_is_denied_and_the_tenth_kicked);
+	BOTH(before_login_a_public_method_is_answered_and_no_other);
+	BOTH(what_a_public_method_sets_before_login_is_not_what_a_session_goes_by);
+	BOTH(before_login_few_public_requests_are_under_way);
 	BOTH(guests_are_refused_where_they_need_a_token);
 	BOTH(a_login_that_the_owner_refuses_leaves_the_connection_outside);
 	BOTH(a_connection_lost_during_login_is_logged_out_again);

@@ -61,7 +61,14 @@ START_TEST(what_a_method_does_not_say_is_plain)
 {
 	const struct msg_method *m = method("sample.sampleRemote.put");
 	ck_assert_int_eq(m->kind, MSG_PLAIN);
-	ck_assert(!m->is_handler && m->inner && !m->attr && !m->callers);
+	ck_assert(!m->is_handler && m->inner && !m->attr && !m->callers && !m->is_public);
+}
+END_TEST
+
+START_TEST(only_who_says_so_is_public)
+{
+	ck_assert(method("sample.shopHandler.news")->is_public);
+	ck_assert(!method("sample.shopHandler.buy")->is_public);
 }
 END_TEST
 
@@ -243,6 +250,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_test(c, a_method_is_found_by_its_full_name_and_says_what_the_proto_says);
 	tcase_add_test(c, what_a_method_does_not_say_is_plain);
+	tcase_add_test(c, only_who_says_so_is_public);
 	tcase_add_test(c, callers_are_checked_by_whole_words);
 	tcase_add_test(c, names_that_are_almost_right_find_nothing);
 	tcase_add_test(c, methods_are_listed_in_order);

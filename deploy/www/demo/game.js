@@ -9,7 +9,7 @@ const world = new World();
 const painter = new Painter(byId("world"), world);
 const ITEMS = { 1: "potion", 2: "scroll", 3: "sword", 4: "shield", 5: "slime jelly" };
 const MOVE_MS = 100; // the world's tick: more often would tell nobody more
-let conn, me, resume, names = new Set(), target, lastAttack = 0, lastMove = 0, asked = false;
+let conn, me, resume, place, names = new Set(), target, lastAttack = 0, lastMove = 0, asked = false;
 
 // ---- coming in ------------------------------------------------------------------------------------
 
@@ -49,12 +49,33 @@ async function queryEntry(uid) {
   }
 }
 
-async function enter(uid) {
+// A session that was lost is taken up where it was, without asking the gate: no queue stands before those who come back.
+async function takeUp() {
+  if (!resume) return undefined;
+  try {
+    conn = await connect(...place);
+    listen();
+    const answer = await conn.request("connector.entryHandler.resume", { resume });
+    if (answer.code === 200) return answer;
+    if (answer.error === "denied") resume = undefined; // used, or too old
+  } catch {
+    // that connector has gone
+  }
+  conn?.close();
+  return undefined;
+}
+
+async function enterAnew(uid) {
   const entry = await queryEntry(uid);
-  conn = await connect(reachable(entry.host), entry.port);
+  place = [reachable(entry.host), entry.port];
+  conn = await connect(...place);
   listen();
-  let answer = resume ? await conn.request("connector.entryHandler.resume", { resume }) : undefined;
-  if (answer?.code !== 200) answer = must(await conn.request("connector.entryHandler.enter", { token: entry.token }));
+  const answer = resume ? await conn.request("connector.entryHandler.resume", { resume }) : undefined;
+  return answer?.code === 200 ? answer : must(await conn.request("connector.entryHandler.enter", { token: entry.token }));
+}
+
+async function enter(uid) {
+  const answer = (await takeUp()) ?? (await enterAnew(uid));
   resume = answer.resume;
   names = new Set(answer.users);
   me = answer.role;
@@ -79,10 +100,10 @@ function listen() {
   conn.onClose = (why, kicked) => lost(why, kicked);
 }
 
-// A connection that is lost is taken up again where it was; a kick is final, unless it is the connector that leaves.
+// A connection that is lost is taken up again where it was; a kick is final, unless its reason says that resuming helps.
 async function lost(why, kicked) {
   world.leave();
-  if (kicked && !why.includes("going away")) {
+  if (kicked && !why.includes("resume")) {
     trouble(`You were disconnected: ${why}.`);
     show(false);
     resume = undefined;
