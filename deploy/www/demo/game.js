@@ -51,7 +51,7 @@ async function queryEntry(uid) {
 
 // A session that was lost is taken up where it was, without asking the gate: no queue stands before those who come back.
 async function takeUp() {
-  if (!resume) return undefined;
+  if (!resume || !place) return undefined;
   try {
     conn = await connect(...place);
     listen();
@@ -109,6 +109,7 @@ async function lost(why, kicked) {
     resume = undefined;
     return;
   }
+  if (why.includes("at another")) place = undefined;
   for (let wait = 300; ; wait = Math.min(wait * 2, 5000)) {
     toast("Connection lost: coming back …", 60000);
     await new Promise((done) => setTimeout(done, wait));
