@@ -65,16 +65,18 @@ void batch_sql(struct batch *b)
 	buf_add(&b->sql, commit, sizeof commit - 1);
 }
 
-void batch_plan(const struct batch *b, unsigned from, struct plan *p)
+unsigned batch_plan(const struct batch *b, unsigned from, struct plan *p)
 {
-	for (unsigned i = from; i < b->n; i++)
+	unsigned i = from;
+	for (; i < b->n && !plan_full(p); i++)
 		plan_add(p, b->raw.data + b->item[i].statement, b->item[i].statement_bytes);
+	return i;
 }
 
-void batch_all_sent(struct batch *b)
+void batch_sent(struct batch *b, unsigned n)
 {
-	assert(b->n);
-	b->sent = b->n;
+	assert(n && n <= b->n);
+	b->sent = n;
 }
 
 const struct batch_item *batch_last(const struct batch *b)

@@ -38,9 +38,10 @@ void batch_add(struct batch *b, const struct sqllog_record *r, uint32_t file);
 
 /* Makes b->sql the statements of the next transaction, with COMMIT behind them; sets sent. Not with an empty batch. */
 void batch_sql(struct batch *b);
-/* Adds the records from the given one on to a plan, which is good until some are landed; and: all of them are under way. */
-void batch_plan(const struct batch *b, unsigned from, struct plan *p);
-void batch_all_sent(struct batch *b);
+/* Adds the records from the given one on to a plan, which is good until some are landed; returns how many it has then: all,
+ * unless it is full. And: so many are under way. */
+unsigned batch_plan(const struct batch *b, unsigned from, struct plan *p);
+void batch_sent(struct batch *b, unsigned n);
 const struct batch_item *batch_last(const struct batch *b);  /* the last record of the transaction under way */
 const struct batch_item *batch_first(const struct batch *b); /* NULL: empty */
 /* The record of an item, whole again; it points into the batch. */

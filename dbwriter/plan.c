@@ -579,6 +579,11 @@ void plan_add(struct plan *p, const char *statements, size_t n)
 	}
 }
 
+bool plan_full(const struct plan *p)
+{
+	return p->groups >= PLAN_GROUPS_MAX;
+}
+
 /* ---- in the order of their keys ---------------------------------------------------------------------------------- */
 
 struct place_of { /* a row of a group, by its first two key values, their signs turned */

@@ -395,7 +395,7 @@ static void begin(struct lane *l, struct stream *s)
 	l->group = l->row = 0;
 	s->began_ms = l->replay->loop->now_ms;
 	if (l->planned)
-		batch_all_sent(&s->load.batch);
+		batch_sent(&s->load.batch, s->load.planned);
 	else
 		batch_sql(&s->load.batch);
 	if (s->given_up && !keep_refused(l->replay, s))

@@ -309,8 +309,7 @@ static void plan_on(struct stream *s, struct load *l)
 		l->planned = 0;
 		l->closed = false;
 	}
-	batch_plan(&l->batch, l->planned, l->plan);
-	l->planned = l->batch.n;
+	l->planned = batch_plan(&l->batch, l->planned, l->plan);
 }
 
 bool stream_read_ahead(struct stream *s)

@@ -170,10 +170,29 @@ START_TEST(an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_
 }
 END_TEST
 
+START_TEST(statements_that_cannot_be_gathered_fill_a_plan)
+{
+	static const char two[] = "UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = 5 WHERE id = 1;\n";
+	static const char one[] = "UPDATE role SET gold = 5 WHERE id = 1;\n";
+	for (unsigned i = 0; i < 10 * PLAN_GROUPS_MAX; i++)
+		plan_add(plan, one, sizeof one - 1);
+	ck_assert(!plan_full(plan)); /* however many: these are one */
+	unsigned records = 0;
+	for (; !plan_full(plan) && records <= PLAN_GROUPS_MAX; records++)
+		plan_add(plan, two, sizeof two - 1);
+	ck_assert_uint_ge(plan_groups(plan), PLAN_GROUPS_MAX);
+	ck_assert_uint_le(plan_groups(plan), PLAN_GROUPS_MAX + 1);
+	ck_assert_uint_ge(records, PLAN_GROUPS_MAX / 2 - 1);
+	plan_begin(plan, &tables, true);
+	ck_assert(!plan_full(plan));
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("plan");
 	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, statements_that_cannot_be_gathered_fill_a_plan);
 	tcase_add_test(t, the_last_value_of_a_column_is_enough);
 	tcase_add_test(t, a_value_the_column_would_have_refused_is_not_dropped);
 	tcase_add_test(t, steps_of_one_sign_are_added_up);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "common/err.h"
+#include "dbwriter/plan.h"
 #include "tests/support/folder.h"
 #include "tests/support/mariadb.h"
 #include "tests/support/on_loop.h"
@@ -507,6 +508,33 @@ START_TEST(one_bad_record_among_thousands_costs_a_few_transactions)
 }
 END_TEST
 
+START_TEST(statements_that_cannot_be_gathered_land_in_transactions_of_bounded_plans)
+{
+	struct buf b = BUF_INIT;
+	sql_run(q, "CREATE TABLE told (n BIGINT NOT NULL PRIMARY KEY AUTO_INCREMENT, lsn BIGINT NOT NULL)");
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 5000; lsn++) {
+		char text[160];
+		snprintf(text, sizeof text,
+			 "UPDATE role SET gold = (gold * 31 + %llu) %% 1000007 WHERE id = 1;\n"
+			 "INSERT INTO told (lsn) VALUES (%llu);\n",
+			 (unsigned long long)lsn, (unsigned long long)lsn);
+		records_add(&b, (struct made){ .lsn = lsn, .epoch = 1, .keys = "role:1", .statements = text });
+	}
+	folder_write(folder[0], "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	start();
+	until_landed(1, 5000);
+	ck_assert_uint_ge(now().transactions, 5000 / (PLAN_GROUPS_MAX / 2));
+	int64_t expected = 0;
+	for (int64_t lsn = 1; lsn <= 5000; lsn++)
+		expected = (expected * 31 + lsn) % 1000007;
+	ck_assert_int_eq(gold(), expected);
+	ck_assert_int_eq(sql_int(q, "SELECT COUNT(*) FROM told AS a JOIN told AS b ON a.n < b.n AND a.lsn > b.lsn WHERE b.n < 50"), 0);
+	ck_assert_int_eq(sql_int(q, "SELECT COUNT(*) FROM told"), 5000);
+}
+END_TEST
+
 START_TEST(a_damaged_log_stops_alone)
 {
 	size_t n;
@@ -632,6 +660,7 @@ int main(void)
 	tcase_add_test(t, what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands);
 	tcase_add_test(t, where_keys_are_held_later_records_of_a_refused_one_wait_with_it);
 	tcase_add_test(t, one_bad_record_among_thousands_costs_a_few_transactions);
+	tcase_add_test(t, statements_that_cannot_be_gathered_land_in_transactions_of_bounded_plans);
 	tcase_add_test(t, a_damaged_log_stops_alone);
 	tcase_add_test(t, without_the_positions_table_nothing_lands_until_it_is_there);
 	tcase_add_test(t, an_older_schema_than_the_builds_is_waited_out);
