@@ -52,6 +52,8 @@ struct plan_group {
 	size_t bytes; /* of the values, about */
 	struct plan_column column[SHAPE_VALUES_MAX];
 };
+void plan_group_sort(struct plan_group *g); /* of plan_end */
+
 unsigned plan_groups(const struct plan *p);
 const struct plan_group *plan_group(const struct plan *p, unsigned i);
 /* Rows from on, at most rows_max and about bytes_max of values: how many; at least one. */

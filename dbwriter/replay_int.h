@@ -1,5 +1,7 @@
 #pragma once
 #include <stdatomic.h>
+#include <string.h>
+#include "common/sqllog.h"
 #include "dbwriter/batch.h"
 #include "dbwriter/plan.h"
 #include "dbwriter/tables.h"
@@ -7,7 +9,8 @@
 #include "dbwriter/quarantine.h"
 #include "dbwriter/replay.h"
 /*
- * replay_int: what replay.c (the connection and its transactions) and replay_stream.c (one instance's log) share.
+ * replay_int: what replay.c (whose turn it is), replay_lane.c (a connection), replay_land.c (a transaction),
+ * replay_stream.c (one instance's log) and replay_figures.c share.
  */
 
 /* Written by the loop, read by anybody. */
@@ -94,6 +97,42 @@ struct replay {
 	int64_t kept_us;               /* when it was written, as of that count */
 	_Atomic unsigned connected;    /* lanes that are ready and not silent */
 };
+
+/* ---- a connection: replay_lane.c ------------------------------------------------------------------------------------- */
+
+void lane_init(struct lane *l, struct replay *r); /* begins to connect; the lane is zero */
+void lane_release(struct lane *l);
+/* One query is under way at a time; fn begins with lane_answered. */
+void lane_ask(struct lane *l, const char *sql, size_t n, void (*fn)(void *arg, const struct env_db_result *res));
+void lane_ask_text(struct lane *l, const char *sql, void (*fn)(void *arg, const struct env_db_result *res));
+void lane_begin_asking(struct lane *l); /* for what is asked otherwise than by lane_ask */
+/* Every answer passes here first. False: the connection is gone, and everything is settled. */
+bool lane_answered(struct lane *l, const struct env_db_result *res);
+void lane_disconnect(struct lane *l, const char *why);
+void lane_rest(struct lane *l); /* the next step only after a while, each time a longer one */
+void lane_watch(struct lane *l, uint64_t now_ms);
+void lane_format(struct lane *l, const char *sql, const struct sql_value *values, size_t n); /* adds to l->sql */
+static inline struct sql_value text_value(const char *text)
+{
+	return (struct sql_value){ .type = SQL_TEXT, .s = { text, strlen(text) } };
+}
+static inline struct sql_value int_value(uint64_t v)
+{
+	return (struct sql_value){ .type = SQL_INT, .i = (int64_t)v };
+}
+
+/* What comes next on it, if it is free: replay.c */
+void lane_step(struct lane *l);
+
+/* ---- a transaction: replay_land.c -------------------------------------------------------------------------------------- */
+
+void land_begin(struct lane *l, struct stream *s); /* of what stream_fill has read */
+/* The trouble is of this moment: the transaction is given back, and the same is tried again after a rest. */
+void land_again_later(struct lane *l, const struct env_db_result *res, const char *doing);
+/* A timer's: while the database works the next records are read, by pieces, so that no answer waits long for us. */
+void land_read_ahead(struct timer *t, uint64_t now_ms);
+
+/* ---- one instance's log: replay_stream.c ------------------------------------------------------------------------------- */
 
 /* Finds the folders that are new. */
 void streams_discover(struct replay *r);

@@ -172,7 +172,8 @@ END_TEST
 
 START_TEST(statements_that_cannot_be_gathered_fill_a_plan)
 {
-	static const char two[] = "UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = 5 WHERE id = 1;\n";
+	static const char two[] =
+		"UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = 5 WHERE id = 1;\n";
 	static const char one[] = "UPDATE role SET gold = 5 WHERE id = 1;\n";
 	for (unsigned i = 0; i < 10 * PLAN_GROUPS_MAX; i++)
 		plan_add(plan, one, sizeof one - 1);

@@ -3,76 +3,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "common/err.h"
 #include "dbwriter/history.h"
 #include "dbwriter/merge.h"
-#include "dbwriter/replay.h"
 #include "dbwriter/restore.h"
 #include "tests/support/folder.h"
-#include "tests/support/mariadb.h"
-#include "tests/support/on_loop.h"
+#include "tests/support/landing.h"
 #include "tests/support/records.h"
-#include "tests/support/sql.h"
 
-static struct mariadb server;
-static struct env *env;
-static struct loop *loop;
-static struct log *log_;
-static struct sql *q;
-static struct replay *replay;
-static struct replay_options options;
+static struct landing here;
 static struct buf out;
-static char *dir, folder[2][400];
 static const char *from[1];
 
 static void setup(void)
 {
-	char path[400];
-	env = env_new();
-	dir = folder_new();
-	from[0] = dir;
-	loop = on_loop_new(env, "worker");
-	snprintf(path, sizeof path, "%s/log", dir);
-	ck_assert_int_eq(log_open(env, "dbwriter-1", path, LOG_INFO, &log_), 0);
-	for (int i = 0; i < 2; i++) {
-		snprintf(folder[i], sizeof folder[i], "%s/role-%d", dir, i + 1);
-		mkdir(folder[i], 0755);
-	}
-	q = sql_open(server.socket, NULL);
-	sql_run(q, "DROP DATABASE IF EXISTS loquat; CREATE DATABASE loquat; USE loquat");
-	options = (struct replay_options){
-		.folder = dir,
-		.keep_s = 1000,
-		.poll_ms = 50,
-		.db = { .socket = server.socket, .user = "root", .password = "", .database = "loquat" }
-	};
+	landing_setup(&here);
+	from[0] = here.dir;
 	buf_init(&out);
-}
-
-static void start_now(void *arg)
-{
-	(void)arg;
-	replay = replay_new(loop, log_, &options);
-}
-
-static void end_now(void *arg)
-{
-	(void)arg;
-	replay_free(replay);
-	replay = NULL;
 }
 
 static void teardown(void)
 {
-	on_loop(loop, end_now, NULL);
-	on_loop_free(loop);
-	sql_close(q);
-	log_close(log_);
-	folder_free(dir);
+	landing_teardown(&here);
 	buf_release(&out);
-	env_free(env);
 }
 
 static void says(const char *words)
@@ -83,19 +37,13 @@ static void says(const char *words)
 static void land_until(uint64_t records)
 {
 	struct replay_figures f = { 0 };
-	on_loop(loop, start_now, NULL);
+	landing_start(&here);
 	for (int i = 0; i < 20000 && f.records < records; i++) {
 		usleep(1000);
-		replay_figures(replay, &f);
+		replay_figures(here.replay, &f);
 	}
 	ck_assert_uint_eq(f.records, records);
-	on_loop(loop, end_now, NULL);
-}
-
-static void game_tables(void)
-{
-	sql_file(q, "deploy/schema/001-base.sql");
-	sql_run(q, "INSERT INTO role (id, uid, name, gold) VALUES (1, 'a', 'Anna', 0), (2, 'b', 'Berta', 0)");
+	landing_end(&here);
 }
 
 /* Records of two roles in turn; those of role 1 use a column. */
@@ -110,32 +58,32 @@ static void with_gems(void)
 					   .keys = lsn % 2 ? "role:1" : "role:2",
 					   .statements = lsn % 2 ? "UPDATE role SET gems = gems + 1 WHERE id = 1;\n"
 								 : "UPDATE role SET gold = gold + 1 WHERE id = 2;\n" });
-	folder_write(folder[0], "00000001.sql", b.data, b.len);
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
 	buf_release(&b);
 }
 
 START_TEST(a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair)
 {
 	size_t n;
-	game_tables();
+	landing_tables(&here);
 	with_gems();
-	sql_run(q, "ALTER TABLE role DROP COLUMN gems");
-	options.hold_keys = true;
+	sql_run(here.q, "ALTER TABLE role DROP COLUMN gems");
+	here.options.hold_keys = true;
 	land_until(40);
-	ck_assert_int_eq(sql_int(q, "SELECT gold FROM role WHERE id = 2"), 20);
-	ck_assert_int_eq(restore_quarantine(env, dir, &options.db, &out), 1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 2"), 20);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 1);
 	says("error=1054");
 	says("0 records landed, 20 stay");
-	sql_run(q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
-	char *kept = folder_read(dir, "quarantine.sql", &n);
-	ck_assert_int_eq(restore_quarantine(env, dir, &options.db, &out), 0);
+	sql_run(here.q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
+	char *kept = folder_read(here.dir, "quarantine.sql", &n);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
 	says("20 records landed, 0 stay");
-	ck_assert_int_eq(sql_int(q, "SELECT gems FROM role WHERE id = 1"), 20);
-	ck_assert_int_eq(folder_size(dir, "quarantine.sql"), -1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 20);
+	ck_assert_int_eq(folder_size(here.dir, "quarantine.sql"), -1);
 	/* as if it had been killed before it wrote the file: nothing lands twice */
-	folder_write(dir, "quarantine.sql", kept, n);
-	ck_assert_int_eq(restore_quarantine(env, dir, &options.db, &out), 0);
-	ck_assert_int_eq(sql_int(q, "SELECT gems FROM role WHERE id = 1"), 20);
+	folder_write(here.dir, "quarantine.sql", kept, n);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 20);
 	free(kept);
 }
 END_TEST
@@ -144,26 +92,26 @@ START_TEST(a_key_is_let_go_when_its_records_have_left_the_quarantine)
 {
 	struct replay_figures f = { 0 };
 	struct buf b = BUF_INIT;
-	game_tables();
+	landing_tables(&here);
 	with_gems();
-	sql_run(q, "ALTER TABLE role DROP COLUMN gems");
-	options.hold_keys = true;
+	sql_run(here.q, "ALTER TABLE role DROP COLUMN gems");
+	here.options.hold_keys = true;
 	land_until(40);
-	sql_run(q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
-	ck_assert_int_eq(restore_quarantine(env, dir, &options.db, &out), 0);
-	on_loop(loop, start_now, NULL);
+	sql_run(here.q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	landing_start(&here);
 	records_begin(&b);
 	records_add(&b, (struct made){ .lsn = 41,
 				       .epoch = 1,
 				       .keys = "role:1",
 				       .statements = "UPDATE role SET gems = gems + 1 WHERE id = 1;\n" });
-	folder_write(folder[0], "00000002.sql", b.data, b.len);
+	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
 	buf_release(&b);
 	for (int i = 0; i < 20000 && !f.records; i++) {
 		usleep(1000);
-		replay_figures(replay, &f);
+		replay_figures(here.replay, &f);
 	}
-	ck_assert_int_eq(sql_int(q, "SELECT gems FROM role WHERE id = 1"), 21);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 21);
 	ck_assert_uint_eq(f.quarantined, 0);
 }
 END_TEST
@@ -171,14 +119,14 @@ END_TEST
 START_TEST(a_quarantine_that_was_edited_is_refused)
 {
 	size_t n;
-	game_tables();
+	landing_tables(&here);
 	with_gems();
-	sql_run(q, "ALTER TABLE role DROP COLUMN gems");
+	sql_run(here.q, "ALTER TABLE role DROP COLUMN gems");
 	land_until(40);
-	char *kept = folder_read(dir, "quarantine.sql", &n);
+	char *kept = folder_read(here.dir, "quarantine.sql", &n);
 	memcpy(strstr(kept, "gems + 1"), "gems + 9", 8);
-	folder_write(dir, "quarantine.sql", kept, n);
-	ck_assert_int_eq(restore_quarantine(env, dir, &options.db, &out), ERR_CORRUPT);
+	folder_write(here.dir, "quarantine.sql", kept, n);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), ERR_CORRUPT);
 	says("the checksum does not match");
 	free(kept);
 }
@@ -202,7 +150,7 @@ static void two_logs(void)
 						       .statements = text,
 						       .time_us = 1700000000000000 + lsn * 1000000 + i * 500000 });
 		}
-		folder_write(folder[i], "00000001.sql", b.data, b.len);
+		folder_write(here.folder[i], "00000001.sql", b.data, b.len);
 		buf_release(&b);
 	}
 }
@@ -210,19 +158,19 @@ static void two_logs(void)
 START_TEST(logs_are_restored_as_of_a_moment)
 {
 	struct restore_options o = {
-		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = options.db
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
 	};
 	two_logs();
 	ck_assert(merge_time("2023-11-14T22:30:00Z", &o.until_us)); /* 1,000 s on */
-	ck_assert_int_eq(restore_replay(env, &o, &out), 0);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), 0);
 	says("1999 records of 2 logs landed, 0 refused");
-	ck_assert_int_eq(sql_int(q, "SELECT gold FROM role WHERE id = 1"), 1998);
-	ck_assert_int_eq(sql_int(q, "SELECT exp FROM role WHERE id = 1"), 2000);
-	ck_assert_int_eq(sql_int(q, "SELECT lsn FROM loquat_replay WHERE instance = 'role-1'"), 1000);
-	ck_assert_int_eq(sql_int(q, "SELECT lsn FROM loquat_replay WHERE instance = 'role-2'"), 999);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 1"), 1998);
+	ck_assert_int_eq(sql_int(here.q, "SELECT exp FROM role WHERE id = 1"), 2000);
+	ck_assert_int_eq(sql_int(here.q, "SELECT lsn FROM loquat_replay WHERE instance = 'role-1'"), 1000);
+	ck_assert_int_eq(sql_int(here.q, "SELECT lsn FROM loquat_replay WHERE instance = 'role-2'"), 999);
 	land_until(1001); /* and a dbwriter goes on from there */
-	ck_assert_int_eq(sql_int(q, "SELECT gold FROM role WHERE id = 1"), 2999);
-	ck_assert_int_eq(restore_replay(env, &o, &out), ERR_EXISTS);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 1"), 2999);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_EXISTS);
 	says("the database is not empty");
 }
 END_TEST
@@ -230,13 +178,13 @@ END_TEST
 START_TEST(a_log_with_records_missing_is_not_restored)
 {
 	struct restore_options o = {
-		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = options.db
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
 	};
-	records_file(folder[0], 2, 11, 20, 1);
-	ck_assert_int_eq(restore_replay(env, &o, &out), ERR_CORRUPT);
+	records_file(here.folder[0], 2, 11, 20, 1);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_CORRUPT);
 	says("records before lsn 11 are missing");
 	o.from_n = 0;
-	ck_assert_int_eq(restore_replay(env, &o, &out), ERR_NOT_FOUND);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_NOT_FOUND);
 }
 END_TEST
 
@@ -247,9 +195,9 @@ START_TEST(what_was_refused_is_told_and_the_rest_is_restored)
 	const char *one[] = { path };
 	struct buf b = BUF_INIT;
 	struct restore_options o = {
-		.from = one, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = options.db
+		.from = one, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
 	};
-	snprintf(path, sizeof path, "%s/%s", folder[0], file);
+	snprintf(path, sizeof path, "%s/%s", here.folder[0], file);
 	records_begin(&b);
 	for (uint64_t lsn = 5; lsn <= 9; lsn++) /* a file alone may begin anywhere */
 		records_add(&b,
@@ -260,9 +208,9 @@ START_TEST(what_was_refused_is_told_and_the_rest_is_restored)
 				    .statements =
 					    lsn == 7 ? "UPDATE nothing SET a = 1;\n"
 						     : "REPLACE INTO bag (role_id, item, count) VALUES (1, 1, 2);\n" });
-	folder_write(folder[0], file, b.data, b.len);
+	folder_write(here.folder[0], file, b.data, b.len);
 	buf_release(&b);
-	ck_assert_int_eq(restore_replay(env, &o, &out), 1);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), 1);
 	says("refused: instance=role-1 epoch=1 lsn=7 error=1146");
 	says("4 records of 1 logs landed, 1 refused");
 }
@@ -283,9 +231,9 @@ START_TEST(the_history_of_a_key_is_every_change_of_it_in_order)
 					       .epoch = 1,
 					       .keys = lsn % 2 ? "role:4,bag:4" : "role:42",
 					       .statements = "UPDATE role SET gold = 1 WHERE id = 4;\n" });
-	folder_write(folder[0], "00000001.sql", b.data, b.len);
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
 	buf_release(&b);
-	ck_assert_int_eq(history_each(env, from, 1, "bag:4", add, &out, why, sizeof why), 3);
+	ck_assert_int_eq(history_each(here.env, from, 1, "bag:4", add, &out, why, sizeof why), 3);
 	const char *text = buf_cstr(&out);
 	ck_assert_msg(
 		strstr(text,
@@ -293,8 +241,8 @@ START_TEST(the_history_of_a_key_is_every_change_of_it_in_order)
 		"%s", text);
 	ck_assert(strstr(text, "lsn 1 ") < strstr(text, "lsn 3 ") && strstr(text, "lsn 3 ") < strstr(text, "lsn 5 "));
 	ck_assert(!strstr(text, "role:42"));
-	ck_assert_int_eq(history_each(env, from, 1, "role:5", add, &out, why, sizeof why), 0);
-	ck_assert_int_lt(history_each(env, from, 1, "", add, &out, why, sizeof why), 0);
+	ck_assert_int_eq(history_each(here.env, from, 1, "role:5", add, &out, why, sizeof why), 0);
+	ck_assert_int_lt(history_each(here.env, from, 1, "", add, &out, why, sizeof why), 0);
 }
 END_TEST
 
@@ -310,30 +258,19 @@ START_TEST(moments_are_read_in_two_ways)
 }
 END_TEST
 
+static void add_tests(void *tcase)
+{
+	tcase_add_test((TCase *)tcase, a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair);
+	tcase_add_test((TCase *)tcase, a_key_is_let_go_when_its_records_have_left_the_quarantine);
+	tcase_add_test((TCase *)tcase, a_quarantine_that_was_edited_is_refused);
+	tcase_add_test((TCase *)tcase, logs_are_restored_as_of_a_moment);
+	tcase_add_test((TCase *)tcase, a_log_with_records_missing_is_not_restored);
+	tcase_add_test((TCase *)tcase, what_was_refused_is_told_and_the_rest_is_restored);
+	tcase_add_test((TCase *)tcase, the_history_of_a_key_is_every_change_of_it_in_order);
+	tcase_add_test((TCase *)tcase, moments_are_read_in_two_ways);
+}
+
 int main(void)
 {
-	if (!mariadb_installed()) {
-		printf("skip replay_restore mariadbd is not installed\n");
-		return EXIT_SUCCESS;
-	}
-	mariadb_start(&server);
-	TCase *t = tcase_create("replay_restore");
-	tcase_set_timeout(t, 30);
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_add_test(t, a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair);
-	tcase_add_test(t, a_key_is_let_go_when_its_records_have_left_the_quarantine);
-	tcase_add_test(t, a_quarantine_that_was_edited_is_refused);
-	tcase_add_test(t, logs_are_restored_as_of_a_moment);
-	tcase_add_test(t, a_log_with_records_missing_is_not_restored);
-	tcase_add_test(t, what_was_refused_is_told_and_the_rest_is_restored);
-	tcase_add_test(t, the_history_of_a_key_is_every_change_of_it_in_order);
-	tcase_add_test(t, moments_are_read_in_two_ways);
-	Suite *s = suite_create("replay_restore");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	mariadb_end(&server);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return landing_main(&here, "replay_restore", setup, teardown, add_tests);
 }

@@ -1,0 +1,61 @@
+#include "dbwriter/replay_int.h"
+/*
+ * What the replay counts, for whoever asks: any thread.
+ */
+
+static struct replay_figures figures_of(const struct stream *s, uint64_t now_us)
+{
+	const struct replay_counts *c = &s->counts;
+	uint64_t last = atomic_load_explicit(&c->log_lsn, memory_order_relaxed), oldest;
+	struct replay_figures f = {
+		.records = atomic_load_explicit(&c->records, memory_order_relaxed),
+		.transactions = atomic_load_explicit(&c->transactions, memory_order_relaxed),
+		.quarantined = atomic_load_explicit(&c->quarantined, memory_order_relaxed),
+		.fenced = atomic_load_explicit(&c->fenced, memory_order_relaxed),
+		.retries = atomic_load_explicit(&c->retries, memory_order_relaxed),
+		.folded = atomic_load_explicit(&c->folded, memory_order_relaxed),
+		.epoch = atomic_load_explicit(&c->epoch, memory_order_relaxed),
+		.lsn = atomic_load_explicit(&c->lsn, memory_order_relaxed),
+		.streams = 1,
+		.stopped = atomic_load_explicit(&c->stopped, memory_order_relaxed),
+	};
+	oldest = atomic_load_explicit(&c->oldest_us, memory_order_relaxed);
+	f.lag_records = last > f.lsn ? last - f.lsn : oldest ? 1 : 0;
+	f.lag_ms = oldest && now_us > oldest ? (now_us - oldest) / 1000 : 0;
+	return f;
+}
+
+void replay_each(const struct replay *r, void (*fn)(void *arg, const char *instance, const struct replay_figures *f),
+		 void *arg)
+{
+	uint64_t now_us = env_wall_us(r->loop->env);
+	for (struct stream *s = atomic_load_explicit(&r->streams, memory_order_acquire); s;
+	     s = atomic_load_explicit(&s->next, memory_order_acquire)) {
+		struct replay_figures f = figures_of(s, now_us);
+		f.connected = atomic_load(&r->connected) == r->o.connections;
+		fn(arg, s->name, &f);
+	}
+}
+
+static void add_up(void *arg, const char *instance, const struct replay_figures *f)
+{
+	struct replay_figures *sum = arg;
+	(void)instance;
+	sum->lag_records += f->lag_records;
+	sum->lag_ms = f->lag_ms > sum->lag_ms ? f->lag_ms : sum->lag_ms;
+	sum->records += f->records;
+	sum->transactions += f->transactions;
+	sum->quarantined += f->quarantined;
+	sum->fenced += f->fenced;
+	sum->retries += f->retries;
+	sum->folded += f->folded;
+	sum->streams++;
+	sum->stopped += f->stopped;
+}
+
+void replay_figures(const struct replay *r, struct replay_figures *out)
+{
+	*out = (struct replay_figures){ .kept = atomic_load(&r->kept),
+					.connected = atomic_load(&r->connected) == r->o.connections };
+	replay_each(r, add_up, out);
+}

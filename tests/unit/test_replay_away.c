@@ -1,0 +1,148 @@
+/* A database that is away, killed, stopped, locked or not set up yet is waited for: dbwriter/replay.h. */
+#include <check.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+#include "tests/support/landing.h"
+#include "tests/support/records.h"
+
+static struct landing here; /* its server is started once, before the tests fork */
+
+static void setup(void)
+{
+	landing_setup(&here);
+	landing_tables(&here);
+}
+
+static void teardown(void)
+{
+	landing_teardown(&here);
+}
+
+static bool lag_is(void *arg)
+{
+	return landing_now(&here).lag_records == *(uint64_t *)arg;
+}
+
+static bool lags(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).lag_ms > 0;
+}
+
+static bool is_connected(void *arg)
+{
+	struct replay_figures f;
+	replay_figures(here.replay, &f);
+	return f.connected == *(bool *)arg;
+}
+
+START_TEST(a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told)
+{
+	char *real = here.server.socket, away[400];
+	snprintf(away, sizeof away, "%s/nobody.sock", here.dir);
+	landing_adding(here.folder[0], 1, 1, 30, 1);
+	here.options.db.socket = away;
+	landing_start(&here);
+	landing_until(&here, lag_is, &(uint64_t){ 30 }, "a lag of 30 records");
+	landing_until(&here, lags, NULL, "a lag in time");
+	ck_assert(!landing_now(&here).connected);
+	ck_assert_int_eq(symlink(real, away), 0);
+	landing_until_landed(&here, 1, 30);
+	ck_assert_uint_eq(landing_now(&here).lag_records, 0);
+	ck_assert(landing_now(&here).connected);
+}
+END_TEST
+
+START_TEST(a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done)
+{
+	bool yes = true, no = false;
+	landing_start(&here);
+	landing_until(&here, is_connected, &yes, "connected");
+	mariadb_signal(&here.server, SIGSTOP);
+	landing_until(&here, is_connected, &no, "noticed");
+	landing_until_logged(&here, "dbwriter.database_silent");
+	mariadb_signal(&here.server, SIGCONT);
+	landing_until(&here, is_connected, &yes, "answers again");
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	landing_until_landed(&here, 1, 10);
+}
+END_TEST
+
+START_TEST(a_row_that_somebody_holds_is_waited_for)
+{
+	struct sql *other = sql_open(here.server.socket, "loquat");
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	sql_run(other, "BEGIN; UPDATE role SET gold = gold + 1000 WHERE id = 1");
+	landing_start(&here);
+	landing_until_logged(&here, "dbwriter.again");
+	ck_assert_int_eq(sql_int(here.q, "SELECT lsn FROM loquat_replay"), 0);
+	sql_run(other, "COMMIT");
+	landing_until_landed(&here, 1, 10);
+	ck_assert_int_eq(landing_gold(&here), 1000 + landing_sum_to(10));
+	sql_close(other);
+}
+END_TEST
+
+START_TEST(without_the_positions_table_nothing_lands_until_it_is_there)
+{
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	sql_run(here.q, "DROP TABLE loquat_replay");
+	landing_start(&here);
+	landing_until_logged(&here, "error=1146");
+	ck_assert_int_eq(landing_gold(&here), 0);
+	sql_file(here.q, "deploy/schema/001-base.sql");
+	landing_until_landed(&here, 1, 10);
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(10));
+}
+END_TEST
+
+START_TEST(an_older_schema_than_the_builds_is_waited_out)
+{
+	sql_run(here.q,
+		"CREATE TABLE loquat_schema (version INT PRIMARY KEY, name VARCHAR(200)); INSERT INTO loquat_schema VALUES (1, 'a')");
+	here.options.schema_version = 2;
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	landing_start(&here);
+	landing_until_logged(&here, "its schema has version 1 and this build needs 2");
+	sql_run(here.q, "INSERT INTO loquat_schema VALUES (2, 'b')");
+	landing_until_landed(&here, 1, 10);
+}
+END_TEST
+
+START_TEST(a_killed_database_loses_nothing_and_lands_nothing_twice)
+{
+	landing_adding(here.folder[0], 1, 1, 8000, 1);
+	here.options.batch_records_max = 50;
+	landing_start(&here);
+	for (int i = 0; i < 3; i++) {
+		int64_t before = -1;
+		for (int wait = 0;
+		     wait < 400 && (before = sql_int(here.q, "SELECT lsn FROM loquat_replay")) < 2000 * (i + 1); wait++)
+			usleep(2000);
+		sql_close(here.q);
+		mariadb_signal(&here.server, SIGKILL);
+		mariadb_again(&here.server);
+		here.q = sql_open(here.server.socket, "loquat");
+	}
+	landing_until_landed(&here, 1, 8000);
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(8000));
+	landing_until_logged(&here, "dbwriter.database_away");
+	sql_run(here.q, "SELECT 1");
+}
+END_TEST
+
+static void add(void *tcase)
+{
+	tcase_add_test((TCase *)tcase, a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told);
+	tcase_add_test((TCase *)tcase, a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done);
+	tcase_add_test((TCase *)tcase, a_row_that_somebody_holds_is_waited_for);
+	tcase_add_test((TCase *)tcase, without_the_positions_table_nothing_lands_until_it_is_there);
+	tcase_add_test((TCase *)tcase, an_older_schema_than_the_builds_is_waited_out);
+	tcase_add_test((TCase *)tcase, a_killed_database_loses_nothing_and_lands_nothing_twice);
+}
+
+int main(void)
+{
+	return landing_main(&here, "replay_away", setup, teardown, add);
+}

@@ -1,0 +1,146 @@
+/* Records the database refuses for good: dbwriter/replay.h. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/support/folder.h"
+#include "tests/support/landing.h"
+#include "tests/support/records.h"
+
+static struct landing here; /* its server is started once, before the tests fork */
+
+static void setup(void)
+{
+	landing_setup(&here);
+	landing_tables(&here);
+}
+
+static void teardown(void)
+{
+	landing_teardown(&here);
+}
+
+/* Records 1 to 9; some of them are such as no database takes. */
+static void with_refusals(void)
+{
+	static const char *const bad[] = {
+		[3] = "INSERT INTO role (id, uid, name) VALUES (2, 'x', 'y');\n",
+		[4] = "UPDATE role SET level = 99999999999 WHERE id = 1;\n",
+		[7] = "UPDATE nosuch SET a = 1;\n",
+		[9] = "UPDATE role SET gold = gold + 500 WHERE id = 1;\nUPDATE role SET nosuch = 1 WHERE id = 1;\n"
+	};
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 9; lsn++)
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = "role:1",
+					       .statements =
+						       bad[lsn] ? bad[lsn]
+								: "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" });
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	buf_release(&b);
+}
+
+static bool four_are_kept(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).kept == 4;
+}
+
+START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
+{
+	size_t n;
+	with_refusals();
+	landing_start(&here);
+	landing_until_landed(&here, 1, 9);
+	ck_assert_int_eq(landing_gold(&here), 5); /* and of the ninth nothing, though its first statement was fine */
+	ck_assert_uint_eq(landing_now(&here).quarantined, 4);
+	landing_until(&here, four_are_kept, NULL, "told that somebody has to look");
+	char *text = folder_read(here.dir, "quarantine.sql", &n);
+	ck_assert(!strncmp(
+		text,
+		"SET NAMES utf8mb4;\n-- quarantine instance=role-1 epoch=1 lsn=3 file=00000001.sql error=1062 message=Duplicate entry",
+		110));
+	ck_assert(strstr(text, "lsn=4 file=00000001.sql error=1264"));
+	ck_assert(strstr(text, "lsn=7 file=00000001.sql error=1146"));
+	ck_assert(strstr(text, "lsn=9 file=00000001.sql error=1054"));
+	ck_assert(strstr(text, "\nBEGIN;\nUPDATE nosuch SET a = 1;\nCOMMIT;\n"));
+	ck_assert(!strstr(text, "gold + 1 "));
+	free(text);
+	landing_until_logged(&here, "error dbwriter-1 dbwriter.quarantined");
+	landing_end(&here);
+	landing_start(&here);
+	landing_adding(here.folder[0], 2, 10, 10, 1);
+	landing_until_landed(&here, 1, 10);
+	ck_assert_int_eq(landing_gold(&here), 15);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 0);
+}
+END_TEST
+
+START_TEST(where_keys_are_held_later_records_of_a_refused_one_wait_with_it)
+{
+	static const struct {
+		const char *keys, *statement;
+	} made[] = { { "role:1", "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" },
+		     { "role:1,bag:1", "UPDATE role SET nosuch = 1 WHERE id = 1;\n" },
+		     { "role:2", "UPDATE role SET gold = gold + 1 WHERE id = 2;\n" },
+		     { "bag:1", "UPDATE role SET gold = gold + 100 WHERE id = 1;\n" },
+		     { "role:12", "UPDATE role SET gold = gold + 1 WHERE id = 2;\n" },
+		     { "role:1", "UPDATE role SET gold = gold + 100 WHERE id = 1;\n" } };
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t i = 0; i < 6; i++)
+		records_add(&b,
+			    (struct made){
+				    .lsn = i + 1, .epoch = 1, .keys = made[i].keys, .statements = made[i].statement });
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	here.options.hold_keys = true;
+	landing_start(&here);
+	landing_until_landed(&here, 1, 6);
+	ck_assert_int_eq(landing_gold(&here), 1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 2"), 2);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 3);
+	landing_end(&here);
+	landing_start(&here); /* and it is known after a restart */
+	buf_clear(&b);
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 7, .epoch = 1, .keys = "role:1", .statements = made[0].statement });
+	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
+	landing_until_landed(&here, 1, 7);
+	ck_assert_int_eq(landing_gold(&here), 1);
+	buf_release(&b);
+}
+END_TEST
+
+START_TEST(one_bad_record_among_thousands_costs_a_few_transactions)
+{
+	char name[32] = "00000001.sql", text[100];
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 3000; lsn++) {
+		snprintf(text, sizeof text, "UPDATE role SET %s = gold + 1 WHERE id = 1;\n",
+			 lsn == 1777 ? "silver" : "gold");
+		records_add(&b, (struct made){ .lsn = lsn, .epoch = 1, .keys = "role:1", .statements = text });
+	}
+	folder_write(here.folder[0], name, b.data, b.len);
+	buf_release(&b);
+	landing_start(&here);
+	landing_until_landed(&here, 1, 3000);
+	ck_assert_int_eq(landing_gold(&here), 2999);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 1);
+	ck_assert_uint_le(landing_now(&here).transactions, 6);
+}
+END_TEST
+
+static void add(void *tcase)
+{
+	tcase_add_test((TCase *)tcase, what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands);
+	tcase_add_test((TCase *)tcase, where_keys_are_held_later_records_of_a_refused_one_wait_with_it);
+	tcase_add_test((TCase *)tcase, one_bad_record_among_thousands_costs_a_few_transactions);
+}
+
+int main(void)
+{
+	return landing_main(&here, "replay_refused", setup, teardown, add);
+}
