@@ -5,6 +5,7 @@
 #include <string.h>
 #include "connector/announce.h"
 #include "connector/forward.h"
+#include "connector/missed.h"
 #include "connector/session.h"
 #include "rpc/clientset.h"
 
@@ -25,7 +26,12 @@ enum key {
 	KEY_RID,
 	KEY_NAME,
 	KEY_RESUME,
-	KEY_ATTR, /* the name, NUL, the value */
+	KEY_ATTR,        /* the name, NUL, the value */
+	KEY_MISSED = 64, /* the number of one whose connection is lost */
+	KEY_MISSED_LEFT_MS,
+	KEY_MISSED_RELOAD,
+	KEY_MISSED_PUSH, /* what it supersedes, 8 bytes, and an item of missed.c */
+	KEY_GUEST = 96,  /* one that stands in the door */
 };
 
 static struct edge *of_timer(struct timer *t)
@@ -125,6 +131,36 @@ static void session_pack(struct session *s, struct handover_item *item)
 	buf_release(&conn);
 }
 
+static void push_put(void *arg, uint64_t key, const char *bytes, size_t n)
+{
+	struct buf whole = BUF_INIT;
+
+	buf_add(&whole, &key, sizeof(key));
+	buf_add(&whole, bytes, n);
+	handover_put(arg, KEY_MISSED_PUSH, whole.data, whole.len);
+	buf_release(&whole);
+}
+
+static void missed_pack(void *arg, uint64_t sid, uint64_t left_ms, const struct clientlate *list)
+{
+	struct handover_item *item = handover_add(arg);
+
+	handover_put_u(&item->bytes, KEY_MISSED, sid);
+	handover_put_u(&item->bytes, KEY_MISSED_LEFT_MS, left_ms);
+	if (list)
+		clientlate_each(list, push_put, &item->bytes);
+	else
+		handover_put_u(&item->bytes, KEY_MISSED_RELOAD, 1);
+}
+
+static void guest_pack(void *arg, const struct env_conn *conn, struct span packed)
+{
+	struct handover_item *item = handover_add(arg);
+
+	handover_put(&item->bytes, KEY_GUEST, packed.p, packed.n);
+	item->conn = conn;
+}
+
 static void pack(struct worker *w, struct handover_list *out)
 {
 	struct edge *e = w->user;
@@ -141,6 +177,9 @@ static void pack(struct worker *w, struct handover_list *out)
 		else
 			clientconn_kick(&s->conn, "this connector starts anew: resume");
 	}
+	missed_each(e, missed_pack, out);
+	if (w->index == 0)
+		clientlisten_guests(e->connector->listen, guest_pack, out);
 }
 
 static void back(struct worker *w)
@@ -259,6 +298,41 @@ static void session_field(struct session *s, const struct handover_field *f)
 	}
 }
 
+static void push_take(struct clientlate *list, struct span bytes)
+{
+	struct iovec part;
+	uint64_t key;
+
+	if (bytes.n < sizeof(key))
+		return;
+	memcpy(&key, bytes.p, sizeof(key));
+	part.iov_base = (char *)(uintptr_t)bytes.p + sizeof(key);
+	part.iov_len = bytes.n - sizeof(key);
+	clientlate_add(list, key, &part, 1);
+}
+
+static void missed_unpack(struct edge *e, uint64_t sid, struct span in)
+{
+	struct clientlate *list = clientlate_new();
+	struct handover_field f;
+	uint64_t left_ms = 0;
+	bool reload = false;
+
+	while (handover_next(&in, &f)) {
+		if (f.key == KEY_MISSED_LEFT_MS)
+			left_ms = handover_u(&f);
+		else if (f.key == KEY_MISSED_RELOAD)
+			reload = true;
+		else if (f.key == KEY_MISSED_PUSH)
+			push_take(list, f.bytes);
+	}
+	if (reload) {
+		clientlate_free(list);
+		list = NULL;
+	}
+	missed_came(e, sid, left_ms, list);
+}
+
 static void one_take(struct edge *e, struct handover_item *item)
 {
 	struct span in = span_of(item->bytes.data, item->bytes.len), rest = in;
@@ -271,6 +345,12 @@ static void one_take(struct edge *e, struct handover_item *item)
 		worker_take(e, in);
 	if (first.key == KEY_LISTENER && item->passed && clientlisten_take(e->connector->listen, item->passed) == 0)
 		item->passed = NULL;
+	if (first.key == KEY_MISSED)
+		missed_unpack(e, handover_u(&first), rest);
+	if (first.key == KEY_GUEST && item->passed && env_passed_conn(item->passed, &conn) == 0) {
+		item->passed = NULL;
+		clientlisten_guest(e->connector->listen, conn, first.bytes);
+	}
 	if (first.key != KEY_SESSION || !item->passed || env_passed_conn(item->passed, &conn) < 0)
 		return;
 	item->passed = NULL;

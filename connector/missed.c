@@ -87,18 +87,33 @@ static void on_end(struct timer *t, uint64_t now_ms)
 	forget(slot(m->edge, m->sid));
 }
 
-void missed_keep(struct session *s)
+void missed_came(struct edge *e, uint64_t sid, uint64_t left_ms, struct clientlate *list)
 {
-	struct edge *e = s->edge;
 	struct missed *m = calloc(1, sizeof(*m));
 
 	assert(m);
 	m->edge = e;
-	m->sid = s->conn.sid;
-	m->list = s->conn.lost ? NULL : clientlate_new();
+	m->sid = sid;
+	m->list = list;
+	e->missed_bytes += list ? clientlate_bytes(list) : 0;
 	m->end.fire = on_end;
-	*slot(e, m->sid) = m;
-	loop_timer(e->face.loop, &m->end, e->connector->grace_ms);
+	*slot(e, sid) = m;
+	loop_timer(e->face.loop, &m->end, left_ms);
+}
+
+void missed_keep(struct session *s)
+{
+	missed_came(s->edge, s->conn.sid, s->edge->connector->grace_ms, s->conn.lost ? NULL : clientlate_new());
+}
+
+void missed_each(struct edge *e, void (*one)(void *arg, uint64_t sid, uint64_t left_ms, const struct clientlate *list),
+		 void *arg)
+{
+	uint64_t now = e->face.loop->now_ms;
+
+	for (size_t i = 0; i < EDGE_MISSED; i++)
+		for (const struct missed *m = e->missed[i]; m; m = m->next)
+			one(arg, m->sid, m->end.due_ms > now ? m->end.due_ms - now : 0, m->list);
 }
 
 bool missed_push(struct edge *e, uint64_t sid, const struct clientconn_push *p)

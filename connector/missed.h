@@ -19,6 +19,10 @@ bool missed_push(struct edge *e, uint64_t sid, const struct clientconn_push *p);
 /* connector.MissedAnswer as JSON: what was kept; it is forgotten here. */
 void missed_take(struct edge *e, uint64_t sid, struct buf *json);
 void missed_stop(struct edge *e);
+/* For the hand-over: all who are missed here; list NULL: its client has to reload. And one who was missed at the process before. */
+void missed_each(struct edge *e, void (*one)(void *arg, uint64_t sid, uint64_t left_ms, const struct clientlate *list),
+		 void *arg);
+void missed_came(struct edge *e, uint64_t sid, uint64_t left_ms, struct clientlate *list_take);
 
 /* ---- a list of pushes */
 /* How many bytes it holds more than before; perhaps less than 0. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "rpc/handover.h"
 
 #define TLS_FIRST 0x16
 
@@ -18,9 +19,13 @@ struct guest {
 	char header[BALANCER_HEADER_MAX];
 };
 
+/* Keys of what is known of a guest; they keep their meaning from version to version. */
+enum key { KEY_ADDR = 1, KEY_LEFT_MS, KEY_BALANCER, KEY_HEADER };
+
 struct clientdoor {
 	struct clientdoor_options o;
 	struct guest *guests;
+	bool held;
 };
 
 static void guest_free(struct guest *g)
@@ -132,7 +137,7 @@ static void on_late(struct timer *t, uint64_t now_ms)
 	refuse((struct guest *)((char *)t - offsetof(struct guest, late)), "no first byte in time");
 }
 
-void clientdoor_take(struct clientdoor *d, struct env_conn *conn, const char *addr)
+static struct guest *guest_new(struct clientdoor *d, struct env_conn *conn, const char *addr)
 {
 	struct guest *g = calloc(1, sizeof(*g));
 
@@ -149,8 +154,67 @@ void clientdoor_take(struct clientdoor *d, struct env_conn *conn, const char *ad
 		g->next->prev = &g->next;
 	d->guests = g;
 	loop_timer(d->o.loop, &g->late, CLIENTDOOR_MS);
-	if (env_conn_attach(conn, d->o.loop->ev, &conn_ops, g) < 0)
+	return g;
+}
+
+static void guest_attach(struct guest *g)
+{
+	if (env_conn_attach(g->conn, g->door->o.loop->ev, &conn_ops, g) < 0)
 		refuse(g, env_last_error());
+	else if (g->door->held)
+		env_conn_want_read(g->conn, false);
+}
+
+void clientdoor_take(struct clientdoor *d, struct env_conn *conn, const char *addr)
+{
+	guest_attach(guest_new(d, conn, addr));
+}
+
+void clientdoor_hold(struct clientdoor *d, bool hold)
+{
+	d->held = hold;
+	for (struct guest *g = d->guests; g; g = g->next)
+		env_conn_want_read(g->conn, !hold);
+}
+
+void clientdoor_each(struct clientdoor *d, void (*one)(void *arg, const struct env_conn *conn, struct span packed),
+		     void *arg)
+{
+	uint64_t now = d->o.loop->now_ms;
+	struct buf b = BUF_INIT;
+
+	for (struct guest *g = d->guests; g; g = g->next) {
+		buf_clear(&b);
+		handover_put(&b, KEY_ADDR, g->addr, strlen(g->addr));
+		handover_put_u(&b, KEY_LEFT_MS, g->late.due_ms > now ? g->late.due_ms - now : 0);
+		handover_put_u(&b, KEY_BALANCER, g->balancer);
+		handover_put(&b, KEY_HEADER, g->header, g->n);
+		one(arg, g->conn, span_of(b.data, b.len));
+	}
+	buf_release(&b);
+}
+
+static void guest_field(struct guest *g, const struct handover_field *f)
+{
+	switch ((enum key)f->key) {
+	case KEY_ADDR: handover_text(f, g->addr, sizeof(g->addr)); break;
+	case KEY_LEFT_MS: loop_timer(g->door->o.loop, &g->late, handover_u(f)); break;
+	case KEY_BALANCER: g->balancer = handover_u(f) && g->balancer; break;
+	case KEY_HEADER:
+		g->n = f->bytes.n < sizeof(g->header) ? f->bytes.n : sizeof(g->header);
+		memcpy(g->header, f->bytes.p, g->n);
+		break;
+	}
+}
+
+void clientdoor_came(struct clientdoor *d, struct env_conn *conn, const char *addr, struct span packed)
+{
+	struct guest *g = guest_new(d, conn, addr);
+	struct handover_field f;
+
+	while (handover_next(&packed, &f))
+		guest_field(g, &f);
+	guest_attach(g);
 }
 
 struct clientdoor *clientdoor_new(const struct clientdoor_options *o)

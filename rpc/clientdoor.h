@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "rpc/balancer.h"
+#include "rpc/frame.h"
 /*
  * clientdoor: a connection's first bytes, on a port where TLS and plain come together or balancers speak for others: the
  * PROXY header is taken, TLS is begun where the next byte says so, and the connection goes on.
@@ -28,3 +29,11 @@ struct clientdoor *clientdoor_new(const struct clientdoor_options *o);
 void clientdoor_free(struct clientdoor *d); /* closes who stands in it, without on_refused; NULL is fine */
 /* Takes an accepted, detached connection; on_open or on_refused comes later. */
 void clientdoor_take(struct clientdoor *d, struct env_conn *conn, const char *addr);
+/*
+ * Handing over to another process: hold: nothing is read from who stands in it. each: all of them, with what is known of
+ * each. came: one who stood in the process before, whose connection is accepted and detached; addr is whose it was given for.
+ */
+void clientdoor_hold(struct clientdoor *d, bool hold);
+void clientdoor_each(struct clientdoor *d, void (*one)(void *arg, const struct env_conn *conn, struct span packed),
+		     void *arg);
+void clientdoor_came(struct clientdoor *d, struct env_conn *conn, const char *addr, struct span packed);

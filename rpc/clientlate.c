@@ -119,6 +119,13 @@ void clientlate_take(struct clientlate *l)
 		drop(l, l->first);
 }
 
+void clientlate_each(const struct clientlate *l, void (*one)(void *arg, uint64_t key, const char *bytes, size_t n),
+		     void *arg)
+{
+	for (const struct item *i = l->first; i; i = i->next)
+		one(arg, i->key, i->bytes, i->n);
+}
+
 static uint64_t mix(uint64_t h, const char *p, size_t n) /* FNV-1a */
 {
 	for (size_t i = 0; i < n; i++)

@@ -18,5 +18,8 @@ size_t clientlate_bytes(const struct clientlate *l); /* 0: nothing waits */
 /* The oldest; false: nothing waits. Its bytes are valid until clientlate_take. */
 bool clientlate_first(const struct clientlate *l, const char **bytes, size_t *n);
 void clientlate_take(struct clientlate *l); /* drops the oldest */
+/* All that waits, in its order, with the keys they came with. */
+void clientlate_each(const struct clientlate *l, void (*one)(void *arg, uint64_t key, const char *bytes, size_t n),
+		     void *arg);
 /* The key of what is superseded by its name, for pushes of this route; never 0. */
 uint64_t clientlate_key(const char *route, size_t route_n, const char *name, size_t n);

@@ -246,6 +246,27 @@ void clientlisten_rest(struct clientlisten *l, bool rest)
 {
 	if (l->listener)
 		env_listener_rest(l->listener, rest);
+	if (l->door)
+		clientdoor_hold(l->door, rest);
+}
+
+void clientlisten_guests(struct clientlisten *l,
+			 void (*one)(void *arg, const struct env_conn *conn, struct span packed), void *arg)
+{
+	if (l->door)
+		clientdoor_each(l->door, one, arg);
+}
+
+void clientlisten_guest(struct clientlisten *l, struct env_conn *conn, struct span packed)
+{
+	char addr[ENV_ADDR_MAX];
+
+	env_conn_peer(conn, addr);
+	clientlisten_came(l, addr);
+	if (l->door)
+		clientdoor_came(l->door, conn, addr, packed);
+	else
+		refuse(l, conn, addr, "the hand-over has brought a configuration without TLS and balancers");
 }
 
 const struct env_listener *clientlisten_listener(const struct clientlisten *l)

@@ -2,6 +2,7 @@
 #include <stdint.h>
 #include "common/loop.h"
 #include "rpc/balancer.h"
+#include "rpc/frame.h"
 #include "rpc/service.h"
 /*
  * clientlisten: the port for players: accepts, counts per address, spreads connections over the workers.
@@ -44,6 +45,10 @@ void clientlisten_rest(struct clientlisten *l, bool rest);
 const struct env_listener *clientlisten_listener(const struct clientlisten *l);
 int clientlisten_take(struct clientlisten *l, struct env_passed *passed); /* swallows it on success */
 void clientlisten_came(struct clientlisten *l, const char *addr);
+/* Who has been accepted and is not with a worker yet, because TLS or a balancer's header may come first: rest holds them too. */
+void clientlisten_guests(struct clientlisten *l,
+			 void (*one)(void *arg, const struct env_conn *conn, struct span packed), void *arg);
+void clientlisten_guest(struct clientlisten *l, struct env_conn *conn, struct span packed);
 /* The connection with this address has been closed. */
 void clientlisten_gone(struct clientlisten *l, const char *addr);
 void clientlisten_close(struct clientlisten *l); /* accepts no more; twice is once; NULL is fine */

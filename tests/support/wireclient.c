@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <netinet/tcp.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ void wireclient_open(struct wireclient *c, uint16_t port)
 
 void wireclient_close(struct wireclient *c)
 {
+	SSL_free(c->tls);
 	close(c->fd);
 	free(c->last);
 	buf_release(&c->in);
@@ -44,7 +46,8 @@ void wireclient_close(struct wireclient *c)
 void wireclient_raw(struct wireclient *c, const void *bytes, size_t n)
 {
 	for (size_t at = 0; at < n;) {
-		ssize_t put = send(c->fd, (const char *)bytes + at, n - at, MSG_NOSIGNAL);
+		const char *rest = (const char *)bytes + at;
+		ssize_t put = c->tls ? SSL_write(c->tls, rest, (int)(n - at)) : send(c->fd, rest, n - at, MSG_NOSIGNAL);
 		if (put <= 0)
 			return;
 		at += (size_t)put;
@@ -120,10 +123,11 @@ static bool fill(struct wireclient *c, uint64_t until_ms)
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
 	uint64_t now = now_ms();
 
-	ck_assert_msg(now < until_ms && poll(&p, 1, (int)(until_ms - now)) == 1, "the server said nothing for %d ms",
-		      WIRECLIENT_WAIT_MS);
+	bool there = c->tls && SSL_pending(c->tls);
+	ck_assert_msg(there || (now < until_ms && poll(&p, 1, (int)(until_ms - now)) == 1),
+		      "the server said nothing for %d ms", WIRECLIENT_WAIT_MS);
 	char *room = buf_reserve(&c->in, 65536);
-	ssize_t n = recv(c->fd, room, 65536, 0);
+	ssize_t n = c->tls ? SSL_read(c->tls, room, 65536) : recv(c->fd, room, 65536, 0);
 	if (n <= 0)
 		return false;
 	c->in.len += (size_t)n;
@@ -270,14 +274,31 @@ void wireclient_upgrade(struct wireclient *c)
 	c->web = true;
 }
 
-void wireclient_ready(struct wireclient *c, uint16_t port, bool web)
+static void shake(struct wireclient *c)
 {
 	static const char hello[] = "{\"sys\":{\"type\":\"test\",\"version\":\"1\"},\"user\":{}}";
 
-	wireclient_open(c, port);
-	if (web)
-		wireclient_upgrade(c);
 	wireclient_package(c, POMELO_HANDSHAKE, hello, sizeof(hello) - 1);
 	ck_assert_int_eq(wireclient_next(c, false).type, POMELO_HANDSHAKE);
 	wireclient_package(c, POMELO_ACK, NULL, 0);
+}
+
+void wireclient_ready(struct wireclient *c, uint16_t port, bool web)
+{
+	wireclient_open(c, port);
+	if (web)
+		wireclient_upgrade(c);
+	shake(c);
+}
+
+void wireclient_ready_tls(struct wireclient *c, uint16_t port)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+
+	wireclient_open(c, port);
+	c->tls = SSL_new(ctx);
+	SSL_set_fd(c->tls, c->fd);
+	ck_assert_int_eq(SSL_connect(c->tls), 1);
+	SSL_CTX_free(ctx);
+	shake(c);
 }

@@ -13,6 +13,7 @@
 #define WIRECLIENT_WAIT_MS 10000
 struct wireclient {
 	int fd;
+	struct ssl_st *tls; /* NULL: plain */
 	bool web;
 	uint32_t id;
 	char *last;             /* what the last wiregot points to */
@@ -21,6 +22,8 @@ struct wireclient {
 void wireclient_open(struct wireclient *c, uint16_t port);
 /* Connects, upgrades if web, and shakes hands up to the ack. */
 void wireclient_ready(struct wireclient *c, uint16_t port, bool web);
+/* The same over TLS and no WebSocket, whatever certificate it is shown. */
+void wireclient_ready_tls(struct wireclient *c, uint16_t port);
 void wireclient_close(struct wireclient *c);
 
 /* As a WebSocket client: what is sent from now on goes in masked frames. */

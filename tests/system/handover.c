@@ -7,12 +7,15 @@
 #include <time.h>
 #include "connector/handover.h"
 #include "connector/session.h"
+#include "tests/support/certs.h"
 #include "tests/support/edgecluster.h"
+#include "tests/support/folder.h"
 #include "tests/support/wireclient.h"
 
-#define ENTER "connector.entryHandler.enter"
-#define ECHO  "connector.entryHandler.echo"
-#define MOVE  "scene.sceneHandler.move"
+#define ENTER  "connector.entryHandler.enter"
+#define ECHO   "connector.entryHandler.echo"
+#define MOVE   "scene.sceneHandler.move"
+#define RESUME "connector.entryHandler.resume"
 
 static struct edgecluster cluster;
 static const unsigned threads[] = { 1, 3 }; /* by _i */
@@ -39,6 +42,16 @@ static void enter(struct wireclient *c, bool web, const char *name)
 	wireclient_ready(c, cluster.connector_port[0], web);
 	snprintf(body, sizeof(body), "{\"username\":\"%s\"}", name);
 	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
+}
+
+/* {"resume":"…"} of an answer to enter */
+static void resume_of(const char *answer, char out[1200])
+{
+	const char *at = strstr(answer, "\"resume\":\"");
+
+	ck_assert_ptr_nonnull(at);
+	at += 10;
+	snprintf(out, 1200, "{\"resume\":\"%.*s\"}", (int)strcspn(at, "\""), at);
 }
 
 static void upgrade(void)
@@ -220,6 +233,185 @@ START_TEST(pushes_find_their_players_afterwards)
 }
 END_TEST
 
+/* One every few ms, as Lua's app.push sends them: nobody waits for an answer. */
+struct stream_of_pushes {
+	struct timer timer;
+	struct loop *loop;
+	uint64_t sid;
+	int sent;
+	_Atomic bool stop;
+	struct flag ended;
+};
+
+static void push_one(struct timer *t, uint64_t now_ms)
+{
+	struct stream_of_pushes *p = (struct stream_of_pushes *)((char *)t - offsetof(struct stream_of_pushes, timer));
+	static const char method[] = "connector.connectorRemote.push";
+	char bytes[100], body[40];
+	size_t at = 10;
+
+	(void)now_ms;
+	if (p->stop) {
+		flag_raise(&p->ended);
+		return;
+	}
+	int n = snprintf(body, sizeof(body), "{\"n\":%d}", p->sent++);
+	memcpy(bytes, "\x0a\x08", 2);
+	memcpy(bytes + 2, &p->sid, 8);
+	at += (size_t)snprintf(bytes + at, sizeof(bytes) - at, "\x12\x06onNews\x1a%c%s", n, body);
+	rpc_call(cluster.scene->worker[0],
+		 &(struct rpc_call){ .method = schema_method(cluster.scene->schema, method, sizeof(method) - 1),
+				     .to = { .instance = "connector-1", .worker = (int)(p->sid >> 48) },
+				     .body = span_of(bytes, at) });
+	loop_timer(p->loop, t, 2);
+}
+
+static void pushes_begin(void *arg)
+{
+	struct stream_of_pushes *p = arg;
+
+	push_one(&p->timer, 0);
+}
+
+START_TEST(pushes_during_the_hand_over_come_once_and_in_order)
+{
+	struct stream_of_pushes p = { .timer.fire = push_one };
+	struct wireclient c;
+	char body[40];
+
+	begin(_i);
+	enter(&c, _i, "listener");
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	p.sid = cluster.sid;
+	p.loop = cluster.scene->worker[0]->loop;
+	flag_init(&p.ended);
+	loop_call(p.loop, pushes_begin, &p);
+	for (int round = 0; round < 2; round++) {
+		ck_assert_ptr_nonnull(wireclient_push(&c, "onNews")); /* they come */
+		upgrade();
+	}
+	p.stop = true;
+	ck_assert(flag_wait(&p.ended, 1));
+	for (int i = 2; i < p.sent; i++) {
+		snprintf(body, sizeof(body), "{\"n\":%d}", i);
+		ck_assert_str_eq(wireclient_push(&c, "onNews"), body);
+	}
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(what_was_missed_before_and_after_comes_with_the_resume)
+{
+	struct wireclient c;
+	char resume[1200];
+
+	begin(_i);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), resume);
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	uint64_t sid = cluster.sid;
+	wireclient_close(&c);
+	ck_assert(edgecluster_asked(&cluster, "logout lost;"));
+	edgecluster_push_named(&cluster, "connector-1", sid, "onNews", "{\"n\":1}", "role 7");
+	edgecluster_push(&cluster, "connector-1", &sid, 1, "onNews", "{\"n\":2}");
+	upgrade();
+	edgecluster_push_named(&cluster, "connector-1", sid, "onNews", "{\"n\":3}", "role 7");
+	wireclient_ready(&c, cluster.connector_port[1], true);
+	expect(wireclient_ask(&c, RESUME, resume), "\"missed\":2,\"reload\":false");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
+	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":3}");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+START_TEST(who_missed_too_much_before_is_told_so_after)
+{
+	static char large[30000];
+	struct wireclient c;
+	char resume[1200];
+
+	begin(_i);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), resume);
+	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	uint64_t sid = cluster.sid;
+	wireclient_close(&c);
+	ck_assert(edgecluster_asked(&cluster, "logout lost;"));
+	memset(large, 'x', sizeof(large) - 1);
+	memcpy(large, "{\"x\":\"", 6);
+	memcpy(large + sizeof(large) - 3, "\"}", 3);
+	for (int i = 0; i < 3; i++)
+		edgecluster_push(&cluster, "connector-1", &sid, 1, "onNews", large);
+	upgrade();
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	expect(wireclient_ask(&c, RESUME, resume), "\"missed\":0,\"reload\":true");
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
+/* The cluster with a certificate for players, and a balancer that may speak for others. */
+static void begin_secure(int i, char **folder)
+{
+	char lua[1200];
+
+	*folder = folder_new();
+	struct certs *ca = certs_new(*folder, "authority");
+	certs_sign(ca, *folder, "players");
+	certs_free(ca);
+	snprintf(
+		lua, sizeof(lua),
+		"client = { tls = { cert = \"%s/players.pem\", key = \"%s/players.key\" }, balancers = { \"127.0.0.1\" } },",
+		*folder, *folder);
+	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i], .lua = lua });
+}
+
+START_TEST(who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was)
+{
+	struct wireclient c;
+	char resume[1200], *folder;
+
+	begin_secure(_i, &folder);
+	wireclient_ready_tls(&c, cluster.connector_port[0]);
+	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"tess\"}"), resume);
+	upgrade();
+	expect(wireclient_kick(&c), "resume");
+	wireclient_close(&c);
+	wireclient_ready_tls(&c, cluster.connector_port[0]);
+	expect(wireclient_ask(&c, RESUME, resume), "\"resumed\":true");
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
+	wireclient_close(&c);
+	end();
+	folder_free(folder);
+}
+END_TEST
+
+START_TEST(who_stands_in_the_door_comes_in_afterwards)
+{
+	/* a balancer's header, for 1.2.3.4 */
+	static const char header[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\5\6\7\x08\x10\xe1\0\x50";
+	struct wireclient silent, half;
+	char *folder;
+
+	begin_secure(_i, &folder);
+	wireclient_open(&silent, cluster.connector_port[0]);
+	wireclient_open(&half, cluster.connector_port[0]);
+	wireclient_raw(&half, header, 15);
+	upgrade();
+	wireclient_raw(&half, header + 15, sizeof(header) - 1 - 15);
+	wireclient_package(&half, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	ck_assert_int_eq(wireclient_next(&half, false).type, POMELO_HANDSHAKE);
+	wireclient_package(&silent, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	ck_assert_int_eq(wireclient_next(&silent, false).type, POMELO_HANDSHAKE);
+	wireclient_close(&half);
+	wireclient_close(&silent);
+	end();
+	folder_free(folder);
+}
+END_TEST
+
 START_TEST(another_number_of_threads_is_refused_and_nothing_has_happened)
 {
 	struct wireclient c;
@@ -309,6 +501,11 @@ int main(void)
 	tcase_add_loop_test(tcase, who_is_in_the_middle_of_the_handshake_goes_on, 0, 2);
 	tcase_add_loop_test(tcase, what_a_slow_reader_has_not_taken_comes_whole_and_in_order, 0, 2);
 	tcase_add_loop_test(tcase, pushes_find_their_players_afterwards, 0, 2);
+	tcase_add_loop_test(tcase, pushes_during_the_hand_over_come_once_and_in_order, 0, 2);
+	tcase_add_loop_test(tcase, what_was_missed_before_and_after_comes_with_the_resume, 0, 2);
+	tcase_add_loop_test(tcase, who_missed_too_much_before_is_told_so_after, 0, 2);
+	tcase_add_loop_test(tcase, who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was, 0, 2);
+	tcase_add_loop_test(tcase, who_stands_in_the_door_comes_in_afterwards, 0, 2);
 	tcase_add_loop_test(tcase, another_number_of_threads_is_refused_and_nothing_has_happened, 0, 2);
 	tcase_add_loop_test(tcase, a_new_process_that_dies_costs_nothing, 0, 2);
 	srunner_run_all(runner, CK_NORMAL);
