@@ -41,7 +41,7 @@
 /*
  * A record being built, one worker's. sql has one '?' per value; text and blobs are escaped here and nowhere else. A record
  * that is cleared and used again costs less: it knows the statements it had.
- * Canonical form: keywords as written, values as literals: integers in decimal, doubles %.17g, text '…' with
+ * Canonical form: keywords as written, values as literals: integers in decimal, doubles %.17g (-0.0 as 0), text '…' with
  * \0 \n \r \\ \' \" \Z escaped, blobs x'…', NULL.
  */
 enum sql_type { SQL_NULL, SQL_INT, SQL_DOUBLE, SQL_TEXT, SQL_BLOB };

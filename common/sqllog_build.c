@@ -136,8 +136,8 @@ static char *put_value(char *o, const struct sql_value *v, size_t index, char *w
 	case SQL_NULL: memcpy(o, "NULL", 4); return o + 4;
 	case SQL_INT: return put_int(o, v->i);
 	case SQL_DOUBLE:
-		if (isfinite(v->d))
-			return o + snprintf(o, LITERAL_MAX, "%.17g", v->d);
+		if (isfinite(v->d)) /* -0 is 0: a database reads the literal so, but would keep the sign of one bound */
+			return o + snprintf(o, LITERAL_MAX, "%.17g", v->d == 0 ? 0.0 : v->d);
 		refuse(why, why_size, 0, "value %zu is not a finite number", index + 1);
 		return NULL;
 	case SQL_TEXT:

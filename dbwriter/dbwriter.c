@@ -18,6 +18,8 @@ static const struct config_row config_rows[] = {
 	{ "dbwriter.keep_s", CONFIG_INT, "604800", false, 0, 1e9, "How long log files are kept that have landed." },
 	{ "dbwriter.low_bytes", CONFIG_INT, "67108864", false, 0, 1e15,
 	  "With less room than this on the disk, files that have landed go at once." },
+	{ "dbwriter.once_keep_days", CONFIG_INT, "7", false, 0, 36500,
+	  "Answers of once-calls without a business key go from loquat_once after it, unless they went before; 0: never." },
 	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
 	  "A look at the folders, should their watch miss a change." },
 	{ "dbwriter.standby_s", CONFIG_INT, "5", false, 1, 86400,
@@ -64,6 +66,7 @@ static void set_options(struct service *s, struct replay_options *o)
 		.no_fold = !config_bool(s->config, "dbwriter.fold", true),
 		.poll_ms = (uint32_t)config_int(s->config, "dbwriter.poll_ms", 500),
 		.keep_s = (uint64_t)config_int(s->config, "dbwriter.keep_s", 604800),
+		.once_keep_s = (uint64_t)config_int(s->config, "dbwriter.once_keep_days", 7) * 86400,
 		.low_bytes = (uint64_t)config_int(s->config, "dbwriter.low_bytes", 67108864),
 		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
 		.schema_version = newest_schema(s),
@@ -185,6 +188,11 @@ static int64_t in_quarantine(void *arg)
 	return (int64_t)(figures(arg).kept + copied(arg).kept);
 }
 
+static int64_t forgotten(void *arg)
+{
+	return (int64_t)figures(arg).forgotten;
+}
+
 static int64_t copies(void *arg)
 {
 	return copied(arg).streams;
@@ -214,6 +222,8 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
 	metrics_gauge_fn(m, "loquat_replay_in_quarantine", "Records in quarantine.sql: somebody has to look at them.",
 			 in_quarantine, s);
+	metrics_gauge_fn(m, "loquat_once_rows_forgotten",
+			 "Rows of loquat_once without a business key that went for their age.", forgotten, s);
 	metrics_gauge_fn(m, "loquat_standby_logs", "Logs of other hosts that are kept here.", copies, s);
 	metrics_gauge_fn(m, "loquat_standby_records",
 			 "Records of them landed here since the start, for nobody else did.", copies_landed, s);

@@ -128,32 +128,39 @@ static struct stream *after(const struct lane *l, struct stream *s)
 	return next ? next : l->replay->streams;
 }
 
-void lane_step(struct lane *l)
+/* The stream whose turn it is, that has something to do, does it. False: none has. */
+static bool take_turn(struct lane *l)
 {
 	struct replay *r = l->replay;
-	if (!l->ready || l->busy || l->resting)
-		return;
-	if (r->stale && !r->reader) {
-		read_tables(l);
-		return;
-	}
 	struct stream *first = l->turn ? l->turn : r->streams, *s = first;
 	while (s) {
 		l->turn = after(l, s);
 		if (s->lane == l && !s->known && stream_asks(s)) {
 			ask_position(l, s);
-			return;
+			return true;
 		}
 		if (s->lane == l && s->known && stream_fill(s)) {
 			land_begin(l, s);
-			return;
+			return true;
 		}
 		if (s->lane == l && s->known && r->o.standby_ms)
 			stream_doubt(s); /* all of it has landed: from here on somebody else may */
 		s = l->turn;
 		if (s == first)
-			return;
+			return false;
 	}
+	return false;
+}
+
+void lane_step(struct lane *l)
+{
+	struct replay *r = l->replay;
+	if (!l->ready || l->busy || l->resting)
+		return;
+	if (r->stale && !r->reader)
+		read_tables(l);
+	else if (!take_turn(l))
+		forget_begin(l);
 }
 
 static void step_all(struct replay *r)
@@ -212,6 +219,8 @@ static void options_set(struct replay *r, const struct replay_options *o)
 	r->o.connections = o->connections ? o->connections : 1;
 	r->o.array_rows_min = o->array_rows_min ? o->array_rows_min : 8;
 	r->o.poll_ms = o->poll_ms ? o->poll_ms : 500;
+	r->o.forget_each_ms = o->forget_each_ms ? o->forget_each_ms : 3600000;
+	r->forget_ms = r->loop->now_ms + r->o.forget_each_ms;
 }
 
 struct replay *replay_new(struct loop *loop, struct log *log, const struct replay_options *o)

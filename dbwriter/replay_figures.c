@@ -56,6 +56,7 @@ static void add_up(void *arg, const char *instance, const struct replay_figures 
 void replay_figures(const struct replay *r, struct replay_figures *out)
 {
 	*out = (struct replay_figures){ .kept = atomic_load(&r->kept),
+					.forgotten = atomic_load(&r->forgotten),
 					.connected = atomic_load(&r->connected) == r->o.connections };
 	replay_each(r, add_up, out);
 }

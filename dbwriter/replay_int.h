@@ -94,6 +94,9 @@ struct replay {
 	bool stale;                    /* the tables may have changed */
 	uint64_t schema, schema_fresh; /* version in loquat_schema the tables were read at; 0: it has none */
 	_Atomic uint64_t kept;         /* records in quarantine.sql */
+	_Atomic uint64_t forgotten;    /* rows of loquat_once, since the start */
+	unsigned forgetting;           /* of them, under way */
+	uint64_t forget_ms;            /* the next look at them */
 	int64_t kept_us;               /* when it was written, as of that count */
 	_Atomic unsigned connected;    /* lanes that are ready and not silent */
 };
@@ -131,6 +134,9 @@ void land_begin(struct lane *l, struct stream *s); /* of what stream_fill has re
 void land_again_later(struct lane *l, const struct env_db_result *res, const char *doing);
 /* A timer's: while the database works the next records are read, by pieces, so that no answer waits long for us. */
 void land_read_ahead(struct timer *t, uint64_t now_ms);
+
+/* Nothing is to land: takes out what of loquat_once is too old, if it is time. replay_forget.c */
+void forget_begin(struct lane *l);
 
 /* ---- one instance's log: replay_stream.c ------------------------------------------------------------------------------- */
 
