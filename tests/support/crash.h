@@ -26,6 +26,11 @@ struct crash_load {
 	bool written; /* acknowledges what is written, else what is durable */
 };
 #define CRASH_ACCOUNTS 100
+/* Beside the ledger, LEDGER.waits: how many changes so far were acknowledged in less than 2^i us, written each 100 ms. */
+#define CRASH_WAITS 40
+struct crash_waits {
+	uint64_t below[CRASH_WAITS];
+};
 /*
  * Reads each account back before its first change and, now and then, compares what is read with what it remembers. Runs
  * until SIGTERM, then returns 0. Exits with 3 and a line on stderr when an account reads other than it should.

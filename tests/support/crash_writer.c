@@ -16,6 +16,7 @@
 #define READ_MS      3000
 #define LOOK_AGAIN   5  /* turns, after a read that failed */
 #define COMPARE_EACH 10 /* turns */
+#define WAITS_EACH   20 /* turns */
 #define CHAIN_PRIME  1000000007
 
 const char crash_failpoint[] = "campaign.before_answer";
@@ -41,7 +42,7 @@ struct op {
 	struct writer *writer;
 	struct op *next;
 	struct account *account[2];
-	uint64_t number;
+	uint64_t number, began_ns;
 };
 struct writer {
 	const struct crash_load *load;
@@ -59,7 +60,8 @@ struct writer {
 	double due;
 	unsigned turn, reads;
 	struct crash_random random;
-	int ledger;
+	int ledger, waits_file;
+	struct crash_waits waits;
 	uint64_t acks[4096];
 	unsigned n_acks;
 };
@@ -88,6 +90,13 @@ static void drop(struct account *a)
 		a->state = AWAY;
 }
 
+static void count_wait(struct writer *w, const struct op *op)
+{
+	uint64_t us = (env_mono_ns(w->env) - op->began_ns) / 1000;
+	unsigned i = us ? 64 - (unsigned)__builtin_clzll(us) : 0;
+	w->waits.below[i < CRASH_WAITS ? i : CRASH_WAITS - 1]++;
+}
+
 static void on_landed(struct sqllog_waiter *waiter, int err)
 {
 	struct op *op = (struct op *)waiter;
@@ -97,6 +106,7 @@ static void on_landed(struct sqllog_waiter *waiter, int err)
 		drop(op->account[1]);
 	} else {
 		env_failpoint(w->env, crash_failpoint);
+		count_wait(w, op);
 		w->acks[w->n_acks++] = op->number;
 		if (w->n_acks == sizeof w->acks / sizeof *w->acks)
 			write_ledger(w);
@@ -172,7 +182,11 @@ static void wait_for(struct writer *w, uint64_t number, struct account *a, struc
 		w->free = op->next;
 	else
 		op = calloc(1, sizeof *op);
-	*op = (struct op){ .writer = w, .account = { a, b }, .number = number, .waiter.fn = on_landed };
+	*op = (struct op){ .writer = w,
+			   .account = { a, b },
+			   .number = number,
+			   .began_ns = env_mono_ns(w->env),
+			   .waiter.fn = on_landed };
 	sqllog_wait(w->sqllog, w->loop, &op->waiter, lsn, !w->load->written);
 }
 
@@ -272,6 +286,8 @@ static void on_timer(struct timer *t, uint64_t now_ms)
 		w->due -= 1;
 	if (w->due > 1)
 		w->due = 1;
+	if (w->turn % WAITS_EACH == 0 && pwrite(w->waits_file, &w->waits, sizeof w->waits, 0) < 0)
+		perror("waits");
 	read_some(w);
 	loop_timer(w->loop, t, TURN_MS);
 }
@@ -316,7 +332,7 @@ static int open_ledger(const char *path)
 int crash_write(const struct crash_load *load)
 {
 	static struct writer w;
-	char error[400];
+	char error[400], waits[300];
 	sigset_t end;
 	int signo;
 	struct loop *loop;
@@ -326,6 +342,8 @@ int crash_write(const struct crash_load *load)
 	w.load = load;
 	w.env = env_new();
 	w.ledger = open_ledger(load->ledger);
+	snprintf(waits, sizeof waits, "%s.waits", load->ledger);
+	w.waits_file = open(waits, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	env_random(w.env, &w.random, sizeof w.random);
 	sql_record_init(&w.record);
 	for (unsigned i = 0; i < CRASH_ACCOUNTS; i++)

@@ -33,7 +33,7 @@
 #include "tests/support/mariadb.h"
 #include "tests/support/sql.h"
 
-enum { WRITERS = 4, ON_SMALL_DISK = 2, ANSWERS_WRITTEN = 3, SMALL_DISK_MIB = 64 };
+enum { WRITERS = 4, ON_SMALL_DISK = 2, ANSWERS_WRITTEN = 3, SMALL_DISK_MIB = 64, MEMORY_MIB = 400 };
 
 /* ---- what a writer has on stable storage: written down as it syncs, for the power cut --------------------------- */
 
@@ -488,7 +488,8 @@ static bool all_go_on(struct world *w)
 {
 	for (unsigned i = 0; i < WRITERS; i++) {
 		long before = acks_of(w, i);
-		for (uint64_t until = now_ms() + 30000; acks_of(w, i) < before + 200; rest_ms(10))
+		/* it reads its accounts back, so it waits until what the faults have left has landed */
+		for (uint64_t until = now_ms() + 30000 + 3000 * w->rounds; acks_of(w, i) < before + 200; rest_ms(10))
 			if (waitpid(w->writer[i].pid, NULL, WNOHANG) != 0) {
 				w->writer[i].pid = 0;
 				return wrong(w, "ended by itself", w->writer[i].name);
@@ -532,7 +533,7 @@ static bool all_lands(struct world *w, unsigned *took_ms)
 		char sql[100];
 		snprintf(sql, sizeof sql, "SELECT lsn FROM loquat_replay WHERE instance = '%s'", w->writer[i].name);
 		while (sql_int(w->q, sql) != last) {
-			if (now_ms() - from > 60000 + 1000 * w->rounds)
+			if (now_ms() - from > 60000 + 3000 * w->rounds)
 				return wrong(w, "its log does not land to its end", w->writer[i].name);
 			rest_ms(5);
 		}
@@ -647,8 +648,45 @@ static unsigned resident_most(struct world *w)
 	return most;
 }
 
+/* How long changes waited for their acknowledgement so far, all writers together. */
+static struct crash_waits waits_of(struct world *w)
+{
+	struct crash_waits sum = { 0 }, one;
+	for (unsigned i = 0; i < WRITERS; i++) {
+		char path[220];
+		snprintf(path, sizeof path, "%s.waits", w->writer[i].ledger);
+		int fd = open(path, O_RDONLY);
+		if (fd >= 0 && read(fd, &one, sizeof one) == sizeof one)
+			for (unsigned k = 0; k < CRASH_WAITS; k++)
+				sum.below[k] += one.below[k];
+		close(fd);
+	}
+	return sum;
+}
+
+struct waited {
+	double p50_ms, p99_ms, max_ms; /* at most: to the next power of two */
+};
+
+static struct waited waited_between(const struct crash_waits *from, const struct crash_waits *to)
+{
+	struct waited r = { 0 };
+	uint64_t total = 0, seen = 0;
+	for (unsigned i = 0; i < CRASH_WAITS; i++)
+		total += to->below[i] - from->below[i];
+	for (unsigned i = 0; i < CRASH_WAITS; i++) {
+		uint64_t n = to->below[i] - from->below[i];
+		double ms = (double)(1ull << i) / 1000;
+		r.p50_ms = seen * 2 < total ? ms : r.p50_ms;
+		r.p99_ms = seen * 100 < total * 99 ? ms : r.p99_ms;
+		r.max_ms = n ? ms : r.max_ms;
+		seen += n;
+	}
+	return r;
+}
+
 /* While the load goes on: until no log is further ahead of its position than what comes in a moment. */
-static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms)
+static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms, unsigned *mib)
 {
 	struct env *env = env_new();
 	uint64_t from = now_ms();
@@ -662,6 +700,8 @@ static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms)
 			int64_t last = (int64_t)follow_last_lsn(env, w->writer[i].folder);
 			behind = sql_int(w->q, sql) + w->per_s / WRITERS < last;
 		}
+		unsigned now = resident_most(w);
+		*mib = now > *mib ? now : *mib;
 		rest_ms(20);
 	}
 	env_free(env);
@@ -671,19 +711,28 @@ static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms)
 
 static bool go_without_database(struct world *w, unsigned away_s)
 {
-	unsigned took_ms = 0, drain_ms = 0, before = changes_per_s(w, 2000), mib = resident_most(w);
+	unsigned took_ms = 0, drain_ms = 0, before = changes_per_s(w, 2000), mib = resident_most(w), mib_back = 0;
+	struct crash_waits began = waits_of(w), went;
 	mariadb_signal(&w->db, SIGKILL);
 	unsigned during = changes_per_s(w, away_s * 1000), mib_then = resident_most(w);
+	went = waits_of(w);
+	struct waited waited = waited_between(&began, &went);
 	mariadb_again(&w->db);
 	w->q = sql_open(w->db.socket, "loquat");
-	bool ok = catches_up(w, 60000 + away_s * 10000, &took_ms);
-	printf("   %u changes/s with a database, %u without for %u s; caught up in %u ms under load; memory %u MiB, then %u MiB at most\n",
-	       before, during, away_s, took_ms, mib, mib_then);
+	bool ok = catches_up(w, 60000 + away_s * 10000, &took_ms, &mib_back);
+	printf("   %u changes/s with a database, %u without for %u s; caught up in %u ms under load; memory %u MiB, then %u, catching up %u at most\n",
+	       before, during, away_s, took_ms, mib, mib_then, mib_back);
+	printf("   without a database a caller waited %.1f ms (median), %.1f (p99), %.1f (longest), each at most\n",
+	       waited.p50_ms, waited.p99_ms, waited.max_ms);
 	fflush(stdout); /* it is the figure, also of one that fails */
 	if (ok && during < before * 3 / 4)
 		ok = wrong(w, "acknowledge less without a database", "writers");
+	if (ok && waited.p99_ms > away_s * 500)
+		ok = wrong(w, "wait for a database that is away", "callers");
 	if (ok && mib_then > mib + 32)
 		ok = wrong(w, "grows while the database is away", "memory");
+	if (ok && mib_back > MEMORY_MIB)
+		ok = wrong(w, "grows while dbwriter catches up", "memory");
 	ok = ok && stop_writers(w) && all_lands(w, &drain_ms) && checks(w, drain_ms);
 	sql_close(w->q);
 	return ok;
