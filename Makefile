@@ -19,7 +19,9 @@ ifneq ($(filter true 1,$(CI) $(WERROR)),)
 WARN  += -Werror#           never for users: a newer compiler must not lock them out
 endif
 HARD  := -fstack-protector-strong -D_FORTIFY_SOURCE=2
-OPT   := -O2 -g -fno-omit-frame-pointer
+# gcc's generic tuning clears a struct by `rep stos`, 30 cycles however small it is: a fifth of what a call costs.
+TUNE  := $(if $(filter x86_64,$(shell uname -m)),-mtune=skylake)
+OPT   := -O2 -g -fno-omit-frame-pointer $(TUNE)
 ifneq ($(SAN),)
 OPT   := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SAN) $(if $(findstring undefined,$(SAN)),-fno-sanitize-recover=undefined)
 HARD  :=
@@ -135,7 +137,7 @@ TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(TEST_LIBS) $(call lib,env_sim)
 	$(call link,-lcheck -lsubunit -lrt $(SIM_LDFLAGS))
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS) $(call lib,env_real)
-	$(call link,-fsanitize=fuzzer)
+	$(call link,-fsanitize=fuzzer $(patsubst __wrap_%,-Wl$(comma)--wrap=%,$(sort $(shell grep -o '__wrap_[a-z_]*' tests/fuzz/$*.c))))
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIBS) $(call lib,env_real)
 	$(call link,-lcheck -lsubunit -lrt -lprotobuf-nanopb)
 $(GEN)/grpc/%.grpc.pb.cc: %.proto | build/.deps

@@ -9,7 +9,8 @@ enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
 /* ---- writing ---------------------------------------------------------------------------------------- */
 
-static char *put_varint(char *p, uint64_t v)
+/* Inline, so that a tag is one byte stored and the place in the bytes stays in a register. */
+static inline char *put_varint(char *p, uint64_t v)
 {
 	while (v >= 0x80) {
 		*p++ = (char)(v | 0x80);
@@ -19,14 +20,14 @@ static char *put_varint(char *p, uint64_t v)
 	return p;
 }
 
-static char *put_uint(char *p, uint32_t tag, uint64_t v)
+static inline char *put_uint(char *p, uint32_t tag, uint64_t v)
 {
 	if (!v)
 		return p;
 	return put_varint(put_varint(p, tag), v);
 }
 
-static char *put_fixed64(char *p, uint32_t tag, uint64_t v)
+static inline char *put_fixed64(char *p, uint32_t tag, uint64_t v)
 {
 	if (!v)
 		return p;
@@ -35,12 +36,28 @@ static char *put_fixed64(char *p, uint32_t tag, uint64_t v)
 	return p + 8;
 }
 
-static char *put_span(char *p, uint32_t tag, struct span s)
+/* 8 to 64 bytes, as keys and bodies are: finding out how to copy them would take memcpy longer than copying them. */
+static inline void copy_short(char *to, const char *from, size_t n)
+{
+	if (n < 16) {
+		memcpy(to, from, 8);
+		memcpy(to + n - 8, from + n - 8, 8);
+		return;
+	}
+	for (size_t at = 0; at < n - 16; at += 16)
+		memcpy(to + at, from + at, 16);
+	memcpy(to + n - 16, from + n - 16, 16);
+}
+
+static inline char *put_span(char *p, uint32_t tag, struct span s)
 {
 	if (!s.n)
 		return p;
 	p = put_varint(put_varint(p, tag), s.n);
-	memcpy(p, s.p, s.n);
+	if (s.n >= 8 && s.n <= 64)
+		copy_short(p, s.p, s.n);
+	else
+		memcpy(p, s.p, s.n);
 	return p + s.n;
 }
 
