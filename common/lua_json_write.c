@@ -364,7 +364,7 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		if (value[i] && !lua_msg_is_null(e->L, value[i])) {
+		if (value[i]) {
 			put_name(e, f->name, f->name_bytes, first);
 			first = false;
 			err = f->repeated ? put_repeated(e, value[i], f, &here) : put_field(e, value[i], f, &here);

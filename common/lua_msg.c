@@ -59,7 +59,7 @@ void lua_msg_push_null(lua_State *L)
 
 bool lua_msg_is_null(lua_State *L, int index)
 {
-	return lua_islightuserdata(L, index) && !lua_touserdata(L, index);
+	return lua_type(L, index) == LUA_TLIGHTUSERDATA && !lua_touserdata(L, index);
 }
 
 void lua_msg_push_array(lua_State *L)
@@ -193,10 +193,12 @@ size_t lua_msg_entries(lua_State *L, int index, size_t limit)
 
 int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at)
 {
+	int top = lua_gettop(L);
 	memset(at, 0, t->fields * sizeof *at);
-	if (!lua_checkstack(L, t->fields + 8))
+	if (!lua_checkstack(L, 2 * t->fields + 8))
 		return ERR_NOMEM;
-	for (lua_pushnil(L); lua_next(L, index); lua_insert(L, -2)) { /* the value stays, the key goes on */
+	lua_pushnil(L);
+	while (lua_next(L, index)) {
 		size_t n;
 		const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &n) : NULL;
 		const struct msg_field *f = name ? msg_field_name(t, name, n) : NULL;
@@ -204,7 +206,9 @@ int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at)
 			lua_pop(L, 1);
 			return ERR_FAILED;
 		}
-		at[f->index] = lua_gettop(L) - 1;
+		top += 2;
+		at[f->index] = lua_msg_is_null(L, top) ? 0 : top;
+		lua_pushvalue(L, -2); /* key and value stay; from a copy of the key it goes on */
 	}
 	return 0;
 }

@@ -59,7 +59,7 @@ bool lua_msg_fits(enum msg_field_type type, int64_t v);
 /* How many keys the table has, at most limit + 1. Needs 3 free places on the stack; neither allocates nor raises. */
 size_t lua_msg_entries(lua_State *L, int index, size_t limit);
 /*
- * Pushes the values of the table's fields of t, and says by the field's index where each is (0: absent). ERR_NOMEM;
+ * Pushes the values of the table's fields of t, and says by the field's index where each is (0: absent, or null). ERR_NOMEM;
  * ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
  */
 int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at);

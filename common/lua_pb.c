@@ -11,24 +11,22 @@
 #include "common/lua_msg.h"
 #include "common/text.h"
 
-enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 enum { FIELDS_HINT = 8 }; /* a table is made for so many at first */
 
 struct decoder {
 	lua_State *L;
-	int names; /* where the table of lua_msg's names is on the Lua stack */
+	int names; /* where the table of lua_msg's names is on the Lua stack; 0: not there yet */
 	unsigned depth, unknown;
 	char *why;
 	size_t why_size;
 };
 struct value { /* one field's value as it stands on the wire */
-	unsigned wire;
-	uint64_t number; /* VARINT, FIXED64, FIXED32 */
-	const char *p;   /* BYTES */
-	size_t n;
+	enum msg_wire wire;
+	uint64_t number; /* of MSG_WIRE_BYTES: how many */
+	const char *p;   /* MSG_WIRE_BYTES */
 };
 struct table {                          /* a message being filled */
-	int base;                       /* its place; base + 1 is the list or map that came last */
+	int base, list;                 /* its place, and that of the list or map that came last */
 	const struct msg_field *listed; /* the field of that list */
 	lua_Integer length;
 	uint64_t seen[4];
@@ -72,43 +70,25 @@ static uint64_t little_endian(const char *p, unsigned n)
 }
 
 /* NULL: truncated, or a wire type that proto2 does not have (groups are refused). */
-static const char *read_value(const char *p, const char *end, unsigned wire, struct value *v)
+static inline const char *read_value(const char *p, const char *end, enum msg_wire wire, struct value *v)
 {
-	uint64_t n;
 	v->wire = wire;
 	switch (wire) {
-	case VARINT: return varint(p, end, &v->number);
-	case FIXED64:
-	case FIXED32: {
-		unsigned bytes = wire == FIXED64 ? 8 : 4;
+	case MSG_WIRE_VARINT: return varint(p, end, &v->number);
+	case MSG_WIRE_BYTES:
+		if (!(p = varint(p, end, &v->number)) || v->number > (size_t)(end - p))
+			return NULL;
+		v->p = p;
+		return p + v->number;
+	case MSG_WIRE_8:
+	case MSG_WIRE_4: {
+		unsigned bytes = wire == MSG_WIRE_8 ? 8 : 4;
 		if ((size_t)(end - p) < bytes)
 			return NULL;
 		v->number = little_endian(p, bytes);
 		return p + bytes;
 	}
-	case BYTES:
-		if (!(p = varint(p, end, &n)) || n > (size_t)(end - p))
-			return NULL;
-		v->p = p;
-		v->n = (size_t)n;
-		return p + n;
 	default: return NULL;
-	}
-}
-
-static unsigned wire_of(enum msg_field_type type)
-{
-	switch (type) {
-	case MSG_DOUBLE:
-	case MSG_FIXED64:
-	case MSG_SFIXED64: return FIXED64;
-	case MSG_FLOAT:
-	case MSG_FIXED32:
-	case MSG_SFIXED32: return FIXED32;
-	case MSG_STRING:
-	case MSG_BYTES:
-	case MSG_MESSAGE: return BYTES;
-	default: return VARINT;
 	}
 }
 
@@ -116,7 +96,7 @@ static unsigned wire_of(enum msg_field_type type)
 
 static int any(struct decoder *d, const struct msg_type *t, const struct value *v, const struct lua_path *at)
 {
-	const char *p = v->p, *end = v->p + v->n, *json = "{}";
+	const char *p = v->p, *end = v->p + v->number, *json = "{}";
 	size_t n = 2;
 	char why[LUA_WHY_MAX];
 	while (p < end) {
@@ -124,8 +104,8 @@ static int any(struct decoder *d, const struct msg_type *t, const struct value *
 		struct value inner;
 		if (!(p = varint(p, end, &tag)) || !(p = read_value(p, end, tag & 7, &inner)))
 			return corrupt(d, at, "not protobuf");
-		if (tag >> 3 == 1 && inner.wire == BYTES)
-			json = inner.p, n = inner.n;
+		if (tag >> 3 == 1 && inner.wire == MSG_WIRE_BYTES)
+			json = inner.p, n = inner.number;
 		else
 			d->unknown++;
 	}
@@ -160,44 +140,59 @@ static int64_t to_integer(enum msg_field_type type, uint64_t number)
 	}
 }
 
-/* Pushes the value: 1; 0: an enum's value that is not known, nothing is pushed. */
-static int push(struct decoder *d, const struct msg_field *f, const struct value *v, const struct lua_path *at)
+/* Pushes what needs nothing else to be said of it. False: the value is of another kind, or is refused. */
+static inline bool push_plain(lua_State *L, const struct msg_field *f, const struct value *v)
 {
-	lua_State *L = d->L;
+	switch (f->type) {
+	case MSG_DOUBLE:
+	case MSG_FLOAT: lua_pushnumber(L, to_double(f->type, v->number)); return true;
+	case MSG_BOOL: lua_pushboolean(L, v->number != 0); return true;
+	case MSG_STRING:
+		if (!text_is_utf8(v->p, v->number))
+			return false;
+		/* fall through */
+	case MSG_BYTES: lua_pushlstring(L, v->p, v->number); return true;
+	case MSG_MESSAGE:
+	case MSG_ENUM: return false;
+	case MSG_UINT64:
+	case MSG_FIXED64:
+		if (v->number > INT64_MAX)
+			return false;
+		/* fall through */
+	default: lua_pushinteger(L, to_integer(f->type, v->number)); return true;
+	}
+}
+
+static int push_other(struct decoder *d, const struct msg_field *f, const struct value *v, const struct lua_path *at)
+{
 	const struct msg_enum_value *name;
 	int err;
 	switch (f->type) {
-	case MSG_DOUBLE:
-	case MSG_FLOAT: lua_pushnumber(L, to_double(f->type, v->number)); return 1;
-	case MSG_BOOL: lua_pushboolean(L, v->number != 0); return 1;
-	case MSG_STRING:
-		if (!text_is_utf8(v->p, v->n))
-			return refuse(d, at, "text that is not UTF-8");
-		lua_pushlstring(L, v->p, v->n);
-		return 1;
-	case MSG_BYTES: lua_pushlstring(L, v->p, v->n); return 1;
+	case MSG_STRING: return refuse(d, at, "text that is not UTF-8");
 	case MSG_MESSAGE:
-		err = f->message->any ? any(d, f->message, v, at) : message(d, f->message, v->p, v->p + v->n, at);
+		luaL_checkstack(d->L, 10, "protobuf");
+		err = f->message->any ? any(d, f->message, v, at) : message(d, f->message, v->p, v->p + v->number, at);
 		return err < 0 ? err : 1;
 	case MSG_ENUM:
 		if (!(name = msg_enum_number(f->enumeration, (int32_t)(uint32_t)v->number))) {
 			d->unknown++;
 			return 0;
 		}
-		lua_rawgeti(L, d->names, name->id);
+		lua_rawgeti(d->L, d->names, name->id);
 		return 1;
-	case MSG_UINT64:
-	case MSG_FIXED64:
-		if (v->number > INT64_MAX)
-			return refuse(d, at, "%llu is out of range", (unsigned long long)v->number);
-		/* fall through */
-	default: lua_pushinteger(L, to_integer(f->type, v->number)); return 1;
+	default: return refuse(d, at, "%llu is out of range", (unsigned long long)v->number);
 	}
+}
+
+/* Pushes the value: 1; 0: an enum's value that is not known, nothing is pushed. */
+static int push(struct decoder *d, const struct msg_field *f, const struct value *v, const struct lua_path *at)
+{
+	return push_plain(d->L, f, v) ? 1 : push_other(d, f, v, at);
 }
 
 /* ---- lists and maps -------------------------------------------------------------------------------------- */
 
-/* Brings the list (or map) of the field to base + 1; elements of one field mostly stand together. */
+/* Brings the list (or map) of the field to its place; elements of one field mostly stand together. */
 static void list_of(struct decoder *d, struct table *t, const struct msg_field *f, int hint)
 {
 	lua_State *L = d->L;
@@ -215,7 +210,7 @@ static void list_of(struct decoder *d, struct table *t, const struct msg_field *
 		lua_rawset(L, t->base);
 	}
 	t->length = f->map ? 0 : (lua_Integer)lua_rawlen(L, -1);
-	lua_replace(L, t->base + 1);
+	lua_replace(L, t->list);
 	t->listed = f;
 }
 
@@ -225,16 +220,16 @@ static int element(struct decoder *d, struct table *t, const struct msg_field *f
 	struct lua_path here = { at, NULL, 0, (size_t)t->length + 1 };
 	int got = push(d, f, v, &here);
 	if (got > 0)
-		lua_rawseti(d->L, t->base + 1, ++t->length);
+		lua_rawseti(d->L, t->list, ++t->length);
 	return got < 0 ? got : 0;
 }
 
-static int count_packed(unsigned wire, const struct value *v)
+static int count_packed(enum msg_wire wire, const struct value *v)
 {
-	if (wire != VARINT)
-		return (int)(v->n / (wire == FIXED64 ? 8 : 4));
+	if (wire != MSG_WIRE_VARINT)
+		return (int)(v->number / (wire == MSG_WIRE_8 ? 8 : 4));
 	int n = 0;
-	for (size_t i = 0; i < v->n; i++)
+	for (size_t i = 0; i < v->number; i++)
 		n += !(v->p[i] & 0x80);
 	return n;
 }
@@ -242,11 +237,10 @@ static int count_packed(unsigned wire, const struct value *v)
 static int packed(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
 		  const struct lua_path *at)
 {
-	unsigned wire = wire_of(f->type);
-	list_of(d, t, f, count_packed(wire, v));
-	for (const char *p = v->p, *end = v->p + v->n; p < end;) {
+	list_of(d, t, f, count_packed(f->wire, v));
+	for (const char *p = v->p, *end = v->p + v->number; p < end;) {
 		struct value one;
-		if (!(p = read_value(p, end, wire, &one)))
+		if (!(p = read_value(p, end, f->wire, &one)))
 			return corrupt(d, at, "a truncated number");
 		int err = element(d, t, f, &one, at);
 		if (err < 0)
@@ -258,7 +252,7 @@ static int packed(struct decoder *d, struct table *t, const struct msg_field *f,
 /* An absent key or value of an entry is the zero of its type. */
 static int push_zero(struct decoder *d, const struct msg_field *f, const struct lua_path *at)
 {
-	struct value zero = { .wire = wire_of(f->type), .p = "", .n = 0 };
+	struct value zero = { .wire = f->wire, .p = "" };
 	if (f->type == MSG_ENUM && f->enumeration->values) {
 		lua_rawgeti(d->L, d->names, f->enumeration->value[0].id);
 		return 1;
@@ -273,7 +267,7 @@ static int entry(struct decoder *d, struct table *t, const struct msg_field *f, 
 	struct value found[2];
 	bool has[2] = { false, false };
 	list_of(d, t, f, 0);
-	for (const char *p = v->p, *end = v->p + v->n; p < end;) {
+	for (const char *p = v->p, *end = v->p + v->number; p < end;) {
 		uint64_t tag;
 		struct value one;
 		if (!(p = varint(p, end, &tag)) || !(p = read_value(p, end, tag & 7, &one)))
@@ -283,7 +277,7 @@ static int entry(struct decoder *d, struct table *t, const struct msg_field *f, 
 			continue;
 		}
 		unsigned which = (unsigned)(tag >> 3) - 1;
-		if (one.wire != wire_of(part[which].type))
+		if (one.wire != part[which].wire)
 			return corrupt(d, at, "the wrong wire type");
 		found[which] = one;
 		has[which] = true;
@@ -297,33 +291,41 @@ static int entry(struct decoder *d, struct table *t, const struct msg_field *f, 
 	if (got == 0)
 		lua_pop(d->L, 1); /* the key of a value that is not known */
 	else
-		lua_rawset(d->L, t->base + 1);
+		lua_rawset(d->L, t->list);
 	return 0;
 }
 
 /* ---- messages -------------------------------------------------------------------------------------------- */
 
-static int field(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
-		 const struct lua_path *at)
+/* A list or a map, or a part of one; or what is none of this type. */
+static int several(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
+		   const struct lua_path *at)
 {
 	struct lua_path here = { at, f->name, f->name_bytes, 0 };
-	unsigned wire = wire_of(f->type);
-	t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
-	if (f->repeated && v->wire == BYTES && wire != BYTES)
+	if (f->repeated && v->wire == MSG_WIRE_BYTES && f->wire != MSG_WIRE_BYTES)
 		return packed(d, t, f, v, &here);
-	if (v->wire != wire)
+	if (v->wire != f->wire)
 		return corrupt(d, &here, "the wrong wire type");
 	if (f->map)
 		return entry(d, t, f, v, &here);
-	if (f->repeated) {
-		list_of(d, t, f, 4);
-		return element(d, t, f, v, &here);
-	}
+	list_of(d, t, f, 4);
+	return element(d, t, f, v, &here);
+}
+
+static inline int field(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
+			const struct lua_path *at)
+{
+	t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
+	if (f->repeated || v->wire != f->wire)
+		return several(d, t, f, v, at);
 	lua_rawgeti(d->L, d->names, f->id);
-	int got = push(d, f, v, &here);
-	if (got <= 0) {
-		lua_pop(d->L, 1);
-		return got;
+	if (!push_plain(d->L, f, v)) {
+		struct lua_path here = { at, f->name, f->name_bytes, 0 };
+		int got = push_other(d, f, v, &here);
+		if (got <= 0) {
+			lua_pop(d->L, 1);
+			return got;
+		}
 	}
 	lua_rawset(d->L, t->base);
 	return 0;
@@ -331,7 +333,7 @@ static int field(struct decoder *d, struct table *t, const struct msg_field *f, 
 
 static int complete(struct decoder *d, const struct msg_type *type, const struct table *t, const struct lua_path *at)
 {
-	for (unsigned i = 0; (type->required || type->defaults) && i < type->fields; i++) {
+	for (unsigned i = 0; i < type->fields; i++) {
 		const struct msg_field *f = &type->field[i];
 		if (t->seen[i / 64] >> (i % 64) & 1)
 			continue;
@@ -348,32 +350,55 @@ static int complete(struct decoder *d, const struct msg_type *type, const struct
 	return 0;
 }
 
+/* The field that has the tag; most writers put them in order, so the next one is tried first. NULL: unknown. */
+static inline const struct msg_field *field_of(const struct msg_type *type, unsigned next, uint64_t tag)
+{
+	if (next < type->fields && type->field[next].tag == tag)
+		return &type->field[next];
+	return tag <= UINT32_MAX ? msg_field_number(type, (uint32_t)tag >> 3) : NULL;
+}
+
+static int fields(struct decoder *d, const struct msg_type *type, struct table *t, const char *p, const char *end,
+		  const struct lua_path *at)
+{
+	unsigned next = 0;
+	while (p < end) {
+		uint64_t tag;
+		struct value v;
+		if (!(p = varint(p, end, &tag)))
+			return corrupt(d, at, "not protobuf");
+		const struct msg_field *f = field_of(type, next, tag);
+		if (!f && (tag > UINT32_MAX || tag >> 3 == 0))
+			return corrupt(d, at, "not protobuf");
+		if (!(p = read_value(p, end, tag & 7, &v)))
+			return corrupt(d, at, "not protobuf");
+		if (!f) {
+			d->unknown++;
+			continue;
+		}
+		next = f->index + !f->repeated;
+		int err = field(d, t, f, &v, at);
+		if (err < 0)
+			return err;
+	}
+	return type->required || type->defaults ? complete(d, type, t, at) : 0;
+}
+
 static int message(struct decoder *d, const struct msg_type *type, const char *p, const char *end,
 		   const struct lua_path *at)
 {
 	lua_State *L = d->L;
 	if (++d->depth > LUA_PB_DEPTH)
 		return corrupt(d, at, "more than %d levels", LUA_PB_DEPTH);
-	luaL_checkstack(L, 10, "protobuf");
 	lua_createtable(L, 0, type->fields < FIELDS_HINT ? type->fields : FIELDS_HINT);
 	struct table t = { .base = lua_gettop(L) };
-	lua_pushnil(L); /* the place of lists */
-	while (p < end) {
-		uint64_t tag;
-		struct value v;
-		if (!(p = varint(p, end, &tag)) || tag >> 3 == 0 || tag >> 3 > (1u << 29) - 1 ||
-		    !(p = read_value(p, end, tag & 7, &v)))
-			return corrupt(d, at, "not protobuf");
-		const struct msg_field *f = msg_field_number(type, (uint32_t)(tag >> 3));
-		if (!f) {
-			d->unknown++;
-			continue;
-		}
-		int err = field(d, &t, f, &v, at);
-		if (err < 0)
-			return err;
+	t.list = t.base + 1;
+	if (!d->names) {
+		lua_msg_push_names(L);
+		d->names = t.list++;
 	}
-	int err = complete(d, type, &t, at);
+	lua_pushnil(L); /* the place of lists */
+	int err = fields(d, type, &t, p, end, at);
 	lua_settop(L, t.base);
 	d->depth--;
 	return err;
@@ -382,17 +407,17 @@ static int message(struct decoder *d, const struct msg_type *type, const char *p
 int lua_pb_decode(lua_State *L, const struct msg_type *type, const void *bytes, size_t n, unsigned *unknown, char *why,
 		  size_t why_size)
 {
-	int top = lua_gettop(L);
-	struct decoder d = { .L = L, .names = top + 1, .why = why, .why_size = why_size };
+	struct decoder d = { .L = L, .why = why, .why_size = why_size };
 	const char *p = n ? bytes : "";
-	luaL_checkstack(L, 8, "protobuf");
-	lua_msg_push_names(L);
-	int err =
-		type->any ? any(&d, type, &(struct value){ .p = p, .n = n }, NULL) : message(&d, type, p, p + n, NULL);
+	int err, top = lua_gettop(L);
+	luaL_checkstack(L, 10, "protobuf");
+	if (type->any)
+		err = any(&d, type, &(struct value){ .p = p, .number = n }, NULL);
+	else
+		err = message(&d, type, p, p + n, NULL);
 	if (unknown)
 		*unknown = d.unknown;
-	if (err == 0)
-		lua_replace(L, top + 1);
-	lua_settop(L, err == 0 ? top + 1 : top);
+	if (err < 0)
+		lua_settop(L, top);
 	return err;
 }

@@ -11,7 +11,7 @@
 #include "common/lua_pb.h"
 #include "common/text.h"
 
-enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
+enum { HEAD_MAX = 5 + 10 }; /* bytes of a tag and a varint */
 
 struct encoder {
 	lua_State *L;
@@ -36,51 +36,59 @@ static int fail_type(struct encoder *e, int index, const char *expected, const s
 
 /* ---- the wire ------------------------------------------------------------------------------------------- */
 
-static unsigned write_varint(char *out, uint64_t v)
+static inline char *write_varint(char *out, uint64_t v)
 {
-	unsigned n = 0;
 	for (; v >= 0x80; v >>= 7)
-		out[n++] = (char)(v | 0x80);
-	out[n++] = (char)v;
-	return n;
+		*out++ = (char)(v | 0x80);
+	*out++ = (char)v;
+	return out;
 }
 
-static void put_varint(struct encoder *e, uint64_t v)
+/* Room for a tag, a varint and n bytes; the tag is written. 0: an element of a packed list has none. */
+static inline char *begin(struct encoder *e, uint32_t tag, size_t n)
 {
-	e->out->len += write_varint(buf_reserve(e->out, 10), v);
+	if (e->out->cap - e->out->len < HEAD_MAX + n)
+		buf_reserve(e->out, HEAD_MAX + n);
+	char *out = e->out->data + e->out->len;
+	return tag ? write_varint(out, tag) : out;
 }
 
-static void put_fixed(struct encoder *e, uint64_t v, unsigned bytes)
+static inline void end(struct encoder *e, const char *out)
 {
-	char *out = buf_reserve(e->out, bytes);
+	e->out->len = (size_t)(out - e->out->data);
+}
+
+static inline void put_varint(struct encoder *e, uint32_t tag, uint64_t v)
+{
+	end(e, write_varint(begin(e, tag, 0), v));
+}
+
+static void put_fixed(struct encoder *e, uint32_t tag, uint64_t v, unsigned bytes)
+{
+	char *out = begin(e, tag, bytes);
 	for (unsigned i = 0; i < bytes; i++)
-		out[i] = (char)(v >> (8 * i));
-	e->out->len += bytes;
+		*out++ = (char)(v >> (8 * i));
+	end(e, out);
 }
 
-static void put_tag(struct encoder *e, const struct msg_field *f, unsigned wire)
+static inline void put_bytes(struct encoder *e, uint32_t tag, const char *p, size_t n)
 {
-	put_varint(e, (uint64_t)f->number << 3 | wire);
-}
-
-static void put_bytes(struct encoder *e, const char *p, size_t n)
-{
-	put_varint(e, n);
-	buf_add(e->out, p, n);
+	char *out = write_varint(begin(e, tag, n), n);
+	memcpy(out, p, n);
+	end(e, out + n);
 }
 
 /* A part whose length stands before it: one byte is left for it, which is enough for most; else the part moves. */
-static size_t begin_part(struct encoder *e)
+static size_t begin_part(struct encoder *e, uint32_t tag)
 {
-	buf_addch(e->out, 0);
+	put_varint(e, tag, 0);
 	return e->out->len;
 }
 
 static void end_part(struct encoder *e, size_t start)
 {
 	char length[10];
-	size_t bytes = e->out->len - start;
-	unsigned n = write_varint(length, bytes);
+	size_t bytes = e->out->len - start, n = (size_t)(write_varint(length, bytes) - length);
 	if (n > 1) {
 		buf_reserve(e->out, n - 1);
 		memmove(e->out->data + start + n - 1, e->out->data + start, bytes);
@@ -103,34 +111,34 @@ static int integer(struct encoder *e, int index, enum msg_field_type type, const
 	return 0;
 }
 
-static void put_integer(struct encoder *e, enum msg_field_type type, int64_t v)
+static void put_integer(struct encoder *e, const struct msg_field *f, uint32_t tag, int64_t v)
 {
-	switch (type) {
+	switch (f->type) {
 	case MSG_FIXED64:
-	case MSG_SFIXED64: put_fixed(e, (uint64_t)v, 8); break;
+	case MSG_SFIXED64: put_fixed(e, tag, (uint64_t)v, 8); break;
 	case MSG_FIXED32:
-	case MSG_SFIXED32: put_fixed(e, (uint64_t)v, 4); break;
+	case MSG_SFIXED32: put_fixed(e, tag, (uint64_t)v, 4); break;
 	case MSG_SINT32:
-	case MSG_SINT64: put_varint(e, (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0)); break;
-	default: put_varint(e, (uint64_t)v); break;
+	case MSG_SINT64: put_varint(e, tag, (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0)); break;
+	default: put_varint(e, tag, (uint64_t)v); break;
 	}
 }
 
-static void put_real(struct encoder *e, enum msg_field_type type, double v)
+static void put_real(struct encoder *e, const struct msg_field *f, uint32_t tag, double v)
 {
 	uint64_t bits;
 	uint32_t single;
-	float f = (float)v;
-	if (type == MSG_FLOAT) {
-		memcpy(&single, &f, sizeof single);
-		put_fixed(e, single, 4);
+	float narrow = (float)v;
+	if (f->type == MSG_FLOAT) {
+		memcpy(&single, &narrow, sizeof single);
+		put_fixed(e, tag, single, 4);
 	} else {
 		memcpy(&bits, &v, sizeof bits);
-		put_fixed(e, bits, 8);
+		put_fixed(e, tag, bits, 8);
 	}
 }
 
-static int put_text(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
+static int put_text(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
 {
 	size_t n;
 	if (lua_type(e->L, index) != LUA_TSTRING)
@@ -138,34 +146,33 @@ static int put_text(struct encoder *e, int index, const struct msg_field *f, con
 	const char *p = lua_tolstring(e->L, index, &n);
 	if (f->type == MSG_STRING && !text_is_utf8(p, n))
 		return fail(e, at, "text that is not UTF-8");
-	put_bytes(e, p, n);
+	put_bytes(e, tag, p, n);
 	return 0;
 }
 
 static int put_any(struct encoder *e, int index, const struct lua_path *at)
 {
 	char why[LUA_WHY_MAX];
-	buf_addch(e->out, 1 << 3 | BYTES);
-	size_t start = begin_part(e);
+	size_t start = begin_part(e, 1 << 3 | MSG_WIRE_BYTES);
 	if (lua_json_encode(e->L, index, NULL, e->out, why, sizeof why) < 0)
 		return fail(e, at, "%s", why);
 	end_part(e, start);
 	return 0;
 }
 
-static int put_enum(struct encoder *e, int index, const struct msg_enum *values, const struct lua_path *at)
+static int put_enum(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
 {
 	size_t n = 0;
 	const char *name = lua_type(e->L, index) == LUA_TSTRING ? lua_tolstring(e->L, index, &n) : NULL;
-	const struct msg_enum_value *v = name ? msg_enum_name(values, name, n) : NULL;
+	const struct msg_enum_value *v = name ? msg_enum_name(f->enumeration, name, n) : NULL;
 	if (!v)
 		return fail_type(e, index, "the name of a value", at);
-	put_varint(e, (uint64_t)(int64_t)v->number);
+	put_varint(e, tag, (uint64_t)(int64_t)v->number);
 	return 0;
 }
 
-/* The value without its tag. */
-static int put_value(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
+/* The value behind its tag. */
+static int put_value(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
 {
 	lua_State *L = e->L;
 	int64_t v = 0;
@@ -175,18 +182,18 @@ static int put_value(struct encoder *e, int index, const struct msg_field *f, co
 	case MSG_FLOAT:
 		if (lua_type(L, index) != LUA_TNUMBER)
 			return fail_type(e, index, "a number", at);
-		put_real(e, f->type, lua_tonumber(L, index));
+		put_real(e, f, tag, lua_tonumber(L, index));
 		return 0;
 	case MSG_BOOL:
 		if (!lua_isboolean(L, index))
 			return fail_type(e, index, "true or false", at);
-		buf_addch(e->out, (char)lua_toboolean(L, index));
+		put_varint(e, tag, (uint64_t)lua_toboolean(L, index));
 		return 0;
 	case MSG_STRING:
-	case MSG_BYTES: return put_text(e, index, f, at);
-	case MSG_ENUM: return put_enum(e, index, f->enumeration, at);
+	case MSG_BYTES: return put_text(e, index, f, tag, at);
+	case MSG_ENUM: return put_enum(e, index, f, tag, at);
 	case MSG_MESSAGE: {
-		size_t start = begin_part(e);
+		size_t start = begin_part(e, tag);
 		err = f->message->any ? put_any(e, index, at) : put_message(e, index, f->message, at);
 		end_part(e, start);
 		return err;
@@ -194,24 +201,8 @@ static int put_value(struct encoder *e, int index, const struct msg_field *f, co
 	default:
 		if ((err = integer(e, index, f->type, at, &v)) < 0)
 			return err;
-		put_integer(e, f->type, v);
+		put_integer(e, f, tag, v);
 		return 0;
-	}
-}
-
-static unsigned wire_of(enum msg_field_type type)
-{
-	switch (type) {
-	case MSG_DOUBLE:
-	case MSG_FIXED64:
-	case MSG_SFIXED64: return FIXED64;
-	case MSG_FLOAT:
-	case MSG_FIXED32:
-	case MSG_SFIXED32: return FIXED32;
-	case MSG_STRING:
-	case MSG_BYTES:
-	case MSG_MESSAGE: return BYTES;
-	default: return VARINT;
 	}
 }
 
@@ -223,15 +214,11 @@ static int put_list(struct encoder *e, int index, const struct msg_field *f, con
 	int err = 0;
 	if (lua_msg_entries(e->L, index, n) != n)
 		return fail(e, at, "a sequence with holes or names");
-	if (f->packed && n) {
-		put_tag(e, f, BYTES);
-		start = begin_part(e);
-	}
+	if (f->packed && n)
+		start = begin_part(e, f->tag);
 	for (struct lua_path here = { at, NULL, 0, 1 }; err == 0 && here.index <= n; here.index++) {
 		lua_rawgeti(e->L, index, (lua_Integer)here.index);
-		if (!f->packed)
-			put_tag(e, f, wire_of(f->type));
-		err = put_value(e, lua_gettop(e->L), f, &here);
+		err = put_value(e, lua_gettop(e->L), f, f->packed ? 0 : f->tag, &here);
 		lua_pop(e->L, 1);
 	}
 	if (start)
@@ -242,14 +229,10 @@ static int put_list(struct encoder *e, int index, const struct msg_field *f, con
 static int put_entry(struct encoder *e, const struct msg_field *f, const struct lua_key *key, const struct lua_path *at)
 {
 	const struct msg_field *part = f->message->field;
-	put_tag(e, f, BYTES);
-	size_t start = begin_part(e);
-	put_tag(e, &part[0], wire_of(part[0].type));
-	int err = put_value(e, key->at + 1, &part[0], at);
-	if (err == 0) {
-		put_tag(e, &part[1], wire_of(part[1].type));
-		err = put_value(e, key->at, &part[1], at);
-	}
+	size_t start = begin_part(e, f->tag);
+	int err = put_value(e, key->at + 1, &part[0], part[0].tag, at);
+	if (err == 0)
+		err = put_value(e, key->at, &part[1], part[1].tag, at);
 	end_part(e, start);
 	return err;
 }
@@ -280,8 +263,7 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 		return put_map(e, index, f, at);
 	if (f->repeated)
 		return put_list(e, index, f, at);
-	put_tag(e, f, wire_of(f->type));
-	return put_value(e, index, f, at);
+	return put_value(e, index, f, f->tag, at);
 }
 
 /* Every key of the table must be a field: a misspelt one would vanish silently. */
@@ -308,7 +290,7 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		if (value[i] && !lua_msg_is_null(e->L, value[i]))
+		if (value[i])
 			err = put_field(e, value[i], f, &here);
 		else if (f->required)
 			err = fail(e, &here, "required, but missing");

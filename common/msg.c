@@ -89,12 +89,22 @@ static uint32_t hash_of(const char *p, size_t n)
 	return h ^ h >> 15;
 }
 
-/* For the few fields of a message three of their bytes and the length tell most apart. */
-static uint32_t field_hash(const char *p, size_t n)
+/* The name's first bytes and its last ones as a number; those of up to 8 bytes that are as long differ in it. */
+static inline uint64_t name_word(const char *p, size_t n)
 {
-	if (!n)
-		return 0;
-	return (uint32_t)n * 7 + (unsigned char)p[0] * 31u + (unsigned char)p[n / 2] * 131u + (unsigned char)p[n - 1];
+	uint32_t first, last;
+	if (n < 4)
+		return n ? (uint32_t)(unsigned char)p[0] | (uint32_t)(unsigned char)p[n / 2] << 8 |
+				       (uint32_t)(unsigned char)p[n - 1] << 16
+			 : 0;
+	memcpy(&first, p, 4);
+	memcpy(&last, p + n - 4, 4);
+	return (uint64_t)last << 32 | first;
+}
+
+static inline uint32_t word_hash(uint64_t word)
+{
+	return (uint32_t)(word * UINT64_C(0x9e3779b97f4a7c15) >> 40);
 }
 
 /* ---- names -------------------------------------------------------------------------------------------- */
@@ -343,6 +353,22 @@ static bool packs(const pb_file *file, const pb_field *from)
 	return file->syntax && !strcmp(file->syntax, "proto3");
 }
 
+static enum msg_wire wire_of(enum msg_field_type type)
+{
+	switch (type) {
+	case MSG_DOUBLE:
+	case MSG_FIXED64:
+	case MSG_SFIXED64: return MSG_WIRE_8;
+	case MSG_FLOAT:
+	case MSG_FIXED32:
+	case MSG_SFIXED32: return MSG_WIRE_4;
+	case MSG_STRING:
+	case MSG_BYTES:
+	case MSG_MESSAGE: return MSG_WIRE_BYTES;
+	default: return MSG_WIRE_VARINT;
+	}
+}
+
 static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t, struct msg_field *f,
 		      const pb_field *from)
 {
@@ -354,6 +380,7 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	f->id = name_id(s, from->name);
 	f->name = take_text(s, from->name, strlen(from->name));
 	f->name_bytes = strlen(f->name);
+	f->word = name_word(f->name, f->name_bytes);
 	if (f->type == MSG_GROUP)
 		return refuse(l, "%s.%s: groups are not supported", t->name, f->name);
 	if (f->type == MSG_MESSAGE && !(f->message = find_type(s, from->type_name)))
@@ -364,6 +391,8 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	f->ignored = from->options && option_bool(&from->options->base, 50001);
 	f->packed = f->repeated && packs(file, from) && f->type != MSG_STRING && f->type != MSG_BYTES &&
 		    f->type != MSG_MESSAGE;
+	f->wire = wire_of(f->type);
+	f->tag = f->number << 3 | (f->packed ? MSG_WIRE_BYTES : f->wire);
 	return from->default_value ? fill_default(l, t, f, from->default_value) : 0;
 }
 
@@ -389,7 +418,7 @@ static void index_type(struct schema *s, struct msg_type *t, struct msg_field *f
 		t->defaults = (uint16_t)(t->defaults + field[i].has_default);
 		if (field[i].number <= t->dense_max)
 			dense[field[i].number] = (uint16_t)(i + 1);
-		uint32_t h = field_hash(field[i].name, field[i].name_bytes) & t->hash_mask;
+		uint32_t h = word_hash(field[i].word) & t->hash_mask;
 		while (hash[h])
 			h = (h + 1) & t->hash_mask;
 		hash[h] = (uint16_t)(i + 1);
@@ -538,9 +567,10 @@ const struct msg_field *msg_field_number(const struct msg_type *t, uint32_t numb
 
 const struct msg_field *msg_field_name(const struct msg_type *t, const char *name, size_t n)
 {
-	for (uint32_t h = field_hash(name, n) & t->hash_mask; t->hash[h]; h = (h + 1) & t->hash_mask) {
+	uint64_t word = name_word(name, n);
+	for (uint32_t h = word_hash(word) & t->hash_mask; t->hash[h]; h = (h + 1) & t->hash_mask) {
 		const struct msg_field *f = &t->field[t->hash[h] - 1];
-		if (f->name_bytes == n && !memcmp(f->name, name, n))
+		if (f->word == word && f->name_bytes == n && (n <= 8 || !memcmp(f->name, name, n)))
 			return f;
 	}
 	return NULL;

@@ -41,6 +41,9 @@ enum msg_field_type {
 	MSG_SINT64,
 };
 
+/* How a value stands on the wire: the low three bits of its tag. */
+enum msg_wire { MSG_WIRE_VARINT = 0, MSG_WIRE_8 = 1, MSG_WIRE_BYTES = 2, MSG_WIRE_4 = 5 };
+
 struct msg_enum_value {
 	const char *name;
 	size_t name_bytes;
@@ -59,6 +62,8 @@ struct msg_type;
 struct msg_field {
 	uint32_t number;
 	enum msg_field_type type;
+	enum msg_wire wire; /* of one value */
+	uint32_t tag;       /* as it is written: number << 3 | wire, or | MSG_WIRE_BYTES for a packed list */
 	bool repeated, required, packed;
 	bool map;         /* map<key, value>: message is the entry type, fields 1 (key) and 2 (value) */
 	bool has_default; /* written down as [default = …] */
@@ -67,6 +72,7 @@ struct msg_field {
 	uint32_t id;      /* unique number of this name among the schema's, 1..schema_names() */
 	const char *name;
 	size_t name_bytes;
+	uint64_t word;                      /* private: lookup by name */
 	const struct msg_type *message;     /* MSG_MESSAGE */
 	const struct msg_enum *enumeration; /* MSG_ENUM */
 	union {

@@ -7,12 +7,23 @@
 
 #include "common/err.h"
 
+/* Of 1 to 8 bytes; four and more by two reads that may overlap. */
+static inline bool few_are_ascii(const char *p, size_t n)
+{
+	uint32_t first, last;
+	if (n < 4)
+		return !((p[0] | p[n / 2] | p[n - 1]) & 0x80);
+	memcpy(&first, p, 4);
+	memcpy(&last, p + n - 4, 4);
+	return !((first | last) & 0x80808080);
+}
+
 int text_is_utf8(const char *p, size_t n)
 {
 	for (const char *end = p + n; p < end;) {
-		uint64_t word;
-		if (end - p >= 8 && !(memcpy(&word, p, 8), word & UINT64_C(0x8080808080808080))) {
-			p += 8; /* eight of ASCII at once */
+		size_t few = end - p < 8 ? (size_t)(end - p) : 8;
+		if (few_are_ascii(p, few)) {
+			p += few;
 			continue;
 		}
 		unsigned bytes = text_utf8(p, end);

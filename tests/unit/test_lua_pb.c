@@ -103,6 +103,7 @@ START_TEST(bytes_become_tables_and_tables_bytes)
 	ck_encoded("sample.Five", "{}", "");
 	ck_encoded("sample.Five", "nil", "");
 	ck_encoded("sample.Five", "{kind = json.null}", "");
+	ck_shown("sample.Five", "\x28\5\x0a\1a\x20\4\x0a\1b", "{\"from\":\"b\",\"kind\":4,\"time\":5}");
 }
 END_TEST
 
@@ -187,6 +188,8 @@ START_TEST(bytes_that_are_no_message_are_refused)
 	ck_refused("sample.Five", "\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", ERR_CORRUPT, "not protobuf");
 	ck_refused("sample.Five", "\x20\x80", ERR_CORRUPT, "not protobuf");
 	ck_refused("sample.Five", "\x00\x01", ERR_CORRUPT, "not protobuf");
+	ck_refused("sample.Five", "\x8a\x80\x80\x80\x10\1x", ERR_CORRUPT,
+		   "not protobuf"); /* its low 32 bits are a tag */
 	ck_refused("sample.Five", "\x0b\x0c", ERR_CORRUPT, "not protobuf");
 	ck_refused("sample.All", "\x09\1\2\3", ERR_CORRUPT, "not protobuf");
 	ck_refused("sample.Five", "\x08\1", ERR_CORRUPT, "from: the wrong wire type");
