@@ -10,6 +10,7 @@
 #include "connector/missed.h"
 #include "connector/remote.h"
 #include "connector/session.h"
+#include "connector/watch.h"
 
 static const struct config_row rows[] = {
 	{ "connector.guests", CONFIG_BOOL, "true", false, 0, 0, "Players may enter without a token." },
@@ -247,6 +248,7 @@ static int edge_start(struct worker *w)
 	e->chat_add = need(e, "chat.chatRemote.add");
 	e->chat_remove = need(e, "chat.chatRemote.remove");
 	e->entered = need(e, "gate.gateRemote.entered");
+	e->left = need(e, "app.roomRemote.left");
 	e->ask_missed = need(e, "connector.connectorRemote.missed");
 	if (w->index == 0)
 		e->once = token_once_new(CONNECTOR_TOKEN_MS, CONNECTOR_ONCE_MAX);
@@ -287,6 +289,7 @@ static void edge_stop(struct worker *w)
 	announce_stop(e);
 	missed_stop(e);
 	entry_stop(e);
+	watch_stop(e);
 	bool none = !e->face.open;
 	clientconn_face_close(&e->face);
 	if (none)

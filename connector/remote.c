@@ -6,6 +6,7 @@
 #include "common/jsontext.h"
 #include "connector/entry.h"
 #include "connector/missed.h"
+#include "connector/watch.h"
 #include "proto/connector.pb-c.h"
 #include "rpc/clientlate.h"
 
@@ -208,6 +209,11 @@ static void on_kick(void *arg, struct rpc_request *r)
 	answer_nothing(r);
 }
 
+static void on_gone(void *arg, struct rpc_request *r)
+{
+	watch_asked(arg, r);
+}
+
 /* Asked by another connector, where the player goes on. */
 static void on_missed(void *arg, struct rpc_request *r)
 {
@@ -353,6 +359,7 @@ void remote_register(struct edge *e)
 		{ "connector.connectorRemote.push", on_push },   { "connector.connectorRemote.kick", on_kick },
 		{ "connector.connectorRemote.alive", on_alive }, { "connector.connectorRemote.attr", on_attr },
 		{ "connector.connectorRemote.load", on_load },   { "connector.connectorRemote.missed", on_missed },
+		{ "connector.connectorRemote.gone", on_gone },
 	};
 
 	for (size_t i = 0; i < sizeof(remotes) / sizeof(remotes[0]); i++) {

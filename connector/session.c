@@ -6,6 +6,7 @@
 #include "connector/entry.h"
 #include "connector/forward.h"
 #include "connector/missed.h"
+#include "connector/watch.h"
 
 #define SLOT_BITS       20
 #define GENERATION_BITS 28
@@ -210,6 +211,8 @@ void session_end(struct clientconn *c)
 	number_give(s->edge, c->sid);
 	forward_cut(s);
 	entry_cut(s);
+	if (stage != SESSION_OUT)
+		watch_ended(s->edge, c->sid);
 	if (stage != SESSION_IN)
 		return;
 	count(s->edge, -1);

@@ -79,7 +79,9 @@ struct edge {
 	struct route_table *routes; /* announce.c: as it was told last */
 	struct method_stats unknown;
 	struct metric *sessions;
-	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered, *ask_missed;
+	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered, *ask_missed, *left;
+	struct watcher *watchers; /* watch.c: who is told of sessions' ends */
+	struct loop_deferred tell;
 	struct missed *missed[EDGE_MISSED]; /* missed.c: by number */
 	size_t missed_bytes;
 	uint64_t trace;

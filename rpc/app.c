@@ -325,6 +325,8 @@ static struct luahost_options host_options(struct app *a, struct service *s, str
 static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool up)
 {
 	(void)epoch;
+	if (up)
+		app_seats_peer(w->app, instance);
 	app_hook(w->app, "on_peer", instance, up);
 }
 
@@ -349,6 +351,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 	app_db_open(a);
 	app_cache_open(a);
 	app_once_open(a);
+	app_seats_open(a);
 	if (app_load(a) < 0)
 		return;
 	register_methods(a);
@@ -364,6 +367,7 @@ void app_close(struct app *a)
 		return;
 	a->closing = true;
 	loop_timer_stop(a->worker->loop, &a->wake_more);
+	app_seats_close(a);
 	if (a->host) {
 		app_sessions_close(a);
 		luahost_free(a->host);

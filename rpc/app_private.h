@@ -10,7 +10,7 @@
 #include "rpc/peer.h"
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
- * app_console.c (what an operator types), app_rpc.c (library app), app_db.c (library db), app_cache.c (library cache),
+ * app_console.c (what an operator types), app_rpc.c (library app), app_room.c and app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache),
  * app_metrics.c (library metrics), app_filter.c (before and after a request), app_session.c (sessions and pushes). Private to
  * rpc/.
  *
@@ -98,6 +98,30 @@ struct app_wait {
 };
 #define APP_WAIT_BYTES 128 /* of nearly all: of each call */
 
+struct app_room;
+struct app_roster;
+/* A session that is in a room of this worker. */
+struct app_seat {
+	struct app_seat *next, **prev; /* in its bucket */
+	struct app_roster *roster;
+	uint64_t sid, skipped; /* skipped: the number of the push that leaves it out */
+	struct app_room **room;
+	unsigned rooms;
+	char uid[];
+};
+#define APP_SEAT_BUCKETS 4096
+#define APP_SEAT_ROOMS   64 /* rooms of one session on one worker */
+struct app_seats {
+	struct app_seat *bucket[APP_SEAT_BUCKETS];
+	struct app_roster *rosters; /* by connector and worker */
+	struct loop_deferred ask;
+	struct timer again;
+	uint64_t pushes;
+	int rooms; /* registry: name -> room, of all that are not empty */
+	struct metric *rooms_there, *members_there, *left;
+	bool closed;
+};
+
 struct app_once_read;
 struct app_once {
 	struct once_server *server;
@@ -129,6 +153,7 @@ struct app {
 	struct app_session *bucket[APP_SESSION_BUCKETS];
 	size_t sessions;
 	struct timer sweep;
+	struct app_seats seats;
 	struct dbread *dbread;         /* NULL: the service has no database */
 	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */
 	const struct msg_method *kick;
@@ -220,8 +245,49 @@ struct app_session *app_session_get(struct app *a, const char *instance, uint64_
 void app_session_sweep_start(struct app *a);
 void app_sessions_close(struct app *a);
 int app_session_open(lua_State *L); /* prepares the sessions' metatable */
-int app_push(lua_State *L);         /* app.push(target, route, message) */
-int app_kick(lua_State *L);         /* app.kick(session, reason) */
+/* The session's connector and number; raises when it is not one. */
+const char *app_session_at(lua_State *L, int index, uint64_t *sid);
+struct app_push {
+	struct span route, body, supersedes; /* supersedes: what it replaces, or empty */
+};
+/* Route, message and options at index and behind it; body is in a->text. Raises. */
+struct app_push app_push_read(lua_State *L, int index);
+/* sids: packed; of one worker of one connector. */
+void app_push_send(struct app *a, const char *connector, uint32_t worker, struct span sids,
+		   const struct app_push *push);
+int app_push(lua_State *L); /* app.push(target, route, message) */
+int app_kick(lua_State *L); /* app.kick(session, reason) */
+
+/*
+ * app_seat.c: sessions in rooms, and how this worker learns that they have ended: it asks their connectors
+ * (connectorRemote.gone) at once, then every 10 s; in between they say so (app.roomRemote.left).
+ */
+struct app_roster {
+	struct app_roster *next;
+	struct app *app;
+	char connector[32];
+	uint32_t worker;
+	uint64_t hash;
+	unsigned seats, asking;
+	bool all, failed; /* all its seats are asked about next; the last question was not answered */
+	struct buf ask;   /* the sids to ask about next */
+	struct buf out;   /* app_room.c: of a push */
+};
+void app_seats_open(struct app *a);
+void app_seats_close(struct app *a);
+/* sid of connector, whose player is uid. */
+struct app_seat *app_seat_get(struct app *a, const char *connector, uint64_t sid, struct span uid);
+struct app_seat *app_seat_find(struct app *a, const char *connector, uint64_t sid); /* NULL: in no room here */
+int app_seat_join(struct app_seat *s, struct app_room *r);                          /* ERR_FULL: in too many */
+void app_seat_leave(struct app *a, struct app_seat *s, struct app_room *r);         /* s may be gone after it */
+void app_seats_peer(struct app *a, const char *instance);                           /* it came */
+
+/* app_room.c: library app.room; a room's member has ended */
+int app_room_new(lua_State *L);  /* app.room(name, options) */
+int app_room_list(lua_State *L); /* app.rooms(session) */
+void app_room_open(lua_State *L);
+void app_room_left(struct app *a, struct app_room *r, struct app_seat *s);
+void app_room_forget(struct app_room *r); /* the worker ends */
 
 /* app_db.c */
 void app_db_open(struct app *a);

@@ -497,14 +497,16 @@ static int app_nonce(lua_State *L)
 int app_rpc_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "push", app_push }, { "kick", app_kick },     { "task", app_task },   { "wait", app_wait },
-		{ "wake", app_wake }, { "config", app_config }, { "owner", app_owner }, { "instances", app_instances },
-		{ "key", app_key },   { "hmac", app_hmac },     { "same", app_same },   { "nonce", app_nonce },
-		{ NULL, NULL },
+		{ "push", app_push },     { "kick", app_kick },           { "task", app_task },
+		{ "wait", app_wait },     { "wake", app_wake },           { "config", app_config },
+		{ "owner", app_owner },   { "instances", app_instances }, { "key", app_key },
+		{ "hmac", app_hmac },     { "same", app_same },           { "nonce", app_nonce },
+		{ "room", app_room_new }, { "rooms", app_room_list },     { NULL, NULL },
 	};
 	struct worker *w = app_of(L)->worker;
 
 	app_session_open(L);
+	app_room_open(L);
 	luaL_newmetatable(L, WAITING_META);
 	lua_pop(L, 1);
 	luaL_newlib(L, functions);

@@ -121,10 +121,6 @@ void app_sessions_close(struct app *a)
 
 #define PUSH_GROUPS_MAX 256
 
-struct push_text {
-	struct span route, body, supersedes; /* supersedes: what it replaces, or empty */
-};
-
 struct group {
 	const char *connector; /* anchored by the session's table */
 	uint32_t worker;
@@ -148,27 +144,26 @@ static void put_bytes(struct buf *b, unsigned field, const char *p, size_t n)
 }
 
 /* connector.PushRequest, by hand: it leaves ten times a second for every player. */
-static void send_group(struct app *a, const struct group *g, const struct push_text *push)
+void app_push_send(struct app *a, const char *connector, uint32_t worker, struct span sids, const struct app_push *push)
 {
 	struct buf *b = &a->scratch;
 
 	buf_clear(b);
-	put_bytes(b, 1, g->sids.data, g->sids.len);
+	put_bytes(b, 1, sids.p, sids.n);
 	put_bytes(b, 2, push->route.p, push->route.n);
 	put_bytes(b, 3, push->body.p, push->body.n);
 	if (push->supersedes.n)
 		put_bytes(b, 4, push->supersedes.p, push->supersedes.n);
 	struct rpc_call call = {
 		.method = a->push,
-		.to = { .instance = g->connector, .worker = (int)g->worker },
+		.to = { .instance = connector, .worker = (int)worker },
 		.body = span_of(b->data, b->len),
 	};
 
 	rpc_call(a->worker, &call);
 }
 
-/* The session's connector and number; raises when it is not one. */
-static const char *session_at(lua_State *L, int index, uint64_t *sid)
+const char *app_session_at(lua_State *L, int index, uint64_t *sid)
 {
 	const char *connector;
 
@@ -187,7 +182,7 @@ static const char *session_at(lua_State *L, int index, uint64_t *sid)
 
 struct targets {
 	struct app *app;
-	const struct push_text *push;
+	const struct app_push *push;
 	unsigned n;
 	struct group group[PUSH_GROUPS_MAX];
 };
@@ -195,8 +190,10 @@ struct targets {
 static void targets_send(struct targets *t)
 {
 	for (unsigned i = 0; i < t->n; i++) {
-		send_group(t->app, &t->group[i], t->push);
-		buf_release(&t->group[i].sids);
+		struct group *g = &t->group[i];
+
+		app_push_send(t->app, g->connector, g->worker, span_of(g->sids.data, g->sids.len), t->push);
+		buf_release(&g->sids);
 	}
 	t->n = 0;
 }
@@ -204,7 +201,7 @@ static void targets_send(struct targets *t)
 static void add_target(lua_State *L, int index, struct targets *t)
 {
 	uint64_t sid;
-	const char *connector = session_at(L, index, &sid);
+	const char *connector = app_session_at(L, index, &sid);
 	uint32_t worker = (uint32_t)(sid >> 48);
 	unsigned i = 0;
 
@@ -227,12 +224,12 @@ static void check_targets(lua_State *L, int index)
 
 	for (lua_Integer i = 1; i <= n; i++) {
 		lua_geti(L, index, i);
-		session_at(L, -1, &sid);
+		app_session_at(L, -1, &sid);
 		lua_pop(L, 1);
 	}
 }
 
-static void push_to_list(lua_State *L, struct app *a, const struct push_text *push)
+static void push_to_list(lua_State *L, struct app *a, const struct app_push *push)
 {
 	struct targets t = { .app = a, .push = push };
 	lua_Integer count;
@@ -247,26 +244,22 @@ static void push_to_list(lua_State *L, struct app *a, const struct push_text *pu
 	targets_send(&t);
 }
 
-static void send_one(struct app *a, const char *connector, uint64_t sid, const struct push_text *push)
+static void send_one(struct app *a, const char *connector, uint64_t sid, const struct app_push *push)
 {
-	struct group g = { .connector = connector, .worker = (uint32_t)(sid >> 48) };
-
-	g.sids.data = (char *)&sid;
-	g.sids.len = sizeof sid;
-	send_group(a, &g, push);
+	app_push_send(a, connector, (uint32_t)(sid >> 48), span_of((char *)&sid, sizeof sid), push);
 }
 
 void app_push_text(struct app *a, const char *connector, uint64_t sid, struct span route, struct span body)
 {
-	struct push_text push = { .route = route, .body = body };
+	struct app_push push = { .route = route, .body = body };
 
 	send_one(a, connector, sid, &push);
 }
 
-static void push_to_one(lua_State *L, struct app *a, const struct push_text *push)
+static void push_to_one(lua_State *L, struct app *a, const struct app_push *push)
 {
 	uint64_t sid;
-	const char *connector = session_at(L, 1, &sid);
+	const char *connector = app_session_at(L, 1, &sid);
 
 	send_one(a, connector, sid, push);
 }
@@ -284,6 +277,21 @@ static struct span supersedes_of(lua_State *L, int index)
 	return s;
 }
 
+struct app_push app_push_read(lua_State *L, int index)
+{
+	struct app *a = app_of(L);
+	struct app_push push;
+	char why[LUA_WHY_MAX];
+
+	push.route.p = luaL_checklstring(L, index, &push.route.n);
+	push.supersedes = supersedes_of(L, index + 2);
+	buf_clear(&a->text);
+	if (lua_json_encode(L, index + 1, NULL, &a->text, why, sizeof why) < 0)
+		app_raise(L, "push %s: %s", push.route.p, why);
+	push.body = span_of(a->text.data, a->text.len);
+	return push;
+}
+
 /*
  * app.push(session | {sessions…}, route, message, {supersedes = name}): forgets; a session that has gone gets nothing. Of
  * the pushes of a route that name the same a client that reads too slowly gets the latest.
@@ -291,17 +299,10 @@ static struct span supersedes_of(lua_State *L, int index)
 int app_push(lua_State *L)
 {
 	struct app *a = app_of(L);
-	struct push_text push;
-	char why[LUA_WHY_MAX];
 
 	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TTABLE);
-	push.route.p = luaL_checklstring(L, 2, &push.route.n);
-	push.supersedes = supersedes_of(L, 4);
-	buf_clear(&a->text);
-	if (lua_json_encode(L, 3, NULL, &a->text, why, sizeof why) < 0)
-		app_raise(L, "push %s: %s", push.route.p, why);
-	push.body = span_of(a->text.data, a->text.len);
+	struct app_push push = app_push_read(L, 2);
 
 	lua_getfield(L, 1, "sid");
 	bool one = !lua_isnil(L, -1);
@@ -331,7 +332,7 @@ int app_kick(lua_State *L)
 	struct app *a = app_of(L);
 	uint64_t sid;
 	app_check_runs(L);
-	const char *connector = session_at(L, 1, &sid);
+	const char *connector = app_session_at(L, 1, &sid);
 	size_t n;
 	const char *reason = luaL_optlstring(L, 2, "kick", &n);
 
@@ -346,7 +347,7 @@ int app_kick(lua_State *L)
 static void set_elsewhere(lua_State *L, struct app *a, const char *name, const char *value)
 {
 	uint64_t sid;
-	const char *connector = session_at(L, 1, &sid);
+	const char *connector = app_session_at(L, 1, &sid);
 
 	buf_clear(&a->scratch);
 	buf_addch(&a->scratch, 1 << 3 | 1);
@@ -360,7 +361,7 @@ static void set_elsewhere(lua_State *L, struct app *a, const char *name, const c
 static bool is_own(lua_State *L, const struct app_job *j)
 {
 	uint64_t sid;
-	const char *connector = session_at(L, 1, &sid);
+	const char *connector = app_session_at(L, 1, &sid);
 
 	return j && j->kind == APP_HANDLER && j->session && j->session->sid == sid &&
 	       !strcmp(j->session->instance, connector);

@@ -87,7 +87,11 @@ struct rpc_request {
 };
 /* Handles one method; must end in rpc_answer_* exactly once, now or later, unless it is a notification. */
 typedef void rpc_handler(void *arg, struct rpc_request *r);
-/* Registers fn for a method on this worker; method->service must be this service. Before the worker is ready. */
+/*
+ * Registers fn for a method on this worker; method->service must be this service, or RPC_EVERY_SERVICE, whose methods are
+ * reached by to.instance alone. Before the worker is ready.
+ */
+#define RPC_EVERY_SERVICE "app"
 void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg);
 
 /*

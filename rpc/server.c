@@ -583,7 +583,7 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 {
 	struct rpc_server *s = w->server;
 
-	assert(!strcmp(method->service, w->service->def->name));
+	assert(!strcmp(method->service, w->service->def->name) || !strcmp(method->service, RPC_EVERY_SERVICE));
 	for (uint32_t i = 0; i < s->methods; i++)
 		if (s->method[i].method == method) { /* a reload: the number stays */
 			s->method[i].fn = fn;

@@ -30,17 +30,12 @@ function Remote.add(args)
   return join("room:" .. rid, member)
 end
 
--- The connection is lost: the others get onLeave at once.
+-- The connection is lost. The rooms learn of that themselves.
 function Remote.remove(args)
   local player = state.players[args.uid]
   local member = player and player.member
   if not member or member.sid ~= args.sid or member.connector ~= args.connector then return {} end
   state.players[args.uid] = nil
-  leave("room:" .. player.rid, member)
-  leave("world:", member)
-  for _, channel in ipairs { "scene", "team" } do
-    if player[channel] then leave(channel .. ":" .. player[channel], member) end
-  end
   app.send.chat.nameRemote.clear(member.name, { member = member })
   return {}
 end

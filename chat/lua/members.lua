@@ -1,7 +1,8 @@
--- Who is in which room, and what players hear of each other.
+-- Who hears of whom, and what was said lately.
 --
 -- state.players[uid] = { member {uid, name, connector, sid}, rid, scene, team }   on the uid's owner
--- state.rooms[room] = { members {uid → member}, names, count, history, told }     on the room's owner
+-- app.room(key): the members of a room                                             on the room's owner
+-- state.rooms[key] = { history, told, counting }                                   beside it
 -- state.names[name] = member                                                       on the name's owner
 local Members = {}
 
@@ -16,10 +17,13 @@ local KEPT_S = 3600        -- what was said in a room that is empty now
 
 local function kept(key) return "history:" .. key end
 
-function Members.room(key)
+-- Scenes, teams and the world have members of their own kind of news.
+local function is_quiet(key) return key:sub(1, 5) ~= "room:" end
+
+local function beside(key)
   local room = state.rooms[key]
   if not room then
-    room = { key = key, members = {}, count = 0, history = cache.get(kept(key)) or {} }
+    room = { history = cache.get(kept(key)) or {} }
     cache.delete(kept(key))
     state.rooms[key] = room
   end
@@ -27,92 +31,71 @@ function Members.room(key)
 end
 
 -- An empty room is forgotten; what was said there stays for a while in the cache, which is bounded, as rooms are not.
-local function close(room)
-  state.rooms[room.key] = nil
-  if #room.history > 0 then cache.put(kept(room.key), room.history, KEPT_S) end
-end
-
--- Where room pushes go: a list of sessions, made anew when somebody comes or goes.
-function Members.sessions(room)
-  if not room.list then
-    room.list = {}
-    for _, member in pairs(room.members) do room.list[#room.list + 1] = member end
-    table.sort(room.list, function(a, b) return a.uid < b.uid end)
-  end
-  return room.list
-end
-
-local function others(room, uid)
-  local list = {}
-  for _, member in ipairs(Members.sessions(room)) do
-    if member.uid ~= uid then list[#list + 1] = member end
-  end
-  return list
+local function close(key)
+  local room = state.rooms[key]
+  state.rooms[key] = nil
+  if room and #room.history > 0 then cache.put(kept(key), room.history, KEPT_S) end
 end
 
 -- A crowd is told its size, once a second when it changed.
-local function count_later(room)
+local function count_later(key)
+  local room = beside(key)
   if room.counting then return end
   room.counting = true
   clock.after(COUNT_MS, function()
+    local there = app.room(key)
     room.counting = false
-    if room.told ~= room.count and room.count > LIST_MAX then
-      room.told = room.count
-      app.push(Members.sessions(room), "onUsers", { count = room.count }, { supersedes = "count" })
+    if room.told ~= there.count and there.count > LIST_MAX then
+      room.told = there.count
+      there:push("onUsers", { count = room.told }, { supersedes = "count" })
     end
   end)
 end
 
-local function announce(room, route, member)
-  if room.count > LIST_MAX then
-    count_later(room)
-    return
-  end
-  local list = others(room, member.uid)
-  if #list > 0 then app.push(list, route, { user = member.name }) end
+local function announce(key, route, member)
+  local room = app.room(key)
+  if is_quiet(key) then return end
+  if room.count > LIST_MAX then count_later(key) else room:push(route, { user = member.name }, { but = member }) end
 end
 
 -- The names in a room, at most 200, the newcomer among them.
 local function names_of(room, member)
   local users = { member.name }
-  for _, other in ipairs(Members.sessions(room)) do
-    if #users >= LIST_MAX then break end
-    if other.uid ~= member.uid then users[#users + 1] = other.name end
+  for _, other in ipairs(room:members(LIST_MAX)) do
+    if #users < LIST_MAX and other.uid ~= member.uid then users[#users + 1] = other.name end
   end
   table.sort(users)
   return { users = users, count = room.count > LIST_MAX and room.count or nil }
 end
 
--- quiet: scenes and teams have members of their own kind of news.
-function Members.join(key, member, quiet)
-  local room = Members.room(key)
-  local before = room.members[member.uid]
-  room.members[member.uid] = member
-  room.list = nil
-  if not before then room.count = room.count + 1 end
-  if quiet then return {} end
-  announce(room, "onAdd", member)
+function Members.join(key, member)
+  local room = app.room(key)
+  local joined, err, why = room:join(member)
+  if joined == nil then return nil, err, why end
+  if is_quiet(key) then return {} end
+  beside(key)
+  announce(key, "onAdd", member)
   return names_of(room, member)
 end
 
+-- A member has left.
+function Members.left(key, member)
+  announce(key, "onLeave", member)
+  if app.room(key).count == 0 then close(key) end
+end
+
 -- Only the connection that is in the room leaves it, not its successor.
-function Members.leave(key, member, quiet)
-  local room = state.rooms[key]
-  local there = room and room.members[member.uid]
-  if not there or there.sid ~= member.sid or there.connector ~= member.connector then return end
-  room.members[member.uid] = nil
-  room.list = nil
-  room.count = room.count - 1
-  if not quiet then announce(room, "onLeave", there) end
-  if room.count == 0 then close(room) end
+function Members.leave(key, member)
+  local room = app.room(key)
+  local there = room:member(member.uid)
+  if room:leave(member) then Members.left(key, there) end
 end
 
 function Members.post(key, message)
-  local room = Members.room(key)
-  local history = room.history
+  local history = beside(key).history
   history[#history + 1] = message
   if #history > HISTORY_MAX then table.remove(history, 1) end
-  app.push(Members.sessions(room), "onChat", message)
+  app.room(key):push("onChat", message)
 end
 
 function Members.history(key, limit)

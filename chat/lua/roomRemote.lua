@@ -3,14 +3,12 @@ local Members = require "members"
 
 local Remote = {}
 
-local function is_quiet(room) return room:sub(1, 5) ~= "room:" end
-
 function Remote.join(args)
-  return Members.join(args.room, args.member, is_quiet(args.room))
+  return Members.join(args.room, args.member)
 end
 
 function Remote.leave(args)
-  Members.leave(args.room, args.member, is_quiet(args.room))
+  Members.leave(args.room, args.member)
   return {}
 end
 

@@ -56,7 +56,25 @@ app = {}
 ---@param target table a session, or a list of them
 ---@param route string
 ---@param message table
-function app.push(target, route, message) end
+---@param options? {supersedes?: string}
+function app.push(target, route, message, options) end
+---A room of this worker: sessions that are pushed to together.
+---@class Room
+---@field name string
+---@field count integer
+---@field join fun(self: Room, session: table): boolean?, Error?, string?
+---@field leave fun(self: Room, session: table): boolean
+---@field member fun(self: Room, uid: string): table?
+---@field members fun(self: Room, max?: integer): table[]
+---@field push fun(self: Room, route: string, message: table, options?: {but?: table, supersedes?: string})
+---@field close fun(self: Room)
+---@param name string
+---@param options? {max?: integer}
+---@return Room
+function app.room(name, options) end
+---@param session table
+---@return string[]
+function app.rooms(session) end
 ---@param session table
 ---@param reason? string
 function app.kick(session, reason) end

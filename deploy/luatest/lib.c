@@ -27,7 +27,7 @@ static const struct msg_method *check_own(lua_State *L, int index)
 {
 	const struct msg_method *m = check_method(L, index);
 
-	if (strcmp(m->service, luatest_world->t->def.name))
+	if (!call_is_own(luatest_world, m))
 		luaL_error(L, "%s is not this service's: test.fake puts a function in its place", m->full);
 	return m;
 }
@@ -335,7 +335,13 @@ static int l_at(lua_State *L)
 /* hook(name, text, flag): on_peer, on_lost */
 static int l_hook(lua_State *L)
 {
-	app_hook(luatest_world->worker.app, luaL_checkstring(L, 1), luaL_optstring(L, 2, ""), lua_toboolean(L, 3));
+	struct worker *w = &luatest_world->worker;
+	const char *name = luaL_checkstring(L, 1), *text = luaL_optstring(L, 2, "");
+
+	if (!strcmp(name, "on_peer"))
+		w->on_peer(w, text, 1, lua_toboolean(L, 3));
+	else
+		app_hook(w->app, name, text, lua_toboolean(L, 3));
 	return 0;
 }
 

@@ -136,6 +136,7 @@ void call_deliver(struct call *c); /* soon, not now */
 void calls_free(struct world *x);
 struct call *call_find(struct world *x, uint64_t handle); /* NULL: none that is open */
 void calls_attrs(struct call *c, const struct rpc_attr *attrs, unsigned n);
+bool call_is_own(const struct world *x, const struct msg_method *m); /* the service under test answers it */
 int call_push_result(lua_State *L, void *call);
 const struct call *call_of_fake(const struct luajob *job); /* the call a fake answers; NULL: it is no fake's */
 

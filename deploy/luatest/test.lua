@@ -172,6 +172,13 @@ function Session:pushed(route)
   end
 end
 
+-- Its connection ends: it leaves the rooms it is in. Yields.
+function Session:close()
+  c.sessions[self.sid] = nil
+  test.call("app.roomRemote.left", "", { sid = { self.sid } }, { from = self.connector })
+  c.settle()
+end
+
 -- Forgets the pushes so far.
 function Session:clear() self.pushes = {} end
 

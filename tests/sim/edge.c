@@ -353,6 +353,36 @@ static void silence_ends_after_two_heartbeats_and_a_beat_keeps_alive(struct sim 
 	expect(w, &a, "20.6 closed"); /* 2 × 10 s and some slack after the request */
 }
 
+/* Members of the chat's rooms, a player twice: in its own and in the world's. */
+static void expect_members(struct sim *w, int n)
+{
+	struct sim_http_answer a;
+	char line[100];
+	int status = sim_http(w, "chat-1", 8400, "GET", "/metrics", NULL, NULL, 0, 2000, &a);
+	const char *at = status == 200 ? strstr(a.body, "\nloquat_room_members{") : NULL;
+
+	snprintf(line, sizeof(line), "} %d\n", n);
+	sim_check(w, at && (at = strchr(at, '}')) && !strncmp(at, line, strlen(line)), "not %d members: %.80s", n,
+		  at ? at : "none");
+	sim_http_release(&a);
+}
+
+static void who_goes_has_left_its_rooms_at_once(struct sim *w)
+{
+	static const struct step comes[] = {
+		{ 0, CONNECT, CONNECTOR, NULL, NULL },
+		{ 50, SEND, 0, ENTER, "{\"username\":\"comes\"}" },
+		{ 2000, CLOSE, 0, NULL, NULL },
+	};
+	static struct actor a;
+
+	a = (struct actor)ACTOR(comes);
+	play(w, "comes", &a, 1);
+	expect_members(w, 2);
+	sim_run_ms(w, 1100);
+	expect_members(w, 0);
+}
+
 /* Whatever the links do, each player comes in in the end, and nobody stays who is not there. */
 static void sessions_are_counted_right_whatever_links_do(struct sim *w)
 {
@@ -378,6 +408,7 @@ static void sessions_are_counted_right_whatever_links_do(struct sim *w)
 	sim_check(w, status == 200, "/stats says %d", status);
 	sim_check(w, strstr(stats.body, "\"sessions\":0"), "somebody is left: %s", stats.body);
 	sim_http_release(&stats);
+	expect_members(w, 0);
 }
 
 int main(int argc, char **argv)
@@ -391,6 +422,7 @@ int main(int argc, char **argv)
 		TEST(an_admission_counts_for_thirty_seconds, 3),
 		TEST(a_place_is_kept_for_sixty_seconds, 3),
 		TEST(silence_ends_after_two_heartbeats_and_a_beat_keeps_alive, 3),
+		TEST(who_goes_has_left_its_rooms_at_once, 3),
 		TEST(sessions_are_counted_right_whatever_links_do, 100),
 		{ .name = NULL },
 	};

@@ -8,6 +8,12 @@ local function come(name, rid)
   return session
 end
 
+local function go(session)
+  test.call("chat.chatRemote.remove", session.uid,
+    { uid = session.uid, connector = session.connector, sid = session.sid })
+  session:close()
+end
+
 local function say(session, message)
   return session:request("chat.chatHandler.send", message)
 end
@@ -74,9 +80,24 @@ end)
 test("who left is announced, once, and only by its own connection", function()
   test.call("chat.chatRemote.remove", "bob", { uid = "bob", connector = "connector-9", sid = 1 })
   test.equal(ann:pushed("onLeave"), nil)
-  test.call("chat.chatRemote.remove", "bob", { uid = "bob", connector = bob.connector, sid = bob.sid })
+  test.session("eve"):close()
+  test.equal(ann:pushed("onLeave"), nil)
+  go(bob)
   test.equal(ann:pushed("onLeave"), { user = "bob" })
+  ann:clear()
+  bob:close()
+  test.equal(ann:pushed("onLeave"), nil)
   test.refused(say(ann, { content = "x", target = "bob" }), "not_found")
+end)
+
+test("who comes by another connection stays, and the end of the older one is not heard", function()
+  local before = bob
+  bob = come("bob", "tavern")
+  ann:clear()
+  before:close()
+  test.equal(ann.pushes, {})
+  say(ann, { content = "hi" })
+  test.has(bob:pushed("onChat"), { msg = "hi" })
 end)
 
 test("who goes to another room leaves the first", function()
@@ -106,10 +127,8 @@ end)
 
 test("an empty room is forgotten, and its history is kept for a while", function()
   say(ann, { content = "bye" })
-  for _, session in ipairs { ann, bob } do
-    test.call("chat.chatRemote.remove", session.uid,
-      { uid = session.uid, connector = session.connector, sid = session.sid })
-  end
+  go(ann)
+  go(bob)
   test.equal(state.rooms["room:tavern"], nil)
   ann = come("ann", "tavern")
   test.equal(ann:request("chat.chatHandler.history", {}).messages[1].msg, "bye")
