@@ -139,6 +139,7 @@ void luahost_leave(struct luahost *h, struct luarun r)
 		luahost_profile_give_up(h, L);
 	if (!h->over)
 		return;
+	h->was_over = true;
 	set_count_hook(h, L);
 	if (r.running)
 		return;

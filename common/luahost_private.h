@@ -73,6 +73,7 @@ struct luahost {
 	uint32_t tasks, tasks_cap, pooled;
 	struct luatask *free_tasks; /* with a coroutine first */
 	struct luatask *current;    /* whose code runs now */
+	bool was_over;              /* the budget was used up in what has just run */
 	struct luaending *ending;
 	struct luatimer *timers;
 	bool closing;

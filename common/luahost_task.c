@@ -197,12 +197,20 @@ static void finish_ok(struct luahost *h, struct luatask *t, int results)
 	free_slot(h, t);
 }
 
+/* Since the turn of the loop began, in which nearly all of it was spent. */
+static uint32_t held_ms(struct luahost *h)
+{
+	return (uint32_t)((env_mono_ns(h->o.loop->env) - h->o.loop->now_ns) / 1000000) + 1;
+}
+
 /* A coroutine that failed is not used again: its hooks may be off for ever, its open variables half-closed. */
 static void finish_failed(struct luahost *h, struct luatask *t, int status)
 {
 	struct luajob *job = t->job;
 	char message[MESSAGE_MAX] = "cancelled";
 	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
+	if (h->was_over || status == LUA_ERRMEM)
+		r.held_ms = held_ms(h);
 	if (t->aborted)
 		h->stats.cancelled++;
 	else
@@ -229,6 +237,7 @@ static void run(struct luahost *h, struct luatask *t)
 	t->state = LUATASK_RUNNING;
 	t->since_ms = h->o.loop->now_ms;
 	h->current = t;
+	h->was_over = false;
 	struct luarun r = luahost_enter(h, t->L);
 	int status = lua_resume(t->L, r.running, 0, &results);
 	luahost_leave(h, r);

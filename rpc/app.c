@@ -75,6 +75,8 @@ static int push_request(lua_State *L, struct luajob *self)
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
 	}
+	if (app_cycle(j))
+		return ERR_FAILED;
 	if (!luahost_push_method(L, j->method)) {
 		snprintf(j->why, sizeof j->why, "%s is not there", j->method->full);
 		return ERR_NOT_FOUND;
@@ -158,6 +160,12 @@ static void on_request(void *arg, struct rpc_request *r)
 		return;
 	}
 	j->session = app_session_get(a, r->instance, r->sid, r->uid);
+	if (j->session && app_session_rests(a, j->session)) {
+		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE,
+			       "requests of this session held up the others: it rests for a while");
+		app_job_free(j);
+		return;
+	}
 	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
 		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
 		app_job_free(j);

@@ -35,6 +35,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = j->begun = false;
 	j->stopped = 0;
 	j->call = NULL;
+	j->prev_calling = NULL;
 	j->then = NULL;
 	j->changes = j->function = LUA_NOREF;
 	j->why[0] = '\0';
@@ -60,6 +61,7 @@ void app_job_free(struct app_job *j)
 	lua_State *L = luahost_state(a->host);
 
 	app_job_discard(j);
+	app_calling_end(j);
 	loop_timer_stop(a->worker->loop, &j->deadline);
 	app_once_end(j, APP_ONCE_GONE);
 	luaL_unref(L, LUA_REGISTRYINDEX, j->function);
@@ -166,6 +168,7 @@ void app_job_stop(struct app_job *j, int err)
 	if (j->call) {
 		rpc_cancel(a->worker, j->call->call);
 		app_wait_free(j->call);
+		app_calling_end(j);
 	}
 	luatask_abort(a->host, j->job.task);
 }
@@ -452,6 +455,8 @@ void app_job_done(struct luajob *self, const struct luaresult *r)
 {
 	struct app_job *j = (struct app_job *)self;
 
+	if (r->held_ms && j->session)
+		app_session_stopped(j->app, j->session, r->held_ms);
 	if (r->err == 0 && j->once.answered) {
 		answer_ok(j);
 	} else if (r->err == 0 && j->once.err < 0) {

@@ -18,8 +18,12 @@
  */
 #define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
 #define APP_SESSION_IDLE_MS     60000
+#define APP_REST_TIMES          200 /* so many times what its stopped request took a session rests: others lose 0.5 % */
+#define APP_REST_MS_MAX         300000
 #define APP_SESSION_BUCKETS     4096
 #define APP_CACHE_METRICS       9
+#define APP_CALLING             1024
+#define APP_NESTED_MAX          64 /* calls of one method with one key inside each other */
 
 enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
 
@@ -52,12 +56,13 @@ struct app_job {
 	uint64_t ticket; /* of a notification among what runs, or 0 */
 	uint64_t lsn;    /* of its record, while its changes are applied; 0: none */
 	bool json, relaxed, sync, committed;
-	bool called;           /* others, by calls that may have changed something there */
-	bool begun;            /* its turn has come */
-	struct timer deadline; /* while it waits and the caller has set a time */
-	int stopped;           /* why nobody waits for it any more, or 0 */
-	struct app_wait *call; /* the call it waits for, or NULL */
-	char instance[32];     /* who calls */
+	bool called;                                  /* others, by calls that may have changed something there */
+	bool begun;                                   /* its turn has come */
+	struct timer deadline;                        /* while it waits and the caller has set a time */
+	int stopped;                                  /* why nobody waits for it any more, or 0 */
+	struct app_wait *call;                        /* the call it waits for, or NULL */
+	struct app_job *next_calling, **prev_calling; /* among those who wait for a call; prev NULL: it does not */
+	char instance[32];                            /* who calls */
 	uint32_t instance_worker, once_attempt;
 	uint64_t instance_epoch, once_seq, once_first;
 	char why[LUA_WHY_MAX];   /* what is wrong with the request */
@@ -134,6 +139,7 @@ struct app_once {
 struct app_session {
 	struct app_session *next, **prev; /* in its bucket */
 	uint64_t sid, used_ms;
+	uint64_t stopped_ms, rest_ms; /* one of its requests was stopped last; until then no other one begins */
 	char instance[32];
 	uint64_t uid_hash;
 	int table; /* registry reference of what scripts see */
@@ -144,6 +150,7 @@ struct app {
 	struct worker *worker;
 	struct luahost *host;
 	struct app_job *free_jobs, *made_jobs;
+	struct app_job *calling[APP_CALLING]; /* by trace: who waits for a call */
 	struct app_wait *waits, *free_waits;
 	bool closing, filters; /* init.lua has before or after */
 	struct buf woken;      /* tasks, by app.wake, that go on at the end of this turn */
@@ -199,7 +206,10 @@ void app_check_runs(lua_State *L);
 void *app_wait_new(struct app *a, uint64_t task, size_t n);
 void app_wait_free(struct app_wait *w);
 const char *app_wait_name(const struct app_wait *w); /* of an app_job's call: the method that is called */
-void app_waits_close(struct app *a);                 /* for good: the pool goes too */
+/* Whether j is one of a cycle of calls that would never end; then its why names the methods. */
+bool app_cycle(struct app_job *j);
+void app_calling_end(struct app_job *j);
+void app_waits_close(struct app *a); /* for good: the pool goes too */
 void app_wakes_open(struct app *a);
 /* app_job.c: init.lua is told of each key of a record that did not become durable. */
 void app_keys_lost(struct app *a, const char *keys);
@@ -241,6 +251,9 @@ static inline struct sql_value int_value(uint64_t v)
 }
 
 /* app_session.c */
+/* One of its requests was stopped after held_ms: the first time nothing happens, the next time within five minutes it rests. */
+void app_session_stopped(struct app *a, struct app_session *s, uint32_t held_ms);
+bool app_session_rests(const struct app *a, const struct app_session *s);
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);
 void app_session_sweep_start(struct app *a);
 void app_sessions_close(struct app *a);

@@ -95,6 +95,50 @@ const char *app_wait_name(const struct app_wait *w)
 	return ((const struct waiting_call *)w)->method->full;
 }
 
+/* ---- calls that lead back to where they came from ------------------------------------------------------------------- */
+
+static void calling_begin(struct app_job *j, struct app_wait *call)
+{
+	struct app_job **at = &j->app->calling[j->trace % APP_CALLING];
+
+	j->call = call;
+	j->next_calling = *at;
+	j->prev_calling = at;
+	if (*at)
+		(*at)->prev_calling = &j->next_calling;
+	*at = j;
+}
+
+void app_calling_end(struct app_job *j)
+{
+	j->call = NULL;
+	if (!j->prev_calling)
+		return;
+	*j->prev_calling = j->next_calling;
+	if (j->next_calling)
+		j->next_calling->prev_calling = j->prev_calling;
+	j->prev_calling = NULL;
+}
+
+/* A call back is fine: each runs in a task of its own. What goes round and round in one request never ends. */
+bool app_cycle(struct app_job *j)
+{
+	const struct app_job *outer = NULL;
+	unsigned n = 0;
+
+	for (const struct app_job *o = j->app->calling[j->trace % APP_CALLING]; o && j->trace; o = o->next_calling)
+		if (o->trace == j->trace && o->method == j->method && o->key_n == j->key_n &&
+		    !memcmp(o->in.data, j->in.data, j->key_n)) {
+			outer = o;
+			n++;
+		}
+	if (n < APP_NESTED_MAX)
+		return false;
+	snprintf(j->why, sizeof j->why, "deadlock: %s calls %s, which leads back to %s with the same key, %u times",
+		 j->method->full, app_wait_name(outer->call), j->method->full, n);
+	return true;
+}
+
 static int push_answer(lua_State *L, void *arg)
 {
 	struct waiting_call *c = arg;
@@ -113,7 +157,7 @@ static void on_answer(void *arg, const struct rpc_answer *answer)
 
 	c->answer = answer;
 	if (c->job && luatask_alive(c->wait.app->host, c->wait.task))
-		c->job->call = NULL;
+		app_calling_end(c->job);
 	luatask_resume(c->wait.app->host, c->wait.task, push_answer, c);
 	app_wait_free(&c->wait);
 }
@@ -201,7 +245,7 @@ static int invoke(lua_State *L)
 	c->job = j;
 	c->wait.call = rpc_call(a->worker, &call);
 	if (j)
-		j->call = &c->wait;
+		calling_begin(j, &c->wait);
 	return luatask_yield(L);
 }
 

@@ -78,6 +78,23 @@ struct app_session *app_session_get(struct app *a, const char *instance, uint64_
 	return s;
 }
 
+void app_session_stopped(struct app *a, struct app_session *s, uint32_t held_ms)
+{
+	uint64_t now = a->worker->loop->now_ms, rest = (uint64_t)held_ms * APP_REST_TIMES;
+
+	if (s->stopped_ms && now - s->stopped_ms < APP_REST_MS_MAX) {
+		s->rest_ms = now + held_ms + (rest < APP_REST_MS_MAX ? rest : APP_REST_MS_MAX);
+		log_warn(a->worker->service->log, "lua.rest", "session=%s/%llx held_ms=%u rest_ms=%llu", s->instance,
+			 (unsigned long long)s->sid, held_ms, (unsigned long long)(s->rest_ms - now));
+	}
+	s->stopped_ms = now;
+}
+
+bool app_session_rests(const struct app *a, const struct app_session *s)
+{
+	return s->rest_ms > a->worker->loop->now_ms;
+}
+
 static void session_free(struct app *a, struct app_session *s)
 {
 	luaqueue_close(&s->queue);
@@ -97,7 +114,8 @@ static void on_sweep(struct timer *t, uint64_t now_ms)
 	for (size_t i = 0; i < APP_SESSION_BUCKETS; i++)
 		for (struct app_session *s = a->bucket[i], *next; s; s = next) {
 			next = s->next;
-			if (luaqueue_idle(&s->queue) && now_ms - s->used_ms > APP_SESSION_IDLE_MS)
+			if (luaqueue_idle(&s->queue) &&
+			    now_ms - s->used_ms > (s->stopped_ms ? APP_REST_MS_MAX : APP_SESSION_IDLE_MS))
 				session_free(a, s);
 		}
 	loop_timer(a->worker->loop, t, APP_SESSION_IDLE_MS / 2);

@@ -16,7 +16,7 @@
  */
 #define DRAIN_LOOK_MS 5
 #define CLOSE_MS      1000 /* how long the last answers may take on their way out */
-#define LUA_WATCH_MS  250
+#define LUA_WATCH_MS  250  /* at most; four looks in a budget */
 
 static void life_workers_up(void *arg);
 static void life_worker_down(void *arg);
@@ -138,6 +138,17 @@ static int control_worker_start(struct service *s)
 	return routes_watch(s);
 }
 
+/* As a reload does, before anything runs: what check() of init.lua refuses does not start. */
+static int lua_check(struct service *s)
+{
+	char error[1024];
+	int err = s->lua_src ? app_check(s, s->lua_src, error, sizeof error) : 0;
+
+	if (err < 0)
+		service_fail(s, "%s: %s", s->id, error);
+	return err;
+}
+
 void life_start(struct loop *control, void *arg)
 {
 	struct service *s = arg;
@@ -149,8 +160,15 @@ void life_start(struct loop *control, void *arg)
 		service_fail(s, "%s: %s cannot be watched: %s", s->id, s->var, env_last_error());
 	else if (s->def->init_service && s->def->init_service(s) < 0)
 		service_fail(s, "%s: init_service failed", s->id);
-	else if (!s->p->options.take_over || handover_ask(s) == 0)
+	else if (lua_check(s) == 0 && (!s->p->options.take_over || handover_ask(s) == 0))
 		workers_start(s);
+}
+
+static uint32_t lua_watch_ms(const struct service *s)
+{
+	uint32_t ms = (uint32_t)config_int(s->config, "lua.budget_ms", 1000) / 4;
+
+	return ms < 1 ? 1 : ms < LUA_WATCH_MS ? ms : LUA_WATCH_MS;
 }
 
 /* A task over its budget is stopped at most one look later. */
@@ -164,7 +182,7 @@ static void on_lua_watch(struct timer *t, uint64_t now_ms)
 	for (unsigned i = 0; i < s->workers; i++)
 		again = (s->worker[i]->app && luahost_watch(app_host(s->worker[i]->app))) || again;
 	if (again)
-		loop_timer(s->control, t, LUA_WATCH_MS);
+		loop_timer(s->control, t, lua_watch_ms(s));
 }
 
 static void life_workers_up(void *arg)

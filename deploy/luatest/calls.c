@@ -204,8 +204,15 @@ static int give_push(lua_State *L, void *arg)
 		return luaL_error(L, "push: %s", why);
 	int push = lua_gettop(L);
 
+	lua_getfield(L, push, "body");
+	const char *body = lua_tolstring(L, -1, &n);
+
+	if (lua_json_decode(L, NULL, body, n, why, sizeof why) < 0) /* once: all get the same table */
+		return luaL_error(L, "push: %s", why);
+	int message = lua_gettop(L);
+
 	lua_getfield(L, push, "sid");
-	for (lua_Integer i = 1; lua_rawgeti(L, push + 1, i) != LUA_TNIL; i++) {
+	for (lua_Integer i = 1; lua_rawgeti(L, message + 1, i) != LUA_TNIL; i++) {
 		uint64_t sid = (uint64_t)lua_tointeger(L, -1);
 
 		if (push_session(L, sid)) {
@@ -213,16 +220,11 @@ static int give_push(lua_State *L, void *arg)
 			lua_createtable(L, 0, 2);
 			lua_getfield(L, push, "route");
 			lua_setfield(L, -2, "route");
-			lua_getfield(L, push, "body");
-			const char *body = lua_tolstring(L, -1, &n);
-
-			if (lua_json_decode(L, NULL, body, n, why, sizeof why) < 0)
-				return luaL_error(L, "push: %s", why);
-			lua_setfield(L, -3, "message");
-			lua_pop(L, 1);
+			lua_pushvalue(L, message);
+			lua_setfield(L, -2, "message");
 			lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
 		}
-		lua_settop(L, push + 1);
+		lua_settop(L, message + 1);
 	}
 	return 0;
 }

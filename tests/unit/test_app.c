@@ -240,6 +240,31 @@ START_TEST(a_call_that_fails_gives_nil_the_word_the_message_and_the_effect)
 }
 END_TEST
 
+START_TEST(calls_that_go_round_in_a_circle_are_an_error_that_names_it)
+{
+	begin("local function on(method, key)\n"
+	      "  local answer, err, why = app.rpc.calls.boxRemote[method](key, {})\n"
+	      "  if not answer then return nil, err, why end\n"
+	      "  return answer\n"
+	      "end\n"
+	      "function Remote.put(args) state.t.n = (state.t.n or 0) + 1 return on('get', 'k') end\n"
+	      "function Remote.get() return on('put', 'k') end\n"
+	      "function Remote.late(args, call)\n"
+	      "  if call.key == 'kkkkkkkkkkkkkkkkkkkk' then return { number = state.t.n } end\n"
+	      "  return on('late', call.key .. 'k')\n"
+	      "end");
+	put("{}", &reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	ck_assert_msg(strstr(reply.message,
+			     "deadlock: calls.boxRemote.put calls calls.boxRemote.get, which leads back to "
+			     "calls.boxRemote.put"),
+		      "%s", reply.message);
+	/* other keys are no circle, and the circle was cut early */
+	calls_ask(c.s[CALLER], "calls.boxRemote.late", "k", "{}", &reply);
+	ck_says(&reply, "{\"number\":64}");
+}
+END_TEST
+
 START_TEST(a_misuse_of_a_call_raises_and_names_what_is_wrong)
 {
 	begin("local function why(...) local _, text = pcall(...) return text end\n"
@@ -844,6 +869,33 @@ START_TEST(a_push_goes_to_one_session_or_to_many_in_one_frame)
 }
 END_TEST
 
+#ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
+START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
+{
+	begin_sessions("function Handler.say(session, msg)\n"
+		       "  while msg.text == 'loop' do end\n"
+		       "  return {}\n"
+		       "end");
+	say(1, "{\"text\":\"loop\"}", 0, &reply);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	say(1, "{}", 0, &reply); /* once is forgiven: the machine may have stood still */
+	reply_wait(&reply);
+	ck_says(&reply, "{\"code\":200}");
+	say(1, "{\"text\":\"loop\"}", 0, &reply);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	say(1, "{}", 0, &reply);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
+	ck_assert_ptr_nonnull(strstr(reply.message, "rests"));
+	say(2, "{}", 0, &reply);
+	reply_wait(&reply);
+	ck_says(&reply, "{\"code\":200}");
+}
+END_TEST
+#endif
+
 /* ---- what this instance is --------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_script_knows_its_instance_and_the_others)
@@ -903,6 +955,23 @@ START_TEST(code_that_does_not_compile_or_raises_ends_the_start_with_file_and_lin
 	remotes("error('not today')");
 	why = calls_try(&c, CALLS, &calls_lua);
 	ck_assert_msg(why && strstr(why, "boxRemote.lua:3: not today"), "%s", why);
+}
+END_TEST
+
+START_TEST(what_check_refuses_does_not_start_and_says_why)
+{
+	remotes("function Remote.put() return {} end");
+	calls_file(&c, "init.lua",
+		   "return { check = function() return nil, 'no weapons' end,\n"
+		   "  init_service = function() log.info('began') end }\n");
+	const char *why = calls_try(&c, CALLS, &calls_lua);
+	ck_assert_msg(why && strstr(why, "calls-1: ") && strstr(why, "check(): no weapons"), "%s", why);
+	calls_file(&c, "init.lua", "return {\n  check = function() assert(false, 'raised') end }\n");
+	why = calls_try(&c, CALLS, &calls_lua);
+	ck_assert_msg(why && strstr(why, "raised"), "%s", why);
+	calls_file(&c, "init.lua", "return { check = function() assert(state.x == nil) state.x = 1 end }\n");
+	begin("function Remote.put() return { text = tostring(state.x) } end");
+	ck_put("{}", "{\"text\":\"nil\"}");
 }
 END_TEST
 
@@ -1002,9 +1071,11 @@ int main(void)
 	tcase_add_test(one, what_raises_after_it_called_others_leaves_an_unknown_effect);
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, an_endless_loop_is_stopped_and_fails_alone);
+	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
 #endif
 	tcase_add_test(one, a_script_calls_other_services_and_itself);
 	tcase_add_test(one, a_call_that_fails_gives_nil_the_word_the_message_and_the_effect);
+	tcase_add_test(one, calls_that_go_round_in_a_circle_are_an_error_that_names_it);
 	tcase_add_test(one, a_misuse_of_a_call_raises_and_names_what_is_wrong);
 	tcase_add_test(hasty, a_call_s_time_is_bounded_by_what_is_left_of_the_caller_s);
 	tcase_add_test(one, what_is_sent_arrives_and_is_not_waited_for);
@@ -1041,6 +1112,7 @@ int main(void)
 	tcase_add_test(three, each_worker_has_a_state_of_its_own);
 	tcase_add_test(one, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);
 	tcase_add_test(three, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);
+	tcase_add_test(one, what_check_refuses_does_not_start_and_says_why);
 	tcase_add_test(three, an_instance_is_ready_when_init_service_has_ended);
 	tcase_add_test(three, an_init_service_that_raises_ends_the_start);
 	tcase_add_test(three, an_instance_may_be_stopped_while_init_service_still_waits);

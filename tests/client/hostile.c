@@ -1,0 +1,88 @@
+/*
+ * hostile: one player whose requests hold up the scene: each deed by turns, as soon as the one before is answered.
+ *
+ * usage: hostile CONNECTOR_PORT SECONDS DEED...
+ *
+ * A deed is asked for by scene.sceneHandler.echo {"deed":DEED}, which the test's own Lua does. A line per answer: "deed NAME code
+ * CODE ms TIME". While the session rests (busy) it asks again every 200 ms. Exit 1: a deed was not refused.
+ */
+#include <check.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include "tests/support/wireclient.h"
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static int ask(struct wireclient *c, const char *route, const char *body)
+{
+	const char *answer = wireclient_ask(c, route, body);
+	json_t *o = answer ? json_loads(answer, 0, NULL) : NULL;
+	int code = (int)json_integer_value(json_object_get(o, "code"));
+
+	json_decref(o);
+	return code;
+}
+
+static struct {
+	int n, failed;
+	char **word;
+} args;
+
+START_TEST(each_deed_is_refused)
+{
+	struct wireclient c = { 0 };
+	struct timespec pause = { .tv_nsec = 200 * 1000000 };
+	uint64_t until = now_ms() + strtoull(args.word[2], NULL, 10) * 1000;
+	int deed = 3;
+
+	wireclient_ready(&c, (uint16_t)atoi(args.word[1]), false);
+	ck_assert_int_eq(ask(&c, "connector.entryHandler.enter", "{\"username\":\"villain\"}"), 200);
+	ck_assert_int_eq(ask(&c, "scene.sceneHandler.enter", "{}"), 200);
+	while (now_ms() < until) {
+		char body[100];
+		uint64_t began = now_ms();
+
+		snprintf(body, sizeof(body), "{\"deed\":\"%s\"}", args.word[deed]);
+		int code = ask(&c, "scene.sceneHandler.echo", body);
+		printf("deed %s code %d ms %llu\n", args.word[deed], code, (unsigned long long)(now_ms() - began));
+		fflush(stdout);
+		args.failed |= code < 400;
+		if (code == 429)
+			nanosleep(&pause, NULL);
+		else
+			deed = deed + 1 < args.n ? deed + 1 : 3;
+	}
+	wireclient_close(&c);
+}
+END_TEST
+
+/* The client's own checks want a test around them. */
+int main(int argc, char **argv)
+{
+	TCase *t = tcase_create("hostile");
+	Suite *s = suite_create("hostile");
+	SRunner *r = srunner_create(s);
+
+	if (argc < 4)
+		return 2;
+	args.n = argc;
+	args.word = argv;
+	tcase_set_timeout(t, 0);
+	tcase_add_test(t, each_deed_is_refused);
+	suite_add_tcase(s, t);
+	srunner_set_fork_status(r, CK_NOFORK);
+	srunner_run_all(r, CK_SILENT);
+	int failed = args.failed || srunner_ntests_failed(r) > 0;
+
+	srunner_free(r);
+	return failed;
+}
