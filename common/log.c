@@ -1,9 +1,11 @@
 #include "common/log.h"
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "common/buf.h"
 #include "common/log_text.h"
 
 /*
@@ -21,23 +23,33 @@ enum {
 	RING = 1 << 20,
 	GRAIN = 64,
 	EVENT_MAX = 128,
-	FORMATS = 1024, /* a power of two; each is a place in the program */
+	PLACES = 1024, /* a power of two */
 	PROBES = 4,
 	AHEAD = 8 * GRAIN, /* so far before they are needed callers ask for the ring's lines */
 	POLL_NS = 2000000,
 	WRITE_BYTES = 64 << 10 /* of text per write */
 };
-enum { PADDING = 255 }; /* as level: the rest of the ring's end */
+enum { PADDING = 255 };          /* as level: the rest of the ring's end */
+enum { CUT = 1, OWN_EVENT = 2 }; /* not all arguments had room; the event is in data */
 
+/* A place in the program from which lines come, known by its format's address. */
+struct place {
+	const char *event;      /* as said there first; a copy, and behind it the format's */
+	const char *event_text; /* as it stands in a line */
+	uint32_t event_text_n;
+	struct log_format format;
+	char data[];
+};
+
+/* What most lines have fits one grain: three numbers and a short name. */
 struct record {
 	_Atomic uint32_t bytes; /* with padding up to the next grain; 0: not complete */
-	uint8_t level;
-	bool cut; /* not all arguments had room */
-	uint16_t event_n, fmt_n, args_n;
-	uint64_t ticks;                  /* when: a look at the clock would be a third of the call */
-	const struct log_format *format; /* NULL: it is in data */
-	char data[];                     /* event, fmt with a NUL if fmt_n > 0, args */
+	uint8_t level, flags, words, event_n;
+	uint64_t ticks;            /* when: a look at the clock would be a third of the call */
+	const struct place *place; /* NULL: its format is in data */
+	char data[]; /* the event if it is not the place's, the format with a NUL if there is no place, args */
 };
+_Static_assert(offsetof(struct record, data) == 24, "nothing between");
 
 /* One look at all clocks. */
 struct moment {
@@ -49,12 +61,16 @@ struct log {
 	struct env_loop *loop;
 	struct env_file *file;
 	char *instance;
-	char *ring;
-	_Atomic(struct log_format *) formats[FORMATS]; /* those seen before, by the address of their text */
+	size_t instance_n;
+	_Atomic(struct place *) places[PLACES]; /* those that spoke before */
+	/* what callers read at each line and nobody writes at each */
+	_Alignas(GRAIN) char *ring;
 	_Atomic int level;
-	_Atomic uint64_t dropped;
 	_Atomic bool asleep, nudged;
+	_Atomic uint64_t dropped;
+	/* what callers write */
 	_Alignas(GRAIN) _Atomic uint64_t tail; /* bytes ever reserved */
+	_Atomic uint64_t head_seen;            /* some head of before: enough while there is much room */
 	_Alignas(GRAIN) _Atomic uint64_t head; /* bytes ever given back */
 	/* the log thread's own */
 	struct moment opened, now;
@@ -67,34 +83,42 @@ struct log {
 
 /* ---- the caller's side --------------------------------------------------------------------------------- */
 
-static struct log_format *format_new(const char *fmt)
+static struct place *place_new(const char *event, const char *fmt)
 {
-	size_t n = strlen(fmt) + 1;
-	struct log_format *f = n <= LOG_FMT_MAX ? malloc(sizeof *f + n) : NULL;
-	if (f)
-		log_format_parse(f, memcpy(f + 1, fmt, n));
-	return f;
+	size_t event_n = strnlen(event, EVENT_MAX + 1), fmt_n = strnlen(fmt, LOG_FMT_MAX + 1);
+	if (event_n > EVENT_MAX || fmt_n > LOG_FMT_MAX)
+		return NULL;
+	struct place *p = malloc(sizeof *p + event_n + 1 + fmt_n + 1 + LOG_VALUE_ROOM(event_n));
+	if (!p)
+		return NULL;
+	char *own_fmt = (char *)memcpy(p->data, event, event_n + 1) + event_n + 1;
+	char *text = (char *)memcpy(own_fmt, fmt, fmt_n + 1) + fmt_n + 1;
+	p->event = p->data;
+	p->event_text = text;
+	p->event_text_n = (uint32_t)(log_put_value(text, event, event_n) - text);
+	log_format_parse(&p->format, own_fmt);
+	return p;
 }
 
 /*
- * The parsed format of this place in the program, made at its first line; NULL: there is no room for more. The
- * address alone proves nothing (a caller may build its format), so the text is compared.
+ * The place that says this, made at its first line; NULL: there is no room for more. The address alone proves nothing (a
+ * caller may build its format), so the text is compared.
  */
-static const struct log_format *format_seen(struct log *log, const char *fmt)
+static inline const struct place *place_of(struct log *log, const char *event, const char *fmt)
 {
 	uint64_t hash = (uint64_t)(uintptr_t)fmt * UINT64_C(0x9e3779b97f4a7c15) >> 32;
 	for (unsigned i = 0; i < PROBES; i++) {
-		_Atomic(struct log_format *) *at = &log->formats[(hash + i) % FORMATS];
-		/* acquire: pairs with the release below, so the format is seen whole */
-		struct log_format *f = atomic_load_explicit(at, memory_order_acquire), *made;
-		if (!f && (made = format_new(fmt))) {
-			if (atomic_compare_exchange_strong_explicit(at, &f, made, memory_order_release,
+		_Atomic(struct place *) *at = &log->places[(hash + i) % PLACES];
+		/* acquire: pairs with the release below, so the place is seen whole */
+		struct place *p = atomic_load_explicit(at, memory_order_acquire), *made;
+		if (!p && (made = place_new(event, fmt))) {
+			if (atomic_compare_exchange_strong_explicit(at, &p, made, memory_order_release,
 								    memory_order_acquire))
 				return made;
 			free(made);
 		}
-		if (f && !strcmp(f->text, fmt))
-			return f;
+		if (__builtin_expect(p && !strcmp(p->format.text, fmt), 1))
+			return p;
 	}
 	return NULL;
 }
@@ -106,29 +130,36 @@ static struct record *record_at(const struct log *log, uint64_t position)
 
 /*
  * The log thread wrote these lines last, so they are in the other core's cache: what is asked for now is here when one of
- * the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one after it. A
- * first record asks for all those that its followers will find on their way.
+ * the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one after it.
  */
-static inline void ask_ahead(const struct log *log, uint64_t position, uint32_t bytes, bool first)
+static inline void ask_ahead(const struct log *log, uint64_t position, uint32_t bytes)
 {
-	uint32_t from = first ? bytes : AHEAD, to = bytes < AHEAD ? AHEAD + bytes : AHEAD;
-	for (uint32_t at = from; at < to; at += GRAIN)
+	for (uint32_t at = AHEAD; at < AHEAD + bytes; at += GRAIN)
 		__builtin_prefetch(log->ring + (position + at) % RING, 1);
 }
 
-/* Reserves need bytes that lie together, with the rest of the ring's end if they would cross it; NULL: full. */
-static struct record *reserve(struct log *log, uint32_t need)
+/* Half of the ring is full, as far as is known: looks how much it is, and tells the log thread once. */
+static int64_t used_now(struct log *log, uint64_t end)
 {
-	uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed), skip, used;
+	/* acquire: pairs with the release in give_back, so we write only where it has zeroed, and so does who sees head_seen */
+	uint64_t head = atomic_load_explicit(&log->head, memory_order_acquire);
+	atomic_store_explicit(&log->head_seen, head, memory_order_release);
+	int64_t used = (int64_t)(end - head);
+	if (used > RING / 2 && !atomic_load_explicit(&log->nudged, memory_order_relaxed) &&
+	    !atomic_exchange_explicit(&log->nudged, true, memory_order_relaxed))
+		env_loop_wake(log->loop);
+	return used;
+}
+
+/* Reserves need bytes that lie together, with the rest of the ring's end if they would cross it; NULL: full. */
+static inline struct record *reserve(struct log *log, uint32_t need)
+{
+	uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed), skip;
 	do {
-		/* acquire: pairs with the release in give_back, so we write only where it has zeroed */
-		uint64_t head = atomic_load_explicit(&log->head, memory_order_acquire);
-		uint64_t rest = RING - tail % RING;
+		uint64_t rest = RING - tail % RING, seen = atomic_load_explicit(&log->head_seen, memory_order_acquire);
 		skip = rest < need ? rest : 0;
-		used = tail - head + skip + need;
-		if ((int64_t)(tail - head) < 0) /* our tail is old: the exchange fails and reads it anew */
-			used = 0;
-		if (used > RING)
+		uint64_t end = tail + skip + need; /* an old tail may be before the head: then the exchange fails */
+		if ((int64_t)(end - seen) > RING / 2 && used_now(log, end) > RING)
 			return NULL;
 		/* seq_cst: pairs with asleep and tail in sleep_or_poll: one of the two sees the other */
 	} while (!atomic_compare_exchange_weak_explicit(&log->tail, &tail, tail + skip + need, memory_order_seq_cst,
@@ -138,10 +169,7 @@ static struct record *reserve(struct log *log, uint32_t need)
 		r->level = PADDING;
 		atomic_store_explicit(&r->bytes, (uint32_t)skip, memory_order_release);
 	}
-	if (used > RING / 2 && !atomic_load_explicit(&log->nudged, memory_order_relaxed) &&
-	    !atomic_exchange_explicit(&log->nudged, true, memory_order_relaxed))
-		env_loop_wake(log->loop);
-	ask_ahead(log, tail + skip, need, used == skip + need);
+	ask_ahead(log, tail + skip, need);
 	return record_at(log, tail + skip);
 }
 
@@ -157,8 +185,9 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 	if (log_level_get(log) > level)
 		return;
 	struct log_format own;
-	const struct log_format *seen = format_seen(log, fmt), *format = seen;
-	if (!format) {
+	const struct place *place = place_of(log, event, fmt);
+	const struct log_format *format = &place->format;
+	if (__builtin_expect(!place, 0)) {
 		log_format_parse(&own, fmt);
 		format = &own;
 	}
@@ -168,28 +197,30 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 	log_args_take(&taken, format, &args);
 	va_end(args);
 
-	size_t event_n = strnlen(event, EVENT_MAX), fmt_n = seen ? 0 : format->text_n + 1u;
-	uint32_t bytes =
-		(uint32_t)((sizeof(struct record) + event_n + fmt_n + taken.bytes + GRAIN - 1) / GRAIN * GRAIN);
-	struct record *r = reserve(log, bytes);
+	const bool own_event = __builtin_expect(!place || strcmp(place->event, event) != 0, 0);
+	size_t event_n = own_event ? strnlen(event, EVENT_MAX) : 0, fmt_n = place ? 0 : format->text_n + 1u;
+	size_t bytes = sizeof(struct record) + event_n + fmt_n + log_args_bytes(&taken);
+	bytes = (bytes + GRAIN - 1) / GRAIN * GRAIN;
+	struct record *r = reserve(log, (uint32_t)bytes);
 	if (!r) {
 		atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
 		return;
 	}
 	r->level = (uint8_t)level;
-	r->cut = taken.cut || format->cut;
-	r->event_n = (uint16_t)event_n;
-	r->fmt_n = (uint16_t)fmt_n;
-	r->args_n = (uint16_t)taken.bytes;
+	r->flags = (taken.cut || format->cut ? CUT : 0) | (own_event ? OWN_EVENT : 0);
+	r->words = (uint8_t)taken.words;
+	r->event_n = (uint8_t)event_n;
 	r->ticks = env_ticks(log->env);
-	r->format = seen;
-	char *p = log_copy(r->data, event, event_n);
+	r->place = place;
+	char *p = r->data;
+	if (own_event)
+		p = log_copy(p, event, event_n);
 	if (fmt_n) {
 		p = log_copy(p, fmt, fmt_n - 1);
 		*p++ = 0;
 	}
 	log_args_put(&taken, p);
-	atomic_store_explicit(&r->bytes, bytes, memory_order_release); /* pairs with the acquire in drain */
+	atomic_store_explicit(&r->bytes, (uint32_t)bytes, memory_order_release); /* pairs with the acquire in drain */
 	wake_if_asleep(log);
 }
 
@@ -246,67 +277,72 @@ static void date_set(struct log *log, uint64_t second)
 		 s / 60 % 60, s % 60);
 }
 
-static void line_begin(struct log *log, uint64_t wall_us, unsigned level, const char *event, size_t event_n)
+/* Up to the event; returns the end. */
+static char *put_head(struct log *log, char *o, uint64_t wall_us, unsigned level)
 {
-	static const char *const words[] = { "debug", "info", "warn", "error" };
-	char us[8];
+	static const struct {
+		char text[8];
+		uint32_t n;
+	} words[] = { { "debug ", 6 }, { "info ", 5 }, { "warn ", 5 }, { "error ", 6 } };
 	unsigned rest = (unsigned)(wall_us % 1000000);
 	if (log->second != wall_us / 1000000)
 		date_set(log, wall_us / 1000000);
-	us[0] = '.';
-	for (int i = 6; i > 0; i--, rest /= 10)
-		us[i] = (char)('0' + rest % 10);
-	us[7] = 'Z';
-	buf_add(&log->out, log->date, 19);
-	buf_add(&log->out, us, 8);
-	buf_addch(&log->out, ' ');
-	buf_addstr(&log->out, words[level]);
-	buf_addch(&log->out, ' ');
-	buf_addstr(&log->out, log->instance);
-	buf_addch(&log->out, ' ');
-	log_add_value(&log->out, event, event_n);
+	memcpy(o, log->date, 19);
+	memcpy(o + 19, ".000000Z ", 9);
+	for (int i = 25; i > 19; i--, rest /= 10)
+		o[i] = (char)('0' + rest % 10);
+	memcpy(o + 28, words[level].text, sizeof words[level].text);
+	o = mempcpy(o + 28 + words[level].n, log->instance, log->instance_n);
+	*o++ = ' ';
+	return o;
+}
+
+/* Room for any line before it is cut. */
+static char *line_room(struct log *log)
+{
+	enum { HEAD_MAX = 64 };
+	return buf_reserve(&log->out, HEAD_MAX + log->instance_n + LOG_VALUE_ROOM(EVENT_MAX) + LOG_FORMAT_ROOM);
 }
 
 /* Cuts at a character, ends with the newline; spaces at the end (a format without fields) go. */
-static void line_end(struct log *log, size_t start, bool cut)
+static void line_end(struct log *log, char *end, bool cut)
 {
 	static const char mark[] = "…\n";
 	enum { MOST = LOG_LINE_MAX - (sizeof mark - 1) };
-	struct buf *out = &log->out;
-	size_t n = out->len - start;
-	if (cut || n >= LOG_LINE_MAX) {
-		n = n > MOST ? MOST : n;
-		while (n && ((unsigned char)out->data[start + n] & 0xc0) == 0x80 && start + n < out->len)
-			n--;
-		out->len = start + n;
-		buf_addstr(out, mark);
+	char *start = log->out.data + log->out.len;
+	if (cut || end - start >= LOG_LINE_MAX) {
+		char *stop = end - start > MOST ? start + MOST : end;
+		while (stop < end && ((unsigned char)*stop & 0xc0) == 0x80)
+			stop--;
+		end = mempcpy(stop, mark, sizeof mark - 1);
 	} else {
-		while (out->len > start && out->data[out->len - 1] == ' ')
-			out->len--;
-		buf_addch(out, '\n');
+		while (end[-1] == ' ')
+			end--;
+		*end++ = '\n';
 	}
+	log->out.len = (size_t)(end - log->out.data);
 	log->lines_pending++;
 }
 
 static void add_record(struct log *log, const struct record *r)
 {
-	size_t start = log->out.len;
-	const char *fmt = r->data + r->event_n, *args = fmt + r->fmt_n;
+	const char *p = r->data + r->event_n;
 	struct log_format own;
-	const struct log_format *format = r->format;
-	if (!format) {
-		log_format_parse(&own, fmt);
-		format = &own;
+	const struct log_format *format = r->place ? &r->place->format : &own;
+	if (!r->place) {
+		log_format_parse(&own, p);
+		p += own.text_n + 1;
 	}
-	line_begin(log, wall_us_of(log, r->ticks), r->level, r->data, r->event_n);
-	buf_addch(&log->out, ' ');
-	size_t fields = log->out.len;
-	bool whole = log_format_print(format, args, r->args_n, &log->out);
+	char *o = put_head(log, line_room(log), wall_us_of(log, r->ticks), r->level);
+	o = r->flags & OWN_EVENT ? log_put_value(o, r->data, r->event_n)
+				 : mempcpy(o, r->place->event_text, r->place->event_text_n);
+	*o++ = ' ';
+	bool whole;
+	char *end = log_put_format(o, format, p, r->words, &whole);
 	/* Values are escaped; a newline in the format itself would be our own mistake, but not a forged line. */
-	for (char *p; (p = memchr(log->out.data + fields, '\n', log->out.len - fields));
-	     fields = (size_t)(p - log->out.data))
-		*p = ' ';
-	line_end(log, start, r->cut || !whole);
+	for (; format->newline && (o = memchr(o, '\n', (size_t)(end - o)));)
+		*o = ' ';
+	line_end(log, end, r->flags & CUT || !whole);
 }
 
 /* ---- the log thread: the ring ---------------------------------------------------------------------------- */
@@ -326,11 +362,10 @@ static void tell_dropped(struct log *log)
 	uint64_t dropped = log_dropped(log);
 	if (dropped == log->dropped_told)
 		return;
-	size_t start = log->out.len;
-	line_begin(log, env_wall_us(log->env), LOG_WARN, "log.dropped", strlen("log.dropped"));
-	buf_addf(&log->out, " lines=%llu total=%llu", (unsigned long long)(dropped - log->dropped_told),
-		 (unsigned long long)dropped);
-	line_end(log, start, false);
+	char *o = put_head(log, line_room(log), env_wall_us(log->env), LOG_WARN);
+	o += sprintf(o, "log.dropped lines=%llu total=%llu", (unsigned long long)(dropped - log->dropped_told),
+		     (unsigned long long)dropped);
+	line_end(log, o, false);
 	log->lines_pending--; /* if it cannot be written that is no new loss */
 	log->dropped_told = dropped;
 }
@@ -351,7 +386,9 @@ static void give_back(struct log *log, uint64_t head)
 static uint64_t drain(struct log *log)
 {
 	uint64_t first = atomic_load_explicit(&log->head, memory_order_relaxed), head = first, given = first;
-	atomic_store_explicit(&log->nudged, false, memory_order_relaxed);
+	if (atomic_load_explicit(&log->nudged,
+				 memory_order_relaxed)) /* a line that callers read is not written for nothing */
+		atomic_store_explicit(&log->nudged, false, memory_order_relaxed);
 	look_at_clocks(log);
 	while (head - first < RING) {
 		struct record *r = record_at(log, head);
@@ -408,8 +445,8 @@ static void log_free(struct log *log)
 {
 	env_file_close(log->file);
 	buf_release(&log->out);
-	for (unsigned i = 0; i < FORMATS; i++)
-		free(log->formats[i]);
+	for (unsigned i = 0; i < PLACES; i++)
+		free(log->places[i]);
 	free(log->instance);
 	free(log->ring);
 	free(log);
@@ -437,6 +474,7 @@ int log_open(struct env *env, const char *instance, const char *path, enum log_l
 	log->ring = aligned_alloc(GRAIN, RING);
 	if (!log->instance || !log->ring)
 		goto fail;
+	log->instance_n = strlen(log->instance);
 	memset(log->ring, 0, RING);
 	err = env_file_open(env, path ? path : "/dev/stderr", ENV_WRITE | (path ? ENV_CREATE : 0), &log->file);
 	if (err < 0)

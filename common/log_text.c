@@ -28,49 +28,57 @@ static unsigned utf8_bytes(const unsigned char *p, size_t n)
 	return c == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9) ? 0 : more + 1;
 }
 
+/* Bytes that need quotes, or another look: what is not ASCII may be part of a character. */
+static const bool special[256] = {
+	[0 ... ' '] = true, ['"'] = true, ['='] = true, ['\\'] = true, [0x7f ... 0xff] = true,
+};
+
 static bool plain(const unsigned char *p, size_t n)
 {
-	if (n == 0)
-		return false;
 	for (size_t i = 0; i < n;) {
-		unsigned bytes = p[i] < 0x80 ? 1 : utf8_bytes(p + i, n - i);
-		if (bytes == 0 || p[i] <= ' ' || p[i] == '"' || p[i] == '\\' || p[i] == '=' || p[i] == 0x7f)
+		unsigned bytes = !special[p[i]] ? 1 : p[i] < 0x80 ? 0 : utf8_bytes(p + i, n - i);
+		if (bytes == 0)
 			return false;
 		i += bytes;
 	}
-	return true;
+	return n;
 }
 
-static void add_escaped_byte(struct buf *out, unsigned char c)
+static char *put_escaped_byte(char *o, unsigned char c)
 {
+	static const char digits[] = "0123456789abcdef";
+	*o++ = '\\';
 	switch (c) {
-	case '\n': buf_addstr(out, "\\n"); break;
-	case '\r': buf_addstr(out, "\\r"); break;
-	case '\t': buf_addstr(out, "\\t"); break;
-	case '"': buf_addstr(out, "\\\""); break;
-	case '\\': buf_addstr(out, "\\\\"); break;
-	default: buf_addf(out, "\\x%02x", c);
+	case '\n': *o++ = 'n'; break;
+	case '\r': *o++ = 'r'; break;
+	case '\t': *o++ = 't'; break;
+	case '"':
+	case '\\': *o++ = (char)c; break;
+	default:
+		*o++ = 'x';
+		*o++ = digits[c >> 4];
+		*o++ = digits[c & 15];
 	}
+	return o;
 }
 
-void log_add_value(struct buf *out, const char *text, size_t n)
+char *log_put_value(char *o, const char *text, size_t n)
 {
 	const unsigned char *p = (const unsigned char *)text;
-	if (plain(p, n)) {
-		buf_add(out, text, n);
-		return;
-	}
-	buf_addch(out, '"');
+	if (plain(p, n))
+		return mempcpy(o, text, n);
+	*o++ = '"';
 	for (size_t i = 0; i < n;) {
 		unsigned bytes = p[i] < 0x80 ? 1 : utf8_bytes(p + i, n - i);
 		if (bytes == 0 || p[i] < ' ' || p[i] == '"' || p[i] == '\\' || p[i] == 0x7f) {
-			add_escaped_byte(out, p[i++]);
+			o = put_escaped_byte(o, p[i++]);
 			continue;
 		}
-		buf_add(out, text + i, bytes);
+		o = mempcpy(o, text + i, bytes);
 		i += bytes;
 	}
-	buf_addch(out, '"');
+	*o++ = '"';
+	return o;
 }
 
 /* ---- formats --------------------------------------------------------------------------------------------- */
@@ -83,23 +91,17 @@ static int16_t read_number(const char **p)
 	return (int16_t)n;
 }
 
-/* length: 0, 'l', 'L' for ll, 'z' */
-static enum log_type type_of(char conv, char length)
+_Static_assert(sizeof(long) == 8 && sizeof(long long) == 8 && sizeof(size_t) == 8, "LOG_WORD is each of them");
+
+static enum log_type type_of(char conv, bool word)
 {
-	bool is_signed = conv == 'd' || conv == 'i';
 	switch (conv) {
 	case '%': return LOG_NONE;
 	case 's': return LOG_TEXT;
 	case 'c': return LOG_INT;
 	case 'f':
 	case 'g': return LOG_DOUBLE;
-	default: break;
-	}
-	switch (length) {
-	case 'l': return is_signed ? LOG_LONG : LOG_ULONG;
-	case 'L': return is_signed ? LOG_LLONG : LOG_ULLONG;
-	case 'z': return is_signed ? LOG_SSIZE : LOG_SIZE;
-	default: return is_signed ? LOG_INT : LOG_UNSIGNED;
+	default: return word ? LOG_WORD : conv == 'd' || conv == 'i' ? LOG_INT : LOG_UNSIGNED;
 	}
 }
 
@@ -118,16 +120,12 @@ static const char *spec_read(const char *p, struct log_spec *s)
 		p++;
 		s->precision = read_number(&p);
 	}
-	char length = 0;
-	if (*p == 'l' && p[1] == 'l') {
-		length = 'L';
-		p += 2;
-	} else if (*p == 'l' || *p == 'z') {
-		length = *p++;
-	}
+	const char *length = p;
+	p += *p == 'z' ? 1 : *p != 'l' ? 0 : p[1] == 'l' ? 2 : 1;
 	if (*p && strchr("sdiuxXcfg%", *p)) {
-		s->conv = *p++;
-		s->type = (uint8_t)type_of(s->conv, length);
+		s->conv = *p;
+		s->type = (uint8_t)type_of(*p, p != length);
+		p++;
 	}
 	return p;
 }
@@ -136,6 +134,7 @@ void log_format_parse(struct log_format *f, const char *text)
 {
 	*f = (struct log_format){ .text = text, .text_n = (uint16_t)strnlen(text, LOG_FMT_MAX) };
 	f->cut = text[f->text_n];
+	f->newline = memchr(text, '\n', f->text_n);
 	for (const char *p = text; (p = memchr(p, '%', f->text_n - (size_t)(p - text)));) {
 		struct log_spec *s = &f->spec[f->specs_n];
 		*s = (struct log_spec){ .precision = -1, .start = (uint16_t)(p - text) };
@@ -153,17 +152,6 @@ void log_format_parse(struct log_format *f, const char *text)
 
 /* ---- taking ---------------------------------------------------------------------------------------------- */
 
-static inline void take(struct log_args *a, uint64_t word)
-{
-	if (a->bytes + 8 > LOG_ARGS_MAX) {
-		a->cut = true;
-		return;
-	}
-	a->arg[a->n].word = word;
-	a->arg[a->n++].text = false;
-	a->bytes += 8;
-}
-
 /* n without a character that breaks off at its end. */
 static size_t whole_characters(const char *text, size_t n)
 {
@@ -178,7 +166,8 @@ static size_t whole_characters(const char *text, size_t n)
 	return n;
 }
 
-static void take_text(struct log_args *a, const char *text, int precision)
+/* The text's length goes where a number would; false: there is no room for it. */
+static inline bool take_text(struct log_args *a, uint64_t *word, const char *text, int precision)
 {
 	if (!text)
 		text = "(null)";
@@ -186,153 +175,144 @@ static void take_text(struct log_args *a, const char *text, int precision)
 	size_t n = strnlen(text, most);
 	if (n == LOG_LINE_MAX)
 		n = whole_characters(text, n);
-	if (a->bytes + 2 + n > LOG_ARGS_MAX) {
-		a->cut = true;
-		return;
-	}
-	a->arg[a->n].word = (uintptr_t)text;
-	a->arg[a->n].text_n = (uint32_t)n;
-	a->arg[a->n++].text = true;
-	a->bytes += 2 + n;
-}
-
-static void take_double(struct log_args *a, int precision, double v)
-{
-	uint64_t word;
-	memcpy(&word, &v, sizeof word);
-	take(a, (uint64_t)(int64_t)precision);
-	take(a, word);
+	if (a->text_bytes + n > LOG_ARGS_MAX)
+		return false;
+	a->text[a->texts].p = text;
+	a->text[a->texts++].n = n;
+	a->text_bytes += n;
+	*word = n;
+	return true;
 }
 
 void log_args_take(struct log_args *to, const struct log_format *f, va_list *args)
 {
-	to->bytes = 0;
-	to->n = 0;
+	uint64_t *word = to->word;
+	to->texts = 0;
+	to->text_bytes = 0;
 	to->cut = false;
-	for (unsigned i = 0; i < f->specs_n && !to->cut; i++) {
-		const struct log_spec *s = &f->spec[i];
-		int precision = s->star ? va_arg(*args, int) : s->precision;
+	const struct log_spec *end = f->spec + f->specs_n;
+	for (const struct log_spec *s = f->spec; s < end; s++) {
+		int precision = s->precision;
 		switch ((enum log_type)s->type) {
 		case LOG_NONE: break;
-		case LOG_INT: take(to, (uint64_t)va_arg(*args, int)); break;
-		case LOG_UNSIGNED: take(to, va_arg(*args, unsigned)); break;
-		case LOG_LONG: take(to, (uint64_t)va_arg(*args, long)); break;
-		case LOG_ULONG: take(to, va_arg(*args, unsigned long)); break;
-		case LOG_LLONG: take(to, (uint64_t)va_arg(*args, long long)); break;
-		case LOG_ULLONG: take(to, va_arg(*args, unsigned long long)); break;
-		case LOG_SIZE: take(to, va_arg(*args, size_t)); break;
-		case LOG_SSIZE: take(to, (uint64_t)va_arg(*args, ssize_t)); break;
-		case LOG_DOUBLE: take_double(to, precision, va_arg(*args, double)); break;
-		case LOG_TEXT: take_text(to, va_arg(*args, const char *), precision); break;
+		case LOG_INT: *word++ = (uint64_t)va_arg(*args, int); break;
+		case LOG_UNSIGNED: *word++ = va_arg(*args, unsigned); break;
+		case LOG_WORD: *word++ = va_arg(*args, unsigned long); break;
+		case LOG_DOUBLE:
+			if (s->star)
+				*word++ = (uint64_t)va_arg(*args, int);
+			double v = va_arg(*args, double);
+			memcpy(word++, &v, sizeof v);
+			break;
+		case LOG_TEXT:
+			if (s->star)
+				precision = va_arg(*args, int);
+			to->cut = !take_text(to, word, va_arg(*args, const char *), precision);
+			if (to->cut)
+				goto cut;
+			word++;
+			break;
 		}
 	}
+cut:
+	to->words = (unsigned)(word - to->word);
 }
 
-char *log_args_put(const struct log_args *a, char *to)
+void log_args_put(const struct log_args *a, char *to)
 {
-	for (unsigned i = 0; i < a->n; i++) {
-		if (!a->arg[i].text) {
-			memcpy(to, &a->arg[i].word, 8);
-			to += 8;
-			continue;
-		}
-		memcpy(to, &(uint16_t){ (uint16_t)a->arg[i].text_n }, 2);
-		to = log_copy(to + 2, (const char *)(uintptr_t)a->arg[i].word, a->arg[i].text_n);
-	}
-	return to;
+	for (const uint64_t *word = a->word, *end = word + a->words; word < end; word++, to += sizeof *word)
+		memcpy(to, word, sizeof *word);
+	for (unsigned i = 0; i < a->texts; i++)
+		to = log_copy(to, a->text[i].p, a->text[i].n);
 }
 
 /* ---- printing ------------------------------------------------------------------------------- */
 
 struct unpack {
-	const char *p, *end;
+	const char *word, *word_end, *text;
 };
 
-static bool unpack(struct unpack *a, void *word, size_t n)
+static inline bool unpack(struct unpack *a, void *word)
 {
-	if ((size_t)(a->end - a->p) < n)
+	if (a->word == a->word_end)
 		return false;
-	memcpy(word, a->p, n);
-	a->p += n;
+	memcpy(word, a->word, 8);
+	a->word += 8;
 	return true;
 }
 
 /* Digits of v with a sign, filled up to the width. */
-static void add_digits(struct buf *out, const struct log_spec *s, unsigned long long v, bool negative, unsigned base)
+static char *put_digits(char *o, const struct log_spec *s, unsigned long long v, bool negative)
 {
-	char digits[24], *p = digits + sizeof digits;
+	char digits[24], *end = digits + sizeof digits, *p = end;
 	const char *alphabet = s->conv == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
-	do
-		*--p = alphabet[v % base];
-	while (v /= base);
-	int n = (int)(digits + sizeof digits - p) + negative;
+	if (s->conv == 'x' || s->conv == 'X')
+		do
+			*--p = alphabet[v % 16];
+		while (v /= 16);
+	else
+		do
+			*--p = (char)('0' + v % 10);
+		while (v /= 10);
+	int n = (int)(end - p) + negative;
 	int fill = s->width < 64 && s->width > n ? s->width - n : 0;
-	while (!s->zero && fill && fill--)
-		buf_addch(out, ' ');
+	for (; !s->zero && fill; fill--)
+		*o++ = ' ';
 	if (negative)
-		buf_addch(out, '-');
-	while (fill-- > 0)
-		buf_addch(out, '0');
-	buf_add(out, p, (size_t)(digits + sizeof digits - p));
+		*o++ = '-';
+	for (; fill; fill--)
+		*o++ = '0';
+	return mempcpy(o, p, (size_t)(end - p));
 }
 
-static void add_double(struct buf *out, const struct log_spec *s, int precision, double v)
+static char *put_double(char *o, const struct log_spec *s, int precision, double v)
 {
-	char text[64];
+	enum { ROOM = 64 };
 	precision = precision < 0 ? 6 : precision > 20 ? 20 : precision;
 	bool fixed = s->conv == 'f' && v < 1e30 && v > -1e30; /* 300 digits help nobody */
-	int n = fixed ? snprintf(text, sizeof text, "%.*f", precision, v)
-		      : snprintf(text, sizeof text, "%.*g", precision, v);
-	buf_add(out, text, (size_t)n);
+	return o + (fixed ? snprintf(o, ROOM, "%.*f", precision, v) : snprintf(o, ROOM, "%.*g", precision, v));
 }
 
-static bool add_arg(struct buf *out, const struct log_spec *s, struct unpack *a)
+/* The end of what it wrote; NULL: the argument was cut off. */
+static char *put_arg(char *o, const struct log_spec *s, struct unpack *a)
 {
 	union {
 		long long i;
 		unsigned long long u;
 		double d;
-	} v;
-	long long precision;
-	uint16_t n;
-	switch (s->conv) {
-	case '%': buf_addch(out, '%'); return true;
-	case 's':
-		if (!unpack(a, &n, sizeof n) || a->end - a->p < n)
-			return false;
-		log_add_value(out, a->p, n);
-		a->p += n;
-		return true;
-	case 'f':
-	case 'g':
-		if (!unpack(a, &precision, 8) || !unpack(a, &v, 8))
-			return false;
-		add_double(out, s, (int)precision, v.d);
-		return true;
-	default:
-		if (!unpack(a, &v, 8))
-			return false;
+	} v, precision = { .i = s->precision };
+	if (s->conv == '%') {
+		*o++ = '%';
+		return o;
 	}
-	if (s->conv == 'c')
-		log_add_value(out, &(char){ (char)v.i }, 1);
-	else if (s->conv == 'd' || s->conv == 'i')
-		add_digits(out, s, v.i < 0 ? -v.u : v.u, v.i < 0, 10);
-	else
-		add_digits(out, s, v.u, false, s->conv == 'u' ? 10 : 16);
-	return true;
+	if ((s->type == LOG_DOUBLE && s->star && !unpack(a, &precision)) || !unpack(a, &v))
+		return NULL;
+	switch (s->conv) {
+	case 's': a->text += v.u; return log_put_value(o, a->text - v.u, v.u);
+	case 'f':
+	case 'g': return put_double(o, s, (int)precision.i, v.d);
+	case 'c': return log_put_value(o, &(char){ (char)v.i }, 1);
+	case 'd':
+	case 'i': return put_digits(o, s, v.i < 0 ? -v.u : v.u, v.i < 0);
+	default: return put_digits(o, s, v.u, false);
+	}
 }
 
-bool log_format_print(const struct log_format *f, const void *args, size_t args_n, struct buf *out)
+char *log_put_format(char *o, const struct log_format *f, const char *args, unsigned words, bool *whole)
 {
-	struct unpack a = { args, (const char *)args + args_n };
+	struct unpack a = { args, args + 8 * words, args + 8 * words };
 	size_t from = 0;
 	for (unsigned i = 0; i < f->specs_n; i++) {
 		const struct log_spec *s = &f->spec[i];
-		buf_add(out, f->text + from, s->start - from);
+		o = mempcpy(o, f->text + from, s->start - from);
 		from = s->end;
-		if (!add_arg(out, s, &a))
-			return false;
+		char *end = put_arg(o, s, &a);
+		if (!end) {
+			*whole = false;
+			return o;
+		}
+		o = end;
 	}
-	buf_add(out, f->text + from, f->text_n - from);
-	return !f->cut;
+	*whole = !f->cut;
+	return mempcpy(o, f->text + from, f->text_n - from);
 }

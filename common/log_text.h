@@ -4,7 +4,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include "common/buf.h"
 #include "common/log.h"
 /*
  * log_text: what a log line's format and values become. Private to log*.c.
@@ -16,16 +15,11 @@
  */
 enum { LOG_SPECS_MAX = 24, LOG_FMT_MAX = 1024, LOG_ARGS_MAX = 2 * LOG_LINE_MAX };
 
-enum log_type { /* of the argument a conversion takes */
+enum log_type { /* of the argument a conversion takes; what is as wide as a long is one */
 		LOG_NONE,
 		LOG_INT,
 		LOG_UNSIGNED,
-		LOG_LONG,
-		LOG_ULONG,
-		LOG_LLONG,
-		LOG_ULLONG,
-		LOG_SIZE,
-		LOG_SSIZE,
+		LOG_WORD,
 		LOG_DOUBLE,
 		LOG_TEXT,
 };
@@ -39,7 +33,8 @@ struct log_spec {
 struct log_format {
 	const char *text;
 	uint16_t text_n, specs_n;
-	bool cut; /* it is longer, or goes on with what is not known */
+	bool cut;     /* it is longer, or goes on with what is not known */
+	bool newline; /* there is one in it */
 	struct log_spec spec[LOG_SPECS_MAX];
 };
 /*
@@ -47,13 +42,16 @@ struct log_format {
  * the ring: to pack them beside it and copy that would read back what the processor has not written yet.
  */
 struct log_args {
-	size_t bytes; /* that log_args_put will write, at most LOG_ARGS_MAX */
-	unsigned n;
-	bool cut; /* not all had room */
+	unsigned words, texts;
+	size_t text_bytes; /* at most LOG_ARGS_MAX */
+	bool cut;          /* not all had room */
+	uint64_t
+		word[2 *
+		     LOG_SPECS_MAX]; /* of a text its length; a double with %.* is two: its precision comes before it */
 	struct {
-		uint64_t word; /* or where the text is */
-		uint32_t text_n, text;
-	} arg[2 * LOG_SPECS_MAX]; /* a double is two: its precision comes before it */
+		const char *p;
+		size_t n;
+	} text[LOG_SPECS_MAX];
 };
 
 /*
@@ -68,8 +66,16 @@ static inline char *log_copy(char *to, const void *from, size_t n)
 
 void log_format_parse(struct log_format *f, const char *text); /* text must stay */
 void log_args_take(struct log_args *to, const struct log_format *f, va_list *args);
-char *log_args_put(const struct log_args *a, char *to); /* returns the end */
-/* Appends the text; false: the arguments or the format ended early. */
-bool log_format_print(const struct log_format *f, const void *args, size_t args_n, struct buf *out);
-/* As it is, or quoted and escaped if it holds anything that could be taken for more than one value. */
-void log_add_value(struct buf *out, const char *text, size_t n);
+static inline size_t log_args_bytes(const struct log_args *a)
+{
+	return a->words * sizeof *a->word + a->text_bytes;
+}
+void log_args_put(const struct log_args *a, char *to); /* log_args_bytes: all words, then all texts */
+
+/* The two that follow write at `to` and return the end. */
+#define LOG_VALUE_ROOM(n) (4 * (size_t)(n) + 2)
+#define LOG_FORMAT_ROOM   (LOG_FMT_MAX + LOG_VALUE_ROOM(LOG_ARGS_MAX) + LOG_SPECS_MAX * 72)
+/* As it is, or quoted and escaped if it holds anything that could be taken for more than one value: LOG_VALUE_ROOM(n). */
+char *log_put_value(char *to, const char *text, size_t n);
+/* What log_args_put has written: LOG_FORMAT_ROOM. *whole = false: the arguments or the format ended early. */
+char *log_put_format(char *to, const struct log_format *f, const char *args, unsigned words, bool *whole);
