@@ -141,14 +141,18 @@ static inline struct words words_of(const char *key, size_t n)
 	return w;
 }
 
+static inline uint64_t hash_words(const struct cache *c, struct words w, uint64_t h)
+{
+	return mix(w.first ^ 0x9e3779b97f4a7c15u ^ c->seed, w.last ^ h);
+}
+
 /* Multiply and fold, as in wyhash; the seed keeps players from choosing keys that meet in one bucket. */
 static inline uint64_t hash_of(const struct cache *c, const char *key, size_t n)
 {
 	uint64_t h = c->seed + n;
 	for (; n > 16; n -= 16, key += 16)
 		h = mix(word_at(key) ^ c->seed, word_at(key + 8) ^ h);
-	struct words w = words_of(key, n);
-	return mix(w.first ^ 0x9e3779b97f4a7c15u ^ c->seed, w.last ^ h);
+	return hash_words(c, words_of(key, n), h);
 }
 
 /* memcmp for what is short and nearly always equal: one branch for up to 16 bytes. */
@@ -210,17 +214,13 @@ static inline uint32_t find_in(const struct cache *c, const struct bucket *b, co
 	return 0;
 }
 
-/*
- * Nearly all keys are in their own bucket. The way there is kept short: the processor looks ahead some 200 instructions,
- * so the fewer a get has, the more of those that follow it wait for memory at the same time.
- */
-static inline uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t hash, struct found *f)
+static uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t hash, struct found *f)
 {
 	f->bucket = f->home = home_of(c, hash);
 	do {
 		const struct bucket *b = &c->bucket[f->bucket];
 		uint32_t at = find_in(c, b, key, n, tag_of(hash), &f->place);
-		if (__builtin_expect(at != 0, 1) || !b->passed)
+		if (at || !b->passed)
 			return at;
 		f->bucket = next_bucket(c, f->bucket);
 	} while (f->bucket != f->home);
@@ -370,20 +370,44 @@ void cache_free(struct cache *c)
 	env_memory_free(c->env, c, c->stats.bytes_max);
 }
 
-const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)
+static inline const void *hit(struct cache *c, struct block *e, size_t key_n, size_t *n)
 {
-	struct found f;
-	uint32_t at = find(c, key, key_n, hash_of(c, key, key_n), &f);
-	if (!at) {
-		c->stats.misses++;
-		return NULL;
-	}
-	struct block *e = entry(c, at);
 	c->stats.hits++;
 	if (!(e->bits & VISITED)) /* a line that is not written need not be written back */
 		e->bits |= VISITED;
 	*n = value_bytes(e->bits);
 	return key_of(e) + key_n;
+}
+
+static __attribute__((noinline)) const void *get(struct cache *c, const char *key, size_t key_n, size_t *n)
+{
+	struct found f;
+	uint32_t at = find(c, key, key_n, hash_of(c, key, key_n), &f);
+	if (at)
+		return hit(c, entry(c, at), key_n, n);
+	c->stats.misses++;
+	return NULL;
+}
+
+/*
+ * Most keys have 8 to 16 bytes and are in their own bucket. The way there is kept short and without a loop over the key:
+ * the processor looks ahead some 200 instructions, so the fewer a get has, the more of those that follow it wait for
+ * memory at the same time.
+ */
+const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)
+{
+	if (key_n - 8 > 8)
+		return get(c, key, key_n, n);
+	const struct words w = { word_at(key), word_at((const char *)key + key_n - 8) };
+	const uint64_t hash = hash_words(c, w, c->seed + key_n);
+	const struct bucket *b = &c->bucket[home_of(c, hash)];
+	for (uint32_t places = places_with(b, tag_of(hash)); places; places &= places - 1) {
+		struct block *e = entry(c, b->at[__builtin_ctz(places)]);
+		const char *k = key_of(e);
+		if (key_bytes(e->bits) == key_n && !((word_at(k) ^ w.first) | (word_at(k + key_n - 8) ^ w.last)))
+			return hit(c, e, key_n, n);
+	}
+	return get(c, key, key_n, n);
 }
 
 /* Room for what bits describe, evicting as needed; 0: there is none. */
