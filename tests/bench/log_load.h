@@ -1,4 +1,5 @@
 #pragma once
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +10,11 @@
  * many as go. LINE(i) writes one line, FLUSH() returns when all are in the file.
  *
  * call: mean of a burst's lines. p99: of single calls, each between two looks at the clock, whose own cost is taken off.
+ * Cores: the caller has one and the logger's thread another, so that a wake-up is one from core to core, as it is between
+ * a worker and the log. Left to itself the system puts both on one core at times, and the figures are of its choice.
  * Units: wall time in ns: a call that waits for a lock or a wake-up costs its caller just that.
  */
+enum { CALLER, WRITER };
 enum { BURST = 200, BURSTS = 500, FLOOD = 1000000 };
 
 struct load_figures {
@@ -22,6 +26,15 @@ static inline double wall_ns(void)
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* The thread, and those it starts from now on, run on this core; where there is no such core, on any. */
+static inline void run_on(int core)
+{
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	CPU_SET(core, &set);
+	(void)sched_setaffinity(0, sizeof set, &set);
 }
 
 static inline int by_value(const void *a, const void *b)

@@ -12,7 +12,9 @@ static const char *path;
 
 static void open_log()
 {
+	run_on(WRITER);
 	spdlog::init_thread_pool(8192, 1);
+	run_on(CALLER);
 	logger = spdlog::basic_logger_mt<spdlog::async_factory>("bench", path);
 	logger->set_pattern("%Y-%m-%dT%H:%M:%S.%fZ %l bench-1 %v");
 }
