@@ -202,6 +202,11 @@ ssize_t env_file_read(struct env_file *f, uint64_t offset, void *buf, size_t n);
 /* Appends all or fails: ERR_FULL (no space left), ERR_IO; what part was written is then not known. */
 int env_file_append(struct env_file *f, const void *buf, size_t n);
 int env_file_sync(struct env_file *f); /* the data are on stable storage, or ERR_IO */
+/*
+ * So many bytes will follow. A hint: their blocks are found at once, as far as a 64th of the free ones goes, and not in each
+ * sync; the file is no longer for it, and those that are left are free again when it is closed.
+ */
+void env_file_reserve(struct env_file *f, uint64_t bytes);
 int env_file_truncate(struct env_file *f, uint64_t size);
 int64_t env_file_size(struct env_file *f);
 int env_file_lock(struct env_file *f);   /* for the file's life; ERR_BUSY: another has it */

@@ -15,6 +15,7 @@
 
 struct env_file {
 	int fd;
+	bool reserved; /* blocks behind its end */
 };
 
 /* ---- one file ------------------------------------------------------------------------------------------ */
@@ -47,7 +48,7 @@ int env_file_open(struct env *env, const char *path, int flags, struct env_file 
 	struct env_file *f = malloc(sizeof *f);
 	if (!f)
 		return ERR_NOMEM;
-	f->fd = file_fd(path, flags);
+	*f = (struct env_file){ .fd = file_fd(path, flags) };
 	if (f->fd < 0) {
 		free(f);
 		return env_real_errno(errno);
@@ -100,6 +101,17 @@ int env_file_sync(struct env_file *f)
 	return fdatasync(f->fd) < 0 ? env_real_errno(errno) : 0;
 }
 
+void env_file_reserve(struct env_file *f, uint64_t bytes)
+{
+	struct statvfs disk;
+	int64_t size = env_file_size(f);
+	if (size < 0 || fstatvfs(f->fd, &disk) < 0)
+		return;
+	uint64_t most = (uint64_t)disk.f_bavail * disk.f_frsize / 64;
+	f->reserved = true; /* a call that fails may have found some */
+	(void)!fallocate(f->fd, FALLOC_FL_KEEP_SIZE, size, (off_t)(bytes < most ? bytes : most));
+}
+
 int env_file_truncate(struct env_file *f, uint64_t size)
 {
 	return ftruncate(f->fd, (off_t)size) < 0 ? env_real_errno(errno) : 0;
@@ -122,6 +134,9 @@ void env_file_close(struct env_file *f)
 {
 	if (!f)
 		return;
+	int64_t size = f->reserved ? env_file_size(f) : -1;
+	if (size >= 0)
+		(void)!ftruncate(f->fd, size); /* to where it ends: what is behind is free again */
 	close(f->fd);
 	free(f);
 }

@@ -16,9 +16,10 @@
  */
 
 #define BATCH_BYTES_MAX (4u << 20)
-#define RETRY_NS_MIN    (100 * 1000000ull)
-#define RETRY_NS_MAX    (2000 * 1000000ull)
-#define REMIND_NS       (10000 * 1000000ull)
+enum { RESERVE_FROM_BYTES = 4096, RESERVE_BYTES = 16 << 20 };
+#define RETRY_NS_MIN (100 * 1000000ull)
+#define RETRY_NS_MAX (2000 * 1000000ull)
+#define REMIND_NS    (10000 * 1000000ull)
 
 static const char first_line[] = "SET NAMES utf8mb4;\n";
 
@@ -41,7 +42,7 @@ static int begin_file(struct sqllog *l)
 	if (err < 0)
 		return err;
 	l->new_file = true;
-	l->file_bytes = l->synced_bytes = 0;
+	l->file_bytes = l->synced_bytes = l->reserved_bytes = 0;
 	err = env_file_append(l->file, first_line, sizeof first_line - 1);
 	if (!err)
 		l->file_bytes = sizeof first_line - 1;
@@ -54,13 +55,27 @@ static void end_file(struct sqllog *l)
 	l->file = NULL;
 }
 
+/*
+ * Blocks for the batches to come: a sync that has new ones to note takes half as long again. Small batches fit the block
+ * there is; and where few changes come, a full disk is to be told by the first of them.
+ */
+static void reserve(struct sqllog *l)
+{
+	if (l->pending.len < RESERVE_FROM_BYTES || l->file_bytes + l->pending.len <= l->reserved_bytes)
+		return;
+	env_file_reserve(l->file, RESERVE_BYTES);
+	l->reserved_bytes = l->file_bytes + RESERVE_BYTES;
+}
+
 static int write_pending(struct sqllog *l)
 {
 	if (l->file && l->file_bytes + l->pending.len > l->file_bytes_max)
 		end_file(l);
 	int err = l->file ? 0 : begin_file(l);
-	if (!err)
+	if (!err) {
+		reserve(l);
 		err = env_file_append(l->file, l->pending.data, l->pending.len);
+	}
 	if (!err)
 		l->file_bytes += l->pending.len;
 	return err;

@@ -157,7 +157,7 @@ struct sqllog {
 
 	/* the SQL-log thread's own */
 	struct env_file *file;
-	uint64_t file_bytes, synced_bytes;
+	uint64_t file_bytes, synced_bytes, reserved_bytes;
 	bool new_file; /* its name is not synced yet */
 	struct sqllog_suspect suspect;
 	struct buf pending;

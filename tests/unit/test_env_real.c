@@ -243,6 +243,25 @@ START_TEST(a_file_takes_appends_and_gives_them_back_at_any_offset)
 }
 END_TEST
 
+/* So a reader sees no byte more, and a killed writer leaves no longer file. */
+START_TEST(blocks_kept_for_a_file_are_no_part_of_it_and_free_again_at_its_close)
+{
+	enum { KEPT = 1 << 20 };
+	struct env_file *f;
+	struct stat st;
+	ck_assert_int_eq(env_file_open(env, path, ENV_READ | ENV_WRITE | ENV_CREATE, &f), 0);
+	ck_assert_int_eq(env_file_append(f, "hello ", 6), 0);
+	env_file_reserve(f, KEPT);
+	ck_assert_int_eq(env_file_size(f), 6);
+	ck_assert_int_eq(env_file_append(f, "world", 5), 0);
+	ck_assert_int_eq(env_file_size(f), 11);
+	env_file_close(f);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_size, 11);
+	ck_assert_int_lt(st.st_blocks * 512, KEPT / 2);
+}
+END_TEST
+
 START_TEST(what_cannot_be_opened_says_why)
 {
 	struct env_file *f = (struct env_file *)path;
@@ -421,6 +440,7 @@ static void add_tests(TCase *t)
 	tcase_add_test(t, an_interrupt_runs_amid_an_endless_loop_of_the_worker);
 	tcase_add_test(t, a_broken_pipe_kills_nobody);
 	tcase_add_test(t, a_file_takes_appends_and_gives_them_back_at_any_offset);
+	tcase_add_test(t, blocks_kept_for_a_file_are_no_part_of_it_and_free_again_at_its_close);
 	tcase_add_test(t, what_cannot_be_opened_says_why);
 	tcase_add_test(t, a_full_disk_is_told_apart);
 	tcase_add_test(t, a_locked_file_is_busy_until_it_is_closed);
