@@ -95,6 +95,11 @@ void env_loop_poll(struct env_loop *loop, uint32_t us);
  */
 int env_loop_interrupt(struct env_loop *loop, void (*fn)(void *arg), void *arg);
 struct env *env_loop_env(struct env_loop *loop);
+/*
+ * Any thread, until the loop is joined: how long the loop's thread has run on a processor so far, in ns. What the machine
+ * gives to others meanwhile is not in it. Simulation: env_mono_ns.
+ */
+uint64_t env_loop_cpu_ns(struct env_loop *loop);
 
 /*
  * fn(arg) runs on the loop when the signal has arrived (SIGTERM, SIGINT, SIGHUP …; several may become one).

@@ -109,6 +109,15 @@ static void signals_block(sigset_t *old)
 	pthread_sigmask(SIG_BLOCK, &set, old);
 }
 
+uint64_t env_loop_cpu_ns(struct env_loop *loop)
+{
+	struct timespec ts;
+	clockid_t id;
+	if (pthread_getcpuclockid(loop->thread, &id) != 0 || clock_gettime(id, &ts) < 0)
+		return env_mono_ns(loop->env); /* it has ended, but for the join */
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 /* ---- interrupting ------------------------------------------------------------------------------------ */
 
 static void on_interrupt(int signo)

@@ -225,6 +225,11 @@ struct env *env_loop_env(struct env_loop *l)
 	return l->env;
 }
 
+uint64_t env_loop_cpu_ns(struct env_loop *l)
+{
+	return env_mono_ns(l->env);
+}
+
 int env_loop_interrupt(struct env_loop *l, void (*fn)(void *arg), void *arg)
 {
 	(void)l, (void)fn, (void)arg;

@@ -100,17 +100,17 @@ bool luahost_watch(struct luahost *h)
 {
 	if (h->counting)
 		return false;
-	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_mono_ns(h->o.loop->env);
+	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_loop_cpu_ns(h->o.loop->ev);
 	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
-		h->watch.since_ns = now;
+		h->watch.cpu_ns = now;
 		return true;
 	}
-	if (now - h->watch.since_ns < h->o.budget_ms * UINT64_C(1000000))
+	if (now - h->watch.cpu_ns < h->o.budget_ms * UINT64_C(1000000))
 		return true;
 	atomic_store_explicit(&h->interrupted, turn, memory_order_relaxed);
 	if (env_loop_interrupt(h->o.loop->ev, on_interrupt, h) == 0)
-		h->watch.since_ns = now; /* again after another budget, if it still runs */
+		h->watch.cpu_ns = now; /* again after another budget, if it still runs */
 	return true;
 }
 

@@ -21,7 +21,8 @@
  * Tasks:    whatever scripts do runs in a task: a pooled coroutine that may wait. Code at the top of a file runs
  *           at loading, may not wait and may not start timers (init_service may).
  * Failures: an error in a task is logged with its traceback, ends that task with ERR_FAILED, and nothing else.
- * Budget:   a task that holds the thread longer than budget_ms is stopped with an error (luahost_watch arms it).
+ * Budget:   a task that computes longer than budget_ms without yielding is stopped with an error (luahost_watch arms it).
+ *           It is the thread's own time on a processor: a busy or halted machine fails nobody's request.
  */
 struct luahost;
 
@@ -220,7 +221,7 @@ void luahost_profile_end(struct luahost *h, struct buf *out);
 /* ---- limits and figures ------------------------------------------------------------------------------------ */
 
 /*
- * Any thread, a few times a second (control): if the host's task holds its thread longer than its budget, the thread is
+ * Any thread, a few times a second (control): if the host's task computes longer than its budget, the thread is
  * interrupted and the task stopped. Where env cannot interrupt (simulation) a count of instructions does it: false, there
  * is no need to call this.
  */

@@ -1,5 +1,6 @@
 /* The promises of common/luahost.h: what scripts may do, their limits and timers. Scripts run on a real worker. */
 #include <check.h>
+#include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -165,7 +166,7 @@ START_TEST(an_endless_loop_is_stopped)
 		buf_release(&text);
 		memset(&r, 0, sizeof r);
 		loop_call(loop, start, &r);
-		for (int k = 0; k < 2000 && !__atomic_load_n(&r.ended, __ATOMIC_ACQUIRE); k++) {
+		for (int k = 0; k < 12000 && !__atomic_load_n(&r.ended, __ATOMIC_ACQUIRE); k++) {
 			luahost_watch(host);
 			nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
 		}
@@ -202,6 +203,41 @@ START_TEST(waiting_does_not_count)
 {
 	short_budget();
 	ck_gives("for i = 1, 20 do clock.sleep(5) end return 'ok'", "\"ok\"");
+	ck_assert_uint_eq(stats()->over_budget, 0);
+}
+END_TEST
+
+static int l_rest(lua_State *L)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = (long)luaL_checkinteger(L, 1) * 1000000 }, NULL);
+	return 0;
+}
+
+static int open_rest(lua_State *L)
+{
+	lua_pushcfunction(L, l_rest);
+	return 1;
+}
+
+static void add_rest(void *unused)
+{
+	(void)unused;
+	ck_assert_int_eq(luahost_library(host, "rest", open_rest), 0);
+}
+
+/* As on a machine that has other things to do, or is halted for a while: the thread rests in the middle of the script. */
+START_TEST(time_without_a_processor_does_not_count)
+{
+	struct run x = { .ended = 0 };
+	short_budget();
+	on_loop(loop, add_rest, NULL);
+	on_loop(loop, load, SRC("init", "return {go = function() rest(300) return 'ok' end}"));
+	loop_call(loop, start, &x);
+	for (int k = 0; k < 12000 && !__atomic_load_n(&x.ended, __ATOMIC_ACQUIRE); k++) {
+		luahost_watch(host);
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	}
+	ck_assert_str_eq(x.results, "\"ok\"");
 	ck_assert_uint_eq(stats()->over_budget, 0);
 }
 END_TEST
@@ -324,6 +360,7 @@ int main(void)
 		tcase_add_test(c, an_endless_loop_is_stopped);
 	tcase_add_test(c, what_would_never_end_inside_c_is_refused);
 	tcase_add_test(c, waiting_does_not_count);
+	tcase_add_test(c, time_without_a_processor_does_not_count);
 	tcase_add_test(c, after_runs_once_and_every_again_and_again);
 	tcase_add_test(c, a_timer_is_not_early);
 	tcase_add_test(c, a_function_that_waits_is_not_called_again_meanwhile);

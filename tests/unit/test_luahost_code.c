@@ -101,7 +101,7 @@ START_TEST(an_endless_loop_at_the_top_of_a_file_is_stopped_too)
 	short_budget();
 	load_err = 1;
 	loop_call(loop, load, SRC("init", "while true do end"));
-	for (int k = 0; k < 2000 && __atomic_load_n(&load_err, __ATOMIC_ACQUIRE) == 1; k++) {
+	for (int k = 0; k < 12000 && __atomic_load_n(&load_err, __ATOMIC_ACQUIRE) == 1; k++) {
 		luahost_watch(host);
 		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
 	}
