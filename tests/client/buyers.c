@@ -128,7 +128,7 @@ int main(int argc, char **argv)
 	prepare(argc > 7 ? argv[7] : "buyer");
 	if (loop_start(all.env, "buyers", 0, on_start, NULL, NULL, &loop) < 0)
 		return 2;
-	while (wall_ms() < end && !flag_wait(&all.done, 1)) {
+	while (wall_ms() < end && !flag_wait_s(&all.done, 1, 10)) {
 	}
 	loop_stop(loop);
 	loop_join(loop);

@@ -256,10 +256,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "steady: %s\n", error);
 		return 2;
 	}
-	while (!flag_wait(&all.finished, 1)) {
+	while (!flag_wait_s(&all.finished, 1, 10)) {
 	}
 	service_stop(s);
-	while (!flag_wait(&stopped, 1)) {
+	while (!flag_wait_s(&stopped, 1, 10)) {
 	}
 	service_free(s);
 	uint64_t before = median(0, 0), during = median(1, 0);

@@ -265,10 +265,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "transfers: %s\n", error);
 		return 2;
 	}
-	while (time(NULL) < end && !flag_wait(&all.finished, 1)) {
+	while (time(NULL) < end && !flag_wait_s(&all.finished, 1, 10)) {
 	}
 	service_stop(s);
-	while (!flag_wait(&stopped, 1)) {
+	while (!flag_wait_s(&stopped, 1, 10)) {
 	}
 	service_free(s);
 	for (int i = 0; i < PROXIES_MAX; i++) {

@@ -23,7 +23,7 @@ static const struct {
 bool calls_pause_(struct calls_wait_ *w)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
-	return ++w->turns < 50000;
+	return ++w->turns < 300000;
 }
 
 /* ---- the box -------------------------------------------------------------------------------------------------- */
@@ -232,38 +232,16 @@ const struct service_def calls_connector = { .name = "connector", .worker_start 
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
 
-/* All are bound before the first is given back, so that they differ. */
-static void free_ports(uint16_t *out, unsigned n)
-{
-	int fd[2 * CALLS_INSTANCES];
-
-	for (unsigned i = 0; i < n; i++) {
-		struct sockaddr_in a = { .sin_family = AF_INET };
-		socklen_t size = sizeof(a);
-
-		a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		ck_assert_int_eq(bind(fd[i], (struct sockaddr *)&a, sizeof(a)), 0);
-		ck_assert_int_eq(getsockname(fd[i], (struct sockaddr *)&a, &size), 0);
-		out[i] = ntohs(a.sin_port);
-	}
-	for (unsigned i = 0; i < n; i++)
-		close(fd[i]);
-}
-
 static void config_write(struct calls *c, const struct calls_options *o)
 {
 	struct buf b = BUF_INIT;
 	char root[512];
 
-	uint16_t port[2 * CALLS_INSTANCES];
-
 	ck_assert_ptr_nonnull(getcwd(root, sizeof(root)));
-	free_ports(port, 2 * CALLS_INSTANCES);
 	buf_addstr(&b, "return { instances = {\n");
 	for (unsigned i = 0; i < CALLS_INSTANCES; i++) {
-		c->rpc[i] = port[2 * i];
-		c->http[i] = port[2 * i + 1];
+		c->rpc[i] = ports_hold(&c->ports);
+		c->http[i] = ports_hold(&c->ports);
 		buf_addf(&b, "{ id = \"%s\", service = \"%s\", rpc = %u, http = %u, start = %s },\n", names[i].id,
 			 names[i].service, c->rpc[i], c->http[i], i == CALLS_2 && !o->two ? "false" : "true");
 	}
@@ -309,6 +287,7 @@ void calls_teardown(struct calls *c)
 			calls_release(c, i);
 	for (unsigned i = 0; i < CALLS_INSTANCES; i++)
 		calls_end(c, i);
+	ports_release(&c->ports);
 	env_free(c->env);
 	folder_free(strdup(c->dir));
 }
@@ -561,7 +540,7 @@ int calls_http_take(int fd, struct http_reply *out)
 int calls_http_send(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(c->http[which]) };
-	struct timeval limit = { .tv_sec = 10 };
+	struct timeval limit = { .tv_sec = 60 };
 	struct buf b = BUF_INIT;
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 

@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include "rpc/service.h"
 #include "tests/support/flag.h"
+#include "tests/support/ports.h"
 /*
  * calls: real service instances in the test's process, on free ports, below a folder of their own, that call each other.
  *
@@ -16,6 +17,7 @@ struct calls {
 	struct env *env;
 	char dir[320], config[360];
 	uint16_t rpc[8], http[8];
+	struct ports ports;
 	struct service *s[8];
 };
 struct calls_options {
@@ -67,7 +69,7 @@ uint64_t calls_routes_version(struct service *s, unsigned worker);
 const char *calls_once_keys(unsigned which);                 /* of the once-calls its box has run, "key;key;" */
 int64_t calls_figure(struct service *s, const char *family); /* the sum of its metrics */
 
-/* Waits for the condition, at most 10 s, then the test fails. */
+/* Waits for the condition, at most a minute, then the test fails. */
 struct calls_wait_ {
 	int turns;
 };

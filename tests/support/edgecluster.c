@@ -388,52 +388,13 @@ void edgecluster_push_named(struct edgecluster *c, const char *connector, uint64
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
 
-static bool is_free(uint16_t port)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	bool free = bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
-	close(fd);
-	return free;
-}
-
-/* Below those the kernel gives to outgoing connections: one of those may be taken before it is listened at. */
-static uint16_t some_port(void)
-{
-	enum { FROM = 10000, TO = 32000 };
-	static unsigned next; /* from a place of this process' own on: many tests run side by side */
-
-	if (!next)
-		next = (unsigned)getpid() * 7919u;
-	while (!is_free((uint16_t)(FROM + ++next % (TO - FROM))))
-		;
-	return (uint16_t)(FROM + next % (TO - FROM));
-}
-
-/* None of those that stand in the configuration already: the system may give one twice. */
-static uint16_t free_port(struct buf *config)
-{
-	char text[16];
-	uint16_t port;
-
-	do {
-		port = some_port();
-		snprintf(text, sizeof text, "= %u,", port);
-		buf_addch(config, '\0');
-		config->len--;
-	} while (strstr(config->data, text));
-	return port;
-}
-
 /* Returns the players' port; 0: it has none. */
-static uint16_t row(struct buf *b, const char *id, const char *service, bool client)
+static uint16_t row(struct edgecluster *c, struct buf *b, const char *id, const char *service, bool client)
 {
-	uint16_t port = client ? free_port(b) : 0;
+	uint16_t port = client ? ports_hold(&c->ports) : 0;
 
 	buf_addf(b, "{ id = \"%s\", service = \"%s\", client = %u, ", id, service, port);
-	buf_addf(b, "rpc = %u, http = 0 },\n", free_port(b));
+	buf_addf(b, "rpc = %u, http = 0 },\n", ports_hold(&c->ports));
 	return port;
 }
 
@@ -447,16 +408,16 @@ static void config_write(struct edgecluster *c, const struct edgecluster_options
 	for (int i = 0; i < 2; i++) {
 		snprintf(path, sizeof(path), "gate-%d", i + 1);
 		if (i == 0 || o->two_gates)
-			c->gate_port[i] = row(&b, path, "gate", true);
+			c->gate_port[i] = row(c, &b, path, "gate", true);
 		snprintf(path, sizeof(path), "connector-%d", i + 1);
-		c->connector_port[i] = row(&b, path, "connector", true);
+		c->connector_port[i] = row(c, &b, path, "connector", true);
 	}
-	row(&b, "role-1", "role", false);
-	row(&b, "chat-1", "chat", false);
-	row(&b, "scene-1", "scene", false);
-	row(&b, "platform-1", "platform", false);
+	row(c, &b, "role-1", "role", false);
+	row(c, &b, "chat-1", "chat", false);
+	row(c, &b, "scene-1", "scene", false);
+	row(c, &b, "platform-1", "platform", false);
 	if (o->calls)
-		row(&b, "calls-1", "calls", false);
+		row(c, &b, "calls-1", "calls", false);
 	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/%s.desc\" },\n", c->dir, root,
 		 o->calls ? "tests" : "loquat");
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
@@ -552,7 +513,7 @@ const char *edgecluster_upgrade(struct edgecluster *c, int i, unsigned threads)
 
 void edgecluster_ready(struct service *s)
 {
-	for (int i = 0; i < 10000 && atomic_load(&s->state) != SERVICE_READY; i++)
+	for (int i = 0; i < 60000 && atomic_load(&s->state) != SERVICE_READY; i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	ck_assert_msg(atomic_load(&s->state) == SERVICE_READY, "%s is not ready: %s", s->id, service_failure(s));
 }
@@ -577,7 +538,7 @@ void edgecluster_gate_spawn(struct edgecluster *c)
 		execl("build/bin/gate", "gate", "--config", c->config, "--instance", "gate-1", NULL);
 		_exit(127);
 	}
-	for (int i = 0; i < 20000 && !takes_connections(c->gate_port[0]); i++)
+	for (int i = 0; i < 60000 && !takes_connections(c->gate_port[0]); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
@@ -633,6 +594,7 @@ void edgecluster_stop(struct edgecluster *c)
 		edgecluster_gate_kill(c);
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		edgecluster_end(c, all[i]);
+	ports_release(&c->ports);
 	env_free(c->env);
 	buf_release(&c->asked);
 	folder_free(strdup(c->dir));

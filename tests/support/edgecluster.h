@@ -6,6 +6,7 @@
 #include "common/buf.h"
 #include "rpc/service.h"
 #include "tests/support/flag.h"
+#include "tests/support/ports.h"
 /*
  * edgecluster: gate and connectors as they are, in the test's process, on free ports, before services that are
  * made up here: role, chat, scene, platform answer what a test wants, and write down what they were asked.
@@ -26,6 +27,7 @@ struct edgecluster {
 	char dir[320], config[340];
 	struct service *gate[2], *connector[2], *role, *chat, *scene, *platform, *calls;
 	uint16_t gate_port[2], connector_port[2];
+	struct ports ports;
 	/* what the made-up services were asked: "login alice;logout alice;…", newest last */
 	pthread_mutex_t lock;
 	struct buf asked;

@@ -14,4 +14,5 @@ struct flag {
 void flag_init(struct flag *f);
 void flag_raise(struct flag *f); /* count + 1 */
 unsigned long flag_count(struct flag *f);
-bool flag_wait(struct flag *f, unsigned long count); /* until count is reached; false: not within 10 s */
+bool flag_wait(struct flag *f, unsigned long count); /* until count is reached; false: not within a minute */
+bool flag_wait_s(struct flag *f, unsigned long count, unsigned seconds);

@@ -13,6 +13,7 @@
 void landing_setup(struct landing *t)
 {
 	char path[400];
+	mariadb_signal(&t->server, SIGCONT); /* a test that failed may have left it stopped: it had no teardown */
 	t->env = env_new();
 	t->dir = folder_new();
 	t->loop = on_loop_new(t->env, "worker");
@@ -75,7 +76,6 @@ void landing_end(struct landing *t)
 
 void landing_teardown(struct landing *t)
 {
-	mariadb_signal(&t->server, SIGCONT); /* a test that failed may have left it stopped */
 	landing_end(t);
 	on_loop(t->second_loop, end_now, &t->second);
 	on_loop_free(t->loop);
@@ -97,7 +97,7 @@ bool landing_logged(struct landing *t, const char *words)
 
 void landing_until(struct landing *t, bool (*fn)(void *arg), void *arg, const char *what)
 {
-	for (int i = 0; i < 4000; i++) {
+	for (int i = 0; i < 12000; i++) {
 		if (fn(arg))
 			return;
 		usleep(5000);

@@ -3,7 +3,7 @@
 /*
  * on_loop: a worker for tests, and running code on it.
  *
- * Threads: the test's own thread. Each call waits for the worker, at most 10 s, else the test fails.
+ * Threads: the test's own thread. Each call waits for the worker, at most a minute, else the test fails.
  */
 struct loop *on_loop_new(struct env *env, const char *name);
 void on_loop_free(struct loop *loop);                              /* stops and joins */

@@ -54,7 +54,7 @@ void start(void *arg)
 
 void wait_for(const int *ended)
 {
-	for (int i = 0; i < 100000; i++) {
+	for (int i = 0; i < 600000; i++) {
 		if (__atomic_load_n(ended, __ATOMIC_ACQUIRE))
 			return;
 		on_loop_turns(loop);
@@ -103,7 +103,7 @@ void teardown(void)
 bool is_logged(const char *part)
 {
 	bool found = false;
-	for (int i = 0; i < 10000 && !found; i++) {
+	for (int i = 0; i < 60000 && !found; i++) {
 		size_t n;
 		char *text = sample_read(log_path, &n);
 		found = strstr(text, part) != NULL;

@@ -59,7 +59,7 @@ struct luahost_stats *stats(void);
 void short_budget(void); /* a new host that stops tasks after 50 ms */
 extern uint64_t waiting; /* the task that waits by the scripts' wait(), which add_wait gives them */
 void add_wait(void *unused);
-bool is_logged(const char *part); /* within 10 s: the log thread writes a little later */
+bool is_logged(const char *part); /* within a minute: the log thread writes a little later */
 
 #define ck_logged(part)           ck_assert_msg(is_logged(part), "not in the log: %s", part)
 #define ck_gives(body, json)      ck_assert_str_eq(gives(body), json)

@@ -10,7 +10,7 @@
  * Threads: the test's own. Memory: embed it; wireclient_close frees. Trouble that no test expects (no connection)
  * fails the test; what a server does is returned.
  */
-#define WIRECLIENT_WAIT_MS 10000
+#define WIRECLIENT_WAIT_MS 60000
 struct wireclient {
 	int fd;
 	struct ssl_st *tls; /* NULL: plain */

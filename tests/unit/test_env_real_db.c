@@ -91,6 +91,7 @@ static void expect(const char *sql, const char *text)
 
 static void setup(void)
 {
+	mariadb_signal(&server, SIGCONT); /* a test that failed may have left it stopped: it had no teardown */
 	env = env_new();
 	loop = on_loop_new(env, "db");
 	flag_init(&done);

@@ -112,7 +112,7 @@ static void start(void *arg)
 	struct call *c = arg;
 	c->refused = env_http_call(loop->ev, "127.0.0.1", c->port ? c->port : env_http_port(http), c->method, c->path,
 				   c->headers, c->body, c->body ? strlen(c->body) : 0,
-				   c->timeout_ms ? c->timeout_ms : 5000, on_answer, c);
+				   c->timeout_ms ? c->timeout_ms : 60000, on_answer, c);
 	ck_assert_uint_eq(flag_count(&c->done), 0); /* never from inside */
 }
 
@@ -227,8 +227,9 @@ END_TEST
 START_TEST(answering_a_client_that_has_gone_harms_nobody)
 {
 	handler = hold;
-	struct call c = { .method = "GET", .path = "/", .timeout_ms = 30 };
+	struct call c = { .method = "GET", .path = "/", .timeout_ms = 500 };
 	call(&c);
+	ck_assert(flag_wait(&arrived, 1));
 	on_loop_turns(loop);
 	on_loop(loop, release_held, NULL);
 	buf_release(&c.answer);
@@ -274,7 +275,7 @@ END_TEST
 static int raw_connect(void)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(env_http_port(http)) };
-	struct timeval patience = { .tv_sec = 10 };
+	struct timeval patience = { .tv_sec = 60 };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);

@@ -225,8 +225,8 @@ static void write_to_gone(void *arg)
 	struct iovec iov = { .iov_base = "x", .iov_len = 1 };
 	ssize_t n;
 	(void)arg;
-	while ((n = env_conn_write(connected[0], &iov, 1)) > 0)
-		;
+	while ((n = env_conn_write(connected[0], &iov, 1)) > 0 || n == ERR_AGAIN)
+		; /* on a busy machine the end comes a little later than the bytes go */
 	ck_assert_int_eq(n, ERR_CLOSED);
 }
 
@@ -313,13 +313,14 @@ START_TEST(out_of_descriptors_accepting_rests_and_goes_on_when_there_are_some)
 	close((int)low.rlim_cur);
 	low.rlim_cur++; /* one more: the client's */
 	setrlimit(RLIMIT_NOFILE, &low);
+	uint64_t from_ns = env_mono_ns(env);
 	on_loop(there, count_turns, &before);
 	on_loop(here, connect_one, &connected[1]);
 	ck_assert(flag_wait(&connects, 2));
 	for (int i = 0; i < 500; i++) /* while the other worker does a thousand turns this one must not spin */
 		on_loop_turns(here);
 	on_loop(there, count_turns, &after);
-	ck_assert_uint_le(after - before, 10);
+	ck_assert_uint_le(after - before, 10 + (env_mono_ns(env) - from_ns) / 20000000);
 	ck_assert_uint_eq(flag_count(&accepts), 1);
 	setrlimit(RLIMIT_NOFILE, &limit);
 	ck_assert(flag_wait(&accepts, 2));

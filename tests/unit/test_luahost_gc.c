@@ -28,7 +28,7 @@ END_TEST
 
 START_TEST(garbage_of_one_long_turn_does_not_pile_up)
 {
-	gives("for i = 1, 2000 do local t = {} for k = 1, 1000 do t[k] = {k} end end"); /* 150 MB */
+	gives("for i = 1, 1000 do local t = {} for k = 1, 1000 do t[k] = {k} end end"); /* 75 MB */
 	ck_assert_uint_lt(stats()->memory_peak_bytes, 40 << 20);
 }
 END_TEST

@@ -143,7 +143,7 @@ static void profile_end(void *unused)
 
 static void tick_until(const int *ended)
 {
-	for (int i = 0; i < 100000 && !__atomic_load_n(ended, __ATOMIC_ACQUIRE); i++) {
+	for (int i = 0; i < 600000 && !__atomic_load_n(ended, __ATOMIC_ACQUIRE); i++) {
 		luahost_profile_tick(host);
 		nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL);
 	}
@@ -181,7 +181,7 @@ START_TEST(a_budget_holds_while_a_profile_is_made)
 	on_loop(loop, load, SRC("init", "return {go = function() while true do end end}"));
 	on_loop(loop, profile_begin, NULL);
 	loop_call(loop, start, &x);
-	for (int i = 0; i < 20000 && !__atomic_load_n(&x.ended, __ATOMIC_ACQUIRE); i++) {
+	for (int i = 0; i < 60000 && !__atomic_load_n(&x.ended, __ATOMIC_ACQUIRE); i++) {
 		luahost_profile_tick(host);
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 		luahost_watch(host);

@@ -38,7 +38,7 @@ static void land_until(uint64_t records)
 {
 	struct replay_figures f = { 0 };
 	landing_start(&here);
-	for (int i = 0; i < 20000 && f.records < records; i++) {
+	for (int i = 0; i < 60000 && f.records < records; i++) {
 		usleep(1000);
 		replay_figures(here.replay, &f);
 	}
@@ -107,7 +107,7 @@ START_TEST(a_key_is_let_go_when_its_records_have_left_the_quarantine)
 				       .statements = "UPDATE role SET gems = gems + 1 WHERE id = 1;\n" });
 	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
 	buf_release(&b);
-	for (int i = 0; i < 20000 && !f.records; i++) {
+	for (int i = 0; i < 60000 && !f.records; i++) {
 		usleep(1000);
 		replay_figures(here.replay, &f);
 	}

@@ -24,6 +24,22 @@ static void both_begin(void)
 	calls_begin(&c, CALLER, &calls_caller);
 }
 
+/* The caller's links to both stand: neither is passed over because it has still to be made. */
+static void all_meet(void)
+{
+	static const char *const names[] = { "calls-1", "calls-2" };
+
+	calls_begin(&c, CALLS_2, &calls_box);
+	both_begin();
+	for (int i = 0; i < 2; i++) {
+		struct rpc_call call = { .to = { .instance = names[i], .worker = 0 }, .body = span_of("{}", 2) };
+
+		calls_call(c.s[CALLER], 0, "calls.boxRemote.get", call, &reply);
+		reply_wait(&reply);
+		ck_assert_int_eq(reply.err, 0);
+	}
+}
+
 static void ck_reply(const struct reply *r, int err, enum effect effect)
 {
 	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
@@ -40,8 +56,7 @@ static void ask_anybody(unsigned n)
 
 START_TEST(a_call_without_a_key_goes_to_any_instance)
 {
-	calls_begin(&c, CALLS_2, &calls_box);
-	both_begin();
+	all_meet();
 	ask_anybody(60);
 	ck_assert_uint_gt(calls_run(CALLS), 10);
 	ck_assert_uint_gt(calls_run(CALLS_2), 10);
@@ -54,13 +69,12 @@ START_TEST(a_call_without_a_key_goes_where_fewer_are_under_way)
 				 .body = span_of("hold", 4),
 				 .timeout_ms = 20000 };
 
-	calls_begin(&c, CALLS_2, &calls_box);
-	both_begin();
+	all_meet();
 	for (int i = 0; i < 3; i++)
 		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", hold, &second[i]);
 	until(calls_held(CALLS_2) == 3);
 	ask_anybody(20);
-	ck_assert_uint_eq(calls_run(CALLS_2), 3);
+	ck_assert_uint_eq(calls_run(CALLS_2), 1 + 3);
 	calls_release(&c, CALLS_2);
 }
 END_TEST
@@ -109,8 +123,7 @@ START_TEST(an_instance_that_fails_is_avoided_until_a_probe_works)
 				 .body = span_of("hold", 4),
 				 .timeout_ms = 30 };
 
-	calls_begin(&c, CALLS_2, &calls_box);
-	both_begin();
+	all_meet();
 	for (int i = 0; i < 5; i++) {
 		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", hold, &failed[i]);
 		reply_wait(&failed[i]);
@@ -119,10 +132,8 @@ START_TEST(an_instance_that_fails_is_avoided_until_a_probe_works)
 	ck_assert_int_eq(calls_figure(c.s[CALLER], "loquat_rpc_avoided"), 1);
 	calls_http(&c, CALLER, "GET", "/stats", false, "", &http);
 	ck_assert_msg(strstr(http.body, "\"avoided\":1,") != NULL, "%s", http.body);
-	ask_anybody(5);
-	ck_assert_uint_eq(calls_run(CALLS_2), 5);
 	until((ask_anybody(1), calls_figure(c.s[CALLER], "loquat_rpc_avoided") == 0));
-	ck_assert_uint_eq(calls_run(CALLS_2), 6);
+	ck_assert_uint_eq(calls_run(CALLS_2), 1 + 5 + 1); /* of all those calls the probe alone */
 	calls_release(&c, CALLS_2);
 }
 END_TEST

@@ -178,7 +178,7 @@ START_TEST(who_knows_the_cluster_key_is_served)
 	send_hello();
 	take_welcome();
 	send_proof(c.s[CALLS]->cluster_key);
-	send_request(7, "{}", 1000); /* may follow at once */
+	send_request(7, "{}", 60000); /* may follow at once */
 	take_answer(7, &r);
 	ck_assert_uint_eq(r.error, 0);
 	ck_assert_uint_eq(calls_run(CALLS), 1);
@@ -189,7 +189,7 @@ START_TEST(no_request_runs_before_the_proof)
 {
 	send_hello();
 	take_welcome();
-	send_request(7, "{}", 1000);
+	send_request(7, "{}", 60000);
 	ck_closed();
 }
 END_TEST
@@ -199,7 +199,7 @@ START_TEST(no_request_runs_after_a_wrong_proof)
 	send_hello();
 	take_welcome();
 	send_proof("0000000000000000000000000000000000000000000000000000000000000000");
-	send_request(7, "{}", 1000);
+	send_request(7, "{}", 60000);
 	ck_closed();
 }
 END_TEST
@@ -216,7 +216,7 @@ START_TEST(the_server_s_own_proof_sent_back_proves_nothing)
 	m.proof = w->proof;
 	send_message(FRAME_PROVE, &m.base);
 	loquat__rpc__welcome__free_unpacked(w, NULL);
-	send_request(7, "{}", 1000);
+	send_request(7, "{}", 60000);
 	ck_closed();
 }
 END_TEST
@@ -305,13 +305,13 @@ START_TEST(a_request_whose_time_is_over_before_its_turn_is_not_executed)
 	send_hello();
 	take_welcome();
 	send_proof(c.s[CALLS]->cluster_key);
-	send_request(1, "{}", 1000);
+	send_request(1, "{}", 60000);
 	take_answer(1, &r);
 	char bytes[1024];
 	struct frame_request first = { .id = 2,
 				       .service = span_of("calls", 5),
 				       .method_name = span_of("boxRemote.put", 13),
-				       .time_left_ms = 1000,
+				       .time_left_ms = 60000,
 				       .json = true,
 				       .body = span_of("work", 4) };
 	size_t n = frame_put_request(bytes, &first, FRAME_REQUEST);
@@ -338,7 +338,7 @@ START_TEST(a_frame_that_is_no_frame_closes_the_link_and_harms_no_other)
 	send_hello();
 	take_welcome();
 	send_proof(c.s[CALLS]->cluster_key);
-	send_request(1, "{}", 1000);
+	send_request(1, "{}", 60000);
 	take_answer(1, &r);
 	int64_t links = calls_figure(c.s[CALLS], "loquat_rpc_connections");
 	send_frame(FRAME_REQUEST, "\xff\xff\xff", 3);

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include "rpc/server.h"
 #include "tests/support/calls.h"
 
 static struct calls c;
@@ -121,30 +121,63 @@ static long figure(const char *words)
 	return at ? strtol(at + strlen(words), NULL, 10) : -1;
 }
 
-/* 20 ms each, two at once: 100 a second; 300 a second come, at their times, whatever the answers do. */
-START_TEST(under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_busy)
+enum { WAVE = 20 };
+static struct {
+	_Atomic unsigned fine, busy, ended;
+} waves;
+
+static void wave_ended(void *arg, const struct rpc_answer *a)
 {
-	unsigned busy = 0, fine = 0;
-	struct timespec pause = { 0, 1000000000 / 300 };
+	(void)arg;
+	waves.fine += !a->err;
+	waves.busy += a->err == ERR_BUSY && a->effect == EFFECT_NONE;
+	waves.ended++;
+}
+
+/* All at once, in one frame. */
+static void send_wave(struct worker *w, void *unused)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) },
+				 .body = span_of("{}", 2),
+				 .json = true,
+				 .timeout_ms = 60000,
+				 .on_answer = wave_ended };
+
+	(void)unused;
+	call.method = schema_method(w->service->schema, "calls.boxRemote.put", strlen("calls.boxRemote.put"));
+	for (int i = 0; i < WAVE; i++)
+		ck_assert_uint_ne(rpc_call(w, &call), 0);
+}
+
+/* Who is let in never has more than two beside and three before it, however many come: so its time is bounded too. */
+START_TEST(in_waves_of_four_times_what_fits_the_places_are_used_and_the_rest_is_busy)
+{
+	enum { TIMES = 10, PLACES = 2 + 3 };
 
 	calls_file(&c, "boxRemote.lua",
-		   "local Remote = {}\nfunction Remote.put() clock.sleep(20) return {} end\nreturn Remote\n");
+		   "local Remote = {}\nstate.now, state.most = state.now or 0, state.most or 0\n"
+		   "function Remote.put()\n"
+		   "  state.now = state.now + 1\n"
+		   "  state.most = math.max(state.most, state.now)\n"
+		   "  clock.sleep(20)\n"
+		   "  state.now = state.now - 1\n"
+		   "  return {}\n"
+		   "end\n"
+		   "function Remote.get() return { number = state.most } end\n"
+		   "return Remote\n");
 	calls_begin(&c, CALLS, &calls_lua);
 	calls_begin(&c, CALLER, &calls_caller);
-	for (int i = 0; i < 200; i++) {
-		put(CALLER, "{}", 10000, &all[i]);
-		nanosleep(&pause, NULL);
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* the link stands */
+	for (unsigned i = 1; i <= TIMES; i++) {
+		calls_on(c.s[CALLER], 0, send_wave, NULL);
+		until(waves.ended == i * WAVE);
+		until(c.s[CALLS]->worker[0]->server->in_flight == 0);
 	}
-	for (int i = 0; i < 200; i++) {
-		reply_wait(&all[i]);
-		busy += all[i].err == ERR_BUSY && all[i].effect == EFFECT_NONE;
-		fine += !all[i].err;
-	}
-	ck_assert_uint_eq(busy + fine, 200);
-	ck_assert_msg(busy >= 60 && fine >= 40, "%u busy, %u fine", busy, fine);
-	ck_assert_int_eq(figure("\"count\":"), fine);
-	/* two before it and one beside it: 20 ms to wait, 20 to run, or twice that; the rest is a busy machine's */
-	ck_assert_msg(figure("\"p99_us\":") < 300000, "p99 %ld us", figure("\"p99_us\":"));
+	ck_assert_uint_eq(waves.fine, TIMES * PLACES);
+	ck_assert_uint_eq(waves.busy, TIMES * (WAVE - PLACES));
+	ck_assert_int_eq(figure("\"count\":"), TIMES * PLACES);
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply);
+	ck_assert_str_eq(reply.body, "{\"number\":2}");
 }
 END_TEST
 
@@ -181,6 +214,7 @@ START_TEST(notifications_have_the_same_limits_and_those_refused_are_counted)
 	until(begun("\"number\":2"));
 	calls_ask(c.s[CALLER], "calls.boxRemote.peek", "k", "{}", &reply);
 	until(begun("\"number\":5"));
+	until(c.s[CALLS]->worker[0]->server->in_flight == 0);
 	note(5); /* all places are free again */
 	until(begun("\"number\":10"));
 	ck_assert_int_eq(calls_figure(c.s[CALLS], "loquat_rpc_refused_total"), 4);
@@ -223,7 +257,7 @@ int main(void)
 	tcase_add_test(t, a_connection_that_floods_delays_itself);
 	tcase_add_test(t, notifications_have_the_same_limits_and_those_refused_are_counted);
 	tcase_add_test(t, a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_counted);
-	tcase_add_test(t, under_three_times_the_load_what_is_let_in_is_quick_and_the_rest_is_busy);
+	tcase_add_test(t, in_waves_of_four_times_what_fits_the_places_are_used_and_the_rest_is_busy);
 	Suite *s = suite_create("rpc_limit");
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);

@@ -45,7 +45,7 @@ static int open_with(struct sqllog_options o, struct sqllog **out)
 
 static void until_durable(uint64_t lsn)
 {
-	for (int i = 0; i < 20000 && sqllog_durable_lsn(l) < lsn; i++)
+	for (int i = 0; i < 100000 && sqllog_durable_lsn(l) < lsn; i++)
 		usleep(500);
 	ck_assert_uint_ge(sqllog_durable_lsn(l), lsn);
 }
@@ -283,7 +283,7 @@ START_TEST(of_a_replicated_log_that_is_durable_which_both_hosts_have)
 	ck_assert(!open_with((struct sqllog_options){ .replicated = true }, &l));
 	records_append(l, "role:1", 1);
 	records_append(l, "role:1", 2);
-	for (int i = 0; i < 20000 && sqllog_written_lsn(l) < 2; i++)
+	for (int i = 0; i < 100000 && sqllog_written_lsn(l) < 2; i++)
 		usleep(500);
 	struct sqllog_figures f;
 	do
@@ -447,7 +447,7 @@ static void append_large(void)
 
 static void until_failing(bool failing)
 {
-	for (int i = 0; i < 20000 && sqllog_failing(l) != failing; i++)
+	for (int i = 0; i < 100000 && sqllog_failing(l) != failing; i++)
 		usleep(500);
 	ck_assert(sqllog_failing(l) == failing);
 }

@@ -186,7 +186,8 @@ START_TEST(every_character_written_is_read_as_one)
 		if (code >= 0xd800 && code <= 0xdfff)
 			continue;
 		unsigned n = text_put_utf8(bytes, code);
-		ck_assert_uint_eq(text_utf8(bytes, bytes + n), n);
+		if (text_utf8(bytes, bytes + n) != n) /* each ck_assert costs a write: a million are a minute */
+			ck_abort_msg("U+%04X", code);
 	}
 }
 END_TEST
