@@ -458,14 +458,23 @@ static int lag(struct bench *b, double seconds, unsigned rate)
 	return finish(b);
 }
 
-static double read_plainly(const char *path)
+/* Each file of the log from its beginning to its end. */
+static double read_plainly(struct bench *b, const char *folder)
 {
 	static char bytes[1 << 20];
+	uint32_t *numbers;
+	size_t n;
 	double from = now_s();
-	int fd = open(path, O_RDONLY);
-	while (read(fd, bytes, sizeof bytes) > 0)
-		;
-	close(fd);
+	need(!sqllog_list(b->env, folder, &numbers, &n), folder);
+	for (size_t i = 0; i < n; i++) {
+		char path[ENV_PATH_MAX];
+		sqllog_path(path, folder, numbers[i], "sql");
+		int fd = open(path, O_RDONLY);
+		while (read(fd, bytes, sizeof bytes) > 0)
+			;
+		close(fd);
+	}
+	free(numbers);
 	return now_s() - from;
 }
 
@@ -475,7 +484,6 @@ static int recover(struct bench *b)
 	struct sqllog_record rec;
 	struct sql_record r;
 	unsigned chance = 1, n = 0;
-	char path[128];
 	struct sqllog *l = log_of(b, 0);
 	sql_record_init(&r);
 	for (unsigned i = 0; i < b->records; i++) {
@@ -484,8 +492,7 @@ static int recover(struct bench *b)
 	}
 	sqllog_close(l);
 	sql_record_release(&r);
-	snprintf(path, sizeof path, "%s/00000001.sql", b->folder[0]);
-	double plain_s = read_plainly(path), from = now_s();
+	double plain_s = read_plainly(b, b->folder[0]), from = now_s();
 	follow_init(&f, b->env, b->folder[0], (struct position){ 0 });
 	while (follow_next(&f, &rec) == FOLLOW_RECORD)
 		n++;
