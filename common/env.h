@@ -312,16 +312,25 @@ void env_http_reply(struct env_http_request *r, int status, const char *content_
 		    const void *body, size_t n);
 
 struct env_http_answer {
-	int err; /* 0 with status and body; ERR_TIMEOUT, ERR_UNAVAILABLE */
+	int err; /* 0 with status and body; ERR_TIMEOUT, ERR_UNAVAILABLE, ERR_DENIED: the TLS handshake failed (env_last_error) */
 	int status;
 	const char *body; /* NUL-ended; valid in the callback */
 	size_t n;
 };
-int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
-		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
-		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg);
+/* tls NULL: plain. Else host's certificate must be of this address, and signed by one of tls' ca. */
+int env_https_call(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
+		   const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		   uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg);
+static inline int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+				const char *path_and_query, const char *const *headers, const void *body, size_t n,
+				uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a),
+				void *arg)
+{
+	return env_https_call(loop, NULL, host, port, method, path_and_query, headers, body, n, timeout_ms, on_answer,
+			      arg);
+}
 /*
- * As env_http_call, for an answer that comes in pieces and may never end (a watch). on_piece: what has come, cut anywhere;
+ * As env_https_call, for an answer that comes in pieces and may never end (a watch). on_piece: what has come, cut anywhere;
  * on_end once, when no more will come: err 0 with the status, ERR_TIMEOUT (nothing came for idle_ms), ERR_UNAVAILABLE (no
  * connection, or it was lost). Neither comes from inside this call; in both the stream may be closed, and it must be in the end.
  */
@@ -330,7 +339,7 @@ struct env_http_stream_ops {
 	void (*on_piece)(void *arg, const char *bytes, size_t n);
 	void (*on_end)(void *arg, int err, int status);
 };
-int env_http_stream(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+int env_http_stream(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
 		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out);
 void env_http_stream_close(struct env_http_stream *s); /* NULL is fine; no callback comes after it */

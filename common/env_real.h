@@ -81,7 +81,9 @@ void env_real_http_stream_stop(struct env_loop *l); /* and the streams */
 /* What calls and streams share: a connection that is not open yet, a request with its headers. NULL, negative: refused. */
 struct evhttp_connection;
 struct evhttp_request;
-struct evhttp_connection *env_real_http_connect(struct env_loop *l, const char *host, uint16_t port);
+struct evhttp_connection *env_real_http_connect(struct env_loop *l, struct env_tls *tls, const char *host,
+						uint16_t port);
+int env_real_http_error(struct evhttp_connection *con); /* of one that has failed: ERR_UNAVAILABLE, ERR_DENIED (TLS) */
 int env_real_http_send(struct evhttp_connection *con, struct evhttp_request *req, const char *host, uint16_t port,
 		       const char *method, const char *path_and_query, const char *const *headers, const void *body,
 		       size_t n);
@@ -101,6 +103,11 @@ ssize_t env_real_tls_read(struct conn_tls *c, void *buf, size_t n);
 ssize_t env_real_tls_write(struct conn_tls *c, const struct iovec *iov, int n);
 bool env_real_tls_pending(const struct conn_tls *c); /* bytes that are read already: the socket will not tell of them */
 void env_real_tls_shutdown(struct conn_tls *c);
+/* For HTTP over TLS: a client's side that takes only a certificate of host, an address; NULL: no memory, no address. */
+struct ssl_st;
+struct ssl_st *env_real_tls_client(struct env_tls *t, const char *host);
+bool env_real_tls_failed(const struct ssl_st *ssl,
+			 unsigned long error); /* error: OpenSSL's, 0: none. Notes the words */
 
 /* A bound, listening, non-blocking TCP socket: its descriptor or an error. */
 int env_real_listen(const char *host, uint16_t port);

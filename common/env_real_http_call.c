@@ -5,8 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
+#include <openssl/ssl.h>
 
 /* The HTTP client: one connection per call, and a deadline over all of it (evhttp's own is per read). */
 enum { HEADER_BYTES_MAX = 64 * 1024, BODY_BYTES_MAX = 64 * 1024 * 1024 };
@@ -78,6 +81,8 @@ static void on_response(struct evhttp_request *req, void *arg)
 			c->body[n] = '\0';
 			c->answer = (struct env_http_answer){ .status = status, .body = c->body, .n = n };
 		}
+	} else {
+		c->answer.err = env_real_http_error(c->con);
 	}
 	event_active(&c->done, EV_TIMEOUT, 1);
 }
@@ -130,9 +135,36 @@ bool env_real_http_can(const char *host, const char *method)
 	return is_address(host) && command(method, &type) == 0;
 }
 
-struct evhttp_connection *env_real_http_connect(struct env_loop *l, const char *host, uint16_t port)
+static struct bufferevent *tls_bufferevent(struct env_loop *l, struct env_tls *tls, const char *host)
 {
-	struct evhttp_connection *con = evhttp_connection_base_new(l->base, NULL, host, port);
+	SSL *ssl = env_real_tls_client(tls, host);
+	if (!ssl)
+		return NULL;
+	struct bufferevent *b =
+		bufferevent_openssl_socket_new(l->base, -1, ssl, BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
+	if (b)
+		bufferevent_openssl_set_allow_dirty_shutdown(b, 1); /* whether an answer is whole HTTP says */
+	else
+		SSL_free(ssl);
+	return b;
+}
+
+int env_real_http_error(struct evhttp_connection *con)
+{
+	struct bufferevent *b = evhttp_connection_get_bufferevent(con);
+	SSL *ssl = bufferevent_openssl_get_ssl(b);
+	return ssl && env_real_tls_failed(ssl, bufferevent_get_openssl_error(b)) ? ERR_DENIED : ERR_UNAVAILABLE;
+}
+
+struct evhttp_connection *env_real_http_connect(struct env_loop *l, struct env_tls *tls, const char *host,
+						uint16_t port)
+{
+	struct bufferevent *b = tls ? tls_bufferevent(l, tls, host) : NULL;
+	if (tls && !b)
+		return NULL;
+	struct evhttp_connection *con = evhttp_connection_base_bufferevent_new(l->base, NULL, b, host, port);
+	if (b && !con)
+		bufferevent_free(b);
 	if (con) {
 		evhttp_connection_set_max_headers_size(con, HEADER_BYTES_MAX);
 		evhttp_connection_set_max_body_size(con, BODY_BYTES_MAX);
@@ -156,7 +188,8 @@ int env_real_http_send(struct evhttp_connection *con, struct evhttp_request *req
 	return evhttp_make_request(con, req, type, path_and_query) < 0 ? ERR_UNAVAILABLE : 0;
 }
 
-static struct http_call *call_new(struct env_loop *loop, const char *host, uint16_t port, uint32_t timeout_ms)
+static struct http_call *call_new(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port,
+				  uint32_t timeout_ms)
 {
 	struct http_call *c = calloc(1, sizeof *c);
 	if (!c)
@@ -169,7 +202,7 @@ static struct http_call *call_new(struct env_loop *loop, const char *host, uint1
 	loop->calls = c;
 	evtimer_assign(&c->deadline, loop->base, on_deadline, c);
 	event_assign(&c->done, loop->base, -1, 0, on_done, c);
-	if (!(c->con = env_real_http_connect(loop, host, port))) {
+	if (!(c->con = env_real_http_connect(loop, tls, host, port))) {
 		call_free(c);
 		return NULL;
 	}
@@ -179,14 +212,14 @@ static struct http_call *call_new(struct env_loop *loop, const char *host, uint1
 	return c;
 }
 
-int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
-		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
-		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
+int env_https_call(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
+		   const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		   uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
 {
 	assert(env_loop_is_current(loop));
 	if (!env_real_http_can(host, method))
 		return ERR_BAD_REQUEST;
-	struct http_call *c = call_new(loop, host, port, timeout_ms);
+	struct http_call *c = call_new(loop, tls, host, port, timeout_ms);
 	if (!c)
 		return ERR_NOMEM;
 	c->on_answer = on_answer;

@@ -101,11 +101,12 @@ static void on_response(struct evhttp_request *req, void *arg)
 		evbuffer_add_buffer(s->in, evhttp_request_get_input_buffer(req));
 		stream_over(s, 0);
 	} else {
-		stream_over(s, ERR_UNAVAILABLE);
+		stream_over(s, env_real_http_error(s->con));
 	}
 }
 
-static struct env_http_stream *stream_new(struct env_loop *loop, const char *host, uint16_t port, uint32_t idle_ms)
+static struct env_http_stream *stream_new(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port,
+					  uint32_t idle_ms)
 {
 	struct env_http_stream *s = calloc(1, sizeof *s);
 	if (!s || !(s->in = evbuffer_new())) {
@@ -121,7 +122,7 @@ static struct env_http_stream *stream_new(struct env_loop *loop, const char *hos
 	loop->streams = s;
 	evtimer_assign(&s->idle, loop->base, on_idle, s);
 	event_assign(&s->news, loop->base, -1, 0, on_news, s);
-	if (!(s->con = env_real_http_connect(loop, host, port))) {
+	if (!(s->con = env_real_http_connect(loop, tls, host, port))) {
 		env_http_stream_close(s);
 		return NULL;
 	}
@@ -132,14 +133,14 @@ static struct env_http_stream *stream_new(struct env_loop *loop, const char *hos
 	return s;
 }
 
-int env_http_stream(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+int env_http_stream(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
 		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out)
 {
 	assert(env_loop_is_current(loop));
 	if (!env_real_http_can(host, method))
 		return ERR_BAD_REQUEST;
-	struct env_http_stream *s = stream_new(loop, host, port, idle_ms);
+	struct env_http_stream *s = stream_new(loop, tls, host, port, idle_ms);
 	if (!s)
 		return ERR_NOMEM;
 	s->ops = ops;

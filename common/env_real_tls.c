@@ -24,10 +24,9 @@ struct conn_tls {
 
 /* ---- words ---------------------------------------------------------------------------------------------------- */
 
-static void note_error(const SSL *ssl)
+static void note_error(const SSL *ssl, unsigned long code)
 {
-	unsigned long code = ERR_peek_error();
-	long verified = ssl ? SSL_get_verify_result(ssl) : X509_V_OK;
+	long verified = SSL_get_verify_result(ssl);
 	const char *reason = code ? ERR_reason_error_string(code) : NULL;
 	char text[160];
 
@@ -149,15 +148,39 @@ void env_tls_free(struct env_tls *t)
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
 
+static SSL *ssl_new(struct env_tls *t)
+{
+	pthread_mutex_lock(&t->lock);
+	SSL *ssl = SSL_new(t->ctx); /* counts the context */
+	pthread_mutex_unlock(&t->lock);
+	return ssl;
+}
+
+SSL *env_real_tls_client(struct env_tls *t, const char *host)
+{
+	SSL *ssl = ssl_new(t);
+
+	if (ssl && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1)
+		return ssl;
+	SSL_free(ssl);
+	return NULL;
+}
+
+bool env_real_tls_failed(const SSL *ssl, unsigned long error)
+{
+	if (SSL_get_verify_result(ssl) == X509_V_OK && !ERR_reason_error_string(error)) /* none, or a socket's own */
+		return false;
+	note_error(ssl, error);
+	return true;
+}
+
 struct conn_tls *env_real_tls_open(struct env_tls *t, int fd, bool client)
 {
 	struct conn_tls *c = calloc(1, sizeof *c);
 
 	if (!c)
 		return NULL;
-	pthread_mutex_lock(&t->lock);
-	c->ssl = SSL_new(t->ctx); /* counts the context */
-	pthread_mutex_unlock(&t->lock);
+	c->ssl = ssl_new(t);
 	if (!c->ssl || SSL_set_fd(c->ssl, fd) != 1) {
 		SSL_free(c->ssl);
 		free(c);
@@ -204,7 +227,7 @@ int env_real_tls_step(struct conn_tls *c, bool *wants_write)
 		return 0;
 	if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
 		return ERR_AGAIN;
-	note_error(c->ssl);
+	note_error(c->ssl, ERR_peek_error());
 	return ERR_DENIED;
 }
 
@@ -217,7 +240,7 @@ static ssize_t transfer_error(struct conn_tls *c, int n)
 	if (why == SSL_ERROR_ZERO_RETURN)
 		return 0;
 	/* TLS 1.3's client is done before the server has looked at its certificate: the refusal comes as an alert */
-	note_error(c->ssl);
+	note_error(c->ssl, ERR_peek_error());
 	return ERR_CLOSED;
 }
 

@@ -539,11 +539,13 @@ static void caller_died(struct owned *o, bool machine)
 	leave_client(r);
 }
 
-int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const char *method,
-		  const char *path_and_query, const char *const *headers, const void *body, size_t n,
-		  uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
+/* There is no TLS here: env_tls_new makes none. */
+int env_https_call(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
+		   const char *path_and_query, const char *const *headers, const void *body, size_t n,
+		   uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
 {
 	struct env *env = loop->env;
+	assert(!tls);
 	struct sim *w = env->w;
 	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
 	assert(env_loop_is_current(loop));
@@ -559,11 +561,12 @@ int env_http_call(struct env_loop *loop, const char *host, uint16_t port, const 
 	return 0;
 }
 
-int env_http_stream(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+int env_http_stream(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
 		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out)
 {
 	struct env *env = loop->env;
+	assert(!tls);
 	struct sim *w = env->w;
 	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
 	assert(env_loop_is_current(loop));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "common/jsontext.h"
 #include "common/text.h"
 
 /* ---- requests -------------------------------------------------------------------------------------------------- */
@@ -72,6 +73,15 @@ void etcd_put_guarded(struct buf *out, const char *key, const char *value, size_
 	buf_addf(out, ",\"lease\":\"%lld\"}}],\"failure\":[{\"request_range\":{", (long long)lease);
 	put_bytes(out, "key", key, key_n);
 	buf_addstr(out, "}}]}");
+}
+
+void etcd_put_login(struct buf *out, const char *user, const char *password)
+{
+	buf_addstr(out, "{\"name\":");
+	jsontext_quote(out, user, strlen(user));
+	buf_addstr(out, ",\"password\":");
+	jsontext_quote(out, password, strlen(password));
+	buf_addch(out, '}');
 }
 
 /* ---- answers ---------------------------------------------------------------------------------------------------- */
@@ -224,6 +234,19 @@ int etcd_get_guarded(const char *text, size_t n, const struct etcd_reader *r, bo
 	return err;
 }
 
+int etcd_get_token(const char *text, size_t n, char *out, size_t size)
+{
+	json_t *o = object_of(text, n);
+	const char *token = json_string_value(json_object_get(o, "token"));
+	int err = token && *token && strlen(token) < size ? 0 : ERR_CORRUPT;
+
+	if (err == 0)
+		snprintf(out, size, "%s", token);
+	json_decref(o);
+	return err;
+}
+
+/* In JSON, in one of two shapes, or as it stands: its first line. */
 void etcd_get_error(const char *text, size_t n, char out[128])
 {
 	json_t *o = object_of(text, n), *error = json_object_get(o, "error");
@@ -231,6 +254,9 @@ void etcd_get_error(const char *text, size_t n, char out[128])
 
 	if (!json_is_string(words))
 		words = json_is_object(error) ? json_object_get(error, "message") : error;
-	snprintf(out, 128, "%s", json_is_string(words) ? json_string_value(words) : "");
+	if (o)
+		snprintf(out, 128, "%s", json_is_string(words) ? json_string_value(words) : "");
+	else
+		snprintf(out, 128, "%.*s", (int)strcspn(text, "\r\n"), text);
 	json_decref(o);
 }

@@ -17,6 +17,7 @@
 #define ETCD_REVOKE    "/v3/lease/revoke"
 #define ETCD_WATCH     "/v3/watch"
 #define ETCD_STATUS    "/v3/maintenance/status"
+#define ETCD_LOGIN     "/v3/auth/authenticate"
 
 /* ---- requests: JSON is appended to out ------------------------------------------------------------------------ */
 void etcd_put_range(struct buf *out, const char *prefix); /* all keys that begin with prefix, which is not empty */
@@ -25,6 +26,8 @@ void etcd_put_grant(struct buf *out, unsigned ttl_s);
 void etcd_put_lease(struct buf *out, int64_t lease); /* for keepalive and revoke */
 /* Writes key if its last change was revision mod (0: if it is not there); else the answer tells what is there. */
 void etcd_put_guarded(struct buf *out, const char *key, const char *value, size_t n, int64_t lease, uint64_t mod);
+
+void etcd_put_login(struct buf *out, const char *user, const char *password);
 
 /* ---- answers: 0, or ERR_CORRUPT for what is not such an answer -------------------------------------------------- */
 struct etcd_key {
@@ -53,5 +56,6 @@ int etcd_get_news(const char *text, size_t n, const struct etcd_reader *r, struc
 int etcd_get_lease(const char *text, size_t n, int64_t *lease, int64_t *ttl_s);
 /* Of etcd_put_guarded: written says whether; if not, the key as it is goes to r (not there: it is not called). */
 int etcd_get_guarded(const char *text, size_t n, const struct etcd_reader *r, bool *written, struct etcd_header *out);
-/* The words of an error's answer, "" if there are none. */
+int etcd_get_token(const char *text, size_t n, char *out, size_t size); /* NUL-ended */
+/* The words of an error's answer, "" if there are none. text is NUL-ended. */
 void etcd_get_error(const char *text, size_t n, char out[128]);

@@ -5,55 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 
-const char *const etcd_headers[] = { "Content-Type: application/json", "Grpc-Metadata-hasleader: true", NULL };
-
 /* ---- the configuration -------------------------------------------------------------------------------------------- */
-
-/* "http://127.0.0.1:2379" or "127.0.0.1:2379" or "[::1]:2379" */
-static int host_parse(const char *text, struct etcd_host *out)
-{
-	const char *from = !strncmp(text, "http://", 7) ? text + 7 : text, *colon = strrchr(from, ':');
-	size_t n = colon ? (size_t)(colon - from) : 0;
-	char *end;
-	long port = colon ? strtol(colon + 1, &end, 10) : 0;
-
-	if (n > 2 && *from == '[' && from[n - 1] == ']') {
-		from++;
-		n -= 2;
-	}
-	if (!n || n >= sizeof out->host || port < 1 || port > 65535 || strcmp(end, *end == '/' ? "/" : "") != 0 ||
-	    strspn(from, "0123456789abcdefABCDEF.:") < n)
-		return ERR_CONFIG;
-	snprintf(out->host, sizeof out->host, "%.*s", (int)n, from);
-	out->port = (uint16_t)port;
-	return 0;
-}
-
-static int hosts_read(const struct config *c, struct etcd_host *host, unsigned *n, char *error, size_t size)
-{
-	size_t count = config_count(c, "discovery.endpoints");
-
-	if (!count || count > ETCD_HOSTS_MAX) {
-		snprintf(error, size, "discovery.endpoints: expected 1 to %u addresses, found %zu", ETCD_HOSTS_MAX,
-			 count);
-		return ERR_CONFIG;
-	}
-	for (*n = 0; *n < count; ++*n) {
-		char path[48];
-
-		snprintf(path, sizeof path, "discovery.endpoints[%u]", *n + 1);
-		const char *text = config_string(c, path, "");
-
-		if (host_parse(text, &host[*n]) < 0) {
-			snprintf(
-				error, size,
-				"%s: expected an address such as \"http://127.0.0.1:2379\" (no name, no TLS), found \"%s\"",
-				path, text);
-			return ERR_CONFIG;
-		}
-	}
-	return 0;
-}
 
 static void prefix_read(const struct config *c, char out[ETCD_PREFIX_MAX])
 {
@@ -72,10 +24,9 @@ static void saved_path(const char *var, const char *id, char out[ENV_PATH_MAX + 
 
 static int check(const struct config *c, char *error, size_t error_size)
 {
-	struct etcd_host host[ETCD_HOSTS_MAX];
-	unsigned n;
+	struct etcd_config e;
 
-	return hosts_read(c, host, &n, error, error_size);
+	return etcd_config_read(c, &e, error, error_size);
 }
 
 /* One that is damaged is no reason not to start: the rows of the cluster's file do as well until etcd answers. */
@@ -92,33 +43,66 @@ static int first(struct env *env, const char *var, const char *id, char *error, 
 
 const struct etcd_host *etcd_host_now(const struct etcd_source *s)
 {
-	return &s->host[s->host_now % s->hosts];
+	return &s->config.host[s->host_now % s->config.hosts];
 }
 
-int etcd_ask(struct etcd_source *s, const char *path, const struct buf *body,
+struct env_tls *etcd_tls_now(const struct etcd_source *s)
+{
+	return etcd_host_now(s)->tls ? s->o.tls : NULL;
+}
+
+struct etcd_headers etcd_headers(const struct etcd_source *s)
+{
+	return (struct etcd_headers){ { "Content-Type: application/json", "Grpc-Metadata-hasleader: true",
+					*s->authorization ? s->authorization : NULL } };
+}
+
+int etcd_ask(struct etcd_source *s, const char *path, const struct buf *body, uint32_t timeout_ms,
 	     void (*on_answer)(void *arg, const struct env_http_answer *a))
 {
 	const struct etcd_host *h = etcd_host_now(s);
+	struct etcd_headers headers = etcd_headers(s);
 
-	return env_http_call(s->o.loop->ev, h->host, h->port, "POST", path, etcd_headers, body->data, body->len,
-			     ETCD_CALL_MS, on_answer, s);
+	return env_https_call(s->o.loop->ev, etcd_tls_now(s), h->host, h->port, "POST", path, headers.line, body->data,
+			      body->len, timeout_ms, on_answer, s);
+}
+
+/* Of a failed handshake env says more than its number does. */
+static const char *why_failed(const struct env_http_answer *a, char text[128])
+{
+	if (a && a->err == 0)
+		etcd_get_error(a->body, a->n, text);
+	else if (a && a->err == ERR_DENIED)
+		snprintf(text, 128, "%s", env_last_error());
+	return *text ? text : err_text(a && a->err < 0 ? a->err : ERR_UNAVAILABLE);
+}
+
+/* A certificate may have been renewed meanwhile. */
+static void tls_anew(struct etcd_source *s)
+{
+	char error[300];
+
+	if (s->o.tls && env_tls_reload(s->o.tls, error, sizeof error) < 0)
+		log_warn(s->o.log, "tls.refused", "of=discovery.tls why=%s", error);
 }
 
 void etcd_failed(struct etcd_source *s, const struct env_http_answer *a)
 {
 	const struct etcd_host *h = etcd_host_now(s);
-	char why[128] = "";
+	char text[128] = "";
 
+	if (a && a->err == 0 && (a->status == 400 || a->status == 401))
+		login_forget(s); /* etcd says 400 when its users have changed, and when no token came */
 	s->host_now++;
 	if (s->connected)
 		metric_set(s->connected, 0);
 	if (s->away)
 		return;
 	s->away = true;
-	if (a && a->err == 0)
-		etcd_get_error(a->body, a->n, why);
-	log_warn(s->o.log, "etcd.away", "endpoint=%s:%u why=%s status=%d", h->host, h->port,
-		 *why ? why : err_text(a && a->err < 0 ? a->err : ERR_UNAVAILABLE), a ? a->status : 0);
+	log_warn(s->o.log, "etcd.away", "endpoint=%s:%u why=%s status=%d", h->host, h->port, why_failed(a, text),
+		 a ? a->status : 0);
+	if (a && a->err == ERR_DENIED)
+		tls_anew(s);
 }
 
 void etcd_well(struct etcd_source *s)
@@ -185,12 +169,13 @@ static int etcd_open(const struct route_source_options *o, struct route_source *
 	s->lease_s = (unsigned)config_int(o->config, "discovery.lease_s", 5);
 	s->missing_s = (unsigned)config_int(o->config, "discovery.missing_s", 5);
 	prefix_read(o->config, s->prefix);
-	int err = hosts_read(o->config, s->host, &s->hosts, error, sizeof error);
+	int err = etcd_config_read(o->config, &s->config, error, sizeof error);
 
 	assert(err == 0); /* route_source_check has read them */
 	make_metrics(s);
 	s->known = !o->own || was_known(s);
 	own_init(s);
+	login_init(s);
 	*out = &s->base;
 	look_start(s);
 	return 0;
@@ -202,6 +187,7 @@ static void etcd_close(struct route_source *base)
 
 	s->closed = true;
 	look_close(s);
+	login_close(s);
 	loop_timer_stop(s->o.loop, &s->own);
 }
 

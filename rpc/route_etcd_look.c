@@ -9,8 +9,6 @@
  * The rows of all: read once, then watched from the next revision on, so that nothing is missed. A watch that ends goes on
  * from where it was; one whose revision is gone (compacted, or an etcd that forgot) begins with a reading again.
  */
-static void look_go(struct etcd_source *s);
-
 static struct etcd_source *of_look(struct timer *t)
 {
 	return (struct etcd_source *)((char *)t - offsetof(struct etcd_source, look));
@@ -188,7 +186,7 @@ static void read_all(struct etcd_source *s)
 
 	s->reading = true;
 	etcd_put_range(&body, s->prefix);
-	if (etcd_ask(s, ETCD_RANGE, &body, on_read) < 0) {
+	if (etcd_ask(s, ETCD_RANGE, &body, ETCD_CALL_MS, on_read) < 0) {
 		s->reading = false;
 		look_later(s, NULL);
 	}
@@ -273,21 +271,22 @@ static void watch_start(struct etcd_source *s)
 {
 	static const struct env_http_stream_ops ops = { on_piece, on_end };
 	const struct etcd_host *h = etcd_host_now(s);
+	struct etcd_headers headers = etcd_headers(s);
 	struct buf body = BUF_INIT;
 
 	etcd_put_watch(&body, s->prefix, s->revision + 1);
 	/* one that is silent for so long is asked for anew: a cable may have been pulled */
-	if (env_http_stream(s->o.loop->ev, h->host, h->port, "POST", ETCD_WATCH, etcd_headers, body.data, body.len,
-			    (s->lease_s * 2 + 2) * 1000, &ops, s, &s->watch) < 0)
+	if (env_http_stream(s->o.loop->ev, etcd_tls_now(s), h->host, h->port, "POST", ETCD_WATCH, headers.line,
+			    body.data, body.len, (s->lease_s * 2 + 2) * 1000, &ops, s, &s->watch) < 0)
 		look_later(s, NULL);
 	buf_release(&body);
 }
 
 /* ---- the next step ------------------------------------------------------------------------------------------------------------------ */
 
-static void look_go(struct etcd_source *s)
+void look_go(struct etcd_source *s)
 {
-	if (s->closed || s->reading || s->watch)
+	if (s->closed || s->reading || s->watch || !login_done(s))
 		return;
 	if (s->revision)
 		watch_start(s);

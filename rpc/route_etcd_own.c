@@ -228,9 +228,11 @@ static void own_go(struct etcd_source *s)
 		s->left = true;
 		return;
 	}
+	if (!login_done(s))
+		return;
 	const char *path = next_step(s, &body);
 
-	if (etcd_ask(s, path, &body, on_answer) < 0)
+	if (etcd_ask(s, path, &body, ETCD_CALL_MS, on_answer) < 0)
 		on_answer(s, &(struct env_http_answer){ .err = ERR_UNAVAILABLE, .body = "" });
 	buf_release(&body);
 }

@@ -24,6 +24,7 @@ struct route_source_options {
 	unsigned worker;         /* of the metrics */
 	const struct config *config;
 	const char *var;             /* paths.var, made a path */
+	struct env_tls *tls;         /* for an etcd that wants it (etcd_tls_open); NULL: none */
 	const char *id;              /* who asks */
 	const struct route_row *own; /* the row it registers; NULL: it only looks */
 	uint64_t epoch;              /* of that row */

@@ -253,6 +253,7 @@ void service_free(struct service *s)
 	schema_free(s->schema);
 	env_tls_free(s->tls);
 	env_tls_free(s->client_tls);
+	env_tls_free(s->p->etcd_tls);
 	log_close(s->log);
 	metrics_free(s->metrics);
 	config_free(s->p->config);

@@ -21,6 +21,7 @@ struct service_private {
 	struct handover *handover;    /* NULL: none was thought of */
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct route_source *source;  /* of the route table */
+	struct env_tls *etcd_tls;     /* for it; NULL: none */
 	struct standby *standby;      /* copies the SQL log to another host; NULL: it does not */
 	bool replicated;              /* it is to */
 	struct timer life_timer;      /* looks whether draining, then closing, has come to its end */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "rpc/etcd_config.h"
 #include "rpc/service_private.h"
 
 /* The newest route table, and how each worker gets its reference. Where it comes from: rpc/route_source.h. */
@@ -61,6 +62,10 @@ static void on_table(void *arg, struct route_table *t)
 
 int routes_open(struct service *s, char *error, size_t error_size)
 {
+	int err = etcd_tls_open(s->env, s->config, s->root, error, error_size, &s->p->etcd_tls);
+
+	if (err < 0)
+		return err;
 	return route_source_first(s->env, s->config, s->var, s->id, error, error_size, &s->p->routes);
 }
 
@@ -73,6 +78,7 @@ int routes_watch(struct service *s)
 		.worker = SERVICE_CONTROL_WORKER,
 		.config = s->config,
 		.var = s->var,
+		.tls = s->p->etcd_tls,
 		.id = s->id,
 		.own = s->row,
 		.epoch = s->epoch,

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "common/err.h"
 #include "deploy/loquat/supervisor.h"
+#include "rpc/etcd.h"
 
 /* Looks at what a cluster needs of its machine. Each finding is one line with the command that mends it. */
 struct doctor {
@@ -311,41 +312,76 @@ static void check_database(struct doctor *d)
 
 /* ---- etcd ------------------------------------------------------------------------------------------------------------- */
 
-static void check_etcd_host(struct doctor *d, const char *name, const char *text)
+static void check_etcd_login(struct doctor *d, struct env_tls *tls, const struct etcd_config *e,
+			     const struct etcd_host *h, const char *text)
 {
-	const char *colon = strrchr(text, ':'), *from = !strncmp(text, "http://", 7) ? text + 7 : text;
-	char host[80], *answer = NULL;
-	bool brackets = *from == '[';
+	struct buf body = BUF_INIT;
+	char *answer = NULL, why[160], said[128] = "";
 
-	snprintf(host, sizeof host, "%.*s", (int)(colon - from) - 2 * brackets, from + brackets);
-	int status = ask(d->c, host, (uint16_t)strtoul(colon + 1, NULL, 10), "POST", "/v3/maintenance/status", "{}",
-			 &answer);
+	etcd_put_login(&body, e->user, e->password);
+	int status = ask_etcd(d->c, tls, h, ETCD_LOGIN, buf_cstr(&body), &answer, why);
 
+	if (answer)
+		etcd_get_error(answer, strlen(answer), said);
+	if (status == 200)
+		good("etcd: %s knows %s", text, e->user);
+	else
+		finding(d, "correct discovery.user and discovery.password, or etcdctl user add",
+			"etcd: %s does not take discovery.user %s: %s", text, e->user, *said ? said : why);
+	buf_release(&body);
+	free(answer);
+}
+
+static bool check_etcd_host(struct doctor *d, struct env_tls *tls, const struct etcd_host *h, const char *name,
+			    const char *text)
+{
+	char *answer = NULL, why[160];
+	int status = ask_etcd(d->c, tls, h, ETCD_STATUS, "{}", &answer, why);
+
+	if (status != 200 && answer)
+		etcd_get_error(answer, strlen(answer), why);
 	json_t *o = answer ? json_loads(answer, 0, NULL) : NULL;
 	const char *version = json_string_value(json_object_get(o, "version"));
+	bool leads = status == 200 && version && json_object_get(o, "leader");
 
-	if (status == 200 && version && json_object_get(o, "leader"))
+	if (leads)
 		good("etcd: %s answers (%s)", text, version);
 	else if (status == 200)
 		finding(d, "start the other members: without a majority nothing can be registered",
 			"etcd: %s has no leader", text);
+	else if (status == ERR_DENIED)
+		finding(d, "correct discovery.tls in the configuration, or etcd's certificate", "etcd: %s (%s): %s",
+			text, name, why);
 	else
 		finding(d, "correct discovery.endpoints in the configuration, or start etcd", "etcd: %s (%s): %s", text,
-			name, status > 0 ? "it does not speak etcd's v3 JSON" : err_text(status));
+			name, *why ? why : "it does not speak etcd's v3 JSON");
 	json_decref(o);
 	free(answer);
+	return leads;
 }
 
 static void check_etcd(struct doctor *d)
 {
-	char name[48];
+	const struct config *c = d->c->config;
+	struct env_tls *tls;
+	struct etcd_config e;
+	char error[600], name[48];
 
-	if (strcmp(config_string(d->c->config, "discovery.kind", "file"), "etcd"))
+	if (strcmp(config_string(c, "discovery.kind", "file"), "etcd") ||
+	    etcd_config_read(c, &e, error, sizeof error) < 0) /* cluster_open has refused that */
 		return;
-	for (size_t i = 1; i <= config_count(d->c->config, "discovery.endpoints"); i++) {
-		snprintf(name, sizeof name, "discovery.endpoints[%zu]", i);
-		check_etcd_host(d, name, config_string(d->c->config, name, ""));
+	if (etcd_tls_open(d->c->env, c, d->c->root, error, sizeof error, &tls) < 0) {
+		finding(d, "correct discovery.tls in the configuration", "etcd: %s", error);
+		return;
 	}
+	for (unsigned i = 0; i < e.hosts; i++) {
+		snprintf(name, sizeof name, "discovery.endpoints[%u]", i + 1);
+		const char *text = config_string(c, name, "");
+
+		if (check_etcd_host(d, tls, &e.host[i], name, text) && *e.user)
+			check_etcd_login(d, tls, &e, &e.host[i], text);
+	}
+	env_tls_free(tls);
 }
 
 static void check_cluster(struct doctor *d)

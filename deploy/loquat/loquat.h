@@ -4,6 +4,7 @@
 #include "common/config.h"
 #include "common/env.h"
 #include "common/loop.h"
+#include "rpc/etcd_config.h"
 #include "rpc/keys.h"
 #include "rpc/route.h"
 /*
@@ -73,3 +74,6 @@ void url_add(struct buf *b, const char *s);
 /* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
 	char **answer);
+/* The same to an etcd, with tls where it wants that; why: of a negative status. */
+int ask_etcd(struct cluster *c, struct env_tls *tls, const struct etcd_host *to, const char *path, const char *body,
+	     char **answer, char why[160]);

@@ -524,6 +524,7 @@ static void watch_routes(struct supervisor *up)
 		.loop = up->loop,
 		.config = up->c->config,
 		.var = up->c->var,
+		.tls = up->etcd_tls,
 		.id = "supervisor",
 		.on_table = on_table,
 		.arg = up,

@@ -60,6 +60,7 @@ struct supervisor {
 	uint64_t version, started_ms;
 	struct log *log;             /* of the route table's source */
 	struct route_source *source; /* NULL: the table is the one we write */
+	struct env_tls *etcd_tls;    /* of the source; NULL: none */
 	struct route_table *table;   /* what it says: the rows of all hosts */
 	/* stopping */
 	int stage, status;

@@ -119,12 +119,20 @@ static int make_folders(struct cluster *c)
 	return env_dir_make(c->env, path) < 0 ? complain("%s: %s", path, env_last_error()) : 0;
 }
 
+static int open_etcd(struct supervisor *up)
+{
+	char error[600];
+	int err = etcd_tls_open(up->c->env, up->c->config, up->c->root, error, sizeof error, &up->etcd_tls);
+
+	return err < 0 ? complain("%s", error) : 0;
+}
+
 static int prepare(struct supervisor *up)
 {
 	int status = check_services(up);
 
-	if (status || (status = take_lock(up)) || (status = check_ports(up)) || (status = make_folders(up->c)) ||
-	    (status = make_keys(up->c)))
+	if (status || (status = open_etcd(up)) || (status = take_lock(up)) || (status = check_ports(up)) ||
+	    (status = make_folders(up->c)) || (status = make_keys(up->c)))
 		return status;
 	return up->c->private_database ? database_prepare(up->c) : 0;
 }
@@ -197,6 +205,7 @@ int command_up(struct cluster *c, int argc, char **argv)
 			return complain("a thread could not be started: %s", env_last_error());
 		loop_join(loop);
 		route_source_free(up.source);
+		env_tls_free(up.etcd_tls);
 		route_unref(up.table);
 		log_close(up.log);
 		status = up.status;

@@ -12,15 +12,19 @@ etcd_get() {
 	[ -x $etcd_bin ]
 }
 
-etcd_start() { # etcd_start PORT FOLDER: with peer port PORT + 1; sets etcd_pid
-	$etcd_bin --data-dir "$2" --listen-client-urls "http://127.0.0.1:$1" \
-		--advertise-client-urls "http://127.0.0.1:$1" --listen-peer-urls "http://127.0.0.1:$(($1 + 1))" \
-		--initial-advertise-peer-urls "http://127.0.0.1:$(($1 + 1))" \
-		--initial-cluster "default=http://127.0.0.1:$(($1 + 1))" --logger zap --log-level error \
+# etcd_start PORT FOLDER [OPTION...]: with peer port PORT + 1; sets etcd_pid. Clients may also come to $etcd_also, a URL.
+etcd_also=
+etcd_start() {
+	local port=$1 folder=$2
+	shift 2
+	$etcd_bin --data-dir "$folder" --listen-client-urls "http://127.0.0.1:$port${etcd_also:+,$etcd_also}" \
+		--advertise-client-urls "http://127.0.0.1:$port" --listen-peer-urls "http://127.0.0.1:$((port + 1))" \
+		--initial-advertise-peer-urls "http://127.0.0.1:$((port + 1))" \
+		--initial-cluster "default=http://127.0.0.1:$((port + 1))" --logger zap --log-level error "$@" \
 		>>"$work/etcd.log" 2>&1 &
 	etcd_pid=$!
 	started+=("$etcd_pid")
-	etcd_port=$1
+	etcd_port=$port
 	wait_for 20 "etcd answers" etcd_is_up
 }
 etcd_is_up() { [ "$(etcd_post /v3/maintenance/status '{}' | grep -c '"leader"')" = 1 ]; }

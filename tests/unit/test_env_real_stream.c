@@ -52,7 +52,7 @@ static void ask(void *arg)
 {
 	static const struct env_http_stream_ops ops = { on_piece, on_end };
 	(void)arg;
-	a.refused = env_http_stream(loop->ev, "127.0.0.1", port, "POST", "/watch", NULL, "{}", 2,
+	a.refused = env_http_stream(loop->ev, NULL, "127.0.0.1", port, "POST", "/watch", NULL, "{}", 2,
 				    a.idle_ms ? a.idle_ms : 5000, &ops, NULL, &a.stream);
 }
 

@@ -5,7 +5,10 @@
 #include <string.h>
 #include "common/err.h"
 #include "rpc/etcd.h"
+#include "rpc/etcd_config.h"
 #include "rpc/route_rows.h"
+#include "rpc/service_config.h"
+#include "tests/support/folder.h"
 
 static char seen[512];
 
@@ -97,6 +100,92 @@ START_TEST(a_lease_that_is_dead_has_no_time_left)
 	ck_assert_int_eq(ttl, 5);
 	ck_assert_int_eq(etcd_get_lease(dead, sizeof dead - 1, &lease, &ttl), 0);
 	ck_assert_int_eq(ttl, 0);
+}
+END_TEST
+
+START_TEST(a_login_is_quoted_and_answered_with_a_token)
+{
+	static const char good[] = "{\"header\":{},\"token\":\"sssvIpwfnLAcWAQH.9\"}", bad[] = "{\"token\":\"\"}";
+	char token[32] = "before", small[8] = "before";
+	struct buf b = BUF_INIT;
+
+	etcd_put_login(&b, "loquat", "a \"b\"");
+	ck_assert_str_eq(buf_cstr(&b), "{\"name\":\"loquat\",\"password\":\"a \\\"b\\\"\"}");
+	buf_release(&b);
+	ck_assert_int_eq(etcd_get_token(good, sizeof good - 1, small, sizeof small), ERR_CORRUPT);
+	ck_assert_int_eq(etcd_get_token(bad, sizeof bad - 1, small, sizeof small), ERR_CORRUPT);
+	ck_assert_str_eq(small, "before");
+	ck_assert_int_eq(etcd_get_token(good, sizeof good - 1, token, sizeof token), 0);
+	ck_assert_str_eq(token, "sssvIpwfnLAcWAQH.9");
+}
+END_TEST
+
+/* ---- where it is: discovery.* --------------------------------------------------------------------------------------- */
+
+static int configured(const char *discovery, char error[512], struct etcd_config *out)
+{
+	struct env *env = env_new();
+	struct config *c = NULL;
+	char *dir = folder_new(), file[600], text[800];
+	int n = snprintf(text, sizeof text,
+			 "return { instances = { { id = 'a-1', service = 'a', rpc = 1 } }, discovery = { %s } }",
+			 discovery);
+
+	folder_write(dir, "cluster.lua", text, (size_t)n);
+	snprintf(file, sizeof file, "%s/cluster.lua", dir);
+	int err = service_config_load(env, file, NULL, NULL, error, 512, &c);
+
+	if (err == 0)
+		err = etcd_config_read(c, out, error, 512);
+	config_free(c);
+	folder_free(dir);
+	env_free(env);
+	return err;
+}
+
+START_TEST(endpoints_are_plain_or_https)
+{
+	char error[512] = "";
+	struct etcd_config e;
+
+	ck_assert_msg(
+		configured("kind = 'etcd', endpoints = { '10.0.0.1:1', 'http://[::1]:2/', 'https://10.0.0.3:3' }, "
+			   "tls = { ca = 'ca.pem' }",
+			   error, &e) == 0,
+		"%s", error);
+	ck_assert_uint_eq(e.hosts, 3);
+	ck_assert_str_eq(e.host[1].host, "::1");
+	ck_assert_uint_eq(e.host[1].port, 2);
+	ck_assert(!e.host[0].tls && !e.host[1].tls && e.host[2].tls);
+}
+END_TEST
+
+START_TEST(a_login_or_tls_that_lacks_its_other_half_is_refused_by_name)
+{
+	static const struct {
+		const char *discovery, *names;
+	} wrong[] = {
+		{ "endpoints = { 'https://10.0.0.1:1' }", "discovery.tls.ca: expected a file" },
+		{ "endpoints = { 'http://10.0.0.1:1' }, tls = { ca = 'ca.pem' }",
+		  "discovery.endpoints: expected https" },
+		{ "endpoints = { 'https://10.0.0.1:1' }, tls = { ca = 'ca.pem', cert = 'a.pem' }",
+		  "discovery.tls.key" },
+		{ "endpoints = { 'https://10.0.0.1:1' }, tls = { ca = 'ca.pem', key = 'a.key' }",
+		  "discovery.tls.cert" },
+		{ "endpoints = { '10.0.0.1:1' }, user = 'u'", "discovery.password" },
+		{ "endpoints = { '10.0.0.1:1' }, password = 'p'", "discovery.user" },
+		{ "endpoints = { 'https://etcd.example:1' }", "discovery.endpoints[1]: expected an address" },
+		{ "endpoints = { 'ftp://10.0.0.1:1' }", "discovery.endpoints[1]: expected an address" },
+	};
+	struct etcd_config e;
+
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		char error[512] = "", discovery[300];
+
+		snprintf(discovery, sizeof discovery, "kind = 'etcd', %s", wrong[i].discovery);
+		ck_assert_int_eq(configured(discovery, error, &e), ERR_CONFIG);
+		ck_assert_msg(strstr(error, wrong[i].names) != NULL, "%s: %s", wrong[i].discovery, error);
+	}
 }
 END_TEST
 
@@ -230,6 +319,9 @@ int main(void)
 	tcase_add_test(c, a_reading_gives_keys_and_the_revision);
 	tcase_add_test(c, a_watch_tells_puts_and_deletions_cancels_and_errors);
 	tcase_add_test(c, a_lease_that_is_dead_has_no_time_left);
+	tcase_add_test(c, a_login_is_quoted_and_answered_with_a_token);
+	tcase_add_test(c, endpoints_are_plain_or_https);
+	tcase_add_test(c, a_login_or_tls_that_lacks_its_other_half_is_refused_by_name);
 	tcase_add_test(c, what_is_no_answer_is_refused);
 	tcase_add_test(c, a_row_that_does_not_check_is_refused_and_the_old_one_stays);
 	tcase_add_test(c, a_row_that_vanishes_is_missing_one_that_was_draining_is_gone);
