@@ -207,8 +207,12 @@ static const char *peer_why_down(const struct peer *p, int err)
 {
 	if (err == ERR_TIMEOUT)
 		return "it was silent for too long";
+	if (err == ERR_CLOSED)
+		return "the link was reset: it was killed, or something in between cut it";
 	if (err < 0)
 		return err_text(err);
+	if (p->moving)
+		return "another process takes its place";
 	return p->draining ? "it has stopped" : "it closed the link without a farewell: it ended or was killed";
 }
 
@@ -225,7 +229,7 @@ static void peer_on_close(struct stream *s, int err)
 		return;
 	}
 	if (was_ready)
-		log_info(service->log, "rpc.down", "peer=%s worker=%u why=\"%s\"", p->instance, p->remote_worker,
+		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
 			 peer_why_down(p, err));
 	else if (p->state == PEER_CONNECTING && err == ERR_DENIED)
 		log_warn(service->log, "rpc.refused", "peer=%s why=%s", p->instance, env_last_error());

@@ -621,6 +621,18 @@ START_TEST(a_push_reaches_each_session_named)
 }
 END_TEST
 
+START_TEST(a_push_that_is_none_is_refused)
+{
+	static const char *const wrong[] = { "{}", "{\"sid\":[1],\"route\":\"onHello\",\"body\":\"e30=\"}" };
+	begin(_i, NULL);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
+		ck_assert_str_eq(edgecluster_call(&cluster, "connector.connectorRemote.push", "connector-1", 0,
+						  wrong[i]),
+				 "bad_request");
+	end();
+}
+END_TEST
+
 START_TEST(a_kick_reaches_the_player_and_its_owner_hears_of_it)
 {
 	struct wireclient c;
@@ -1035,6 +1047,7 @@ int main(void)
 	BOTH(what_comes_behind_scene_enter_goes_where_that_decides);
 	BOTH(sixty_four_requests_wait_and_the_next_is_busy);
 	BOTH(a_push_reaches_each_session_named);
+	BOTH(a_push_that_is_none_is_refused);
 	BOTH(a_kick_reaches_the_player_and_its_owner_hears_of_it);
 	BOTH(a_connection_is_alive_until_its_client_closed_it);
 	BOTH(a_new_owner_is_told_who_is_here);
