@@ -228,6 +228,27 @@ START_TEST(a_script_calls_other_services_and_itself)
 }
 END_TEST
 
+START_TEST(an_answer_may_come_to_a_function_while_the_caller_goes_on)
+{
+	begin("local said, queue = 'nothing yet', {}\n"
+	      "local function on_answer(value, err)\n"
+	      "  said = value and value.text or err\n"
+	      "  app.wake(queue)\n"
+	      "end\n"
+	      "function Remote.get(args) return { text = 'got ' .. args.text } end\n"
+	      "function Remote.put(args)\n"
+	      "  if not args.flag then\n"
+	      "    app.task(function() on_answer(app.rpc.calls.boxRemote.get('k', { text = args.text })) end)\n"
+	      "  elseif said == 'nothing yet' then\n"
+	      "    app.wait(queue)\n"
+	      "  end\n"
+	      "  return { text = said }\n"
+	      "end");
+	ck_put("{\"text\":\"a\"}", "{\"text\":\"nothing yet\"}");
+	ck_put("{\"flag\":true}", "{\"text\":\"got a\"}");
+}
+END_TEST
+
 START_TEST(a_call_that_fails_gives_nil_the_word_the_message_and_the_effect)
 {
 	begin("function Remote.get() return nil, 'denied', 'no' end\n"
@@ -1081,6 +1102,7 @@ int main(void)
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
 #endif
 	tcase_add_test(one, a_script_calls_other_services_and_itself);
+	tcase_add_test(one, an_answer_may_come_to_a_function_while_the_caller_goes_on);
 	tcase_add_test(one, a_call_that_fails_gives_nil_the_word_the_message_and_the_effect);
 	tcase_add_test(one, calls_that_go_round_in_a_circle_are_an_error_that_names_it);
 	tcase_add_test(one, a_misuse_of_a_call_raises_and_names_what_is_wrong);
