@@ -22,13 +22,21 @@ static uint64_t now_ms(void)
 
 void wireclient_open(struct wireclient *c, uint16_t port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+	wireclient_open_from(c, port, "0.0.0.0");
+}
+
+void wireclient_open_from(struct wireclient *c, uint16_t port, const char *address)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) }, from = { .sin_family = AF_INET };
 	int one = 1;
 
 	memset(c, 0, sizeof(*c));
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	ck_assert_int_ge(c->fd, 0);
+	ck_assert_int_eq(inet_pton(AF_INET, address, &from.sin_addr), 1);
+	if (from.sin_addr.s_addr)
+		ck_assert_int_eq(bind(c->fd, (struct sockaddr *)&from, sizeof(from)), 0);
 	ck_assert_msg(connect(c->fd, (struct sockaddr *)&a, sizeof(a)) == 0, "port %u refuses", port);
 	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }

@@ -20,6 +20,7 @@ struct wireclient {
 	struct buf in, payload; /* bytes as read; and what WebSocket frames held */
 };
 void wireclient_open(struct wireclient *c, uint16_t port);
+void wireclient_open_from(struct wireclient *c, uint16_t port, const char *address); /* one of 127.0.0.0/8 */
 /* Connects, upgrades if web, and shakes hands up to the ack. */
 void wireclient_ready(struct wireclient *c, uint16_t port, bool web);
 /* The same over TLS and no WebSocket, whatever certificate it is shown. */

@@ -27,7 +27,7 @@ struct server {
 	struct flag ended, freed;
 	uint16_t port;
 	struct clientconn_limits limits;
-	unsigned per_address_max;
+	unsigned per_address_max, per_subnet_max, connects_per_s;
 	struct clientconn *last;
 	const struct clientconn_least *least; /* one of them, or NULL */
 	bool alive;
@@ -136,6 +136,8 @@ static void server_open(void *arg)
 					  .metrics = s.metrics,
 					  .host = "127.0.0.1",
 					  .per_address_max = s.per_address_max,
+					  .per_subnet_max = s.per_subnet_max,
+					  .connects_per_s = s.connects_per_s,
 					  .on_conn = on_conn };
 
 	(void)arg;
@@ -661,6 +663,116 @@ START_TEST(connections_of_one_address_are_bounded)
 }
 END_TEST
 
+static void come_from(struct wireclient *c, const char *address)
+{
+	wireclient_open_from(c, s.port, address);
+	wireclient_raw(c, HELLO);
+}
+
+static bool comes_in(struct wireclient *c, const char *address)
+{
+	come_from(c, address);
+	return wireclient_next(c, false).type == POMELO_HANDSHAKE;
+}
+
+START_TEST(connections_of_one_subnet_are_bounded)
+{
+	static const char *const same[] = { "127.9.8.1", "127.9.8.2", "127.9.8.254" };
+	struct wireclient c[5];
+
+	s.per_subnet_max = 3;
+	serve();
+	for (int i = 0; i < 3; i++)
+		ck_assert(comes_in(&c[i], same[i]));
+	ck_assert(!comes_in(&c[3], "127.9.8.77"));
+	ck_assert(comes_in(&c[4], "127.9.9.77"));
+	wireclient_close(&c[3]);
+	wireclient_close(&c[0]);
+	ck_assert(flag_wait(&s.freed, 1));
+	ck_assert(comes_in(&c[0], "127.9.8.77"));
+	wireclient_close(&c[0]);
+	wireclient_close(&c[1]);
+	wireclient_close(&c[2]);
+	wireclient_close(&c[4]);
+}
+END_TEST
+
+START_TEST(new_connections_of_one_address_are_bounded_in_each_second)
+{
+	enum { FEW = 3, MANY = 60 };
+	struct wireclient c;
+	int refused = 0, served = 0;
+
+	s.connects_per_s = FEW;
+	serve();
+	for (int i = 0; i < MANY; i++) {
+		refused += !comes_in(&c, "127.9.8.1");
+		wireclient_close(&c);
+	}
+	ck_assert_int_gt(refused, 0);
+	ck_assert_int_ge(MANY - refused, FEW);
+	ck_assert(comes_in(&c, "127.9.8.2")); /* another one is not held for it */
+	wireclient_close(&c);
+	for (int i = 0; i < 1000 && !served; i++) { /* in a later second it is */
+		served = comes_in(&c, "127.9.8.1");
+		wireclient_close(&c);
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	ck_assert(served);
+}
+END_TEST
+
+/* What is no request costs, too. */
+static const struct flood_of {
+	const char *bytes;
+	size_t n;
+	bool web;
+} floods[] = {
+	{ "\x03\0\0\0", 4, false },                       /* heartbeats */
+	{ "\x01\0\0\x0a{\"sys\":{}}", 14, false },        /* handshakes */
+	{ "\x02\0\0\0", 4, false },                       /* acks */
+	{ "\x89\x80\0\0\0\0", 6, true },                  /* pings */
+	{ "\x8a\x80\0\0\0\0", 6, true },                  /* pongs */
+	{ "\x82\x80\0\0\0\0", 6, true },                  /* empty messages */
+	{ "\x02\x80\0\0\0\0\x80\x80\0\0\0\0", 12, true }, /* empty messages in two pieces */
+};
+#define FLOODS (int)(sizeof(floods) / sizeof(floods[0]))
+
+START_TEST(a_flood_of_what_is_no_request_is_kicked)
+{
+	const struct flood_of *f = &floods[_i];
+	struct wireclient c;
+	struct buf all = BUF_INIT;
+
+	s.limits.packets_per_s = 10;
+	serve();
+	wireclient_ready(&c, s.port, f->web);
+	for (int i = 0; i < 1000; i++)
+		buf_add(&all, f->bytes, f->n);
+	wireclient_raw(&c, all.data, all.len);
+	ck_assert_str_eq(wireclient_kick(&c), "too many packages or frames");
+	ck_assert(wireclient_closed(&c));
+	wireclient_close(&c);
+	buf_release(&all);
+}
+END_TEST
+
+START_TEST(what_a_client_sends_of_all_kinds_fits_into_its_seconds)
+{
+	struct wireclient c;
+
+	s.limits.packets_per_s = 100;
+	serve();
+	wireclient_ready(&c, s.port, true);
+	for (int i = 0; i < 50; i++) { /* a heartbeat, a ping and a request each */
+		wireclient_package(&c, POMELO_HEARTBEAT, NULL, 0);
+		wireclient_raw(&c, "\x89\x80\0\0\0\0", 6);
+		ck_assert_str_eq(wireclient_ask(&c, "echo", "{}"), "{}");
+	}
+	wireclient_close(&c);
+}
+END_TEST
+
 /* ---- bodies and pushes */
 
 START_TEST(a_compressed_body_is_read_and_a_bomb_is_not)
@@ -819,6 +931,10 @@ int main(void)
 	tcase_add_test(t, who_reads_too_slowly_is_dropped);
 	tcase_add_loop_test(t, who_reads_too_slowly_gets_the_latest_of_what_is_superseded, 0, 2);
 	tcase_add_test(t, connections_of_one_address_are_bounded);
+	tcase_add_test(t, connections_of_one_subnet_are_bounded);
+	tcase_add_test(t, new_connections_of_one_address_are_bounded_in_each_second);
+	tcase_add_loop_test(t, a_flood_of_what_is_no_request_is_kicked, 0, FLOODS);
+	tcase_add_test(t, what_a_client_sends_of_all_kinds_fits_into_its_seconds);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
 	tcase_add_test(t, pushes_use_codes_only_with_clients_that_use_them);
 	tcase_add_test(t, a_push_to_many_reaches_each_kind_of_client_as_it_reads_it);
