@@ -24,7 +24,7 @@ struct options {
 	struct player_options player;
 	int connections, outstanding, ramp, rest_us;
 	double rate, seconds, warmup, setup_s;
-	bool json;
+	bool json, busy;
 	int pids[PIDS_MAX], pid_count;
 };
 
@@ -44,7 +44,7 @@ struct load {
 	int next, in_setup, ready, failed;
 	char why[300];           /* the first failure, for people */
 	uint64_t from_ns, to_ns; /* the window */
-	uint64_t sent, unsent, answered, answered_in_window, errors, timeouts, pushes;
+	uint64_t sent, unsent, answered, answered_in_window, refused, errors, timeouts, pushes;
 	bool sending;
 	uint64_t sweep_due_ns;
 	struct cpu at_from, at_to; /* CPU times at the window's ends; clock_s 0: not taken */
@@ -69,6 +69,7 @@ static const char usage[] = "usage: loadgen --port PORT [options]\n"
 			    "  --ramp N            connections being set up at once (64), all within --setup S (60)\n"
 			    "  --rest US           open loop: rest between polls (50)\n"
 			    "  --pid PID[,PID]     count the CPU time of these processes\n"
+			    "  --busy              an answer busy is a refusal, not an error\n"
 			    "  --json              one JSON object on stdout; the line for people goes to stderr\n";
 
 /* ---- requests and answers ---- */
@@ -110,12 +111,22 @@ static bool right_answer(const struct load *l, const struct wire_message *m)
 	return m->body_bytes == bytes;
 }
 
+/* A clear no: the server has too much to do. */
+static bool is_refusal(const struct load *l, const struct wire_message *m)
+{
+	double code;
+
+	return l->o->busy && peek_number(m->body, m->body_bytes, "code", &code) && code == 429;
+}
+
 static void take_answer(struct load *l, struct player *p, const struct wire_message *m, uint64_t now)
 {
 	uint32_t base = p->index * l->lanes_each, i = (m->id - 1) % l->lanes_each;
 	struct lane *lane = &l->lane[base + i];
 	bool expected = m->id && lane->id == m->id, right = expected && right_answer(l, m);
-	if (!right) {
+	if (expected && !right && is_refusal(l, m)) {
+		l->refused++;
+	} else if (!right) {
 		l->errors++;
 		note_failure(l, p, "wrong answer", m->body, m->body_bytes);
 	}
@@ -462,10 +473,10 @@ static void report(const struct load *l, const struct figures *f)
 	fprintf(people,
 		"%s: %.0f answers/s  p50 %.0f us  p99 %.0f us  p99.9 %.0f us  max %.0f us  "
 		"server %.2f us/answer, %.2f cores  generator %.2f cores  other %.2f cores  "
-		"errors %llu timeouts %llu unsent %llu failed %d\n",
+		"refused %llu errors %llu timeouts %llu unsent %llu failed %d\n",
 		l->o->player.route, f->rate, f->p50, f->p99, f->p999, f->max, f->server_us, f->server_cores,
-		f->own_cores, f->other_cores, (unsigned long long)l->errors, (unsigned long long)l->timeouts,
-		(unsigned long long)l->unsent, l->failed);
+		f->own_cores, f->other_cores, (unsigned long long)l->refused, (unsigned long long)l->errors,
+		(unsigned long long)l->timeouts, (unsigned long long)l->unsent, l->failed);
 	if (f->failures)
 		fprintf(stderr, "loadgen: the first failure: %s\n", l->why[0] ? l->why : "a timeout");
 	if (!l->o->json)
@@ -473,12 +484,13 @@ static void report(const struct load *l, const struct figures *f)
 	printf("{\"route\":\"%s\",\"connections\":%d,\"answers_per_s\":%.1f,\"p50_us\":%.1f,"
 	       "\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f,\"late_p99_us\":%.1f,"
 	       "\"server_cpu_us\":%.3f,\"server_cores\":%.3f,\"generator_cores\":%.3f,"
-	       "\"other_cores\":%.3f,\"sent\":%llu,\"answered\":%llu,\"pushes\":%llu,\"errors\":%llu,"
+	       "\"other_cores\":%.3f,\"sent\":%llu,\"answered\":%llu,\"pushes\":%llu,\"refused\":%llu,\"errors\":%llu,"
 	       "\"timeouts\":%llu,\"unsent\":%llu,\"failed\":%d}\n",
 	       l->o->player.route, l->o->connections, f->rate, f->p50, f->p99, f->p999, f->max, f->late99, f->server_us,
 	       f->server_cores, f->own_cores, f->other_cores, (unsigned long long)l->sent,
-	       (unsigned long long)l->answered, (unsigned long long)l->pushes, (unsigned long long)l->errors,
-	       (unsigned long long)l->timeouts, (unsigned long long)l->unsent, l->failed);
+	       (unsigned long long)l->answered, (unsigned long long)l->pushes, (unsigned long long)l->refused,
+	       (unsigned long long)l->errors, (unsigned long long)l->timeouts, (unsigned long long)l->unsent,
+	       l->failed);
 }
 
 /* The window begins after the warm-up, and the load ends with it. */
@@ -537,6 +549,7 @@ static const struct row {
 	{ "--setup", DOUBLE, offsetof(struct options, setup_s) },
 	{ "--rest", INT, offsetof(struct options, rest_us) },
 	{ "--pid", PIDS, 0 },
+	{ "--busy", FLAG, offsetof(struct options, busy) },
 	{ "--json", FLAG, offsetof(struct options, json) },
 };
 
