@@ -32,9 +32,9 @@ struct env_conn {
 };
 
 enum {
-	ACCEPTS_PER_TURN = 1024, /* so that a storm of connections does not starve those that are there */
-	ACCEPT_REST_MS = 100,    /* after EMFILE: the pending connection would make the loop spin */
-	LISTEN_BACKLOG = 4096,   /* the kernel cuts it to net.core.somaxconn */
+	ACCEPTS_PER_TURN = 64, /* so that a storm of connections does not starve those that are there */
+	ACCEPT_REST_MS = 100,  /* after EMFILE: the pending connection would make the loop spin */
+	LISTEN_BACKLOG = 4096, /* the kernel cuts it to net.core.somaxconn */
 };
 
 struct env_listener {

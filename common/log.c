@@ -521,3 +521,17 @@ uint64_t log_dropped(const struct log *log)
 {
 	return atomic_load_explicit(&log->dropped, memory_order_relaxed);
 }
+
+bool log_bound_fits(struct log_bound *b, struct log *log, uint64_t now_ms)
+{
+	if (b->second != now_ms / 1000) {
+		if (b->left_out)
+			log_info(log, "log.left_out", "lines=%u why=%s", b->left_out,
+				 "too many of their kind in a second");
+		*b = (struct log_bound){ .second = now_ms / 1000 };
+	}
+	if (b->lines++ < LOG_BOUND_LINES)
+		return true;
+	b->left_out++;
+	return false;
+}

@@ -32,6 +32,16 @@ uint64_t log_dropped(const struct log *log); /* lines lost to a full ring or a f
  */
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/*
+ * For lines that strangers can cause: LOG_BOUND_LINES in a second, then none; the first of a later second comes behind one that says how
+ * many were left out (log.left_out). Threads: one's own, zeroed.
+ */
+#define LOG_BOUND_LINES 100
+struct log_bound {
+	uint64_t second;
+	uint32_t lines, left_out;
+};
+bool log_bound_fits(struct log_bound *b, struct log *log, uint64_t now_ms);
 #define log_debug(log, event, ...) \
 	((log_level_get(log) <= LOG_DEBUG) ? log_write(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
 #define log_info(log, event, ...)  log_write(log, LOG_INFO, event, __VA_ARGS__)

@@ -10,6 +10,7 @@ enum {
 	BUSY_BYTES = 256 << 10, /* and a busy one, of which there are few */
 	FRONT_BYTES = 32 << 10, /* a rest of so many bytes is put in front of what is read next */
 	LINGER_MS = 1000,       /* how long stream_close_flushed waits */
+	LINGER_BYTES = 1 << 18, /* and how much it reads meanwhile: who floods was kicked for it, and is read no more */
 	POLL_READS = 64,        /* of read_buf: who sends more at once is certainly there */
 };
 
@@ -101,6 +102,7 @@ void stream_close_flushed(struct stream *s)
 		return;
 	}
 	s->close_when_flushed = true;
+	s->in_max = LINGER_BYTES;
 	loop_timer(s->loop, &s->linger, LINGER_MS);
 	loop_defer(s->loop, &s->flush);
 }
@@ -307,6 +309,14 @@ static void take(struct stream *s, const char *data, size_t n)
 		in_emptied(s);
 }
 
+/* Read only so that the close does not become a reset. From now on in_max is what is left of LINGER_BYTES. */
+static void linger_over(struct stream *s, size_t n)
+{
+	s->in_max -= n < s->in_max ? n : s->in_max;
+	if (!s->in_max)
+		env_conn_want_read(s->conn, false);
+}
+
 /* One read; false: nothing more is there, or s is closing. */
 static bool read_some(struct stream *s)
 {
@@ -322,7 +332,7 @@ static bool read_some(struct stream *s)
 	}
 	s->bytes_in += (uint64_t)n;
 	if (s->close_when_flushed)
-		; /* read only so that the close does not become a reset */
+		linger_over(s, (size_t)n);
 	else if (s->in.len > front)
 		take_behind(s, data, (size_t)n);
 	else

@@ -79,5 +79,8 @@ void stream_thaw(struct stream *s);
 void stream_out_bytes(const struct stream *s, struct buf *out);
 void stream_put(struct stream *s, const char *in, size_t in_n, const char *out, size_t out_n);
 void stream_close(struct stream *s, int err); /* output not yet written is dropped */
-/* Writes what is pending, half-closes, reads no more input, and closes with the peer or after 1 s. */
+/*
+ * Writes what is pending, half-closes, and closes with the peer or after 1 s. Input is dropped until then; of a peer that goes on sending
+ * not more than about 256 KiB are read.
+ */
 void stream_close_flushed(struct stream *s);

@@ -36,7 +36,7 @@ void clientconn_ended(struct clientconn *c, enum log_level level, const char *wh
 	buf_release(&c->carry);
 	if (level > LOG_DEBUG)
 		metric_add(f->refused, 1);
-	if (log_level_get(f->log) <= level)
+	if (log_level_get(f->log) <= level && log_bound_fits(&f->said, f->log, f->loop->now_ms))
 		log_write(f->log, level, "client.end", "sid=%llx addr=%s why=%s", (unsigned long long)c->sid, c->addr,
 			  why);
 	f->ops->on_end(c);

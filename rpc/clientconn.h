@@ -27,7 +27,7 @@
  *          the client: more ends the connection (of a client that reads too slowly, pushes that are superseded are
  *          dropped first: rpc/clientlate.h); packets_per_s: above it requests are answered busy, above four
  *          times it the client is kicked; login_ms until clientconn_login, or kicked.
- * Logged:  why each connection ended, with its address; a peer's plain close only at debug. The first response or push
+ * Logged:  why each connection ended (of very many in a second, how many), with its address; a peer's plain close only at debug. The first response or push
  *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
  */
 struct clientconn;
@@ -77,6 +77,7 @@ struct clientconn_face {
 	struct websocket_pool *frames;
 	struct buf scratch, typed, answer; /* bodies made anew: inflated or of protobuf; a request's and an answer's */
 	size_t open;
+	struct log_bound said; /* why connections ended */
 	struct clientconn *conns;
 	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused, *slow, *superseded;
 };

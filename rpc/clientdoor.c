@@ -25,6 +25,7 @@ enum key { KEY_ADDR = 1, KEY_LEFT_MS, KEY_BALANCER, KEY_HEADER };
 struct clientdoor {
 	struct clientdoor_options o;
 	struct guest *guests;
+	struct log_bound said; /* who was refused */
 	bool held;
 };
 
@@ -43,7 +44,8 @@ static void refuse(struct guest *g, const char *why)
 	char from[ENV_ADDR_MAX];
 
 	memcpy(from, g->from, sizeof(from));
-	log_info(d->o.log, "client.refused", "addr=%s why=%s", g->addr, why);
+	if (log_bound_fits(&d->said, d->o.log, d->o.loop->now_ms))
+		log_info(d->o.log, "client.refused", "addr=%s why=%s", g->addr, why);
 	env_conn_close(g->conn);
 	guest_free(g);
 	d->o.on_refused(d->o.arg, from);

@@ -18,6 +18,7 @@ struct clientlisten {
 	struct target target[SERVICE_WORKERS_MAX]; /* by the loop's index */
 	unsigned next;
 	struct metric *accepted, *refused;
+	struct log_bound said; /* who was refused */
 	_Atomic unsigned open[CLIENTLISTEN_PLACES], subnet[CLIENTLISTEN_PLACES];
 	struct {
 		uint32_t second, n;
@@ -139,7 +140,8 @@ static void refuse(struct clientlisten *l, struct env_conn *conn, const char *ad
 {
 	clientlisten_gone(l, addr);
 	metric_add(l->refused, 1);
-	log_info(l->o.log, "client.refused", "addr=%s why=%s", addr, why);
+	if (log_bound_fits(&l->said, l->o.log, l->o.loop->now_ms))
+		log_info(l->o.log, "client.refused", "addr=%s why=%s", addr, why);
 	env_conn_close(conn);
 }
 

@@ -368,6 +368,29 @@ START_TEST(a_full_disk_loses_lines_but_nothing_else)
 }
 END_TEST
 
+START_TEST(lines_that_strangers_cause_are_bounded_in_each_second_and_their_number_is_told)
+{
+	struct log_bound b = { 0 };
+	unsigned fit = 0;
+
+	for (unsigned i = 0; i < LOG_BOUND_LINES + 7; i++)
+		fit += log_bound_fits(&b, l, 5000 + i);
+	ck_assert_uint_eq(fit, LOG_BOUND_LINES);
+	ck_assert(log_bound_fits(&b, l, 6000));
+	ck_assert_ptr_nonnull(strstr(line(), "info chat-1 log.left_out lines=7 "));
+}
+END_TEST
+
+START_TEST(few_lines_a_second_all_fit)
+{
+	struct log_bound b = { 0 };
+
+	for (unsigned i = 0; i < 10 * LOG_BOUND_LINES; i++)
+		ck_assert(log_bound_fits(&b, l, i * 1000 / LOG_BOUND_LINES));
+	ck_assert_str_eq(done(), "");
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("log");
@@ -394,6 +417,8 @@ int main(void)
 	tcase_add_test(c, a_burst_that_fits_the_ring_is_written_whole);
 	tcase_add_test(c, what_does_not_fit_is_counted_and_the_count_is_logged);
 	tcase_add_test(c, a_full_disk_loses_lines_but_nothing_else);
+	tcase_add_test(c, lines_that_strangers_cause_are_bounded_in_each_second_and_their_number_is_told);
+	tcase_add_test(c, few_lines_a_second_all_fit);
 	suite_add_tcase(s, c);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);

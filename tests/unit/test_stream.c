@@ -525,6 +525,27 @@ START_TEST(close_flushed_lets_the_last_words_arrive)
 }
 END_TEST
 
+static void flood(void *arg)
+{
+	static const char much[1 << 16];
+
+	(void)arg;
+	while (stream_write(&client.s, much, sizeof(much)) == 0)
+		;
+}
+
+START_TEST(after_close_flushed_a_flood_is_not_read_to_its_end)
+{
+	out_max = 8 << 20;
+	server.take = answer_and_leave;
+	connect_both();
+	on_loop(here, stop_reading, &client); /* so that it does not see the end, and goes on */
+	on_loop(here, flood, NULL);
+	ck_assert(flag_wait(&server.closed, 1));
+	ck_assert_uint_lt(server.s.bytes_in, 2 << 20);
+}
+END_TEST
+
 START_TEST(close_flushed_waits_at_most_a_second_for_a_peer_that_does_not_read)
 {
 	server.take = answer_and_leave;
@@ -584,6 +605,7 @@ int main(void)
 	tcase_add_test(t, a_peer_that_closes_is_no_error);
 	tcase_add_test(t, closing_inside_on_data_is_safe_and_drops_output);
 	tcase_add_test(t, close_flushed_lets_the_last_words_arrive);
+	tcase_add_test(t, after_close_flushed_a_flood_is_not_read_to_its_end);
 	tcase_add_test(t, close_flushed_waits_at_most_a_second_for_a_peer_that_does_not_read);
 	tcase_add_test(t, a_refused_connection_is_reported_as_unavailable);
 	tcase_add_test(t, a_host_that_is_no_address_is_refused_at_once);
