@@ -362,26 +362,25 @@ static void responses(struct attempt *a)
 	repeat(a, "\x04\0\0\x05\x04\x01{}x", 9, 100);
 }
 
-static void packet_flood(struct attempt *a)
+/* The same request or, with id 0, notify over and over. */
+static void flood(struct attempt *a, uint32_t id, const char *route, const char *body)
 {
 	char whole[200];
-	size_t head;
+	size_t n = strlen(body), head = pomelo_request_head(whole, id, 0, route, strlen(route), n);
 
-	login(a);
-	head = pomelo_request_head(whole, 1, 0, ECHO, strlen(ECHO), 2);
-	memcpy(whole + head, "{}", 2);
-	repeat(a, whole, head + 2, 200000);
+	memcpy(whole + head, body, n);
+	repeat(a, whole, head + n, 200000);
 }
 
+static void packet_flood(struct attempt *a)
+{
+	login(a);
+	flood(a, 1, ECHO, "{}");
+}
 static void notify_flood(struct attempt *a)
 {
-	char whole[200];
-	size_t head;
-
 	login(a);
-	head = pomelo_request_head(whole, 0, 0, "scene.sceneHandler.move", 23, 2);
-	memcpy(whole + head, "{}", 2);
-	repeat(a, whole, head + 2, 200000);
+	flood(a, 0, "scene.sceneHandler.move", "{}");
 }
 
 static void heartbeat_flood(struct attempt *a)
@@ -514,13 +513,8 @@ static void web_half_frame(struct attempt *a)
 
 static void gate_flood(struct attempt *a)
 {
-	char whole[200];
-	size_t head;
-
 	shake(a);
-	head = pomelo_request_head(whole, 1, 0, "gate.gateHandler.queryEntry", 27, 13);
-	memcpy(whole + head, "{\"uid\":\"abc\"}", 13);
-	repeat(a, whole, head + 13, 100000);
+	flood(a, 1, "gate.gateHandler.queryEntry", "{\"uid\":\"abc\"}");
 }
 
 static void gate_credential(struct attempt *a)
