@@ -62,7 +62,7 @@ cluster_start() {
 }
 
 cluster_ready() {
-	grep -q 'loquat: ready' "$work/up.log" && return
+	grep -qs "loquat: ready" "$work/up.log" && return
 	running "$cluster_pid" || fail "loquat up ended: $(tail -1 "$work/up.log")"
 	return 1
 }

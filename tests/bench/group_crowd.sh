@@ -16,16 +16,21 @@ crowd_kernel() {
 	awk '/^SUnreclaim/ { kib += $2 } /^TCP:/ { kib += 4 * $NF } END { print kib }' /proc/meminfo /proc/net/sockstat
 }
 
-# How many fit: 2,000 descriptors of the hard limit stay for everything else.
+# CROWD_EACH, or how many fit: 2,000 descriptors of the hard limit stay for everything else.
 crowd_size() {
 	local hard
+	[ -n "${CROWD_EACH:-}" ] && echo "$CROWD_EACH" && return
 	hard=$(ulimit -Hn)
 	[ "$hard" != unlimited ] && [ "$hard" -lt 20000 ] && echo $((hard - 2000)) && return
 	echo 18000
 }
 
 crowd_stands() {
-	local port
+	local port pid n=0
+	for pid in $crowd_loads; do
+		n=$((n + 1))
+		running "$pid" || fail "connections were lost: $(tail -n 1 "$work/crowd-$n.line")"
+	done
 	for port; do
 		[ "$(ss -Htn state established "sport = :$port" | wc -l)" -ge "$crowd_each" ] || return 1
 	done
@@ -51,7 +56,7 @@ crowd_stat() {
 
 # crowd CONNECTORS: samples idle_bytes and idle_kernel; every connection must live to the end
 crowd() {
-	local id port pid pids='' ports='' loads='' private kernel n
+	local id port pid pids='' ports='' private kernel n
 	cluster_more='cluster.gate.players_max = 1000000
 		for i = 3, '"$1"' do
 		  port = port + 3
@@ -70,12 +75,13 @@ crowd() {
 	private=$(crowd_private $pids)
 	kernel=$(crowd_kernel)
 	n=0
+	crowd_loads=
 	for port in $ports; do
 		n=$((n + 1))
 		"$PROGRAMS/loadgen" --json --port "$port" --connections "$crowd_each" --login --name "idle$n-" --rid "idle$n-" --alone \
-			--rate 0.002 --warmup 0 --seconds $((CROWD_HOLD_S * 2)) --ramp 400 --setup 200 \
+			--rate 0.002 --warmup 0 --seconds $((CROWD_HOLD_S * 2)) --ramp $((400 / $1)) --setup 200 \
 			>"$work/crowd-$n" 2>"$work/crowd-$n.line" &
-		loads="$loads $!"
+		crowd_loads="$crowd_loads $!"
 		started="$started $!"
 	done
 	# shellcheck disable=SC2086
@@ -85,7 +91,7 @@ crowd() {
 	private=$(($(crowd_private $pids) - private))
 	kernel=$(($(crowd_kernel) - kernel))
 	n=0
-	for pid in $loads; do
+	for pid in $crowd_loads; do
 		n=$((n + 1))
 		wait "$pid" || fail "connections were lost: $(tail -n 1 "$work/crowd-$n.line")"
 	done
