@@ -47,7 +47,7 @@ edge_twice() {
 	# shellcheck disable=SC2086 # a list
 	before=$(edge_peak ${pids//,/ })
 	edge_over 27 sat "$port" "$pids"
-	most=$(awk -v a="$(of "$answer" answers_per_s)" -v b="$(median scene_open_rate)" 'BEGIN { print a > b ? a : b }')
+	most=$(awk -v a="$(of "$answer" answers_per_s)" -v b="$(median scene_open_rate)" 'BEGIN { print (a > b ? a : b) }')
 	edge_over 36 twice "$port" "$pids"
 	# shellcheck disable=SC2086
 	peak=$(edge_peak ${pids//,/ })
