@@ -107,6 +107,7 @@ function processRow(i) {
   cell(row, i.id);
   const state = cell(row, i.state, `left state ${i.state}`);
   if (i.why) state.append(document.createTextNode(`: ${i.why}`));
+  cell(row, i.pid && i.code || "–", "left mono"); // the version of its Lua: who runs what, also after a reload
   cell(row, i.pid ?? "–");
   cell(row, age(i.pid ? i.uptime_s : null));
   cell(row, i.restarts || "–", i.restarts ? "bad" : "");
