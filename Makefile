@@ -130,7 +130,7 @@ SCRIPTED := $(filter $(SERVICES),$(patsubst %/lua,%,$(wildcard */lua)))
 OUTSIDE  := $(sort $(shell grep -o '__wrap_[a-zA-Z_]*' deploy/luatest/outside.c))
 $(BUILD)/obj/deploy/luatest/services.o: CPPFLAGS += -DLUATEST_SERVICES='$(foreach s,$(SCRIPTED),X($s))'
 $(BUILD)/obj/deploy/luatest/services.o: $(SCRIPTED:%=%/main.c)
-$(BUILD)/bin/luatest: $(call obj,$(wildcard deploy/luatest/*.c) $(foreach p,db expr schema sql sql_stmt table,common/env_sim_$(p).c)) \
+$(BUILD)/bin/luatest: $(call obj,$(wildcard deploy/luatest/*.c) $(foreach p,db db_rows db_change expr schema sql sql_stmt table,common/env_sim_$(p).c)) \
 	$(foreach s,$(SCRIPTED),$(call lib,$(s))) $(CORE)
 	$(call link,$(OUTSIDE:__wrap_%=-Wl$(comma)--wrap=%))
 TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
