@@ -1,4 +1,4 @@
-#include "common/env_real.h"
+#include "common/env_real_db.h"
 #include <assert.h>
 #include <errno.h>
 #include <netdb.h>
@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include <mysql.h>
 
 /*
  * One connection to MariaDB or MySQL through the client library's non-blocking calls: each X_start and X_cont
@@ -21,193 +20,8 @@
  * then the number may be another thread's file or player; a server that is away for long is tried again and again.
  * STORE fetches the whole result of one statement, NEXT goes to the next statement's.
  */
-enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024, STATEMENTS = 64 };
-enum step { PROBE, CONNECT, QUERY, STORE, NEXT, PREPARE, EXECUTE };
-
-struct prepared { /* a statement with '?' that the server knows */
-	char *sql;
-	size_t sql_bytes;
-	MYSQL_STMT *stmt;
-	uint64_t used;
-};
-
-struct env_db {
-	struct env_loop *loop;
-	MYSQL mysql;
-	struct event ready, done;
-	enum step step;
-	int probe_fd; /* -1: none */
-	bool connected, busy;
-	bool inside; /* of env_db_open or env_db_query: what ends there is told by the done event */
-	char *socket, *host, *user, *password, *database;
-	uint16_t port;
-	char *sql;
-	size_t sql_bytes;
-	struct prepared statement[STATEMENTS];
-	struct prepared *bulk; /* of the running request; NULL: it is a query */
-	MYSQL_BIND *bind;
-	unsigned columns, rows_bound;
-	char *nulls; /* an indicator of NULL for each row */
-	uint64_t bulks;
-	/* what the running step gave */
-	MYSQL *connect_ret;
-	int query_ret, next_ret, statement_ret;
-	MYSQL_RES *store_ret;
-	/* what the request has given so far */
-	MYSQL_RES *rows;
-	uint64_t affected;
-	unsigned index;
-	int err;
-	void (*on_open)(void *arg, int err);
-	void (*on_result)(void *arg, const struct env_db_result *r);
-	void *arg;
-	unsigned code;
-	char message[512];
-};
 
 static void advance(struct env_db *db, int ready);
-
-/* ---- errors --------------------------------------------------------------------------------------------- */
-
-/* Numbers of the client library (2000 …), and those by which a server says that it hangs up. */
-static bool connection_lost(unsigned code)
-{
-	switch (code) {
-	case 1053: /* ER_SERVER_SHUTDOWN */
-	case 1152: /* ER_ABORTING_CONNECTION */
-	case 1158: /* ER_NET_READ_ERROR … ER_NET_WRITE_INTERRUPTED */
-	case 1159:
-	case 1160:
-	case 1161:
-	case 1927: /* ER_CONNECTION_KILLED */
-	case 4031: /* ER_CLIENT_INTERACTION_TIMEOUT */ return true;
-	default: return code >= 2000 && code < 3000;
-	}
-}
-
-static void failed(struct env_db *db)
-{
-	bool bulk = db->step == PREPARE || db->step == EXECUTE;
-	db->code = bulk ? mysql_stmt_errno(db->bulk->stmt) : mysql_errno(&db->mysql);
-	snprintf(db->message, sizeof db->message, "%s",
-		 bulk ? mysql_stmt_error(db->bulk->stmt) : mysql_error(&db->mysql));
-	db->err = !db->connected || connection_lost(db->code) ? ERR_UNAVAILABLE : ERR_FAILED;
-	if (db->err == ERR_UNAVAILABLE)
-		db->connected = false;
-}
-
-/* ---- telling the caller ----------------------------------------------------------------------------------- */
-
-struct cells {
-	const char **text;
-	size_t *bytes;
-	struct env_db_column *column;
-};
-
-static enum env_db_type type_of(const MYSQL_FIELD *f)
-{
-	switch (f->type) {
-	case MYSQL_TYPE_TINY:
-	case MYSQL_TYPE_SHORT:
-	case MYSQL_TYPE_INT24:
-	case MYSQL_TYPE_LONG:
-	case MYSQL_TYPE_LONGLONG:
-	case MYSQL_TYPE_YEAR: return ENV_DB_INT;
-	case MYSQL_TYPE_FLOAT:
-	case MYSQL_TYPE_DOUBLE: return ENV_DB_DOUBLE;
-	case MYSQL_TYPE_DECIMAL:
-	case MYSQL_TYPE_NEWDECIMAL: return f->decimals ? ENV_DB_DOUBLE : ENV_DB_INT; /* SUM of integers is one */
-	default: return ENV_DB_TEXT;
-	}
-}
-
-/* Lives in c; the names are the result's. */
-static const struct env_db_column *columns_read(MYSQL_RES *rows, struct cells *c, unsigned columns)
-{
-	const MYSQL_FIELD *f = mysql_fetch_fields(rows);
-	c->column = calloc(columns, sizeof *c->column);
-	if (!c->column)
-		abort();
-	for (unsigned i = 0; i < columns; i++)
-		c->column[i] = (struct env_db_column){ .name = f[i].name, .type = type_of(&f[i]) };
-	return c->column;
-}
-
-static int cells_read(MYSQL_RES *rows, struct cells *c, size_t count, unsigned columns)
-{
-	c->text = calloc(count, sizeof *c->text);
-	c->bytes = calloc(count, sizeof *c->bytes);
-	if (!c->text || !c->bytes)
-		return ERR_NOMEM;
-	MYSQL_ROW row;
-	for (size_t at = 0; (row = mysql_fetch_row(rows)); at += columns) {
-		const unsigned long *lengths = mysql_fetch_lengths(rows);
-		for (unsigned i = 0; i < columns; i++) {
-			c->text[at + i] = row[i];
-			c->bytes[at + i] = lengths[i];
-		}
-	}
-	return 0;
-}
-
-/* The callback may ask anew or close the handle, so everything it sees is taken out of db first. */
-static void tell_result(struct env_db *db)
-{
-	struct cells cells = { 0 };
-	MYSQL_RES *rows = db->rows;
-	struct env_db_result r = { .err = db->err, .code = db->code, .message = db->message, .affected = db->affected };
-	db->rows = NULL;
-	db->busy = false;
-	if (db->sql_bytes > KEEP_BYTES) {
-		free(db->sql);
-		db->sql = NULL;
-		db->sql_bytes = 0;
-	}
-	if (r.err < 0)
-		r.failed_at = db->index;
-	if (rows && r.err == 0) {
-		r.rows = (unsigned)mysql_num_rows(rows);
-		r.columns = mysql_num_fields(rows);
-		r.column = columns_read(rows, &cells, r.columns);
-		if (r.rows && cells_read(rows, &cells, (size_t)r.rows * r.columns, r.columns) < 0)
-			abort();
-		r.cells = cells.text;
-		r.cell_bytes = cells.bytes;
-	}
-	db->on_result(db->arg, &r);
-	free(cells.column);
-	free(cells.text);
-	free(cells.bytes);
-	mysql_free_result(rows);
-}
-
-static void tell(struct env_db *db)
-{
-	if (db->on_open) {
-		void (*on_open)(void *arg, int err) = db->on_open;
-		db->on_open = NULL;
-		db->busy = false;
-		on_open(db->arg, db->err);
-	} else {
-		tell_result(db);
-	}
-}
-
-static void on_done(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd, (void)what;
-	struct env_db *db = arg;
-	env_real_enter(db->loop);
-	tell(db);
-}
-
-static void finish(struct env_db *db)
-{
-	if (db->inside)
-		event_active(&db->done, EV_TIMEOUT, 1);
-	else
-		tell(db);
-}
 
 /* ---- is anybody there ------------------------------------------------------------------------------------------ */
 
@@ -321,7 +135,7 @@ static bool stored(struct env_db *db)
 		db->store_ret = NULL;
 		db->affected = 0;
 	} else if (mysql_errno(&db->mysql)) {
-		failed(db);
+		db_failed(db);
 		return false;
 	} else {
 		db->affected = mysql_affected_rows(&db->mysql);
@@ -330,84 +144,6 @@ static bool stored(struct env_db *db)
 		return false;
 	db->index++;
 	return true;
-}
-
-/* ---- statements with arrays -------------------------------------------------------------------------------------- */
-
-static void prepared_drop(struct prepared *s)
-{
-	if (s->stmt)
-		mysql_stmt_close(s->stmt);
-	free(s->sql);
-	*s = (struct prepared){ .sql = NULL };
-}
-
-static void prepare_failed(struct env_db *db)
-{
-	failed(db);
-	if (db->err != ERR_UNAVAILABLE) /* else it goes with the connection */
-		prepared_drop(db->bulk);
-	db->bulk = NULL;
-}
-
-/* The statement's place; the one that was not used for longest makes room. stmt NULL: it is not prepared yet. */
-static struct prepared *prepared_find(struct env_db *db, const char *sql, size_t n)
-{
-	struct prepared *oldest = &db->statement[0];
-	for (struct prepared *s = db->statement; s < db->statement + STATEMENTS; s++) {
-		if (s->sql && s->sql_bytes == n && !memcmp(s->sql, sql, n)) {
-			s->used = ++db->bulks;
-			return s;
-		}
-		if (s->used < oldest->used)
-			oldest = s;
-	}
-	prepared_drop(oldest);
-	oldest->sql = malloc(n + 1);
-	if (!oldest->sql)
-		return NULL;
-	memcpy(oldest->sql, sql, n);
-	oldest->sql[n] = '\0';
-	oldest->sql_bytes = n;
-	oldest->used = ++db->bulks;
-	return oldest;
-}
-
-static bool bulk_bind(struct env_db *db)
-{
-	MYSQL_STMT *stmt = db->bulk->stmt;
-	if (mysql_stmt_param_count(stmt) == db->columns &&
-	    !mysql_stmt_attr_set(stmt, STMT_ATTR_ARRAY_SIZE, &db->rows_bound) && !mysql_stmt_bind_param(stmt, db->bind))
-		return true;
-	db->step = EXECUTE; /* for failed() */
-	failed(db);
-	db->err = ERR_FAILED;
-	return false;
-}
-
-static int bulk_columns(struct env_db *db, const struct env_db_bind *column, unsigned columns, unsigned rows)
-{
-	MYSQL_BIND *bind = realloc(db->bind, columns * sizeof *bind);
-	char *nulls = realloc(db->nulls, rows);
-	db->bind = bind ? bind : db->bind;
-	db->nulls = nulls ? nulls : db->nulls;
-	if (!bind || !nulls)
-		return ERR_NOMEM;
-	db->columns = columns;
-	db->rows_bound = rows;
-	memset(bind, 0, columns * sizeof *bind);
-	memset(nulls, STMT_INDICATOR_NULL, rows);
-	for (unsigned i = 0; i < columns; i++) {
-		const struct env_db_bind *c = &column[i];
-		bind[i].buffer_type = c->type == ENV_BIND_DOUBLE ? MYSQL_TYPE_DOUBLE
-				      : c->type == ENV_BIND_TEXT ? MYSQL_TYPE_STRING
-								 : MYSQL_TYPE_LONGLONG;
-		bind[i].buffer = (void *)(uintptr_t)c->i;
-		bind[i].length = (unsigned long *)(uintptr_t)c->bytes;
-		if (c->type == ENV_BIND_NULL)
-			bind[i].u.indicator = nulls;
-	}
-	return 0;
 }
 
 /* What follows the step that is done; false: nothing, the exchange is over. */
@@ -423,25 +159,25 @@ static bool step_next(struct env_db *db)
 	case CONNECT:
 		db->connected = db->connect_ret;
 		if (!db->connected)
-			failed(db);
+			db_failed(db);
 		return false;
 	case QUERY:
 	case NEXT:
 		if (db->step == QUERY ? db->query_ret : db->next_ret) {
-			failed(db);
+			db_failed(db);
 			return false;
 		}
 		db->step = STORE;
 		return true;
 	case PREPARE:
 		if (db->statement_ret)
-			prepare_failed(db);
-		else if (bulk_bind(db))
+			db_prepare_failed(db);
+		else if (db_bulk_bind(db))
 			db->step = EXECUTE;
 		return !db->err;
 	case EXECUTE:
 		if (db->statement_ret)
-			failed(db);
+			db_failed(db);
 		else
 			db->affected = mysql_stmt_affected_rows(db->bulk->stmt);
 		return false;
@@ -485,7 +221,7 @@ static void advance(struct env_db *db, int ready)
 		}
 		ready = 0;
 	} while (step_next(db));
-	finish(db);
+	db_finish(db);
 }
 
 static void begin(struct env_db *db, enum step step)
@@ -547,7 +283,7 @@ int env_db_open(struct env_loop *loop, const struct env_db_options *o, void (*on
 	db->on_open = on_open;
 	db->arg = arg;
 	event_assign(&db->ready, loop->base, -1, 0, on_ready, db);
-	event_assign(&db->done, loop->base, -1, 0, on_done, db);
+	event_assign(&db->done, loop->base, -1, 0, db_on_done, db);
 	*out = db;
 	begin(db, PROBE);
 	return 0;
@@ -591,14 +327,15 @@ int env_db_bulk(struct env_db *db, const char *sql, size_t n, const struct env_d
 		return ERR_BUSY;
 	if (!env_db_takes_arrays(db))
 		return ERR_UNAVAILABLE;
-	struct prepared *s = prepared_find(db, sql, n);
+	struct prepared *s = db_prepared_find(db, sql, n);
 	bool known = s && s->stmt;
-	if (!s || bulk_columns(db, column, columns, rows) < 0 || (!known && !(s->stmt = mysql_stmt_init(&db->mysql))))
+	if (!s || db_bulk_columns(db, column, columns, rows) < 0 ||
+	    (!known && !(s->stmt = mysql_stmt_init(&db->mysql))))
 		return ERR_NOMEM;
 	db->bulk = s;
 	db->on_result = on_result;
 	db->arg = arg;
-	if (!known || bulk_bind(db)) {
+	if (!known || db_bulk_bind(db)) {
 		begin(db, known ? EXECUTE : PREPARE);
 		return 0;
 	}
@@ -624,7 +361,7 @@ void env_db_close(struct env_db *db)
 	mysql_free_result(db->rows);
 	mysql_close(&db->mysql);
 	for (unsigned i = 0; i < STATEMENTS; i++) /* the connection has let go of them */
-		prepared_drop(&db->statement[i]);
+		db_prepared_drop(&db->statement[i]);
 	free(db->bind);
 	free(db->nulls);
 	free(db->socket);
