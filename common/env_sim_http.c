@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include "common/env_sim_http_text.h"
 #include "common/env_sim_int.h"
 /*
  * HTTP without its bytes: a request goes to who listens, its answer comes back, each as late as the link is.
@@ -67,90 +67,13 @@ struct env_http_request {
 
 #define CONTAINER(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
-/* ---- texts --------------------------------------------------------------------------------------------------- */
-
-static char *copy_bytes(const void *p, size_t n)
-{
-	char *to = w_alloc(n + 1);
-	if (n)
-		memcpy(to, p, n);
-	return to;
-}
-
-static int digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-}
-
-static char *decoded(const char *p, size_t n, bool plus)
-{
-	char *text = w_alloc(n + 1), *to = text;
-	for (size_t i = 0; i < n; i++) {
-		if (p[i] == '%' && i + 2 < n && digit(p[i + 1]) >= 0 && digit(p[i + 2]) >= 0) {
-			*to++ = (char)(digit(p[i + 1]) << 4 | digit(p[i + 2]));
-			i += 2;
-		} else {
-			*to++ = plus && p[i] == '+' ? ' ' : p[i];
-		}
-	}
-	return text;
-}
-
-static void add_pair(struct text_pair **list, char *name, char *value)
-{
-	struct text_pair *pair = w_alloc(sizeof(*pair));
-	while (*list)
-		list = &(*list)->next;
-	*pair = (struct text_pair){ .name = name, .value = value };
-	*list = pair;
-}
-
-static void free_pairs(struct text_pair *p)
-{
-	for (struct text_pair *next; p; p = next) {
-		next = p->next;
-		w_free(p->name);
-		w_free(p->value);
-		w_free(p);
-	}
-}
-
-static void parse_query(struct env_http_request *r, const char *query)
-{
-	while (*query) {
-		size_t part = strcspn(query, "&"), name = strcspn(query, "=&");
-		size_t value = name < part ? name + 1 : part;
-		if (part)
-			add_pair(&r->query, decoded(query, name, true), decoded(query + value, part - value, true));
-		query += part + (query[part] == '&');
-	}
-}
-
-static void parse_headers(struct env_http_request *r, const char *const *headers)
-{
-	for (; headers && *headers; headers++) {
-		size_t name = strcspn(*headers, ":"), value = name + ((*headers)[name] == ':');
-		value += strspn(*headers + value, " ");
-		add_pair(&r->headers, copy_bytes(*headers, name),
-			 copy_bytes(*headers + value, strlen(*headers + value)));
-	}
-}
-
-static const char *find_pair(const struct text_pair *p, const char *name, bool any_case)
-{
-	for (; p; p = p->next)
-		if (any_case ? strcasecmp(p->name, name) == 0 : strcmp(p->name, name) == 0)
-			return p->value;
-	return NULL;
-}
-
 /* ---- a request's life ------------------------------------------------------------------------------------------- */
 
 static void request_free(struct obj *o)
 {
 	struct env_http_request *r = CONTAINER(o, struct env_http_request, obj);
-	free_pairs(r->query);
-	free_pairs(r->headers);
+	http_pairs_free(r->query);
+	http_pairs_free(r->headers);
 	w_free(r->method);
 	w_free(r->path);
 	w_free(r->body);
@@ -403,10 +326,10 @@ static struct env_http_request *request_new(struct sim *w, unsigned from, struct
 	r->to_host = h;
 	r->to_port = port;
 	r->method = w_strdup(method);
-	r->path = decoded(path_and_query, path, false);
-	parse_query(r, path_and_query + path + (path_and_query[path] == '?'));
-	parse_headers(r, headers);
-	r->body = copy_bytes(body, n);
+	r->path = http_decoded(path_and_query, path, false);
+	http_query_parse(&r->query, path_and_query + path + (path_and_query[path] == '?'));
+	http_headers_parse(&r->headers, headers);
+	r->body = http_copy(body, n);
 	r->n = n;
 	r->flying = r->waited_for = true;
 	w_say(w, "HTTP %s %s to %s:%u", method, path_and_query, h->name, port);
@@ -485,11 +408,11 @@ const char *env_http_path(const struct env_http_request *r)
 }
 const char *env_http_query(const struct env_http_request *r, const char *name)
 {
-	return find_pair(r->query, name, false);
+	return http_pairs_find(r->query, name, false);
 }
 const char *env_http_header(const struct env_http_request *r, const char *name)
 {
-	return find_pair(r->headers, name, true);
+	return http_pairs_find(r->headers, name, true);
 }
 
 void env_http_query_each(const struct env_http_request *r, void (*fn)(void *arg, const char *name, const char *value),
@@ -518,7 +441,7 @@ void env_http_reply(struct env_http_request *r, int status, const char *content_
 	w_spend(r->w, 3000);
 	if (r->waited_for && !r->err) {
 		r->status = status;
-		r->reply = copy_bytes(body, n);
+		r->reply = http_copy(body, n);
 		r->reply_n = n;
 		if (r->ops && n)
 			sim_http_piece(r, body, n);
