@@ -903,6 +903,8 @@ int main(void)
 	tcase_add_test(net, a_stalled_process_connects_when_the_link_is_back);
 	tcase_add_test(net, a_killed_process_closes_its_connections);
 	tcase_add_test(net, of_a_machine_without_power_nobody_hears);
+	tcase_set_timeout(t, 60); /* some touch much memory, which a busy machine gives slowly */
+	tcase_set_timeout(net, 60);
 	suite_add_tcase(s, t);
 	suite_add_tcase(s, net);
 	SRunner *r = srunner_create(s);

@@ -427,7 +427,7 @@ END_TEST
 /* ---- the disk fails ---- */
 
 /* For every file of the process, Check's own included: so the log's begin with a record larger than all of those. */
-enum { LARGE = 400000, LARGE_WITH_SOME = LARGE + 1000 };
+enum { LARGE = 400000, MEDIUM = 30000, LARGE_WITH_SOME = LARGE + MEDIUM * 3 / 2 };
 
 static void disk_limit(rlim_t bytes)
 {
@@ -445,6 +445,27 @@ static void append_large(void)
 	sql_record_release(&r);
 }
 
+/* A batch of 20 has no room in a new file either: the log goes on failing for as long as there is the limit. */
+enum { LINGER_US = 200000 /* so that they are one batch */ };
+static void append_medium(unsigned n)
+{
+	struct sql_record r;
+	sql_record_init(&r);
+	for (unsigned i = 0; i < n; i++)
+		ck_assert_int_eq(append_big(&r, MEDIUM), 0);
+	sql_record_release(&r);
+}
+
+static void append_medium_and_wait(void *arg)
+{
+	const struct job *job = arg;
+	append_medium(job->n);
+	for (unsigned i = 0; i < job->n; i++) {
+		waiters[i].w.fn = called_back;
+		sqllog_wait(l, job->loop, &waiters[i].w, sqllog_lsn(l) - job->n + 1 + i, true);
+	}
+}
+
 static void until_failing(bool failing)
 {
 	for (int i = 0; i < 100000 && sqllog_failing(l) != failing; i++)
@@ -458,12 +479,12 @@ START_TEST(a_disk_that_fails_is_told_and_nothing_is_acknowledged)
 	struct job job = { 20, loop };
 	signal(SIGXFSZ, SIG_IGN);
 	flag_init(&called);
-	l = records_open(env, dir);
+	ck_assert_int_eq(open_with((struct sqllog_options){ .linger_us = LINGER_US }, &l), 0);
 	on_loop(loop, join, loop);
 	append_large();
 	until_durable(1);
 	disk_limit(LARGE_WITH_SOME); /* some records still go, and one in part */
-	on_loop(loop, append_and_wait, &job);
+	on_loop(loop, append_medium_and_wait, &job);
 	ck_assert(flag_wait(&called, 20));
 	for (unsigned i = 0; i < 20; i++)
 		ck_assert_int_eq(waiters[i].err, ERR_UNKNOWN);
@@ -497,12 +518,11 @@ START_TEST(no_whole_record_is_ever_taken_back_from_a_file)
 {
 	signal(SIGXFSZ, SIG_IGN);
 	unsigned long long last = 0;
-	l = records_open(env, dir);
+	ck_assert_int_eq(open_with((struct sqllog_options){ .linger_us = LINGER_US }, &l), 0);
 	append_large();
 	until_durable(1);
 	disk_limit(LARGE_WITH_SOME);
-	for (int i = 0; i < 20; i++)
-		records_append(l, "role:1", 1);
+	append_medium(20);
 	until_failing(true);
 	char *text = records_read(env, dir);
 	ck_assert_msg(sscanf(text, "1-%llu\n", &last) == 1 && last > 1 && last < 21 && !strchr(text, '!'), "%s", text);
