@@ -122,9 +122,10 @@ struct luajob {           /* zero it; embed it in what is to be done */
 	const void *tag;  /* whose kind of job this is, for luahost_job's callers; timers have NULL */
 	/*
 	 * In the task: pushes the function and its arguments, returns how many arguments; or a negative error, with
-	 * which the job ends without a call. May raise.
+	 * which the job ends without a call. May raise. NULL: fn is called without arguments.
 	 */
 	int (*push)(lua_State *L, struct luajob *self);
+	int fn; /* registry: a function, where there is no push */
 	/* The end, exactly once; it may free the job and start others. Never raises; the codecs' encoders are fine. */
 	void (*done)(struct luajob *self, const struct luaresult *r);
 	/* private */

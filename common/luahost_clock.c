@@ -13,73 +13,113 @@
 
 static const char handle_type[] = "loquat.timer";
 
+struct luacron {
+	struct cron times;
+	int64_t next_s; /* the wall clock's second that is waited for */
+};
+
 /*
- * One timer. It lives while it runs or while its function does; the script's handle only points here. A sleeper is a
- * timer that wakes a task instead.
+ * One timer, in one line of the cache, for there may be a million. It lives while it runs or while its function does; the
+ * script's handle only points here. A sleeper is a timer that wakes a task instead.
  */
 struct luatimer {
-	struct timer timer;
-	struct luajob job;
-	struct luatimer *next, **prev; /* of the host's */
+	struct timer timer; /* due_ms also when it has fired */
 	struct luahost *host;
 	struct luatimer **handle; /* the script's userdata; NULL: collected */
-	int fn;                   /* registry: function, or its name */
-	uint64_t period_ms, due_ms;
-	struct cron *cron; /* NULL: it goes by period_ms */
-	int64_t cron_s;    /* the wall clock's second that is waited for */
-	uint64_t task;     /* of a sleeper, else 0 */
-	bool busy, cancelled;
+	union {
+		uint64_t period_ms;   /* EVERY */
+		struct luacron *cron; /* CRON */
+		uint64_t task;        /* SLEEPER */
+		struct luatimer *next_free;
+	};
+	int fn; /* registry: function, or its name */
+	enum { FREE, AFTER, EVERY, CRON, SLEEPER } kind : 8;
+	bool busy, named, cancelled;
 };
+_Static_assert(sizeof(struct luatimer) == 64, "a line of the cache");
+
+/* Timers come in pieces, each twice as large as the one before, up to a large page of the system. */
+enum { CHUNK_FIRST = 16 << 10, CHUNK_MAX = 2 << 20 };
+struct luatimer_chunk {
+	struct luatimer_chunk *next;
+	size_t bytes, used, timers;
+	_Alignas(64) struct luatimer timer[];
+};
+
+/* The call of a timer's function; few are under way at once. */
+struct luatimer_call {
+	struct luajob job;
+	struct luatimer *timer;
+	struct luatimer_call *next_free;
+};
+
+static struct luatimer_chunk *add_chunk(struct luahost *h)
+{
+	struct luatimer_chunk *last = h->timer_chunks, *c;
+	size_t bytes = !last ? CHUNK_FIRST : last->bytes < CHUNK_MAX ? last->bytes * 2 : CHUNK_MAX;
+	c = bytes < CHUNK_MAX ? aligned_alloc(64, bytes) : env_memory(h->o.loop->env, bytes);
+	if (!c)
+		abort();
+	c->next = last;
+	c->bytes = bytes;
+	c->used = 0;
+	c->timers = (bytes - sizeof *c) / sizeof *c->timer;
+	return h->timer_chunks = c;
+}
 
 static struct luatimer *new_timer(struct luahost *h)
 {
-	struct luatimer *t = calloc(1, sizeof *t);
-	if (!t)
-		abort();
-	t->host = h;
-	t->fn = LUA_NOREF;
-	t->next = h->timers;
-	t->prev = &h->timers;
-	if (t->next)
-		t->next->prev = &t->next;
-	h->timers = t;
+	struct luatimer_chunk *c = h->timer_chunks;
+	struct luatimer *t = h->timer_free;
+	if (t) {
+		h->timer_free = t->next_free;
+	} else {
+		if (!c || c->used == c->timers)
+			c = add_chunk(h);
+		t = &c->timer[c->used++];
+	}
+	*t = (struct luatimer){ .host = h, .fn = LUA_NOREF };
 	return t;
 }
 
 static void free_timer(struct luatimer *t)
 {
+	struct luahost *h = t->host;
 	if (t->handle)
 		*t->handle = NULL;
-	if (!t->task)
-		t->host->stats.timers--;
-	loop_timer_stop(t->host->o.loop, &t->timer);
-	luaL_unref(t->host->L, LUA_REGISTRYINDEX, t->fn);
-	free(t->cron);
-	*t->prev = t->next;
-	if (t->next)
-		t->next->prev = t->prev;
-	free(t);
+	h->stats.timers -= t->kind != SLEEPER;
+	loop_timer_stop(h->o.loop, &t->timer);
+	luaL_unref(h->L, LUA_REGISTRYINDEX, t->fn);
+	if (t->kind == CRON)
+		free(t->cron);
+	t->kind = FREE;
+	t->next_free = h->timer_free;
+	h->timer_free = t;
 }
 
 void luahost_free_timers(struct luahost *h)
 {
-	while (h->timers)
-		free_timer(h->timers);
+	for (struct luatimer_chunk *c; (c = h->timer_chunks);) {
+		for (size_t i = 0; i < c->used; i++)
+			if (c->timer[i].kind != FREE)
+				free_timer(&c->timer[i]);
+		h->timer_chunks = c->next;
+		if (c->bytes < CHUNK_MAX)
+			free(c);
+		else
+			env_memory_free(h->o.loop->env, c, c->bytes);
+	}
+	h->timer_free = NULL;
+	for (struct luatimer_call *c; (c = h->timer_calls); free(c))
+		h->timer_calls = c->next_free;
 }
 
 /* ---- firing --------------------------------------------------------------------------------------------- */
 
-static struct luatimer *of_job(struct luajob *job)
+static int push_named(lua_State *L, struct luajob *job)
 {
-	return (struct luatimer *)((char *)job - offsetof(struct luatimer, job));
-}
-
-static int push_function(lua_State *L, struct luajob *job)
-{
-	struct luatimer *t = of_job(job);
 	size_t n;
-	if (lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn) == LUA_TFUNCTION)
-		return 0;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, ((struct luatimer_call *)job)->timer->fn);
 	const char *name = lua_tolstring(L, -1, &n);
 	if (!luahost_push_module_function(L, name, n))
 		return luaL_error(L, "timer: there is no function %s in the code of now", name);
@@ -88,22 +128,41 @@ static int push_function(lua_State *L, struct luajob *job)
 
 static void on_done(struct luajob *job, const struct luaresult *r)
 {
-	struct luatimer *t = of_job(job);
+	struct luatimer_call *call = (struct luatimer_call *)job;
+	struct luatimer *t = call->timer;
+	call->next_free = t->host->timer_calls;
+	t->host->timer_calls = call;
 	t->busy = false;
 	/* it would take the whole thread, call by call */
 	if (r->err == ERR_FAILED && strstr(r->message, LUAHOST_OVER_BUDGET))
 		t->cancelled = true;
-	if (t->cancelled || (!t->period_ms && !t->cron))
+	if (t->cancelled || t->kind == AFTER)
 		free_timer(t); /* an error has been logged */
+}
+
+static void call_function(struct luatimer *t)
+{
+	struct luahost *h = t->host;
+	struct luatimer_call *call = h->timer_calls;
+	if (call)
+		h->timer_calls = call->next_free;
+	else if (!(call = malloc(sizeof *call)))
+		abort();
+	*call = (struct luatimer_call){ .job = { .name = "timer", .fn = t->fn, .done = on_done }, .timer = t };
+	if (t->named)
+		call->job.push = push_named;
+	t->busy = true;
+	luatask_start(h, &call->job);
 }
 
 /* Multiples of the period from the first due time on, so that it does not drift; missed ones are left out. */
 static void arm_again(struct luatimer *t, uint64_t now_ms)
 {
+	uint64_t due_ms = t->timer.due_ms;
 	do
-		t->due_ms += t->period_ms;
-	while (t->due_ms <= now_ms);
-	loop_timer(t->host->o.loop, &t->timer, t->due_ms - now_ms);
+		due_ms += t->period_ms;
+	while (due_ms <= now_ms);
+	wheel_start(t->host->o.loop->wheel, &t->timer, due_ms);
 }
 
 static int64_t wall_ms(const struct luatimer *t)
@@ -113,17 +172,18 @@ static int64_t wall_ms(const struct luatimer *t)
 
 static void arm_cron(struct luatimer *t)
 {
-	int64_t left = t->cron_s * 1000 - wall_ms(t);
+	int64_t left = t->cron->next_s * 1000 - wall_ms(t);
 	loop_timer(t->host->o.loop, &t->timer, left < 0 ? 0 : left > CRON_LOOK_MS ? CRON_LOOK_MS : (uint64_t)left);
 }
 
 /* False: its time has not come yet. What it missed while the clock was set on is left out. */
 static bool cron_is_due(struct luatimer *t)
 {
+	struct luacron *c = t->cron;
 	int64_t now_s = wall_ms(t) / 1000;
-	bool due = now_s >= t->cron_s;
-	if (due || cron_next(t->cron, now_s) < t->cron_s) /* the clock was set back */
-		t->cron_s = cron_next(t->cron, now_s);
+	bool due = now_s >= c->next_s;
+	if (due || cron_next(&c->times, now_s) < c->next_s) /* the clock was set back */
+		c->next_s = cron_next(&c->times, now_s);
 	arm_cron(t);
 	return due;
 }
@@ -131,15 +191,12 @@ static bool cron_is_due(struct luatimer *t)
 static void on_fire(struct timer *timer, uint64_t now_ms)
 {
 	struct luatimer *t = (struct luatimer *)timer;
-	if (t->cron && !cron_is_due(t))
+	if (t->kind == CRON && !cron_is_due(t))
 		return;
-	if (t->period_ms)
+	if (t->kind == EVERY)
 		arm_again(t, now_ms);
-	if (t->busy)
-		return; /* the last call is not over: skip one */
-	t->busy = true;
-	t->job = (struct luajob){ .name = "timer", .push = push_function, .done = on_done };
-	luatask_start(t->host, &t->job);
+	if (!t->busy) /* the last call may not be over: one is skipped */
+		call_function(t);
 }
 
 static void on_wake(struct timer *timer, uint64_t now_ms)
@@ -184,6 +241,7 @@ static struct luatimer *make(lua_State *L)
 	struct luatimer *t = *handle = new_timer(h);
 	t->handle = handle;
 	t->fn = fn;
+	t->named = lua_type(L, 2) == LUA_TSTRING;
 	t->timer.fire = on_fire;
 	h->stats.timers++;
 	return t;
@@ -194,8 +252,9 @@ static int start(lua_State *L, bool again)
 	uint64_t ms = check_ms(L, 1, again ? 1 : 0);
 	struct luatimer *t = make(L);
 	struct loop *loop = t->host->o.loop;
-	t->period_ms = again ? ms : 0;
-	t->due_ms = loop_clock_ms(loop) + ms; /* the script may have computed for long in this turn */
+	t->kind = again ? EVERY : AFTER;
+	t->period_ms = ms;
+	loop_clock_ms(loop); /* the script may have computed for long in this turn */
 	loop_timer(loop, &t->timer, ms);
 	return 1;
 }
@@ -214,16 +273,18 @@ static int l_every(lua_State *L)
 /* clock.cron("0 5 * * *", fn): at these times of the wall clock, UTC. */
 static int l_cron(lua_State *L)
 {
-	struct cron c;
+	struct luacron c;
 	char why[128];
-	if (cron_parse(luaL_checkstring(L, 1), &c, why, sizeof why) < 0)
+	if (cron_parse(luaL_checkstring(L, 1), &c.times, why, sizeof why) < 0)
 		luaL_argerror(L, 1, why);
 	struct luatimer *t = make(L);
-	t->cron = malloc(sizeof c);
-	if (!t->cron)
+	struct luacron *cron = malloc(sizeof *cron);
+	if (!cron)
 		abort();
-	*t->cron = c;
-	t->cron_s = cron_next(&c, wall_ms(t) / 1000);
+	c.next_s = cron_next(&c.times, wall_ms(t) / 1000);
+	*cron = c;
+	t->kind = CRON;
+	t->cron = cron;
 	arm_cron(t);
 	return 1;
 }
@@ -266,6 +327,7 @@ static int l_sleep(lua_State *L)
 void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms)
 {
 	struct luatimer *t = new_timer(h);
+	t->kind = SLEEPER;
 	t->task = task;
 	t->timer.fire = on_wake;
 	loop_clock_ms(h->o.loop);
@@ -277,7 +339,7 @@ void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms)
 static void push_what(lua_State *L, const struct luatimer *t)
 {
 	lua_Debug ar;
-	if (t->task) {
+	if (t->kind == SLEEPER) {
 		lua_pushliteral(L, "a task that sleeps");
 	} else if (lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn) == LUA_TFUNCTION) {
 		lua_getinfo(L, ">S", &ar);
@@ -290,7 +352,7 @@ static void push_timer(lua_State *L, const struct luatimer *t, uint64_t now_ms)
 	lua_createtable(L, 0, 3);
 	lua_pushinteger(L, t->timer.due_ms > now_ms ? (lua_Integer)(t->timer.due_ms - now_ms) : 0);
 	lua_setfield(L, -2, "due_ms");
-	lua_pushinteger(L, (lua_Integer)t->period_ms);
+	lua_pushinteger(L, t->kind == EVERY ? (lua_Integer)t->period_ms : 0);
 	lua_setfield(L, -2, "period_ms");
 	push_what(L, t);
 	lua_setfield(L, -2, "what");
@@ -303,12 +365,13 @@ int luahost_l_timers(lua_State *L)
 	const struct luahost *h = luahost_of(L);
 	int n = 0;
 	lua_newtable(L);
-	for (const struct luatimer *t = h->timers; t && n < TIMERS_SHOWN; t = t->next) {
-		if (!timer_running(&t->timer))
-			continue;
-		push_timer(L, t, h->o.loop->now_ms);
-		lua_rawseti(L, -2, ++n);
-	}
+	for (const struct luatimer_chunk *c = h->timer_chunks; c && n < TIMERS_SHOWN; c = c->next)
+		for (size_t i = 0; i < c->used && n < TIMERS_SHOWN; i++) {
+			if (c->timer[i].kind == FREE || !timer_running(&c->timer[i].timer))
+				continue;
+			push_timer(L, &c->timer[i], h->o.loop->now_ms);
+			lua_rawseti(L, -2, ++n);
+		}
 	return 1;
 }
 

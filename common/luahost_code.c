@@ -119,10 +119,8 @@ static int release_code(lua_State *L)
 
 static struct luacode *new_code(lua_State *L, struct luasrc *src)
 {
-	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 2);
-	*code = (struct luacode){
-		.methods = LUA_NOREF, .modules = LUA_NOREF, .hooks = LUA_NOREF, .staged = LUA_NOREF, .self = LUA_NOREF
-	};
+	struct luacode *code = lua_newuserdatauv(L, sizeof *code, 3);
+	*code = (struct luacode){ .modules = LUA_NOREF, .hooks = LUA_NOREF, .staged = LUA_NOREF, .self = LUA_NOREF };
 	if (luaL_newmetatable(L, code_type)) {
 		lua_pushcfunction(L, release_code);
 		lua_setfield(L, -2, "__gc");
@@ -182,26 +180,25 @@ static unsigned char count_params(lua_State *L)
 	return d.isvararg ? LUAHOST_PARAMS_ANY : d.nparams;
 }
 
-static void list_methods(lua_State *L, struct luacode *code, const struct schema *schema, int modules)
+/* The functions of the modules at 1, for the code at 2. */
+static void list_methods(lua_State *L, struct luacode *code, const struct schema *schema)
 {
 	size_t n = schema ? schema_methods(schema) : 0;
-	lua_newtable(L);
-	code->params = lua_newuserdatauv(L, n ? n : 1, 0);
-	lua_rawseti(L, modules + 1, 0);
-	for (size_t i = 0; i < n; i++) {
-		const struct msg_method *m = schema_method_at(schema, i);
-		if (lua_getfield(L, modules, m->group) == LUA_TTABLE) {
+	code->method = lua_newuserdatauv(L, n * sizeof *code->method + 1, 0);
+	lua_setiuservalue(L, 2, 3);
+	for (; code->methods < n; code->methods++) {
+		const struct msg_method *m = schema_method_at(schema, code->methods);
+		struct luamethod found = { .fn = LUA_NOREF };
+		if (lua_getfield(L, 1, m->group) == LUA_TTABLE) {
 			lua_pushstring(L, m->name);
 			if (lua_rawget(L, -2) == LUA_TFUNCTION) {
-				code->params[m->index] = count_params(L);
-				lua_rawseti(L, modules + 1, m->index + 1);
-			} else {
-				lua_pop(L, 1);
+				found.params = count_params(L);
+				found.fn = luaL_ref(L, LUA_REGISTRYINDEX);
 			}
 		}
-		lua_pop(L, 1);
+		lua_settop(L, 2);
+		code->method[code->methods] = found;
 	}
-	code->methods = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 static int begin(lua_State *L, void *arg)
@@ -214,7 +211,8 @@ static int complete(lua_State *L, void *arg)
 {
 	struct luacode *code = arg;
 	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
-	list_methods(L, code, luahost_of(L)->o.schema, 1);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
+	list_methods(L, code, luahost_of(L)->o.schema);
 	if (lua_getfield(L, 1, "init") != LUA_TTABLE)
 		lua_newtable(L);
 	code->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -227,7 +225,8 @@ void luahost_drop_code(struct luahost *h, struct luacode **code)
 	*code = NULL;
 	if (!c)
 		return;
-	luaL_unref(h->L, LUA_REGISTRYINDEX, c->methods);
+	while (c->methods)
+		luaL_unref(h->L, LUA_REGISTRYINDEX, c->method[--c->methods].fn);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->modules);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->hooks);
 	luaL_unref(h->L, LUA_REGISTRYINDEX, c->staged);
@@ -365,27 +364,20 @@ const char *luahost_version(struct luahost *h)
 bool luahost_push_method(lua_State *L, const struct msg_method *m)
 {
 	struct luacode *code = luahost_of(L)->code;
-	if (!code)
+	if (!code || code->method[m->index].fn == LUA_NOREF)
 		return false;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->methods);
-	bool there = lua_rawgeti(L, -1, m->index + 1) == LUA_TFUNCTION;
-	lua_remove(L, -2);
-	if (!there)
-		lua_pop(L, 1);
-	return there;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->method[m->index].fn);
+	return true;
 }
 
 unsigned luahost_method_params(lua_State *L, const struct msg_method *m)
 {
-	return luahost_of(L)->code->params[m->index];
+	return luahost_of(L)->code->method[m->index].params;
 }
 
 bool luahost_has_method(struct luahost *h, const struct msg_method *m)
 {
-	if (!lua_checkstack(h->L, 3) || !luahost_push_method(h->L, m))
-		return false;
-	lua_pop(h->L, 1);
-	return true;
+	return h->code && h->code->method[m->index].fn != LUA_NOREF;
 }
 
 bool luahost_push_hook(lua_State *L, const char *name)

@@ -45,18 +45,24 @@ struct luaending {
 	struct luaending *up;
 };
 
+struct luamethod {
+	int fn;          /* registry: the function, or LUA_NOREF */
+	unsigned params; /* how many it names */
+};
 struct luacode { /* one generation of code: a userdata whose user value is the table of its modules */
 	struct luasrc *src;
-	int methods;           /* registry: list of functions by msg_method.index + 1 */
-	unsigned char *params; /* how many each takes, by msg_method.index; memory of Lua's, at 0 in the list */
-	int modules;           /* registry: table of modules by name */
-	int hooks;             /* registry: init's table, or an empty one */
-	int staged; /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
-	size_t at;  /* the next file to look at, while it is prepared */
-	int self;   /* registry: the userdata itself */
+	struct luamethod *method; /* by msg_method.index; memory of Lua's */
+	size_t methods;
+	int modules; /* registry: table of modules by name */
+	int hooks;   /* registry: init's table, or an empty one */
+	int staged;  /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
+	size_t at;   /* the next file to look at, while it is prepared */
+	int self;    /* registry: the userdata itself */
 };
 
 struct luatimer;
+struct luatimer_call;
+struct luatimer_chunk;
 struct luahost {
 	struct luahost_options o;
 	struct luamem mem;
@@ -75,7 +81,9 @@ struct luahost {
 	struct luatask *current;    /* whose code runs now */
 	bool was_over;              /* the budget was used up in what has just run */
 	struct luaending *ending;
-	struct luatimer *timers;
+	struct luatimer_chunk *timer_chunks; /* luahost_clock.c */
+	struct luatimer *timer_free;
+	struct luatimer_call *timer_calls; /* for reuse */
 	bool closing;
 	struct timer slow; /* looks for requests that wait too long */
 

@@ -70,7 +70,7 @@ static void drop_coroutine(struct luahost *h, struct luatask *t)
 static void free_slot(struct luahost *h, struct luatask *t)
 {
 	t->state = LUATASK_FREE;
-	t->generation = t->generation == UINT32_MAX ? 1 : t->generation + 1;
+	t->generation += 1 + (t->generation == UINT32_MAX); /* never 0 again */
 	t->job = NULL;
 	if (t->L && h->pooled >= LUAHOST_POOL_MAX)
 		drop_coroutine(h, t);
@@ -173,10 +173,13 @@ static void luaqueue_next(struct luaqueue *q, struct luahost *h);
 static void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
 {
 	struct luaending e = { job->queue, h->ending };
-	if (job->queue)
-		job->queue->job = NULL;
-	job->queue = NULL;
 	job->task = 0;
+	if (!job->queue) {
+		job->done(job, r);
+		return;
+	}
+	job->queue->job = NULL;
+	job->queue = NULL;
 	h->ending = &e;
 	job->done(job, r);
 	h->ending = e.up;
@@ -229,8 +232,8 @@ static void waits(struct luahost *h, struct luatask *t)
 		luahost_slow_watch(h);
 }
 
-/* coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. */
-static void run(struct luahost *h, struct luatask *t)
+/* Until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. */
+static bool run(struct luahost *h, struct luatask *t)
 {
 	struct luatask *before = h->current;
 	int results = 0;
@@ -242,12 +245,15 @@ static void run(struct luahost *h, struct luatask *t)
 	int status = lua_resume(t->L, r.running, 0, &results);
 	luahost_leave(h, r);
 	h->current = before;
+	if (status == LUA_YIELD && t->asked_to_wait) {
+		waits(h, t);
+		return true;
+	}
 	if (status == LUA_OK)
 		finish_ok(h, t, results);
-	else if (status == LUA_YIELD && t->asked_to_wait)
-		waits(h, t);
 	else
 		finish_failed(h, t, status);
+	return false;
 }
 
 uint64_t luatask_start(struct luahost *h, struct luajob *job)
@@ -265,9 +271,11 @@ uint64_t luatask_start(struct luahost *h, struct luajob *job)
 	t->failed_in_push = t->asked_to_wait = t->aborted = false;
 	uint64_t handle = job->task = handle_of(t);
 	h->stats.started++;
-	lua_pushcfunction(t->L, task_main);
-	run(h, t);
-	return find(h, handle) ? handle : 0;
+	if (job->push)
+		lua_pushcfunction(t->L, task_main);
+	else
+		lua_rawgeti(t->L, LUA_REGISTRYINDEX, job->fn);
+	return run(h, t) ? handle : 0;
 }
 
 bool luatask_alive(struct luahost *h, uint64_t task)
