@@ -346,6 +346,13 @@ uint64_t sqllog_epoch(const struct sqllog *l)
 {
 	return l->epoch;
 }
+
+void sqllog_position(const struct sqllog *l, uint64_t *epoch, uint64_t *lsn)
+{
+	*lsn = sqllog_lsn(l);
+	*epoch = !*lsn ? 0 : *lsn > l->opened_lsn ? l->epoch : l->opened_epoch;
+}
+
 uint64_t sqllog_lsn(const struct sqllog *l)
 {
 	return sqllog_ring_last(&l->ring);

@@ -115,6 +115,10 @@ void sqllog_stop(struct sqllog *l);
 /* Stops if it was not stopped, and frees; the loops that joined have ended. NULL is fine. */
 void sqllog_close(struct sqllog *l);
 uint64_t sqllog_epoch(const struct sqllog *l);
+/* The position behind the last record given out: of this epoch, or what was found at opening. 0, 0: there is none. */
+void sqllog_position(const struct sqllog *l, uint64_t *epoch, uint64_t *lsn);
+/* The epoch that the folder's last writer noted at its start; 0: none did, or there is no such folder. Blocking. */
+uint64_t sqllog_noted_epoch(struct env *env, const char *folder);
 
 /*
  * Hands the record over: 0 and its lsn (lsn may be NULL), r is cleared. ERR_BUSY, ERR_UNAVAILABLE, ERR_BAD_REQUEST

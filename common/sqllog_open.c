@@ -53,13 +53,14 @@ static void boot_id(struct env *env, char out[40])
 	out[strcspn(out, " \n")] = '\0';
 }
 
-static int note_load(struct sqllog *l, struct note *note, struct buf *history, char *error, size_t size)
+static int note_load(struct env *env, const char *folder, struct note *note, struct buf *history, char *error,
+		     size_t size)
 {
 	char path[ENV_PATH_MAX], *text;
 	size_t n;
 	*note = (struct note){ 0 };
-	snprintf(path, sizeof path, "%s/epoch", l->folder);
-	int err = env_file_load(l->env, path, HISTORY_BYTES_MAX + 4096, &text, &n);
+	snprintf(path, sizeof path, "%s/epoch", folder);
+	int err = env_file_load(env, path, HISTORY_BYTES_MAX + 4096, &text, &n);
 	if (err == ERR_NOT_FOUND)
 		return 0;
 	if (err < 0)
@@ -77,6 +78,16 @@ static int note_load(struct sqllog *l, struct note *note, struct buf *history, c
 	buf_addstr(history, from ? from + 1 : text);
 	free(text);
 	return 0;
+}
+
+uint64_t sqllog_noted_epoch(struct env *env, const char *folder)
+{
+	struct note note;
+	struct buf history = BUF_INIT;
+	char error[ENV_PATH_MAX + 128];
+	int err = note_load(env, folder, &note, &history, error, sizeof error);
+	buf_release(&history);
+	return err < 0 ? 0 : note.epoch;
 }
 
 /* Written and synced before the first record of the epoch. */
@@ -201,7 +212,7 @@ static int recover(struct sqllog *l, const struct sqllog_options *o, char *error
 {
 	struct note before, now;
 	struct buf history = BUF_INIT;
-	int err = note_load(l, &before, &history, error, size);
+	int err = note_load(l->env, l->folder, &before, &history, error, size);
 	if (!err)
 		err = read_and_take_over(l, o, &before, &now, error, size);
 	if (!err)

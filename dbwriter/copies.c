@@ -148,13 +148,6 @@ static struct copy *find(struct copies *all, const char *instance)
 	return NULL;
 }
 
-static bool is_name(const char *text)
-{
-	return *text && strlen(text) < 32 &&
-	       !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				  "0123456789_-")];
-}
-
 static struct copy *find_or_add(struct copies *all, const char *instance)
 {
 	struct copy *c = find(all, instance);
@@ -192,7 +185,7 @@ static void on_begin(void *arg, struct rpc_request *r)
 	struct copies *all = arg;
 	Dbwriter__CopyBeginRequest *m =
 		r->json ? NULL : dbwriter__copy_begin_request__unpack(NULL, r->body.n, (const uint8_t *)r->body.p);
-	if (!m || !is_name(m->instance) || m->starts.len > STARTS_MAX) {
+	if (!m || !route_is_name(m->instance) || m->starts.len > STARTS_MAX) {
 		refuse(r, ERR_BAD_REQUEST, "expected dbwriter.CopyBeginRequest as protobuf");
 	} else {
 		struct copy *c = find_or_add(all, m->instance);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "dbwriter/copies.h"
+#include "dbwriter/fence.h"
 #include "dbwriter/replay.h"
 
 static const struct config_row config_rows[] = {
@@ -114,6 +115,7 @@ static int on_worker_start(struct worker *w)
 	d->options.folder = d->folder;
 	d->replay = replay_new(w->loop, s->log, &d->options);
 	d->copies = copies_new(w, d->copies_folder, on_first_copy, d);
+	fence_handle(w, d->folder);
 	if (has_copies(d))
 		on_first_copy(d);
 	w->user = s->user = d;

@@ -8,5 +8,6 @@ static int role_init(struct service *s)
 const struct service_def role_service = {
 	.name = "role",
 	.sqllog = true,
+	.keys_move = true,
 	.init_service = role_init,
 };

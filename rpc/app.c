@@ -69,6 +69,10 @@ static int push_request(lua_State *L, struct luajob *self)
 	unsigned unknown = 0;
 	int err;
 
+	if (j->moved) { /* while it waited behind others of its session */
+		snprintf(j->why, sizeof j->why, "its key moves to another instance");
+		return ERR_UNAVAILABLE;
+	}
 	j->begun = true;
 	rpc_began(j->app->worker, j->handle);
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
@@ -129,6 +133,7 @@ static struct app_job *request_job(struct app *a, struct rpc_request *r)
 	j->job.push = push_request;
 	j->method = r->method;
 	j->handle = r->handle;
+	j->sid = r->sid;
 	j->ticket = r->ticket;
 	r->ticket = 0;
 	j->trace = j->job.trace = r->trace;
@@ -149,29 +154,38 @@ static struct app_job *request_job(struct app *a, struct rpc_request *r)
 	return j;
 }
 
-static void on_request(void *arg, struct rpc_request *r)
+void app_job_begin(struct app_job *j)
 {
-	struct app *a = arg;
-	struct app_job *j = request_job(a, r);
+	struct app *a = j->app;
+	uint64_t handle = j->handle;
 
 	if (j->kind == APP_REMOTE) {
-		if (luatask_start(a->host, &j->job) && r->handle)
-			app_job_watch(j, r->handle);
+		if (luatask_start(a->host, &j->job) && handle)
+			app_job_watch(j, handle);
 		return;
 	}
-	j->session = app_session_get(a, r->instance, r->sid, r->uid);
+	j->session = app_session_get(a, j->instance, j->sid, span_of(j->in.data + j->uid.at, j->uid.n));
 	if (j->session && app_session_rests(a, j->session)) {
-		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE,
+		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE,
 			       "requests of this session held up the others: it rests for a while");
 		app_job_free(j);
 		return;
 	}
 	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
-		rpc_answer_err(a->worker, r->handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
+		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
 		app_job_free(j);
-	} else if (r->handle) {
-		app_job_watch(j, r->handle);
+	} else if (handle) {
+		app_job_watch(j, handle);
 	}
+}
+
+static void on_request(void *arg, struct rpc_request *r)
+{
+	struct app *a = arg;
+	struct app_job *j = request_job(a, r);
+
+	if (!app_moves_detain(a, j))
+		app_job_begin(j);
 }
 
 /* ---- hooks and tasks of the service's own ------------------------------------------------------------------------- */
@@ -360,6 +374,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 	app_cache_open(a);
 	app_once_open(a);
 	app_seats_open(a);
+	app_moves_open(a);
 	if (app_load(a) < 0)
 		return;
 	register_methods(a);
@@ -383,6 +398,7 @@ void app_close(struct app *a)
 	app_db_close(a);
 	app_cache_close(a);
 	app_once_close(a);
+	app_moves_close(a);
 	app_waits_close(a);
 	for (struct app_job *j = a->made_jobs, *next; j; j = next) {
 		next = j->next_made;

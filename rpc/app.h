@@ -9,7 +9,7 @@
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
- *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_leave(room, member), on_lost(key), http(request), check(),
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_leave(room, member), on_lost(key), on_moved(), http(request), check(),
  *              on_reload(old), on_rollback(old)  all optional; the instance is ready when init_service has ended on all workers, and if it raises the start fails; stop_service runs
  *              when nothing else is under way
  *
@@ -40,6 +40,11 @@ int app_prepare_step(struct app *a, char *error, size_t error_size);
 int app_switch(struct app *a, char *error, size_t error_size);
 void app_rollback(struct app *a, const char *version);
 void app_abort(struct app *a);
+
+/* Keys that move (rpc/moves.h). The worker's route table has changed; NULL is fine, as below. */
+void app_moves_see(struct app *a);
+/* What the turn gives this worker is its own now; ignored if there has been another since. */
+void app_moves_take(struct app *a, uint64_t turn);
 
 /* A task of the service's http hook: answered by on_answer(arg, status, content, bytes) on this worker. */
 struct app_http {

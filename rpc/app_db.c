@@ -174,6 +174,11 @@ static int db_commit(lua_State *L)
 
 	if (j->once.entry)
 		return luaL_error(L, "db.commit: a once-method's changes land at its end, together with its answer");
+	if (j->moved) {
+		app_job_discard(j);
+		return app_push_error(L, ERR_UNAVAILABLE, span_of("its key moves to another instance", 33),
+				      EFFECT_NONE);
+	}
 	uint64_t task = luatask_wait(L), lsn;
 	char keys[SQLLOG_KEY_MAX];
 

@@ -31,8 +31,8 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 	j->kind = kind;
 	j->method = NULL;
 	j->session = NULL;
-	j->handle = j->trace = j->ticket = 0;
-	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = j->begun = false;
+	j->handle = j->trace = j->ticket = j->sid = 0;
+	j->json = j->relaxed = j->sync = j->committed = j->called = j->recording = j->begun = j->moved = false;
 	j->stopped = 0;
 	j->call = NULL;
 	j->prev_calling = NULL;
@@ -263,6 +263,33 @@ static void answer_err(struct app_job *j, int err, enum effect effect, const cha
 	job_end(j, err);
 }
 
+void app_job_refuse(struct app_job *j, int err, enum effect effect, const char *message)
+{
+	answer_err(j, err, effect, message);
+}
+
+static struct span part(const struct app_job *j, struct app_part p)
+{
+	return span_of(j->in.data + p.at, p.n);
+}
+
+void app_job_moved(struct app_job *j)
+{
+	struct frame_request again = { .key = span_of(j->in.data, j->key_n),
+				       .uid = part(j, j->uid),
+				       .body = part(j, j->body) };
+
+	app_job_discard(j);
+	rpc_answer_moved(j->app->worker, j->handle, &again);
+	job_end(j, ERR_UNAVAILABLE);
+}
+
+/* It may be done once more, elsewhere: nothing of it is left here, nor, for who may not be repeated, anywhere. */
+static bool may_move(const struct app_job *j)
+{
+	return j->moved && !j->committed && j->method && !(j->called && j->method->kind == MSG_PLAIN);
+}
+
 /* A key as the script named it: the log writes some bytes as %XX. */
 static void key_plain(char *key)
 {
@@ -330,6 +357,15 @@ static void finish(struct app_job *j)
 	struct app *a = j->app;
 	uint64_t lsn;
 
+	if (j->moved && (j->once.entry || j->recording || j->n_changes)) { /* its next owner may have read already */
+		if (may_move(j)) {
+			app_job_moved(j);
+		} else {
+			app_job_discard(j);
+			answer_err(j, ERR_UNAVAILABLE, effect_of(j), "its key moves to another instance");
+		}
+		return;
+	}
 	keep_keys(j);
 	int err = app_job_commit(j, &lsn);
 
@@ -405,6 +441,10 @@ static void refused(struct app_job *j, const struct luaresult *r)
 	err = err ? err_public(err) : ERR_FAILED;
 	enum effect effect = effect_told(j, err, text_at(r, 3));
 
+	if (may_move(j)) { /* its next owner knows better */
+		app_job_moved(j);
+		return;
+	}
 	app_job_discard(j);
 	answer_err(j, err, effect, message);
 }
@@ -464,6 +504,8 @@ void app_job_done(struct luajob *self, const struct luaresult *r)
 
 		snprintf(message, sizeof message, "%s", j->why);
 		answer_err(j, j->once.err, j->once.effect, message);
+	} else if (r->err < 0 && !j->stopped && may_move(j)) {
+		app_job_moved(j);
 	} else if (r->err < 0) {
 		int err = j->stopped && r->err == ERR_UNAVAILABLE ? j->stopped : r->err;
 		char message[256];

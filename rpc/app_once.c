@@ -313,7 +313,7 @@ static bool ask(lua_State *L, struct app_job *j)
 		j->once.err = r.err;
 		j->once.effect = r.effect;
 		break;
-	case ONCE_LOAD: app_once_load_owner(a, r.owner, call.owner); break;
+	case ONCE_LOAD: app_once_load_owner(a, r.owner, call.owner, route_hash(j->in.data, j->key_n)); break;
 	case ONCE_READ: app_once_read_answer(a, r.entry); break;
 	case ONCE_WAIT:
 		if (refuse_cycle(j))
@@ -473,7 +473,7 @@ static int load_go(lua_State *L, int status, lua_KContext until_ms)
 		enum once_verdict verdict = once_know(a->once.server, owner, a->worker->loop->now_ms, &r);
 
 		if (verdict == ONCE_LOAD)
-			app_once_load_owner(a, r.owner, owner);
+			app_once_load_owner(a, r.owner, owner, route_hash(key.p, key.n));
 		app_once_publish(&a->once);
 		if (verdict == ONCE_DONE) {
 			lua_pushboolean(L, 1);

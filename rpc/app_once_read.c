@@ -95,10 +95,11 @@ static void read_start(struct app *a, struct once_owner *owner, struct once_entr
 	dbread_query(a->dbread, a->text.data, a->text.len, key, APP_ONCE_READ_MS, on_rows, r);
 }
 
-void app_once_load_owner(struct app *a, struct once_owner *o, struct span name)
+void app_once_load_owner(struct app *a, struct once_owner *o, struct span name, uint64_t key_hash)
 {
 	struct sql_value value = text_value(name);
 
+	once_owner_key(o, key_hash);
 	read_start(a, o, NULL, "SELECT hash, client, seq FROM loquat_once WHERE owner = ?", &value, 1, name);
 }
 

@@ -8,6 +8,7 @@
 #include "rpc/keys.h"
 #include "rpc/once.h"
 #include "rpc/peer.h"
+#include "rpc/ring.h"
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
  * app_console.c (what an operator types), app_rpc.c (library app), app_room.c and app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache),
@@ -56,8 +57,10 @@ struct app_job {
 	uint64_t ticket; /* of a notification among what runs, or 0 */
 	uint64_t lsn;    /* of its record, while its changes are applied; 0: none */
 	bool json, relaxed, sync, committed;
-	bool called;                                  /* others, by calls that may have changed something there */
-	bool begun;                                   /* its turn has come */
+	bool called; /* others, by calls that may have changed something there */
+	bool begun;  /* its turn has come */
+	bool moved;  /* its key was given up since it came: it records nothing any more */
+	uint64_t sid;
 	struct timer deadline;                        /* while it waits and the caller has set a time */
 	int stopped;                                  /* why nobody waits for it any more, or 0 */
 	struct app_wait *call;                        /* the call it waits for, or NULL */
@@ -146,6 +149,21 @@ struct app_session {
 	struct luaqueue queue;
 };
 
+/* app_moves.c: what is held, and who waits for what is coming. */
+struct app_moves {
+	bool on; /* else all keys are ours for ever */
+	struct ring ring;
+	uint64_t turn;                 /* of the ring */
+	bool taking;                   /* init.lua is told, to take; else to give up */
+	uint64_t told_turn;            /* of what it was told last */
+	unsigned telling;              /* hooks under way */
+	struct app_job *first, **last; /* jobs that wait for their key, by next_free */
+	unsigned waiting;
+	uint64_t until_ms; /* what runs for keys that are given up may end until then */
+	struct timer quiet, overdue;
+	struct metric *waits;
+};
+
 struct app {
 	struct worker *worker;
 	struct luahost *host;
@@ -166,6 +184,7 @@ struct app {
 	const struct msg_method *kick;
 	const struct msg_method *attr;
 	struct app_once once;
+	struct app_moves moves;
 	struct buf scratch, text;
 	struct cache *cache;     /* NULL until something is put in */
 	uint64_t cache_lsn;      /* highest one put in, 0: nothing in it is dirty */
@@ -202,6 +221,18 @@ void app_check_may_wait(lua_State *L);
 /* Raises at the top of a file: what is only tried must not reach anybody. */
 void app_check_runs(lua_State *L);
 
+/* Ends a job that has recorded nothing: its key is another instance's now, where its caller goes. */
+void app_job_moved(struct app_job *j);
+void app_job_refuse(struct app_job *j, int err, enum effect effect, const char *message);
+
+/* app_moves.c */
+void app_moves_open(struct app *a);
+void app_moves_close(struct app *a);
+/* True: it is answered, or waits for its key and begins by itself. */
+bool app_moves_detain(struct app *a, struct app_job *j);
+bool app_moves_owns(const struct app *a, uint64_t key_hash);
+void app_job_begin(struct app_job *j); /* app.c: a request that may run */
+
 /* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
 void *app_wait_new(struct app *a, uint64_t task, size_t n);
 void app_wait_free(struct app_wait *w);
@@ -237,7 +268,7 @@ void app_once_record_key(struct span owner, char out[80]);
 
 /* app_once_read.c: who waits is told when it has been read, or could not be within APP_ONCE_READ_MS. */
 #define APP_ONCE_READ_MS 5000
-void app_once_load_owner(struct app *a, struct once_owner *o, struct span name);
+void app_once_load_owner(struct app *a, struct once_owner *o, struct span name, uint64_t key_hash);
 void app_once_read_answer(struct app *a, struct once_entry *e);
 void app_once_reads_close(struct app *a);
 static inline struct sql_value text_value(struct span s)

@@ -314,6 +314,7 @@ static int app_task(lua_State *L)
 	struct app *a = app_of(L);
 	const struct luajob *parent = luahost_job(L);
 	uint64_t trace = parent ? parent->trace : 0; /* what it does is done for whom its starter worked */
+	const struct app_job *asker = app_job_of(L);
 	struct app_job *j;
 	int n = lua_gettop(L);
 
@@ -331,6 +332,12 @@ static int app_task(lua_State *L)
 
 	j = app_job_new(a, APP_TASK);
 	j->function = function;
+	buf_clear(&j->in);
+	if (asker && asker->key_n) { /* what it records is its starter's key's */
+		buf_add(&j->in, asker->in.data, asker->key_n);
+		j->key_n = asker->key_n;
+		j->moved = asker->moved;
+	}
 	j->trace = j->job.trace = trace;
 	j->job.name = "app.task";
 	j->job.push = push_task;
@@ -466,6 +473,16 @@ static int app_owner(lua_State *L)
 	return 1;
 }
 
+/* app.owns(key): whether this worker may answer for the key, and nobody else does. */
+static int app_owns(lua_State *L)
+{
+	size_t n;
+	const char *key = luaL_checklstring(L, 1, &n);
+
+	lua_pushboolean(L, app_moves_owns(app_of(L), route_hash(key, n)));
+	return 1;
+}
+
 /* app.instances(service) -> list of {id, workers} */
 static int app_instances(lua_State *L)
 {
@@ -541,11 +558,12 @@ static int app_nonce(lua_State *L)
 int app_rpc_lib(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
-		{ "push", app_push },     { "kick", app_kick },           { "task", app_task },
-		{ "wait", app_wait },     { "wake", app_wake },           { "config", app_config },
-		{ "owner", app_owner },   { "instances", app_instances }, { "key", app_key },
-		{ "hmac", app_hmac },     { "same", app_same },           { "nonce", app_nonce },
-		{ "room", app_room_new }, { "rooms", app_room_list },     { NULL, NULL },
+		{ "push", app_push },   { "kick", app_kick },     { "task", app_task },
+		{ "wait", app_wait },   { "wake", app_wake },     { "config", app_config },
+		{ "owner", app_owner }, { "owns", app_owns },     { "instances", app_instances },
+		{ "key", app_key },     { "hmac", app_hmac },     { "same", app_same },
+		{ "nonce", app_nonce }, { "room", app_room_new }, { "rooms", app_room_list },
+		{ NULL, NULL },
 	};
 	struct worker *w = app_of(L)->worker;
 

@@ -18,18 +18,13 @@ uint64_t client_draw(struct rpc_client *c)
 	return z ^ z >> 31;
 }
 
-static bool is_candidate(const struct route_row *row, const char *service)
-{
-	return row->state == ROUTE_READY && !strcmp(row->service, service);
-}
-
 /* The n-th of the service's ready instances, and any worker of it. */
 static struct peer *candidate(struct rpc_client *c, const char *service, uint64_t n)
 {
 	const struct route_table *t = c->worker->routes;
 
 	for (size_t i = 0; i < t->rows; i++)
-		if (is_candidate(&t->row[i], service) && n-- == 0)
+		if (route_is_ready(&t->row[i], service) && n-- == 0)
 			return peer_get(c, &t->row[i], (uint32_t)(client_draw(c) % t->row[i].workers));
 	return NULL;
 }
@@ -52,7 +47,7 @@ static struct peer *choose_anywhere(struct rpc_client *c, const char *service)
 	uint64_t n = 0;
 
 	for (size_t i = 0; i < t->rows; i++)
-		n += is_candidate(&t->row[i], service);
+		n += route_is_ready(&t->row[i], service);
 	if (n == 0)
 		return NULL;
 	uint64_t first = client_draw(c) % n, step = n > 1 ? 1 + client_draw(c) % (n - 1) : 0;

@@ -257,6 +257,80 @@ static int error_of(const struct frame_response *r)
 	return r->error <= -ERR_UNKNOWN ? -(int)r->error : ERR_FAILED;
 }
 
+/* ---- keys that move ------------------------------------------------------------------------------------------ */
+
+#define MOVED_MS \
+	10 /* until the route table is there that says where to; at each further attempt as much more, to 20 times it */
+
+/* Nothing was done there. What is not kept for repeating has come back with the answer. */
+static int moved_keep(struct pending *p, const struct frame_response *r)
+{
+	struct frame_request again;
+	enum frame_type type;
+	struct span payload;
+
+	if (is_repeatable(p))
+		return 0;
+	if (frame_split(r->body.p, r->body.n, &type, &payload) <= 0 || frame_get_request(payload, &again) < 0)
+		return ERR_CORRUPT;
+	struct rpc_call call = { .to.key = again.key, .uid = again.uid, .once = again.once.key, .body = again.body };
+
+	pending_keep_bytes(p, &call);
+	return 0;
+}
+
+static void client_moved(struct rpc_client *c, struct pending *p, const struct frame_response *r)
+{
+	if (!p->by_key || moved_keep(p, r) < 0) {
+		pending_error(c, p, ERR_UNAVAILABLE, EFFECT_NONE, "its key moves to another instance");
+		return;
+	}
+	p->moved++;
+	p->sent = false;
+	p->ever_sent = p->attempt > p->moved;
+	pending_leave(p);
+	list_append(&c->moved, p);
+	if (!timer_running(&c->moved_look))
+		loop_timer(c->worker->loop, &c->moved_look, MOVED_MS * (p->moved < 20 ? p->moved : 20));
+}
+
+/* In their order. Who owns the key still, as far as is known here, is asked again: it may know better. */
+static void moved_go(struct rpc_client *c)
+{
+	struct pending_list list;
+
+	list_init(&list);
+	for (struct pending *p; (p = c->moved.first);) {
+		list_remove(p);
+		list_append(&list, p);
+	}
+	for (struct pending *p; (p = list.first);) {
+		struct rpc_call call = pending_call(p);
+
+		call.to.worker = -1;
+		struct peer *peer = client_choose(c, &call);
+
+		list_remove(p);
+		if (!peer) {
+			list_append(&c->moved, p);
+			continue;
+		}
+		pending_join(p, peer);
+		if (peer_is_up(peer) && !is_held(peer, p))
+			pending_send(peer, p, &call);
+		else
+			list_append(&peer->waiting, p);
+	}
+	if (c->moved.first)
+		loop_timer(c->worker->loop, &c->moved_look, MOVED_MS);
+}
+
+static void on_moved_look(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	moved_go((struct rpc_client *)((char *)t - offsetof(struct rpc_client, moved_look)));
+}
+
 void client_response(struct peer *peer, const struct frame_response *r)
 {
 	struct rpc_client *c = peer->worker->client;
@@ -264,6 +338,10 @@ void client_response(struct peer *peer, const struct frame_response *r)
 
 	if (!p || p->peer != peer || !p->sent)
 		return; /* it ended before: deadline or cancel */
+	if (r->error == FRAME_MOVED) {
+		client_moved(c, p, r);
+		return;
+	}
 	struct rpc_answer a = {
 		.err = error_of(r),
 		.effect = r->effect <= EFFECT_UNKNOWN ? (enum effect)r->effect : EFFECT_UNKNOWN,
@@ -339,7 +417,7 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	p->by_key = !call->to.instance && !p->anywhere;
 	p->sid = call->sid;
 	p->trace = call->trace;
-	p->attempt = 0;
+	p->attempt = p->moved = 0;
 	p->once_seq = 0;
 	p->on_answer = call->on_answer;
 	p->arg = call->arg;
@@ -523,6 +601,7 @@ void rpc_client_routes(struct rpc_client *c)
 			peer_rehome(c, p, true);
 	}
 	client_keep(c);
+	moved_go(c);
 }
 
 struct rpc_client *rpc_client_new(struct worker *w)
@@ -536,6 +615,8 @@ struct rpc_client *rpc_client_new(struct worker *w)
 	c->tell.run = on_tell;
 	c->again.run = on_again;
 	list_init(&c->ended);
+	list_init(&c->moved);
+	c->moved_look.fire = on_moved_look;
 	pending_init(&c->calls);
 	c->look.fire = on_look;
 	env_random(w->service->env, &c->trace, sizeof c->trace);
@@ -553,6 +634,7 @@ struct rpc_client *rpc_client_new(struct worker *w)
 void rpc_client_stop(struct rpc_client *c)
 {
 	loop_timer_stop(c->worker->loop, &c->look);
+	loop_timer_stop(c->worker->loop, &c->moved_look);
 	for (uint32_t i = 0; i < c->calls.slots; i++) {
 		struct pending *call = pending_at(&c->calls, i);
 

@@ -57,6 +57,11 @@ struct frame_request {
 	bool json;
 	struct span body;
 };
+/*
+ * In place of an error: the instance does not answer for the key any more, or not yet again. Nothing was done: the caller asks
+ * its key's owner anew. For a call that may otherwise not be repeated the body is the request as a frame, for who kept none.
+ */
+#define FRAME_MOVED     64
 #define FRAME_ATTRS_MAX 4
 struct frame_response {
 	uint64_t id;

@@ -386,6 +386,25 @@ void once_loaded(struct once_server *s, struct once_owner *o, bool ok)
 	once_wake(&waiters);
 }
 
+void once_owner_key(struct once_owner *o, uint64_t key_hash)
+{
+	o->key_hash = key_hash;
+}
+
+void once_unload(struct once_server *s, bool (*kept)(const void *arg, uint64_t key_hash), const void *arg)
+{
+	for (struct once_ring *r = s->owners_used.next, *next; s->o.stored && r != &s->owners_used; r = next) {
+		struct once_owner *o = ONCE_FROM_RING(r, struct once_owner, used);
+
+		next = r->next;
+		if ((!o->loaded && !o->loading) || kept(arg, o->key_hash))
+			continue;
+		o->stale = o->loading;
+		if (o->loaded)
+			owner_unload(s, o);
+	}
+}
+
 void once_read(struct once_server *s, struct once_entry *e, uint64_t fingerprint, bool json, struct span answer)
 {
 	assert(e->state == ONCE_READING);

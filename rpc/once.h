@@ -110,6 +110,10 @@ void once_lost(struct once_server *s, struct once_entry *e); /* nobody knows: th
 void once_load_row(struct once_server *s, struct once_owner *o, uint64_t hash, struct span client, uint64_t seq,
 		   uint64_t now_ms);
 void once_loaded(struct once_server *s, struct once_owner *o, bool ok); /* false: it could not be read */
+/* After ONCE_LOAD: what its key is known by, for once_unload. */
+void once_owner_key(struct once_owner *o, uint64_t key_hash);
+/* Others may have answered for the owners that are not kept: what is known of them is to be loaded anew when it is asked for. */
+void once_unload(struct once_server *s, bool (*kept)(const void *arg, uint64_t key_hash), const void *arg);
 /* Whether the owner's set is in memory; else, if nobody does it yet, it is to be loaded: ONCE_LOAD. */
 enum once_verdict once_know(struct once_server *s, struct span owner, uint64_t now_ms, struct once_result *out);
 /* After ONCE_READ. */

@@ -74,8 +74,9 @@ struct once_owner {
 	char *name;
 	size_t name_n;
 	bool loaded, loading;
-	bool lost;  /* what ran here may have been recorded or not: nobody is new until it is loaded */
-	bool stale; /* that happened while it was being loaded */
+	bool lost;         /* what ran here may have been recorded or not: nobody is new until it is loaded */
+	bool stale;        /* that happened while it was being loaded */
+	uint64_t key_hash; /* of the key calls are routed by; known of who was loaded */
 	struct once_set set;
 	size_t entries;
 	struct once_debt *debts;

@@ -53,6 +53,8 @@ struct rpc_client {
 	struct pending_table calls; /* not ended */
 	struct timer look;          /* at the first deadline */
 	struct pending_list ended;  /* to be told at the end of this turn, or in the next one */
+	struct pending_list moved;  /* their key's owner is asked anew in a moment */
+	struct timer moved_look;
 	unsigned ended_n;
 	bool telling, again_posted;
 	struct loop_deferred tell;

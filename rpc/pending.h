@@ -51,6 +51,7 @@ struct pending {
 	uint32_t bytes_cap, key_n, uid_n, once_n, body_n;
 	uint64_t sid, trace;
 	uint64_t once_seq; /* of a once-call, else 0 */
+	uint32_t moved;    /* attempts that were answered so: they did nothing */
 	int err;           /* ended early: told at the end of the turn */
 	enum effect effect;
 	const char *message; /* constant text */

@@ -274,12 +274,40 @@ void route_row_named(struct route_row *row)
 	row->hash = route_hash(row->id, strlen(row->id));
 }
 
+bool route_is_name(const char *text)
+{
+	return *text && strlen(text) < 32 &&
+	       !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				  "0123456789_-")];
+}
+
 const struct route_row *route_find(const struct route_table *t, const char *id)
 {
 	for (size_t i = 0; i < t->rows; i++)
 		if (!strcmp(t->row[i].id, id))
 			return &t->row[i];
 	return NULL;
+}
+
+uint64_t route_score(uint64_t key_hash, uint64_t id_hash)
+{
+	return mix(key_hash ^ id_hash);
+}
+
+bool route_is_ready(const struct route_row *row, const char *service)
+{
+	return row->state == ROUTE_READY && !strcmp(row->service, service);
+}
+
+uint64_t route_ring(const struct route_table *t, const char *service)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < t->rows; i++)
+		if (route_is_ready(&t->row[i], service))
+			sum += mix(t->row[i].hash + 0x9e3779b97f4a7c15u);
+	sum &= INT64_MAX; /* a BIGINT holds it */
+	return sum ? sum : 1;
 }
 
 const struct route_row *route_owner(const struct route_table *t, const char *service, const char *key, size_t n)
@@ -290,9 +318,9 @@ const struct route_row *route_owner(const struct route_table *t, const char *ser
 	for (size_t i = 0; i < t->rows; i++) {
 		const struct route_row *r = &t->row[i];
 
-		if (r->state != ROUTE_READY || strcmp(r->service, service))
+		if (!route_is_ready(r, service))
 			continue;
-		uint64_t score = mix(key_hash ^ r->hash);
+		uint64_t score = route_score(key_hash, r->hash);
 
 		if (!best || score > best_score) {
 			best = r;

@@ -45,8 +45,14 @@ void route_unref(struct route_table *t);
 
 void route_row_named(struct route_row *row); /* its id is there: for who fills a row, before it goes into a table */
 
+bool route_is_name(const char *text); /* may be an instance's, and so a folder's: 1 to 31 letters, digits, _ and - */
 const struct route_row *route_find(const struct route_table *t, const char *id);
 /* The owner of key among the ready instances of service; NULL: there is none. */
 const struct route_row *route_owner(const struct route_table *t, const char *service, const char *key, size_t n);
 uint32_t route_worker(const struct route_row *row, const char *key, size_t n);
 uint64_t route_hash(const char *key, size_t n);
+/* What rendezvous hashing compares: the ready instance with the highest score of a key owns it. Hashes of key and id. */
+uint64_t route_score(uint64_t key_hash, uint64_t id_hash);
+bool route_is_ready(const struct route_row *row, const char *service);
+/* Names the set of the service's ready instances, whatever their order: two tables with the same one agree on all owners. */
+uint64_t route_ring(const struct route_table *t, const char *service); /* 1 to 2^63 - 1 */

@@ -113,3 +113,8 @@ struct rpc_attr {
 /* Answers by handle. A caller that has gone meanwhile, or a handle used already, is no error. */
 void rpc_answer_ok(struct worker *w, uint64_t handle, struct span body, const struct rpc_attr *attrs, unsigned n_attrs);
 void rpc_answer_err(struct worker *w, uint64_t handle, int err, enum effect effect, const char *message);
+/*
+ * Nothing was done: the key is another instance's now. The caller goes there, within its time, and its script does not
+ * notice. again: the request's key, uid, once key and body.
+ */
+void rpc_answer_moved(struct worker *w, uint64_t handle, const struct frame_request *again);

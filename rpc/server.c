@@ -236,6 +236,36 @@ void rpc_answer_err(struct worker *w, uint64_t handle, int err, enum effect effe
 	flight_answer(w->server, f, err, &r);
 }
 
+/* Room in a response for the request it sends back, and what stands around it. */
+#define AGAIN_BYTES_MAX (FRAME_PAYLOAD_MAX - 1024)
+
+void rpc_answer_moved(struct worker *w, uint64_t handle, const struct frame_request *again)
+{
+	struct in_flight *f = flight_find(w->server, handle);
+	struct frame_response r = { .error = FRAME_MOVED };
+	char *frame = NULL;
+
+	if (!f)
+		return;
+	r.id = f->id;
+	if (w->server->method[f->method].method->kind == MSG_PLAIN) {
+		size_t n = frame_request_bytes(again);
+
+		if (n > AGAIN_BYTES_MAX) {
+			rpc_answer_err(w, handle, ERR_UNAVAILABLE, EFFECT_NONE, "its key moves to another instance");
+			return;
+		}
+		frame = malloc(n);
+		assert(frame);
+		r.body = span_of(frame, frame_put_request(frame, again, FRAME_REQUEST));
+	}
+	metric_add(w->server->moved, 1);
+	if (f->link)
+		link_respond(f->link, &r);
+	flight_free(w->server, f);
+	free(frame);
+}
+
 static void link_refuse(struct link *l, uint64_t id, int err, const char *message)
 {
 	struct frame_response r = {
@@ -613,6 +643,8 @@ struct rpc_server *rpc_server_new(struct worker *w)
 	s->limited.run = limit_next;
 	s->refused = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_refused_total",
 			    "Requests refused before a handler ran.", "service", &service);
+	s->moved = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_moved_total",
+			  "Requests sent on to another instance, which has their key now.", "service", &service);
 	s->cancelled = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_cancelled_total",
 			      "Requests whose caller cancelled them, or went, before the answer.", "service", &service);
 	s->connections = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_connections",

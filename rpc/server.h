@@ -71,7 +71,7 @@ struct rpc_server {
 	_Atomic bool draining;
 	uint64_t clock_ns; /* last read */
 	struct loop_deferred limited;
-	struct metric *refused, *cancelled, *connections;
+	struct metric *refused, *moved, *cancelled, *connections;
 };
 
 struct rpc_server *rpc_server_new(struct worker *w);

@@ -248,6 +248,7 @@ void service_free(struct service *s)
 	rpc_client_free(s->p->control_worker.client);
 	route_unref(s->p->control_worker.routes);
 	route_source_free(s->p->source);
+	moves_free(s->p->moves);
 	route_unref(s->p->routes);
 	luasrc_unref(s->lua_src);
 	schema_free(s->schema);

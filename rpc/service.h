@@ -39,6 +39,7 @@ struct worker {
 	void *user;                 /* the service's own */
 	_Atomic uint32_t busy;      /* the service's own: what has to end before a drained instance stops (sessions) */
 	struct route_table *routes; /* this worker's reference */
+	uint64_t turn;              /* of its ring: rpc/moves.h */
 	void (*on_routes)(struct worker *w); /* the service's hook: the table changed; may be NULL */
 	void (*on_peer)(struct worker *w, const char *instance, uint64_t epoch,
 			bool up); /* a remote instance came or went; may be NULL */
@@ -54,8 +55,9 @@ struct service_library {
 
 struct service_def {
 	const char *name;
-	const struct config_row *config;        /* the service's own keys, under "NAME."; NULL: none */
-	bool sqllog;                            /* it writes an SQL log */
+	const struct config_row *config; /* the service's own keys, under "NAME."; NULL: none */
+	bool sqllog;                     /* it writes an SQL log */
+	bool keys_move; /* and what is recorded belongs to keys, each of which one instance answers for: rpc/moves.h */
 	int (*init_service)(struct service *s); /* negative: start-up fails; all may be NULL */
 	void (*stop_service)(struct service *s);
 	int (*worker_start)(struct worker *w);

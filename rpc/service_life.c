@@ -98,6 +98,7 @@ static int workers_start(struct service *s)
 		w->service = s;
 		w->index = i;
 		w->routes = route_ref(s->p->routes);
+		w->turn = moves_turn(s->p->moves);
 	}
 	for (unsigned i = 0; i < s->workers; i++) {
 		char name[32];
@@ -134,6 +135,7 @@ static int control_worker_start(struct service *s)
 	w->client = rpc_client_new(w);
 	if (s->p->replicated)
 		s->p->standby = standby_new(s, config_string(s->config, "sqllog.standby", ""));
+	s->p->moves = moves_new(s);
 	tls_watch(s);
 	return routes_watch(s);
 }
@@ -238,7 +240,7 @@ static bool is_quiet(struct service *s)
 
 static bool is_closed(struct service *s)
 {
-	if (!route_source_left(s->p->source))
+	if (!route_source_left(s->p->source) || !moves_left(s->p->moves))
 		return false;
 	for (unsigned i = 0; i < s->workers; i++)
 		if (!rpc_server_alone(s->worker[i]->server))
@@ -290,6 +292,7 @@ static void life_close_links(struct service *s)
 	life_shut(s);
 	if (s->sqllog)
 		sqllog_stop(s->sqllog); /* who waits for it is told, and its answer leaves before the links close */
+	moves_leave(s->p->moves);
 	route_source_leave(s->p->source);
 	service_each(s, worker_close_links, NULL);
 	s->p->life_timer.fire = on_close_timer;

@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include "rpc/handover.h"
 #include "rpc/http.h"
+#include "rpc/moves.h"
 #include "rpc/peer.h"
 #include "rpc/route_source.h"
 #include "rpc/server.h"
@@ -22,6 +23,7 @@ struct service_private {
 	struct worker control_worker; /* makes the calls that come by HTTP */
 	struct route_source *source;  /* of the route table */
 	struct env_tls *etcd_tls;     /* for it; NULL: none */
+	struct moves *moves;          /* of keys; NULL: its keys do not move */
 	struct standby *standby;      /* copies the SQL log to another host; NULL: it does not */
 	bool replicated;              /* it is to */
 	struct timer life_timer;      /* looks whether draining, then closing, has come to its end */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "rpc/app.h"
 #include "rpc/etcd_config.h"
 #include "rpc/service_private.h"
 
@@ -11,13 +12,16 @@ struct handed {
 	struct inbox_msg msg;
 	struct worker *worker;
 	struct route_table *table;
+	uint64_t turn;
 };
 
-static void worker_routes(struct worker *w, struct route_table *table)
+static void worker_routes(struct worker *w, struct route_table *table, uint64_t turn)
 {
 	struct route_table *old = w->routes;
 
 	w->routes = table;
+	w->turn = turn;
+	app_moves_see(w->app);
 	rpc_client_routes(w->client);
 	if (w->on_routes)
 		w->on_routes(w);
@@ -28,12 +32,14 @@ static void handed_run(struct inbox_msg *m)
 {
 	struct handed *h = (struct handed *)((char *)m - offsetof(struct handed, msg));
 
-	worker_routes(h->worker, h->table);
+	worker_routes(h->worker, h->table, h->turn);
 	free(h);
 }
 
 static void hand_out(struct service *s, struct route_table *t)
 {
+	uint64_t turn = moves_table(s->p->moves, t);
+
 	for (unsigned i = 0; s->worker && i < s->workers; i++) {
 		struct handed *h = calloc(1, sizeof *h);
 
@@ -41,9 +47,10 @@ static void hand_out(struct service *s, struct route_table *t)
 		h->msg.run = handed_run;
 		h->worker = s->worker[i];
 		h->table = route_ref(t);
+		h->turn = turn;
 		loop_post(h->worker->loop, &h->msg);
 	}
-	worker_routes(&s->p->control_worker, route_ref(t));
+	worker_routes(&s->p->control_worker, route_ref(t), turn);
 }
 
 static void on_table(void *arg, struct route_table *t)

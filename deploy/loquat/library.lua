@@ -94,6 +94,9 @@ function app.config(path, otherwise) end
 ---@param key string
 ---@return string?
 function app.owner(service, key) end
+---@param key string
+---@return boolean
+function app.owns(key) end
 ---@param service string
 ---@return {id: string, workers: integer}[]
 function app.instances(service) end

@@ -10,6 +10,12 @@ function Init.on_lost(key)
   if key:sub(1, 5) == "name:" then state.known_names = nil end
 end
 
+-- Instances came or went: what belongs to others now, or did meanwhile, is forgotten here.
+function Init.on_moved()
+  Players.moved()
+  state.known_names = nil
+end
+
 function Init.on_peer(instance, up)
   if up or not instance:match("^connector%-") then return end
   Online.connector_away(instance)

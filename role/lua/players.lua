@@ -13,6 +13,7 @@ local Players = {}
 state.players = state.players or {}
 state.left = state.left or {}
 state.loading = state.loading or {}
+state.moves = state.moves or 0    -- how often players may have become another instance's
 state.numbers = state.numbers or { kind = 0, start = app.epoch, second = clock.wall_ms() // 1000, count = 0 }
 
 local GOLD_AT_START = 1000
@@ -47,6 +48,21 @@ function Players.is_known(player)
   return state.players[player.uid] == player
 end
 
+-- It is in no scene and no team any more.
+local function leave(player)
+  local uid = player.uid
+  if player.scene then
+    app.send.scene.sceneRemote.leave(tostring(player.scene), { uid = uid, scene = player.scene })
+  end
+  if player.was_online then app.send.team.teamRemote.online(uid, { uid = uid, gone = true }) end
+end
+
+local function drop(player)
+  local uid = player.uid
+  if state.players[uid] == player then state.players[uid] = nil end
+  if state.left[uid] == player then state.left[uid] = nil end
+end
+
 local function grace_over(player)
   player.grace = nil
   if Players.presence(player.uid) ~= player then return end
@@ -54,13 +70,8 @@ local function grace_over(player)
     Players.linger(player)
     return
   end
-  local uid = player.uid
-  if player.scene then
-    app.send.scene.sceneRemote.leave(tostring(player.scene), { uid = uid, scene = player.scene })
-  end
-  if player.was_online then app.send.team.teamRemote.online(uid, { uid = uid, gone = true }) end
-  if state.players[uid] == player then state.players[uid] = nil end
-  if state.left[uid] == player then state.left[uid] = nil end
+  leave(player)
+  drop(player)
 end
 
 -- Who has no connection is forgotten after a while: role, team and scene stay until then.
@@ -72,6 +83,27 @@ end
 function Players.bind(player, session)
   if player.grace then player.grace:cancel() end
   player.grace, player.session, player.was_online = nil, session, true
+end
+
+-- Players who are another instance's now, or were meanwhile. Connectors tell their owner who is online; who has no
+-- connection is known to nobody any more, so its grace ends here.
+function Players.moved()
+  state.moves = state.moves + 1
+  local moved = {}
+  for _, known in ipairs { state.players, state.left } do
+    for uid, player in pairs(known) do
+      if not app.owns(uid) then moved[#moved + 1] = player end
+    end
+  end
+  table.sort(moved, function(a, b) return a.uid < b.uid end)
+  for _, player in ipairs(moved) do
+    if player.grace then
+      player.grace:cancel()
+      leave(player)
+    end
+    player.grace, player.session = nil, nil
+    drop(player)
+  end
 end
 
 -- Who is loaded takes up the connection that is known of it.
@@ -128,10 +160,14 @@ function Players.get(uid)
     if not waiting then break end
     app.wait(waiting)
   end
-  local waiting = {}
+  local waiting, moves = {}, state.moves
   state.loading[uid] = waiting
   local done, player, err = pcall(load, uid)
   state.loading[uid] = nil
+  if done and player and moves ~= state.moves then   -- another may have changed it since it was read
+    app.wake(waiting)
+    return Players.get(uid)
+  end
   if done and player then
     state.players[uid] = player
     take_up(player)

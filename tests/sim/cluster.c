@@ -6,7 +6,7 @@
 #include "dbwriter/dbwriter.h"
 #include "gate/gate.h"
 #include "role/role.h"
-#include "tests/support/player.h"
+#include "tests/support/sim_buyers.h"
 #include "tests/support/sim_main.h"
 #include "tests/support/sim_schema.h"
 /*
@@ -16,9 +16,8 @@
  * orders at once, while the disk fails and the clock jumps. At the end every acknowledged purchase is in the database exactly once, and the
  * gold adds up.
  */
-#define HOST        "10.0.0.1"
-#define PLAYERS_MAX 50
-#define GATE_PORT   3014
+#define HOST      "10.0.0.1"
+#define GATE_PORT 3014
 
 static const char config[] =
 	"return { instances = {\n"
@@ -43,8 +42,7 @@ static const struct instance instances[] = {
 struct world {
 	struct sim *w;
 	struct sim_process *process[INSTANCES];
-	unsigned players, rivals; /* connections per player */
-	struct purchases record[PLAYERS_MAX];
+	struct sim_buyers buyers;
 };
 
 /* ---- the processes ------------------------------------------------------------------------------------------------ */
@@ -61,30 +59,13 @@ static void instance_main(struct env *env, void *arg)
 		fprintf(stderr, "start %s: %s\n", it->id, error);
 }
 
-static void players_loop(struct loop *loop, void *arg)
-{
-	struct world *x = arg;
-
-	for (unsigned i = 0; i < x->players * x->rivals; i++) {
-		struct player *p = calloc(1, sizeof *p);
-
-		player_start(p, loop, HOST, GATE_PORT, 200, &x->record[i % x->players]);
-	}
-}
-
-static void players_main(struct env *env, void *arg)
-{
-	struct loop *loop;
-
-	loop_start(env, "players", 0, players_loop, NULL, arg, &loop);
-}
-
 static void start(struct sim *w, unsigned workers)
 {
 	struct world *x = calloc(1, sizeof *x);
 	char text[4096];
 
 	x->w = w;
+	x->buyers = (struct sim_buyers){ .w = w, .gate_host = HOST, .gate_port = GATE_PORT, .think_ms = 200 };
 	sim_user_set(w, x);
 	sim_root(w, ".");
 	sim_schema(w);
@@ -106,20 +87,6 @@ static void with_one_worker(struct sim *w)
 static void with_three_workers(struct sim *w)
 {
 	start(w, 3);
-}
-
-/* names of one's own language: a log key has room for them */
-static void invite_players(struct world *x, unsigned rivals)
-{
-	struct sim *w = x->w;
-
-	x->rivals = rivals;
-	x->players = (unsigned)sim_between(w, 20, PLAYERS_MAX) / rivals;
-	for (unsigned i = 0; i < x->players; i++) {
-		snprintf(x->record[i].uid, sizeof x->record[i].uid, i % 3 ? "p%u" : "一二三四五六七八九%u", i);
-		x->record[i].wanted = (unsigned)sim_between(w, 3, 12);
-	}
-	sim_process(w, "players", "10.0.0.9", players_main, x);
 }
 
 /* ---- trouble ---------------------------------------------------------------------------------------------------------- */
@@ -168,70 +135,12 @@ static void disk_trouble(struct world *x)
 	}
 }
 
-static bool everybody_has_bought(void *arg)
-{
-	struct world *x = arg;
-
-	for (unsigned i = 0; i < x->players; i++)
-		if (x->record[i].answered < x->record[i].wanted && !*x->record[i].wrong)
-			return false;
-	return true;
-}
-
-/* ---- the checks --------------------------------------------------------------------------------------------------------- */
-
-static int64_t ask(struct world *x, const char *what, const char *table, const char *where, int64_t id)
-{
-	char sql[256];
-
-	snprintf(sql, sizeof sql, "SELECT %s FROM %s WHERE %s%lld", what, table, where, (long long)id);
-	return sim_db_int(x->w, sql, 0);
-}
-
-static int64_t role_id(struct world *x, const char *uid)
-{
-	char sql[128];
-
-	snprintf(sql, sizeof sql, "SELECT id FROM role WHERE uid = '%s'", uid);
-	return sim_db_int(x->w, sql, 0);
-}
-
-static bool everything_landed(struct world *x)
-{
-	for (unsigned i = 0; i < x->players; i++)
-		if (ask(x, "count", "bag", "item = 1 AND role_id = ", role_id(x, x->record[i].uid)) <
-		    (int64_t)x->record[i].answered)
-			return false;
-	return true;
-}
-
-static void check_player(struct world *x, const struct purchases *r)
-{
-	int64_t id = role_id(x, r->uid), potions = ask(x, "count", "bag", "item = 1 AND role_id = ", id);
-	int64_t gold = ask(x, "gold", "role", "id = ", id);
-	char sql[200];
-
-	snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM loquat_once WHERE owner = 'role/%s'", r->uid);
-	int64_t orders = sim_db_int(x->w, sql, -1);
-
-	sim_check(x->w, !*r->wrong, "%s: %s", r->uid, r->wrong);
-	sim_check(x->w, potions == r->wanted, "%s has %lld potions, bought %u", r->uid, (long long)potions, r->wanted);
-	sim_check(x->w, gold == 1000 - 10 * (int64_t)r->wanted, "%s has %lld gold after %u purchases", r->uid,
-		  (long long)gold, r->wanted);
-	sim_check(x->w, orders == r->wanted, "%s has %lld stored orders, bought %u", r->uid, (long long)orders,
-		  r->wanted);
-	snprintf(sql, sizeof sql, "SELECT COUNT(*) FROM role_name WHERE uid = '%s'", r->uid);
-	sim_check(x->w, sim_db_int(x->w, sql, -1) == 1, "%s has not one name", r->uid);
-	for (unsigned i = 0; i < r->answered; i++)
-		sim_check(x->w, r->gold[i] == 1000 - 10 * ((int64_t)i + 1), "%s: order %u was answered with %lld gold",
-			  r->uid, i, (long long)r->gold[i]);
-}
-
 static void buy_in_trouble(struct sim *w, unsigned rivals, bool disk)
 {
 	struct world *x = sim_user(w);
 
-	invite_players(x, rivals);
+	x->buyers.rivals = rivals;
+	sim_buyers_come(&x->buyers, "10.0.0.9", 3, 12);
 	for (unsigned i = 0; i < 12 && sim_run_ms(w, sim_between(w, 50, 1500)); i++)
 		if (disk && sim_chance(w, 500000))
 			disk_trouble(x);
@@ -242,15 +151,7 @@ static void buy_in_trouble(struct sim *w, unsigned rivals, bool disk)
 	sim_db_down(w, false);
 	sim_disk_full(w, HOST, false);
 	sim_disk_fail(w, HOST, 0, 0);
-	/* a database learns late that a client's machine has died: until then it keeps that client's locks */
-	if (!sim_until(w, 120000, everybody_has_bought, x))
-		sim_fail(w, "two minutes after the last fault somebody has not bought everything");
-	for (unsigned i = 0; i < 1200 && !everything_landed(x) && sim_run_ms(w, 100); i++)
-		;
-	sim_check(w, everything_landed(x), "two minutes after the last purchase something has not landed");
-	sim_run_ms(w, 2000); /* whatever should not come would come now */
-	for (unsigned i = 0; i < x->players; i++)
-		check_player(x, &x->record[i]);
+	sim_buyers_check(&x->buyers);
 }
 
 static void every_acknowledged_purchase_lands_exactly_once(struct sim *w)
