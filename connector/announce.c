@@ -176,12 +176,14 @@ void announce_taken(struct edge *e)
 static void on_routes(struct worker *w)
 {
 	struct edge *e = w->user;
+	bool players_move = route_ring(w->routes, "role") != route_ring(e->routes, "role");
 
 	for (size_t i = 0; i < w->routes->rows && !e->stopping && !e->taking; i++) {
 		const struct route_row *row = &w->routes->row[i];
 		const struct route_row *old = route_find(e->routes, row->id);
 		bool same = old && old->state == row->state;
-		if (same && w->routes->rows == e->routes->rows)
+		bool gains = players_move && !strcmp(row->service, "role");
+		if (same && !gains && w->routes->rows == e->routes->rows)
 			continue;
 		if (row->state == ROUTE_READY && rpc_connected(w, row->id))
 			announce_row(e, row);

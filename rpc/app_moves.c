@@ -21,6 +21,11 @@ bool app_moves_owns(const struct app *a, uint64_t hash)
 	return !a->moves.on || ring_ask(&a->moves.ring, hash) == RING_HELD;
 }
 
+bool app_moves_awaits(const struct app *a, uint64_t hash)
+{
+	return a->moves.on && ring_ask(&a->moves.ring, hash) == RING_WAIT;
+}
+
 static bool is_kept(const void *arg, uint64_t hash)
 {
 	return app_moves_owns(arg, hash);

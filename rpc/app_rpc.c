@@ -473,14 +473,15 @@ static int app_owner(lua_State *L)
 	return 1;
 }
 
-/* app.owns(key): whether this worker may answer for the key, and nobody else does. */
+/* app.owns(key) -> owns, coming: whether this worker may answer for the key, and nobody else does; else whether it will soon. */
 static int app_owns(lua_State *L)
 {
 	size_t n;
 	const char *key = luaL_checklstring(L, 1, &n);
 
 	lua_pushboolean(L, app_moves_owns(app_of(L), route_hash(key, n)));
-	return 1;
+	lua_pushboolean(L, app_moves_awaits(app_of(L), route_hash(key, n)));
+	return 2;
 }
 
 /* app.instances(service) -> list of {id, workers} */

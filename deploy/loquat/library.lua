@@ -96,6 +96,7 @@ function app.config(path, otherwise) end
 function app.owner(service, key) end
 ---@param key string
 ---@return boolean
+---@return boolean
 function app.owns(key) end
 ---@param service string
 ---@return {id: string, workers: integer}[]

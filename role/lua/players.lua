@@ -86,14 +86,16 @@ function Players.bind(player, session)
 end
 
 -- Players who are another instance's now, or were meanwhile. Connectors tell their owner who is online; who has no
--- connection is known to nobody any more, so its grace ends here.
+-- connection is known to nobody any more, so its grace ends here. What they have told of players who are coming stays.
 function Players.moved()
   state.moves = state.moves + 1
   local moved = {}
-  for _, known in ipairs { state.players, state.left } do
-    for uid, player in pairs(known) do
-      if not app.owns(uid) then moved[#moved + 1] = player end
-    end
+  for uid, player in pairs(state.players) do
+    if not app.owns(uid) then moved[#moved + 1] = player end
+  end
+  for uid, player in pairs(state.left) do
+    local owns, coming = app.owns(uid)
+    if not owns and not coming then moved[#moved + 1] = player end
   end
   table.sort(moved, function(a, b) return a.uid < b.uid end)
   for _, player in ipairs(moved) do
