@@ -20,24 +20,25 @@ function Groups.show(group)
   return { id = group.id, leader = group.leader, members = members }
 end
 
--- Tells every member's owner, which pushes onTeam to the player.
-local function tell(group, event, also)
-  local info = Groups.show(group)
-  for _, member in ipairs(group.members) do
-    app.send.team.teamRemote.joined(member.uid, { uid = member.uid, team = group.id, info = info, event = event })
+-- Tells every member's owner, which pushes onTeam to the player. The owner of the one who asked is waited for: its next
+-- request must find what this one was answered, and the answer goes another way than this. Yields.
+local function tell(group, event, asker, also)
+  local info, own = Groups.show(group), nil
+  local function joined(args)
+    if args.uid == asker then own = args else app.send.team.teamRemote.joined(args.uid, args) end
   end
-  if also then app.send.team.teamRemote.joined(also, { uid = also, event = event }) end
+  for _, member in ipairs(group.members) do
+    joined({ uid = member.uid, team = group.id, info = info, event = event })
+  end
+  if also then joined({ uid = also, event = event }) end
+  if own then app.rpc.team.teamRemote.joined(asker, own) end
 end
 
-local function disband_if_empty(group)
-  if #group.members == 0 then state.groups[group.id] = nil end
-end
-
-local function remove(group, uid, event)
+local function remove(group, uid, event, asker)
   table.remove(group.members, (find(group, uid)))
   if group.leader == uid and group.members[1] then group.leader = group.members[1].uid end
-  tell(group, event, uid)
-  disband_if_empty(group)
+  if #group.members == 0 then state.groups[group.id] = nil end
+  tell(group, event, asker, uid)
 end
 
 local Verbs = {}
@@ -48,7 +49,7 @@ function Verbs.create(there, args)
     id = args.team, leader = args.uid, members = { { uid = args.uid, name = args.name, online = true } }, invited = {},
   }
   state.groups[args.team] = group
-  tell(group, "create")
+  tell(group, "create", args.uid)
   return group
 end
 
@@ -66,7 +67,7 @@ function Verbs.accept(group, args)
   if #group.members >= SIZE_MAX then return nil, "denied", "the team is full" end
   group.invited[args.uid] = nil
   group.members[#group.members + 1] = { uid = args.uid, name = args.name, online = true }
-  tell(group, "accept")
+  tell(group, "accept", args.uid)
   return group
 end
 
@@ -77,7 +78,7 @@ end
 
 function Verbs.leave(group, args)
   if not find(group, args.uid) then return nil, "denied", "you are not in this team" end
-  remove(group, args.uid, "leave")
+  remove(group, args.uid, "leave", args.uid)
   return group
 end
 
@@ -85,7 +86,7 @@ function Verbs.kick(group, args)
   if group.leader ~= args.uid then return nil, "denied", "only the leader sends members away" end
   if args.target == args.uid then return nil, "denied", "leave instead" end
   if not find(group, args.target) then return nil, "not_found", "uid: this player is not in the team" end
-  remove(group, args.target, "kick")
+  remove(group, args.target, "kick", args.uid)
   return group
 end
 
@@ -93,7 +94,7 @@ function Verbs.promote(group, args)
   if group.leader ~= args.uid then return nil, "denied", "only the leader promotes" end
   if not find(group, args.target) then return nil, "not_found", "uid: this player is not in the team" end
   group.leader = args.target
-  tell(group, "promote")
+  tell(group, "promote", args.uid)
   return group
 end
 

@@ -142,3 +142,14 @@ test("who is not known to the team service is asked of its role", function()
   test.refused(ask(test.session("bob"), "create"), "unavailable", "away")
   test.refused(ask(test.session("bob"), "accept", { team = 1 }), "unavailable", "away")
 end)
+
+test("what a player was answered is known where it asks next", function()
+  local ann, told = come("ann"), 0
+  test.fake("team.teamRemote.joined", function()
+    clock.sleep(50)
+    told = told + 1
+    return {}
+  end)
+  ask(ann, "create")
+  test.equal(told, 1)
+end)
