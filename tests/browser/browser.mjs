@@ -18,7 +18,7 @@ const FLAGS = [
   "--disable-extensions", "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
   "--disable-backgrounding-occluded-windows", "--disable-dev-shm-usage", "--remote-debugging-pipe",
 ];
-const ANSWER_MS = 20000;
+const ANSWER_MS = 60000;
 
 export function program() {
   for (const folder of (process.env.PATH ?? "").split(":")) {
@@ -61,7 +61,15 @@ export class Browser {
   async end() {
     this.call("Browser.close").catch(() => {});
     await Promise.race([this.ended, pause(5000).then(() => this.process.kill("SIGKILL"))]);
-    rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
+    for (let left = 50; ; left--) { // its helpers live, and write, a little longer than it does
+      try {
+        rmSync(this.folder, { recursive: true, force: true });
+        break;
+      } catch (error) {
+        if (left === 0) throw error;
+        await pause(100);
+      }
+    }
   }
 
   take(message) {

@@ -18,9 +18,10 @@ at_end() {
 		kill -TERM "$pid" 2>/dev/null
 	done
 	for pid in "${started[@]}"; do
-		wait_until 20 gone "$pid" || kill -KILL "$pid" 2>/dev/null
+		wait_until 40 gone "$pid" || kill -KILL "$pid" 2>/dev/null
 	done
 	[ "$failures" = 0 ] || tail -n 40 "$work"/*.log 2>/dev/null
+	[ ! -f "$work/ports" ] || xargs rm -f <"$work/ports"
 	rm -rf "$work"
 	[ "$failures" = 0 ]
 }
@@ -56,11 +57,18 @@ wait_for() {   # wait_for SECONDS WHAT COMMAND...: without it the test cannot go
 	exit 1
 }
 
-# 40 ports in a row that nobody has, below the range the kernel gives to outgoing connections.
+# 40 ports in a row that nobody has, below the range the kernel gives to outgoing connections. They are this test's until
+# it ends: a file with its process id keeps other tests on this machine away, also before anything listens there.
 free_ports() {
-	local base port try
-	for try in {1..50}; do
-		base=$((12000 + (RANDOM * 7 + try) % 18000))
+	local base port mark
+	for _ in {1..200}; do
+		base=$((12000 + RANDOM % 450 * 40))
+		mark=/tmp/loquat-ports-$base
+		if ! (set -o noclobber && echo $$ >"$mark") 2>/dev/null; then
+			kill -0 "$(cat "$mark" 2>/dev/null)" 2>/dev/null || rm -f "$mark"
+			continue
+		fi
+		echo "$mark" >>"$work/ports"
 		for ((port = base; port < base + 40; port++)); do
 			(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && continue 2
 		done
@@ -106,7 +114,7 @@ up() {         # the cluster of $config, until it is ready; sets up_pid
 	build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
 	up_pid=$!
 	started+=("$up_pid")
-	wait_until 60 ready_or_gone
+	wait_until 120 ready_or_gone
 	says_ready && return
 	not_ok "the cluster comes up" "$(tail -n 3 "$work/up.log")"
 	exit 1
@@ -162,7 +170,7 @@ down() {
 	local child children
 	children=$(children_of "$up_pid")
 	kill "-$1" "$up_pid"
-	wait_for 30 "the cluster ends" gone "$up_pid"
+	wait_for 60 "the cluster ends" gone "$up_pid"
 	wait "$up_pid" 2>/dev/null
 	for child in $children; do
 		wait_for 10 "nothing of it is left" gone "$child"

@@ -32,7 +32,7 @@ struct end { /* of a connection: the server echoes, the client counts */
 	bool echoes, started;
 	int err;
 	char words[200];
-	uint64_t bytes;
+	_Atomic uint64_t bytes; /* the test's thread looks while they come */
 	uint32_t sum;
 };
 static struct end client, server;

@@ -171,7 +171,7 @@ const check = async (name, fn) => {
 };
 
 const main = async () => {
-  own = await cluster.start('cluster.connector.heartbeat_s = 2');
+  own = await cluster.start('cluster.connector.heartbeat_s = 3');
   const all = await kinds.all();
   if (all.length < 3) console.log('skip jsclient_in_chromium chromium is not installed');
   await Promise.all(all.map(async (kind) => {
