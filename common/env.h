@@ -273,7 +273,7 @@ int env_db_query(struct env_db *db, const char *sql, size_t n,
  * DELETE. The values are copied or sent before the call returns or while it runs: they must stay until on_result.
  * ERR_UNAVAILABLE as env_db_query, and where env_db_takes_arrays is false (some servers of the protocol, for ever).
  */
-enum env_db_bind_type { ENV_BIND_NULL, ENV_BIND_INT, ENV_BIND_DOUBLE, ENV_BIND_TEXT /* UTF-8 */ };
+enum env_db_bind_type { ENV_BIND_NULL, ENV_BIND_INT, ENV_BIND_DOUBLE, ENV_BIND_TEXT /* UTF-8 */, ENV_BIND_BLOB };
 struct env_db_bind { /* a column: an array of its rows' values */
 	enum env_db_bind_type type;
 	union {
@@ -281,7 +281,7 @@ struct env_db_bind { /* a column: an array of its rows' values */
 		const double *d;
 		const char *const *text;
 	};
-	const size_t *bytes; /* of the texts */
+	const size_t *bytes; /* of the texts, and of blobs */
 };
 int env_db_bulk(struct env_db *db, const char *sql, size_t n, const struct env_db_bind *column, unsigned columns,
 		unsigned rows, void (*on_result)(void *arg, const struct env_db_result *r), void *arg);

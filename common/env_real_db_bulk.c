@@ -74,6 +74,7 @@ int db_bulk_columns(struct env_db *db, const struct env_db_bind *column, unsigne
 		const struct env_db_bind *c = &column[i];
 		bind[i].buffer_type = c->type == ENV_BIND_DOUBLE ? MYSQL_TYPE_DOUBLE
 				      : c->type == ENV_BIND_TEXT ? MYSQL_TYPE_STRING
+				      : c->type == ENV_BIND_BLOB ? MYSQL_TYPE_BLOB
 								 : MYSQL_TYPE_LONGLONG;
 		bind[i].buffer = (void *)(uintptr_t)c->i;
 		bind[i].length = (unsigned long *)(uintptr_t)c->bytes;

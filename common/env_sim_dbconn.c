@@ -372,6 +372,8 @@ static struct sql_value literal(const struct env_db_bind *column, unsigned row)
 	case ENV_BIND_DOUBLE: return (struct sql_value){ .type = SQL_DOUBLE, .d = column->d[row] };
 	case ENV_BIND_TEXT:
 		return (struct sql_value){ .type = SQL_TEXT, .s = { column->text[row], column->bytes[row] } };
+	case ENV_BIND_BLOB:
+		return (struct sql_value){ .type = SQL_BLOB, .s = { column->text[row], column->bytes[row] } };
 	case ENV_BIND_NULL: break;
 	}
 	return (struct sql_value){ .type = SQL_NULL };

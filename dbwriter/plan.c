@@ -194,7 +194,7 @@ static void grow(struct plan_group *g)
 	for (unsigned i = 0; i < g->shape->params; i++) {
 		struct plan_column *c = &g->column[i];
 		c->i = need(realloc(c->i, capacity * sizeof *c->i));
-		if (c->type == VALUE_TEXT)
+		if (value_is_bytes(c->type))
 			c->bytes = need(realloc(c->bytes, capacity * sizeof *c->bytes));
 	}
 	g->capacity = capacity;
@@ -209,6 +209,7 @@ static void store(struct plan *p, struct plan_group *g, unsigned param, uint32_t
 	case VALUE_INT: c->i[slot] = v->i; break;
 	case VALUE_DOUBLE: c->d[slot] = v->d; break;
 	case VALUE_TEXT:
+	case VALUE_BLOB:
 		c->text[slot] = p->split.escaped & 1ull << param ? keep(p, v->s.p, v->s.n) : v->s.p;
 		c->bytes[slot] = v->s.n;
 		g->bytes += v->s.n;
@@ -341,7 +342,8 @@ static bool may_drop(const struct plan_group *g, unsigned param, uint32_t slot)
 	switch (g->column[param].type) {
 	case VALUE_INT: return column_takes_int(c, g->column[param].i[slot]);
 	case VALUE_TEXT: return column_takes_text(c, g->column[param].text[slot], g->column[param].bytes[slot]);
-	default: return true; /* NULL and doubles: only where they suit */
+	case VALUE_BLOB: return false; /* nobody asked how long it may be */
+	default: return true;          /* NULL and doubles: only where they suit */
 	}
 }
 
@@ -352,6 +354,7 @@ static bool may_drop_own(const struct plan *p, const struct shape *s, unsigned p
 	switch (v->type) {
 	case VALUE_INT: return column_takes_int(c, v->i);
 	case VALUE_TEXT: return column_takes_text(c, v->s.p, v->s.n);
+	case VALUE_BLOB: return false;
 	default: return true;
 	}
 }

@@ -41,9 +41,9 @@ struct plan_column {
 	union { /* NULL for VALUE_NULL */
 		int64_t *i;
 		double *d;
-		const char **text;
+		const char **text; /* and blobs */
 	};
-	size_t *bytes; /* texts */
+	size_t *bytes; /* texts and blobs */
 };
 struct plan_group {
 	struct shape *shape; /* NULL: text */

@@ -60,9 +60,9 @@ static void permute(struct plan_group *g, const struct place_of *order, void *ro
 			values[row] = c->i[order[row].slot];
 		if (c->type != VALUE_NULL)
 			memcpy(c->i, values, g->rows * sizeof *values);
-		for (unsigned row = 0; c->type == VALUE_TEXT && row < g->rows; row++)
+		for (unsigned row = 0; value_is_bytes(c->type) && row < g->rows; row++)
 			bytes[row] = c->bytes[order[row].slot];
-		if (c->type == VALUE_TEXT)
+		if (value_is_bytes(c->type))
 			memcpy(c->bytes, bytes, g->rows * sizeof *bytes);
 	}
 }
@@ -99,7 +99,7 @@ unsigned plan_slice(const struct plan_group *g, unsigned from, unsigned rows_max
 	size_t bytes = 0;
 	for (unsigned row = from; row < from + n; row++) {
 		for (unsigned i = 0; i < g->shape->params; i++)
-			bytes += g->column[i].type == VALUE_TEXT ? 9 + g->column[i].bytes[row] : 9;
+			bytes += value_is_bytes(g->column[i].type) ? 9 + g->column[i].bytes[row] : 9;
 		if (bytes > bytes_max && row > from)
 			return row - from;
 	}
@@ -115,7 +115,8 @@ void plan_bind(const struct plan_group *g, unsigned from, struct env_db_bind *co
 		case VALUE_INT: column[i] = (struct env_db_bind){ .type = ENV_BIND_INT, .i = c->i + from }; break;
 		case VALUE_DOUBLE: column[i] = (struct env_db_bind){ .type = ENV_BIND_DOUBLE, .d = c->d + from }; break;
 		case VALUE_TEXT:
-			column[i] = (struct env_db_bind){ .type = ENV_BIND_TEXT,
+		case VALUE_BLOB:
+			column[i] = (struct env_db_bind){ .type = c->type == VALUE_TEXT ? ENV_BIND_TEXT : ENV_BIND_BLOB,
 							  .text = c->text + from,
 							  .bytes = c->bytes + from };
 			break;
@@ -131,6 +132,7 @@ static struct sql_value literal(const struct plan_group *g, unsigned param, unsi
 	case VALUE_INT: return (struct sql_value){ .type = SQL_INT, .i = c->i[row] };
 	case VALUE_DOUBLE: return (struct sql_value){ .type = SQL_DOUBLE, .d = c->d[row] };
 	case VALUE_TEXT: return (struct sql_value){ .type = SQL_TEXT, .s = { c->text[row], c->bytes[row] } };
+	case VALUE_BLOB: return (struct sql_value){ .type = SQL_BLOB, .s = { c->text[row], c->bytes[row] } };
 	case VALUE_NULL: break;
 	}
 	return (struct sql_value){ .type = SQL_NULL };

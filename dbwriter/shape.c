@@ -78,6 +78,7 @@ static bool suits(const struct table_column *c, char type)
 	case VALUE_NULL: return !c->not_null;
 	case VALUE_INT: return c->kind == COLUMN_INT || c->kind == COLUMN_DOUBLE;
 	case VALUE_DOUBLE: return c->kind == COLUMN_DOUBLE;
+	case VALUE_BLOB: return c->bytes;
 	default: return c->kind == COLUMN_TEXT || c->kind == COLUMN_OTHER;
 	}
 }
@@ -145,6 +146,13 @@ static bool take_assignments(struct reader *r)
 	return true;
 }
 
+/* Whole numbers may also be more or less than a value. */
+static bool take_comparison(struct reader *r, const struct table_column *c, bool *equal)
+{
+	*equal = take(r, "=");
+	return *equal || (c->kind == COLUMN_INT && (take(r, "<=") || take(r, ">=") || take(r, "<") || take(r, ">")));
+}
+
 /* column = ? AND … up to the end */
 static bool take_conditions(struct reader *r)
 {
@@ -152,13 +160,15 @@ static bool take_conditions(struct reader *r)
 	do {
 		const struct table_column *c = take_column(r);
 		unsigned param;
-		if (!c || !take(r, "=") || !take_param(r, c, CHANGE_NONE, &param) || s->type[param] == VALUE_NULL ||
-		    s->type[param] == VALUE_DOUBLE || c->kind == COLUMN_DOUBLE || c->kind == COLUMN_OTHER)
+		bool equal;
+		if (!c || !take_comparison(r, c, &equal) || !take_param(r, c, CHANGE_NONE, &param) ||
+		    s->type[param] == VALUE_NULL || s->type[param] == VALUE_DOUBLE || c->kind == COLUMN_DOUBLE ||
+		    c->kind == COLUMN_OTHER)
 			return false;
 		unsigned k = 0;
 		while (k < s->table->key_n && &s->table->column[s->table->key[k]] != c)
 			k++;
-		if (k < s->table->key_n && !(r->key_seen & 1u << k)) {
+		if (equal && k < s->table->key_n && !(r->key_seen & 1u << k)) {
 			s->key[k] = param;
 			r->key_seen |= 1u << k;
 		} else {

@@ -11,7 +11,7 @@
  *
  * Threads: owner only. Memory: values point into the statement, or, where it was escaped, into the buffer given.
  */
-enum value_type { VALUE_NULL = 'n', VALUE_INT = 'i', VALUE_DOUBLE = 'd', VALUE_TEXT = 't' };
+enum value_type { VALUE_NULL = 'n', VALUE_INT = 'i', VALUE_DOUBLE = 'd', VALUE_TEXT = 't', VALUE_BLOB = 'b' };
 struct value {
 	enum value_type type;
 	union {
@@ -20,9 +20,13 @@ struct value {
 		struct {
 			const char *p;
 			size_t n;
-		} s;
+		} s; /* of texts and blobs */
 	};
 };
+static inline bool value_is_bytes(enum value_type type)
+{
+	return type == VALUE_TEXT || type == VALUE_BLOB;
+}
 #define SHAPE_VALUES_MAX 48
 struct split {
 	struct buf text; /* the statement, each literal a '?' and the letter of its type */

@@ -33,15 +33,51 @@ static struct value *next_value(struct cutter *c)
 	return c->s->n < SHAPE_VALUES_MAX ? &c->s->value[c->s->n++] : NULL;
 }
 
+static int nibble(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool begins_blob(const struct cutter *c)
+{
+	return c->end - c->p > 2 && c->p[0] == 'x' && c->p[1] == '\'';
+}
+
+/* x'…', as the builder writes it */
+static bool cut_blob(struct cutter *c)
+{
+	const char *p = c->p + 2, *end = memchr(p, '\'', (size_t)(c->end - p));
+	struct split *s = c->s;
+	struct value *v = next_value(c);
+	if (!v || !end || (end - p) % 2 || (end + 1 < c->end && (end[1] == '\'' || shape_in_word(end + 1, c->end))))
+		return false;
+	size_t at = s->unescaped.len, n = (size_t)(end - p) / 2;
+	char *o = buf_reserve(&s->unescaped, n + 1);
+	for (; p < end; p += 2) {
+		int high = nibble(p[0]), low = nibble(p[1]);
+		if (high < 0 || low < 0)
+			return false;
+		*o++ = (char)(high << 4 | low);
+	}
+	s->unescaped.len += n;
+	s->escaped |= 1ull << (v - s->value);
+	*v = (struct value){ .type = VALUE_BLOB, .s = { (const char *)at, n } }; /* an offset yet */
+	put(c, VALUE_BLOB);
+	c->p = end + 1;
+	return true;
+}
+
 /* A word: a name, a keyword, NULL where a value stands. */
 static bool cut_word(struct cutter *c)
 {
 	const char *from = c->p;
+	if (begins_blob(c))
+		return cut_blob(c);
 	while (shape_in_word(c->p, c->end))
 		c->p++;
 	size_t n = (size_t)(c->p - from);
 	if (c->p < c->end && *c->p == '\'')
-		return false; /* x'…' and its kin */
+		return false; /* _binary'…' and its kin */
 	if (n == 4 && !strncasecmp(from, "NULL", 4) && (c->last == '=' || c->last == ',' || c->last == '(')) {
 		struct value *v = next_value(c);
 		if (!v)
@@ -231,8 +267,10 @@ bool split_like(struct split *s, const struct shape *like, const char *statement
 			break;
 		c.last = like->piece[i].last;
 		unsigned char what = c.p == c.end ? 0 : is_sign(&c) ? 3 : shape_class[(unsigned char)*c.p];
-		if ((what != 3 && what != 4) || !(what == 3 ? cut_number(&c) : cut_text(&c)) ||
-		    s->value[i].type != (enum value_type)like->type[i])
+		bool fine = what == 3   ? cut_number(&c)
+			    : what == 4 ? cut_text(&c)
+					: what == 2 && begins_blob(&c) && cut_blob(&c);
+		if (!fine || s->value[i].type != (enum value_type)like->type[i])
 			return false;
 	}
 	settle(s);

@@ -130,6 +130,7 @@ static void add_column(struct tables *t, const char *const *cell)
 	c->chars_max = cell[5] ? strtoull(cell[5], NULL, 10) : 0;
 	if (c->kind == COLUMN_TEXT && strncmp(collation, "utf8mb4_", 8))
 		c->kind = COLUMN_OTHER;
+	c->bytes = strcasestr(cell[2], "blob") != NULL;
 	c->counts_bytes = strcasestr(cell[2], "text") != NULL;
 	c->exact_but_spaces = c->kind == COLUMN_TEXT && n > 4 && !strcmp(collation + n - 4, "_bin");
 	c->exact = c->exact_but_spaces && strstr(collation, "_nopad_") && !strcasecmp(cell[2], "varchar");

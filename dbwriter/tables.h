@@ -21,6 +21,7 @@ struct table_column {
 	int64_t min, max;      /* integers; those above the 64 signed bits are none of ours */
 	uint64_t chars_max;    /* texts */
 	bool counts_bytes;     /* chars_max is of bytes */
+	bool bytes;            /* a blob: of any bytes */
 	bool not_null, unique; /* unique: in any unique key, the primary one too */
 	bool exact;            /* texts are equal when their bytes are, spaces at the end included */
 	bool exact_but_spaces; /* … when they do not end in one */

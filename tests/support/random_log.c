@@ -7,7 +7,7 @@
 
 const char random_log_tables[] =
 	"CREATE TABLE hero (id BIGINT NOT NULL PRIMARY KEY, gold BIGINT NOT NULL DEFAULT 0, level TINYINT NOT NULL DEFAULT 1,"
-	" name VARCHAR(12) NOT NULL DEFAULT '', x DOUBLE NOT NULL DEFAULT 0, note VARCHAR(40), debt INT UNSIGNED NOT NULL DEFAULT 9) COLLATE=utf8mb4_nopad_bin;"
+	" name VARCHAR(12) NOT NULL DEFAULT '', x DOUBLE NOT NULL DEFAULT 0, note VARCHAR(40), debt INT UNSIGNED NOT NULL DEFAULT 9, mark MEDIUMBLOB) COLLATE=utf8mb4_nopad_bin;"
 	"CREATE TABLE item (hero BIGINT NOT NULL, kind INT NOT NULL, count INT NOT NULL, PRIMARY KEY (hero, kind));"
 	"CREATE TABLE quest (hero BIGINT NOT NULL, quest INT NOT NULL, state VARCHAR(12) NOT NULL, progress INT NOT NULL,"
 	" PRIMARY KEY (hero, quest)) COLLATE=utf8mb4_nopad_bin;"
@@ -53,7 +53,7 @@ static struct sql_value text(const char *s)
 }
 
 /* letters of sql's values: i a hero's number, k a kind, s a small signed step, p a small number, b one that may not fit,
- * t a text, w a word of few, d a double, n NULL or a text, u = p again */
+ * t a text, m some bytes, w a word of few, d a double, n NULL or a text, u = p again */
 static struct sql_value value(struct draw *d, char letter, struct sql_value *p)
 {
 	static const char *const texts[] = {
@@ -70,6 +70,8 @@ static struct sql_value value(struct draw *d, char letter, struct sql_value *p)
 		return number(!(d->kinds & RANDOM_LOG_RISKY) || draw(d, 40) ? (int64_t)draw(d, 100)
 									    : (int64_t)draw(d, 2) * 10000000000 - 500);
 	case 't': return text(texts[draw(d, !(d->kinds & RANDOM_LOG_RISKY) || draw(d, 30) ? 5 : 6)]);
+	case 'm':
+		return (struct sql_value){ .type = SQL_BLOB, .s = { "\xff\0'\\\n\xe6\x9e" + draw(d, 3), draw(d, 5) } };
 	case 'w': return text(words[draw(d, 5)]);
 	case 'd': return (struct sql_value){ .type = SQL_DOUBLE, .d = ((double)draw(d, 2000) - 1000) / 7 };
 	default: return draw(d, 2) ? text("noted") : (struct sql_value){ .type = SQL_NULL };
@@ -89,6 +91,8 @@ static const struct form forms[] = {
 	{ 6, "UPDATE hero SET x = ?, name = ? WHERE id = ?", "dti", false },
 	{ 3, "UPDATE hero SET x = x + ? WHERE id = ?", "di", false },
 	{ 3, "UPDATE hero SET note = ? WHERE id = ?", "ni", false },
+	{ 3, "UPDATE hero SET mark = ? WHERE id = ?", "mi", false },
+	{ 2, "REPLACE INTO hero (id, gold, mark) VALUES (?, ?, ?)", "ism", false },
 	{ 2, "UPDATE hero SET level = level + ? WHERE id = ? AND level = ?", "kik", true },
 	{ 2, "UPDATE hero SET gold = gold + ? WHERE level = ?", "sk", false },
 	{ 1, "UPDATE hero SET gold = gold * 2 WHERE id = ?", "i", true },
@@ -101,6 +105,9 @@ static const struct form forms[] = {
 	{ 2, "INSERT INTO item (hero, kind, count) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE count = VALUES(count)",
 	  "ikb", false },
 	{ 3, "DELETE FROM item WHERE hero = ? AND kind = ?", "ik", false },
+	{ 2, "DELETE FROM item WHERE hero = ? AND kind < ?", "ik", false },
+	{ 3, "UPDATE hero SET gold = gold - ? WHERE id = ? AND gold >= ?", "pis", false },
+	{ 2, "UPDATE item SET count = ? WHERE hero <= ? AND kind > ?", "pik", false },
 	{ 6, "REPLACE INTO quest (hero, quest, state, progress) VALUES (?, ?, ?, ?)", "iktb", false },
 	{ 5,
 	  "INSERT INTO quest (hero, quest, state, progress) VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE progress = ?",

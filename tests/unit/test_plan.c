@@ -1,6 +1,7 @@
 /* Which statements may change places or become one: dbwriter/plan.h. */
 #include "dbwriter/plan.h"
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,19 +27,22 @@ static const char *const columns[][8] = {
 	{ "word", "n", "int", "int(11)", "NO", NULL, NULL, "" },
 	{ "rich", "id", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
 	{ "rich", "gold", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "done", "id", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "done", "seq", "bigint", "bigint(20)", "NO", NULL, NULL, "" },
+	{ "done", "answer", "mediumblob", "mediumblob", "NO", NULL, NULL, "" },
 };
 /* table, index, column */
 static const char *const unique[][3] = {
 	{ "role", "PRIMARY", "id" },   { "seat", "PRIMARY", "id" }, { "seat", "by_role", "role" },
-	{ "word", "PRIMARY", "word" }, { "rich", "PRIMARY", "id" },
+	{ "word", "PRIMARY", "word" }, { "rich", "PRIMARY", "id" }, { "done", "PRIMARY", "id" },
 };
 
 static void setup(void)
 {
 	static const char *const triggers[] = { "rich" };
 	tables_begin(&tables);
-	answer(0, columns[0], 10, 8);
-	answer(1, unique[0], 5, 3);
+	answer(0, columns[0], sizeof columns / sizeof *columns, 8);
+	answer(1, unique[0], sizeof unique / sizeof *unique, 3);
 	answer(3, triggers, 1, 1);
 	tables_end(&tables);
 	plan = plan_new();
@@ -170,6 +174,39 @@ START_TEST(an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_
 }
 END_TEST
 
+START_TEST(answers_of_once_calls_are_gathered_and_what_deletes_them_stays_among_them_alone)
+{
+	gives("UPDATE role SET gold = 5 WHERE id = 1;\n"
+	      "INSERT INTO done (id, seq, answer) VALUES (1, 1, x'00ff');\n"
+	      "UPDATE role SET gold = 6 WHERE id = 2;\n"
+	      "INSERT INTO done (id, seq, answer) VALUES (2, 2, x'');\n"
+	      "DELETE FROM done WHERE seq < 2;\n"
+	      "UPDATE role SET gold = 7 WHERE id = 1;\n"
+	      "INSERT INTO done (id, seq, answer) VALUES (1, 3, x'0a');\n",
+	      "UPDATE role SET gold = 7 WHERE id = 1;\nUPDATE role SET gold = 6 WHERE id = 2;\n"
+	      "INSERT INTO done (id, seq, answer) VALUES (1, 1, x'00ff'),(2, 2, x'');\n"
+	      "DELETE FROM done WHERE seq < 2;\n"
+	      "INSERT INTO done (id, seq, answer) VALUES (1, 3, x'0a');\n");
+}
+END_TEST
+
+START_TEST(bytes_that_are_no_blob_stay_in_their_place)
+{
+	static const char *const odd[] = { "x'0'", "x'0g'", "X'00'", "x'00''11'" };
+	for (unsigned i = 0; i < sizeof odd / sizeof *odd; i++) {
+		char statement[100];
+		snprintf(statement, sizeof statement, "INSERT INTO done (id, seq, answer) VALUES (1, 1, %s);\n",
+			 odd[i]);
+		plan_begin(plan, &tables, true);
+		gives(statement, statement);
+		ck_assert(!plan_group(plan, 0)->shape);
+	}
+	plan_begin(plan, &tables, true); /* a number as bytes means something else to a column of numbers */
+	gives("UPDATE role SET gold = x'01' WHERE id = 1;\n", "UPDATE role SET gold = x'01' WHERE id = 1;\n");
+	ck_assert(!plan_group(plan, 0)->shape);
+}
+END_TEST
+
 START_TEST(statements_that_cannot_be_gathered_fill_a_plan)
 {
 	static const char two[] =
@@ -193,6 +230,8 @@ int main(void)
 {
 	TCase *t = tcase_create("plan");
 	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, answers_of_once_calls_are_gathered_and_what_deletes_them_stays_among_them_alone);
+	tcase_add_test(t, bytes_that_are_no_blob_stay_in_their_place);
 	tcase_add_test(t, statements_that_cannot_be_gathered_fill_a_plan);
 	tcase_add_test(t, the_last_value_of_a_column_is_enough);
 	tcase_add_test(t, a_value_the_column_would_have_refused_is_not_dropped);

@@ -52,7 +52,7 @@ static void end_now(void *arg)
 static void outcome(const char *dir, unsigned kinds, struct buf *out)
 {
 	static const char *const selects[] = {
-		"SELECT id, gold, level, HEX(name), x, note, debt FROM hero ORDER BY id",
+		"SELECT id, gold, level, HEX(name), x, note, debt, HEX(mark) FROM hero ORDER BY id",
 		"SELECT * FROM item ORDER BY hero, kind",
 		"SELECT hero, quest, HEX(state), progress FROM quest ORDER BY hero, quest",
 		"SELECT * FROM seat ORDER BY id",
