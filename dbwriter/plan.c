@@ -84,6 +84,8 @@ static const char *keep(struct plan *p, const char *text, size_t n)
 
 static void columns_free(struct plan_group *g)
 {
+	if (!g->capacity) /* as most are that have one row */
+		return;
 	for (unsigned i = 0; i < SHAPE_VALUES_MAX; i++) {
 		free(g->column[i].i);
 		free(g->column[i].bytes);
