@@ -363,8 +363,8 @@ static void tell_dropped(struct log *log)
 	if (dropped == log->dropped_told)
 		return;
 	char *o = put_head(log, line_room(log), env_wall_us(log->env), LOG_WARN);
-	o += sprintf(o, "log.dropped lines=%llu total=%llu", (unsigned long long)(dropped - log->dropped_told),
-		     (unsigned long long)dropped);
+	o += snprintf(o, LOG_LINE_MAX, "log.dropped lines=%llu total=%llu",
+		      (unsigned long long)(dropped - log->dropped_told), (unsigned long long)dropped);
 	line_end(log, o, false);
 	log->lines_pending--; /* if it cannot be written that is no new loss */
 	log->dropped_told = dropped;

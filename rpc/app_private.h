@@ -232,7 +232,7 @@ void app_moves_close(struct app *a);
 bool app_moves_detain(struct app *a, struct app_job *j);
 bool app_moves_owns(const struct app *a, uint64_t key_hash);
 bool app_moves_awaits(const struct app *a, uint64_t key_hash); /* it is coming here */
-void app_job_begin(struct app_job *j); /* app.c: a request that may run */
+void app_job_begin(struct app_job *j);                         /* app.c: a request that may run */
 
 /* app_rpc.c: n bytes that begin with a struct app_wait; app_wait_free when the end was told. Never NULL. */
 void *app_wait_new(struct app *a, uint64_t task, size_t n);
