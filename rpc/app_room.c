@@ -114,6 +114,8 @@ static struct who who_at(lua_State *L, int index)
 	if (lua_getfield(L, index, "uid") != LUA_TSTRING)
 		app_raise(L, "a session with a uid was expected");
 	w.uid.p = lua_tolstring(L, -1, &w.uid.n);
+	if (memchr(w.uid.p, 0, w.uid.n))
+		app_raise(L, "a uid without zero bytes was expected");
 	return w;
 }
 
@@ -129,7 +131,7 @@ static uint32_t place_of(lua_State *L, int room, const char *uid, size_t n)
 	uint32_t place = (uint32_t)lua_tointeger(L, -1);
 
 	lua_pop(L, 2);
-	return place <= r->n ? place : 0; /* more: a join that raised had got so far */
+	return place && place <= r->n && !strcmp(r->seat[place - 1]->uid, uid) ? place : 0; /* else a join raised */
 }
 
 static void set_place(lua_State *L, int room, const char *uid, uint32_t place)
@@ -269,7 +271,10 @@ static int room_join(lua_State *L)
 	lua_settop(L, 2);
 	struct who w = who_at(L, 2);
 	uint32_t place = place_of(L, 1, w.uid.p, w.uid.n);
+	struct app_seat *s = app_seat_find(r->app, w.connector, w.sid);
 
+	if (s && strcmp(s->uid, w.uid.p) != 0)
+		app_raise(L, "this session is in rooms as %s: it cannot join one as %s", s->uid, w.uid.p);
 	if (r->app->seats.closed)
 		return refuse(L, ERR_UNAVAILABLE, "the service stops");
 	if (!place && r->n >= r->max)
@@ -424,15 +429,27 @@ struct leaving {
 	int told;    /* registry: {name, member}, for the hook */
 };
 
+/* It is there, if not where its uid says. */
+static uint32_t place_of_seat(lua_State *L, const struct app_room *r, const struct app_seat *s)
+{
+	uint32_t place = place_of(L, 1, s->uid, strlen(s->uid));
+
+	if (place && r->seat[place - 1] == s)
+		return place;
+	for (place = r->n; place && r->seat[place - 1] != s;)
+		place--;
+	return place;
+}
+
 static int leave_ended(lua_State *L, void *arg)
 {
 	struct leaving *x = arg;
 	struct app_room *r = x->room;
 
 	lua_rawgeti(L, LUA_REGISTRYINDEX, r->ref); /* 1 */
-	uint32_t place = place_of(L, 1, x->seat->uid, strlen(x->seat->uid));
+	uint32_t place = place_of_seat(L, r, x->seat);
 
-	assert(place);
+	assert(place); /* a seat and its room name each other */
 	if (x->wanted) {
 		lua_createtable(L, 2, 0);
 		lua_getiuservalue(L, 1, NAME);

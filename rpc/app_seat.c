@@ -129,12 +129,16 @@ void app_seat_leave(struct app *a, struct app_seat *s, struct app_room *r)
 		seat_free(s);
 }
 
-/* Its session has ended: it leaves all its rooms. */
-static void seat_ended(struct app *a, struct app_seat *s)
+/* Its session has ended: it leaves all its rooms. The hook of each may leave, close and join others: the seat is found anew. */
+static void seat_ended(struct app *a, struct app_roster *r, uint64_t sid)
 {
+	struct app_seat *s = seat_of(a, r, sid);
+
+	if (!s)
+		return;
 	metric_add(a->seats.left, 1);
-	for (unsigned n = s->rooms; n > 0; n--)
-		app_room_left(a, s->room[0], s); /* with the last one the seat has gone */
+	for (unsigned n = s->rooms; s && n > 0; n--, s = seat_of(a, r, sid))
+		app_room_left(a, s->room[0], s);
 }
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
@@ -148,11 +152,9 @@ static void all_ended(struct app *a, struct app_roster *r, struct span sids)
 {
 	for (size_t i = 0; i < sids.n; i += 8) {
 		uint64_t sid;
-		struct app_seat *s;
 
 		memcpy(&sid, sids.p + i, 8);
-		if ((s = seat_of(a, r, sid)))
-			seat_ended(a, s);
+		seat_ended(a, r, sid);
 	}
 }
 
@@ -235,31 +237,50 @@ static void on_ask(struct loop_deferred *d)
 		ask_again_later(a, ASK_MS);
 }
 
-/* Its connector is not in the cluster any more: nobody will ever say that they have ended. */
+/* The connector, or that worker of it, is not in the cluster any more: nobody will ever say that its sessions have ended. */
+static bool has_gone(const struct app *a, const struct app_roster *r)
+{
+	const struct route_row *row = route_find(a->worker->routes, r->connector);
+
+	return !row || r->worker >= row->workers;
+}
+
+/* What the hooks join meanwhile is asked about next. */
 static void all_gone(struct app *a, struct app_roster *r)
 {
 	collect_all(a, r);
-	all_ended(a, r, span_of(r->ask.data, r->ask.len));
-	buf_clear(&r->ask);
+	struct buf gone = r->ask;
+
+	r->ask = (struct buf){ .data = NULL };
+	all_ended(a, r, span_of(gone.data, gone.len));
+	buf_release(&gone);
+}
+
+static void free_empty(struct app *a)
+{
+	struct app_roster **at = &a->seats.rosters, *r;
+
+	while ((r = *at)) {
+		if (r->seats || r->asking) {
+			at = &r->next;
+			continue;
+		}
+		*at = r->next;
+		roster_free(r);
+	}
 }
 
 static void on_again(struct timer *t, uint64_t now_ms)
 {
 	struct app *a = (struct app *)((char *)t - offsetof(struct app, seats.again));
-	struct app_roster **at = &a->seats.rosters, *r;
 
 	(void)now_ms;
-	while ((r = *at)) {
-		if (r->failed && !route_find(a->worker->routes, r->connector))
-			all_gone(a, r);
-		if (!r->seats && !r->asking) {
-			*at = r->next;
-			roster_free(r);
-			continue;
-		}
+	for (struct app_roster *r = a->seats.rosters; r; r = r->next)
+		if (r->failed && has_gone(a, r))
+			all_gone(a, r); /* its hooks may add to the list */
+	free_empty(a);
+	for (struct app_roster *r = a->seats.rosters; r; r = r->next)
 		r->all = r->seats && !r->asking;
-		at = &r->next;
-	}
 	if (a->seats.rosters)
 		on_ask(&a->seats.ask);
 }
