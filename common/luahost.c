@@ -104,6 +104,8 @@ bool luahost_watch(struct luahost *h)
 	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
 		h->watch.cpu_ns = now;
+		if (turn)
+			atomic_store_explicit(&h->watch.since_ns, now, memory_order_relaxed);
 		return true;
 	}
 	if (now - h->watch.cpu_ns < h->o.budget_ms * UINT64_C(1000000))

@@ -112,8 +112,7 @@ struct luaresult {
 	const char *message; /* for a person, when err: the error's first line, "" if push failed; valid in done only */
 	lua_State *L;        /* when err is 0: n results from index first on */
 	int first, n;
-	uint32_t
-		held_ms; /* it was stopped, over its budget or out of memory, and about so long it held the thread; else 0 */
+	uint32_t held_ms; /* it was stopped over its budget: about so long it computed; else 0 */
 };
 struct luaqueue;
 struct luajob {           /* zero it; embed it in what is to be done */

@@ -97,8 +97,10 @@ struct luahost {
 	uint64_t turns;
 	bool counting; /* no interrupts here: instructions are counted instead */
 	uint64_t instructions, instructions_max;
-	struct {                       /* the watching thread's own */
-		uint64_t turn, cpu_ns; /* its worker had run so long when the turn was first seen */
+	struct { /* the watching thread's own */
+		uint64_t turn,
+			cpu_ns; /* its worker had run so long when the turn was first seen, or last interrupted */
+		_Atomic uint64_t since_ns; /* when it was first seen */
 	} watch;
 
 	struct { /* luahost_gc.c */

@@ -200,10 +200,14 @@ static void finish_ok(struct luahost *h, struct luatask *t, int results)
 	free_slot(h, t);
 }
 
-/* Since the turn of the loop began, in which nearly all of it was spent. */
+/* What has just run over its budget: of processor time, since the watch saw it begin. Where steps are counted they stand for it. */
 static uint32_t held_ms(struct luahost *h)
 {
-	return (uint32_t)((env_mono_ns(h->o.loop->env) - h->o.loop->now_ns) / 1000000) + 1;
+	uint64_t since_ns = atomic_load_explicit(&h->watch.since_ns, memory_order_relaxed);
+
+	if (h->counting)
+		return h->o.budget_ms;
+	return (uint32_t)((env_loop_cpu_ns(h->o.loop->ev) - since_ns) / 1000000) + 1;
 }
 
 /* A coroutine that failed is not used again: its hooks may be off for ever, its open variables half-closed. */
@@ -212,7 +216,7 @@ static void finish_failed(struct luahost *h, struct luatask *t, int status)
 	struct luajob *job = t->job;
 	char message[MESSAGE_MAX] = "cancelled";
 	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
-	if (h->was_over || status == LUA_ERRMEM)
+	if (h->was_over)
 		r.held_ms = held_ms(h);
 	if (t->aborted)
 		h->stats.cancelled++;

@@ -48,6 +48,8 @@ int app_push_error(lua_State *L, int err, struct span message, enum effect effec
 
 /* ---- requests ----------------------------------------------------------------------------------------------------- */
 
+#define RESTS "requests of this session held up the others: it rests for a while"
+
 static void push_call_info(lua_State *L, const struct app_job *j)
 {
 	lua_createtable(L, 0, 3);
@@ -78,6 +80,10 @@ static int push_request(lua_State *L, struct luajob *self)
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
+	}
+	if (j->session && app_session_rests(j->app, j->session)) { /* since it came */
+		snprintf(j->why, sizeof j->why, RESTS);
+		return ERR_BUSY;
 	}
 	if (app_cycle(j))
 		return ERR_FAILED;
@@ -166,8 +172,7 @@ void app_job_begin(struct app_job *j)
 	}
 	j->session = app_session_get(a, j->instance, j->sid, span_of(j->in.data + j->uid.at, j->uid.n));
 	if (j->session && app_session_rests(a, j->session)) {
-		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE,
-			       "requests of this session held up the others: it rests for a while");
+		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE, RESTS);
 		app_job_free(j);
 		return;
 	}

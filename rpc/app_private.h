@@ -19,6 +19,7 @@
  */
 #define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
 #define APP_SESSION_IDLE_MS     60000
+#define APP_SESSION_UNLOGGED_MS 1000 /* without a uid: whoever connects may make these */
 #define APP_REST_TIMES          200 /* so many times what its stopped request took a session rests: others lose 0.5 % */
 #define APP_REST_MS_MAX         300000
 #define APP_SESSION_BUCKETS     4096
@@ -141,6 +142,8 @@ struct app_once {
 
 struct app_session {
 	struct app_session *next, **prev; /* in its bucket */
+	struct app_session *next_unlogged;
+	bool unlogged;
 	uint64_t sid, used_ms;
 	uint64_t stopped_ms, rest_ms; /* one of its requests was stopped last; until then no other one begins */
 	char instance[32];
@@ -176,8 +179,9 @@ struct app {
 	struct loop_deferred wake;
 	struct timer wake_more;
 	struct app_session *bucket[APP_SESSION_BUCKETS];
+	struct app_session *unlogged;
 	size_t sessions;
-	struct timer sweep;
+	struct timer sweep, sweep_unlogged;
 	struct app_seats seats;
 	struct dbread *dbread;         /* NULL: the service has no database */
 	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */

@@ -40,6 +40,16 @@ static int make_table(lua_State *L, void *arg)
 	return 0;
 }
 
+/* Nobody stands behind it yet: it is forgotten soon. */
+static void add_unlogged(struct app *a, struct app_session *s)
+{
+	s->unlogged = true;
+	s->next_unlogged = a->unlogged;
+	a->unlogged = s;
+	if (!timer_running(&a->sweep_unlogged))
+		loop_timer(a->worker->loop, &a->sweep_unlogged, APP_SESSION_UNLOGGED_MS);
+}
+
 static struct app_session *session_new(struct app *a, const char *instance, uint64_t sid, struct span uid)
 {
 	struct app_session *s = calloc(1, sizeof *s), **at = bucket_of(a, instance, sid);
@@ -61,6 +71,8 @@ static struct app_session *session_new(struct app *a, const char *instance, uint
 		s->next->prev = &s->next;
 	*at = s;
 	a->sessions++;
+	if (!uid.n)
+		add_unlogged(a, s);
 	return s;
 }
 
@@ -107,6 +119,28 @@ static void session_free(struct app *a, struct app_session *s)
 }
 
 /* The service keeps its players in its own tables; an idle queue can be made anew at the next request. */
+static bool is_idle(const struct app_session *s, uint64_t now_ms, uint64_t idle_ms)
+{
+	return luaqueue_idle(&s->queue) && now_ms - s->used_ms > (s->stopped_ms ? APP_REST_MS_MAX : idle_ms);
+}
+
+static void on_sweep_unlogged(struct timer *t, uint64_t now_ms)
+{
+	struct app *a = (struct app *)((char *)t - offsetof(struct app, sweep_unlogged));
+	struct app_session **at = &a->unlogged, *s;
+
+	while ((s = *at)) {
+		if (!is_idle(s, now_ms, APP_SESSION_UNLOGGED_MS)) {
+			at = &s->next_unlogged;
+			continue;
+		}
+		*at = s->next_unlogged;
+		session_free(a, s);
+	}
+	if (a->unlogged)
+		loop_timer(a->worker->loop, t, APP_SESSION_UNLOGGED_MS);
+}
+
 static void on_sweep(struct timer *t, uint64_t now_ms)
 {
 	struct app *a = (struct app *)((char *)t - offsetof(struct app, sweep));
@@ -114,8 +148,7 @@ static void on_sweep(struct timer *t, uint64_t now_ms)
 	for (size_t i = 0; i < APP_SESSION_BUCKETS; i++)
 		for (struct app_session *s = a->bucket[i], *next; s; s = next) {
 			next = s->next;
-			if (luaqueue_idle(&s->queue) &&
-			    now_ms - s->used_ms > (s->stopped_ms ? APP_REST_MS_MAX : APP_SESSION_IDLE_MS))
+			if (!s->unlogged && is_idle(s, now_ms, APP_SESSION_IDLE_MS))
 				session_free(a, s);
 		}
 	loop_timer(a->worker->loop, t, APP_SESSION_IDLE_MS / 2);
@@ -124,12 +157,14 @@ static void on_sweep(struct timer *t, uint64_t now_ms)
 void app_session_sweep_start(struct app *a)
 {
 	a->sweep.fire = on_sweep;
+	a->sweep_unlogged.fire = on_sweep_unlogged;
 	loop_timer(a->worker->loop, &a->sweep, APP_SESSION_IDLE_MS / 2);
 }
 
 void app_sessions_close(struct app *a)
 {
 	loop_timer_stop(a->worker->loop, &a->sweep);
+	loop_timer_stop(a->worker->loop, &a->sweep_unlogged);
 	for (size_t i = 0; i < APP_SESSION_BUCKETS; i++)
 		while (a->bucket[i])
 			session_free(a, a->bucket[i]);

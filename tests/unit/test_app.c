@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/token.h"
+#include "rpc/app_private.h"
 #include "tests/support/calls.h"
 #include "tests/support/folder.h"
 
@@ -13,6 +14,12 @@ static struct reply reply, second, third;
 static void setup(void)
 {
 	calls_setup(&c, &(struct calls_options){ .lua = "sqllog = { linger_us = 0 }, lua = { budget_ms = 100 }," });
+}
+
+static void setup_small(void)
+{
+	calls_setup(&c, &(struct calls_options){
+				.lua = "sqllog = { linger_us = 0 }, lua = { memory_bytes_max = 32 << 20 }," });
 }
 
 static void setup_three(void)
@@ -922,7 +929,63 @@ START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
 	ck_says(&reply, "{\"code\":200}");
 }
 END_TEST
+
+START_TEST(a_request_that_waits_while_its_session_begins_to_rest_does_not_run)
+{
+	begin_sessions("function Handler.say(session, msg)\n"
+		       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
+		       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
+		       "  while msg.text do end\n"
+		       "  return {}\n"
+		       "end");
+	say(1, "{\"text\":\"loop\"}", 0, &reply);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	say(1, "{\"text\":\"later\"}", 0, &reply);
+	say(1, "{}", 0, &second);
+	say(2, "{\"text\":\"wake\"}", 0, &third);
+	reply_wait(&third);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	reply_wait(&second);
+	ck_reply(&second, ERR_BUSY, EFFECT_NONE);
+	ck_assert_ptr_nonnull(strstr(second.message, "rests"));
+}
+END_TEST
 #endif
+
+START_TEST(a_session_that_finds_the_memory_used_up_does_not_rest)
+{
+	begin_sessions("function Handler.say(session, msg)\n"
+		       "  local text = ('x'):rep(4 << 20)\n"
+		       "  while msg.text do text = text .. text end\n"
+		       "  return {}\n"
+		       "end");
+	for (int i = 0; i < 2; i++) {
+		say(1, "{\"text\":\"memory\"}", 0, &reply);
+		reply_wait(&reply);
+		ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+		ck_assert_ptr_nonnull(strstr(reply.message, "memory"));
+	}
+	say(1, "{}", 0, &reply);
+	reply_wait(&reply);
+	ck_says(&reply, "{\"code\":200}");
+}
+END_TEST
+
+START_TEST(a_session_without_a_uid_is_soon_forgotten)
+{
+	begin_sessions("function Handler.say() return {} end\nfunction Handler.echo(session, msg) return msg end");
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("u", 1) }, .body = span_of("{}", 2), .sid = 5 };
+
+	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.echo", call, &reply);
+	reply_wait(&reply);
+	say(6, "{}", 0, &second);
+	reply_wait(&second);
+	ck_says(&second, "{\"code\":200}");
+	until(c.s[CALLS]->worker[0]->app->sessions == 1); /* the one with a uid */
+}
+END_TEST
 
 /* ---- what this instance is --------------------------------------------------------------------------------------------------- */
 
@@ -1081,12 +1144,15 @@ END_TEST
 
 int main(void)
 {
-	TCase *one = tcase_create("one worker"), *three = tcase_create("three workers"), *hasty = tcase_create("hasty");
+	TCase *one = tcase_create("one worker"), *three = tcase_create("three workers"), *hasty = tcase_create("hasty"),
+	      *small = tcase_create("little memory");
 
 	tcase_add_checked_fixture(one, setup, teardown);
 	tcase_add_checked_fixture(three, setup_three, teardown);
 	tcase_add_checked_fixture(hasty, setup_hasty, teardown);
+	tcase_add_checked_fixture(small, setup_small, teardown);
 	tcase_set_timeout(one, 60);
+	tcase_set_timeout(small, 60);
 	tcase_set_timeout(three, 60);
 	tcase_set_timeout(hasty, 60);
 	tcase_add_test(one, a_remote_answers_with_its_value);
@@ -1100,7 +1166,10 @@ int main(void)
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, an_endless_loop_is_stopped_and_fails_alone);
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
+	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
 #endif
+	tcase_add_test(one, a_session_without_a_uid_is_soon_forgotten);
+	tcase_add_test(small, a_session_that_finds_the_memory_used_up_does_not_rest);
 	tcase_add_test(one, a_script_calls_other_services_and_itself);
 	tcase_add_test(one, an_answer_may_come_to_a_function_while_the_caller_goes_on);
 	tcase_add_test(one, a_call_that_fails_gives_nil_the_word_the_message_and_the_effect);
@@ -1151,6 +1220,7 @@ int main(void)
 	suite_add_tcase(s, one);
 	suite_add_tcase(s, three);
 	suite_add_tcase(s, hasty);
+	suite_add_tcase(s, small);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
 	int failed = srunner_ntests_failed(r);
