@@ -357,6 +357,7 @@ void dbread_free(struct dbread *d)
 	}
 	while (d->all)
 		read_drop(d->all);
+	loop_defer_not(d->loop, &d->work);
 	free(d->connection);
 	free(d);
 }

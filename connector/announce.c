@@ -81,6 +81,19 @@ static void announce_to(struct edge *e, const struct route_row *row, uint32_t wo
 	buf_release(&b);
 }
 
+void announce_late(struct edge *e, const struct session *s)
+{
+	const struct route_row *owner = route_owner(e->worker->routes, "role", s->uid, strlen(s->uid));
+	struct buf b = BUF_INIT;
+
+	if (!owner)
+		return; /* who comes is told of all */
+	announce_begin(&b, e);
+	announce_one(&b, s);
+	announce_send(&b, e, owner, route_worker(owner, s->uid, strlen(s->uid)), false);
+	buf_release(&b);
+}
+
 /* The chat forgets its rooms when it ends; its members come back from here. */
 static void rejoin(struct edge *e, struct session *s)
 {
@@ -178,6 +191,7 @@ static void on_routes(struct worker *w)
 	struct edge *e = w->user;
 	bool players_move = route_ring(w->routes, "role") != route_ring(e->routes, "role");
 
+	e->rings += players_move;
 	for (size_t i = 0; i < w->routes->rows && !e->stopping && !e->taking; i++) {
 		const struct route_row *row = &w->routes->row[i];
 		const struct route_row *old = route_find(e->routes, row->id);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/jsontext.h"
+#include "connector/announce.h"
 #include "connector/entry_int.h"
 #include "connector/forward.h"
 #include "connector/missed.h"
@@ -182,10 +183,13 @@ static void finish(struct entry *t, struct span users, struct span count)
 		missed_deliver(t->came, &s->conn);
 	s->entry = NULL;
 	t->session = NULL;
-	if (s->conn.state == CLIENTCONN_WORKING)
+	if (s->conn.state == CLIENTCONN_WORKING) {
+		if (t->rings != t->edge->rings) /* its owner may be another one now, and was not told: it was not in */
+			announce_late(t->edge, s);
 		session_login(s);
-	else
+	} else {
 		entry_leave(s);
+	}
 	entry_free(t); /* last: whoever enters is counted twice rather than not at all */
 }
 
@@ -380,6 +384,7 @@ static void ask_owner(struct entry *t)
 	if (*t->take_over)
 		text_add(&b, "resume", t->take_over);
 	buf_addch(&b, '}');
+	t->rings = t->edge->rings;
 	call(t->edge, t->edge->login, t->uid, &b, left_ms(t), on_login, t);
 }
 

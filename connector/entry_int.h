@@ -12,6 +12,7 @@ struct entry {
 	struct session *session; /* NULL: the connection has ended */
 	struct edge_method *method;
 	uint64_t sid, start_ns, due_ms;
+	uint64_t rings; /* edge.rings when the owner was asked */
 	uint32_t id;
 	bool guest;  /* without a token: an older living connection refuses it */
 	bool create; /* a role is made if there is none */

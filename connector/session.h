@@ -77,6 +77,7 @@ struct edge {
 	struct known *known;     /* announce.c: instances and the start they were told of */
 	size_t knowns;
 	struct route_table *routes; /* announce.c: as it was told last */
+	uint64_t rings;             /* announce.c: counts the sets of role instances */
 	struct method_stats unknown;
 	struct metric *sessions;
 	const struct msg_method *login, *logout, *announce, *chat_add, *chat_remove, *entered, *ask_missed, *left;

@@ -83,7 +83,7 @@ static void on_overdue(struct timer *t, uint64_t now_ms)
 			continue;
 		let_go(j);
 		app_job_refuse(j, ERR_UNAVAILABLE, EFFECT_NONE,
-			       "its key comes here from another instance, whose log has not landed yet");
+			       "its key is not here yet: keys.waiting in the log says why");
 	}
 	if (a->moves.first)
 		loop_timer(a->worker->loop, t, OVERDUE_LOOK_MS);

@@ -89,6 +89,8 @@ static void get_readyz(struct http_face *h, struct env_http_request *r)
 	else if (s->def->not_ready)
 		why = s->def->not_ready(s);
 	if (!why && state == SERVICE_READY)
+		why = moves_not_ready(s->p->moves);
+	if (!why && state == SERVICE_READY)
 		why = route_source_not_ready(s->p->source);
 	if (!why) {
 		http_text(r, 200, "ok\n");

@@ -9,7 +9,7 @@
 #include "rpc/app_private.h"
 #include "rpc/service_private.h"
 /*
- *   all workers have reported → publish → rows → positions → positions, locked → the workers take
+ *   all workers have reported → publish → rows → positions → each position, locked → the workers take
  *                                  ↑       └──────┴── not yet: in a while ──┘
  *                                  └ a new table: another turn
  */
@@ -17,7 +17,8 @@
 #define RETRY_MS       100
 #define PATIENT_MS     1000 /* then it looks more rarely */
 #define SAY_MS         5000
-#define FENCE_AFTER_MS 300 /* who ends in order needs a moment to say so */
+#define FENCE_AFTER_MS 300  /* who ends in order needs a moment to say so */
+#define FENCE_READY_MS 2000 /* also one that the table says is ready: it may die at each start */
 #define FENCE_MS       1000
 #define ROWS_MAX       256
 #define TURN_BITS      20 /* of a row's turn; above them is the epoch */
@@ -35,8 +36,10 @@ struct moves {
 	uint64_t since_ms, said_ms, fence_ms;
 	uint64_t asked;    /* the turn that the statement under way is of; 0: none is */
 	unsigned reported; /* workers */
-	bool inserted, taken, locked, leaving, left;
-	unsigned rows;
+	bool inserted, taken, leaving, left;
+	bool ever;                      /* it has taken */
+	bool told;                      /* the row may tell a ring of this start */
+	unsigned rows, locked;          /* positions of rows; the last one is our own */
 	struct owner_row row[ROWS_MAX]; /* of others, as read last */
 	char waits[80];                 /* for whom, and why */
 	unsigned fences;                /* calls under way that are to prove its death: */
@@ -72,12 +75,25 @@ static void ask(struct moves *m, const char *sql, const struct sql_value *v, siz
 	char why[160];
 
 	buf_clear(&m->sql);
+	buf_addstr(&m->sql,
+		   "SET SESSION innodb_lock_wait_timeout = 1;"); /* who waits for a lock keeps others waiting */
 	int err = sql_format(&m->sql, sql, v, n, why, sizeof why);
 
 	assert(!err);
 	(void)err;
 	m->asked = m->turn;
 	dbread_query(m->db, m->sql.data, m->sql.len, NULL, DB_TIMEOUT_MS, fn, m);
+}
+
+static void say_waiting(struct moves *m)
+{
+	uint64_t now = m->s->control->now_ms;
+
+	if (now < m->said_ms + SAY_MS)
+		return;
+	m->said_ms = now;
+	log_warn(m->s->log, "keys.waiting", "for=\"%s\" since_ms=%llu", m->waits,
+		 (unsigned long long)(now - m->since_ms));
 }
 
 /* False: it was no answer, or to a question that is none any more; what comes next is under way. */
@@ -89,6 +105,7 @@ static bool answered(struct moves *m, const struct env_db_result *r)
 	if (r->err < 0) {
 		snprintf(m->waits, sizeof m->waits, "the database: %.50s", r->message ? r->message : err_text(r->err));
 		m->inserted = false;
+		say_waiting(m);
 		later(m, RETRY_MS);
 		return false;
 	}
@@ -134,6 +151,7 @@ static void say(struct moves *m)
 		    v, 2, on_said);
 		return;
 	}
+	m->told = true;
 	sqllog_position(m->s->sqllog, &epoch, &lsn);
 	struct sql_value v[] = { int_value(row_turn(m)), int_value(m->leaving ? 0 : m->ring), int_value(epoch),
 				 int_value(lsn),         text_value(span_of(id, strlen(id))), int_value(row_turn(m)) };
@@ -158,6 +176,9 @@ static void fence_write(struct moves *m, const Dbwriter__FenceAnswer *a)
 				 text_value(span_of(instance, strlen(instance))), int_value(turn) };
 	struct buf sql = BUF_INIT;
 	char why[160];
+
+	if (!m->db)
+		return; /* closed */
 	int err = sql_format(
 		&sql,
 		"UPDATE loquat_owner SET turn = ?, ring = 0, log_epoch = ?, lsn = ? WHERE instance = ? AND turn < ?", v,
@@ -203,15 +224,18 @@ static void fence_ask(struct moves *m, const struct owner_row *row, const struct
 	rpc_call(&m->s->p->control_worker, &c);
 }
 
-/* It is to answer for nothing any more, but has not said that it is gone: all who may have its log are asked. */
+/*
+ * It is to answer for nothing any more, or does not follow, and has not said that it is gone: all who may have its log are
+ * asked. The proof is the lock of the log's folder alone; what the table says of it only tells how soon to ask.
+ */
 static void fence(struct moves *m, const struct owner_row *row)
 {
 	const struct route_table *t = m->s->p->routes;
 	const struct route_row *known = route_find(t, row->instance);
+	bool ready = known && known->state == ROUTE_READY;
 	uint64_t now = m->s->control->now_ms;
 
-	if ((known && known->state == ROUTE_READY) || m->fences || now < m->since_ms + FENCE_AFTER_MS ||
-	    now < m->fence_ms)
+	if (m->fences || now < m->since_ms + (ready ? FENCE_READY_MS : FENCE_AFTER_MS) || now < m->fence_ms)
 		return;
 	m->fence_ms = now + FENCE_MS;
 	memcpy(m->fence_of, row->instance, sizeof m->fence_of);
@@ -227,12 +251,7 @@ static void not_yet(struct moves *m, const char *instance, const char *why)
 	uint64_t now = m->s->control->now_ms;
 
 	snprintf(m->waits, sizeof m->waits, "%s %s", instance, why);
-	m->locked = false;
-	if (now >= m->said_ms + SAY_MS) {
-		m->said_ms = now;
-		log_warn(m->s->log, "keys.waiting", "for=\"%s\" since_ms=%llu", m->waits,
-			 (unsigned long long)(now - m->since_ms));
-	}
+	say_waiting(m);
 	later(m, now < m->since_ms + PATIENT_MS ? MOVES_LOOK_MS : MOVES_LOOK_MS * 10);
 }
 
@@ -253,7 +272,7 @@ static void take(struct moves *m)
 {
 	struct service *s = m->s;
 
-	m->taken = true;
+	m->taken = m->ever = true;
 	m->waits[0] = '\0';
 	metric_set(m->moving, 0);
 	metric_add(m->moves, 1);
@@ -281,12 +300,38 @@ static bool has_landed(const struct owner_row *row, const struct env_db_result *
 	return false;
 }
 
-static void look_at_positions(struct moves *m);
-
 /*
  * The last look locks: a transaction of the replay that is under way may land what a power cut has taken from its log; it has
- * to be over before anything is read.
+ * to be over before anything is read. One position at a time, so that no replay waits while we wait for another's.
  */
+static void lock_next(struct moves *m);
+
+static void on_locked(void *arg, const struct env_db_result *r)
+{
+	struct moves *m = arg;
+
+	if (!answered(m, r))
+		return;
+	if (m->locked == m->rows) {
+		take(m);
+		return;
+	}
+	const struct owner_row *row = &m->row[m->locked++];
+
+	if (has_landed(row, r))
+		lock_next(m);
+	else
+		not_yet(m, row->instance, "has records that have not landed");
+}
+
+static void lock_next(struct moves *m)
+{
+	const char *id = m->locked < m->rows ? m->row[m->locked].instance : m->s->id;
+	struct sql_value v = text_value(span_of(id, strlen(id)));
+
+	ask(m, "SELECT instance, epoch, lsn FROM loquat_replay WHERE instance = ? FOR UPDATE", &v, 1, on_locked);
+}
+
 static void on_positions(void *arg, const struct env_db_result *r)
 {
 	struct moves *m = arg;
@@ -298,20 +343,8 @@ static void on_positions(void *arg, const struct env_db_result *r)
 			not_yet(m, m->row[i].instance, "has records that have not landed");
 			return;
 		}
-	if (m->locked) {
-		take(m);
-		return;
-	}
-	m->locked = true;
-	look_at_positions(m);
-}
-
-static void look_at_positions(struct moves *m)
-{
-	ask(m,
-	    m->locked ? "SELECT instance, epoch, lsn FROM loquat_replay FOR UPDATE"
-		      : "SELECT instance, epoch, lsn FROM loquat_replay",
-	    NULL, 0, on_positions);
+	m->locked = 0;
+	lock_next(m);
 }
 
 /* Ours among them. */
@@ -363,14 +396,13 @@ static void on_rows(void *arg, const struct env_db_result *r)
 	if (!m->rows)
 		take(m);
 	else
-		look_at_positions(m);
+		ask(m, "SELECT instance, epoch, lsn FROM loquat_replay", NULL, 0, on_positions);
 }
 
 static void look_at_rows(struct moves *m)
 {
 	struct sql_value v = text_value(span_of(m->s->def->name, strlen(m->s->def->name)));
 
-	m->locked = false;
 	ask(m, "SELECT instance, turn, ring, log_epoch, lsn FROM loquat_owner WHERE service = ?", &v, 1, on_rows);
 }
 
@@ -392,7 +424,7 @@ static void begin(struct moves *m)
 {
 	m->turn++;
 	m->reported = 0;
-	m->taken = m->locked = false;
+	m->taken = false;
 	m->since_ms = m->said_ms = m->s->control->now_ms;
 	metric_set(m->moving, 1);
 }
@@ -458,9 +490,16 @@ bool moves_left(const struct moves *m)
 	return !m || m->left;
 }
 
-const char *moves_not_done(const struct moves *m)
+bool moves_told(const struct moves *m)
 {
-	return m && !m->taken && *m->waits ? m->waits : NULL;
+	return m && m->told;
+}
+
+const char *moves_not_ready(const struct moves *m)
+{
+	if (!m || m->ever)
+		return NULL;
+	return *m->waits ? m->waits : "its keys are not here yet";
 }
 
 /* ---- its life -------------------------------------------------------------------------------------------------------------- */

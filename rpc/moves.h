@@ -14,12 +14,14 @@
  *   take      the workers answer for what the ring gives them; calls for it have waited meanwhile
  *
  * So who answers for a key has read everything its former owners ever recorded, and they had given it up before. Rows change
- * only forwards (turn), so neither a late statement nor a stale read does harm: who has gone on to another ring takes nothing
- * by an older one, and who sees an older one's row waits.
+ * only forwards (turn), so a late statement does no harm: who has gone on to another ring takes nothing by an older one, and
+ * who sees an older one's row waits. But reads have to see all that was committed before them, on whatever connection: a
+ * row or a player that is read as it was before would be taken for what is. So one MariaDB, or Galera with
+ * wsrep_sync_wait = 1; no replica that is read from.
  *
- * Gone:   an instance that ends says ring 0. Of one that is not in the route table any more and did not, a dbwriter must
- *         prove that it is dead (dbwriter/fence.h); one that is merely stopped (SIGSTOP), or whose host cannot be reached,
- *         keeps its keys: calls for them wait, and end as unavailable.
+ * Gone:   an instance that ends says ring 0. Of one that did not, and is not in the route table any more or has not followed
+ *         it for a while, a dbwriter must prove that it is dead (dbwriter/fence.h); one that is merely stopped (SIGSTOP), or
+ *         whose host cannot be reached, keeps its keys: calls for them wait, and end as unavailable.
  * Bounds: one statement at a time; looks each MOVES_LOOK_MS, later ten times as rarely. None without a change.
  *
  * Threads: control thread, but moves_report.
@@ -35,5 +37,6 @@ uint64_t moves_turn(const struct moves *m);
 void moves_report(struct worker *w, uint64_t turn); /* any worker: what the turn took from it is given up */
 void moves_leave(struct moves *m);                  /* nothing will be recorded any more: the row says so */
 bool moves_left(const struct moves *m);             /* it does */
-void moves_close(struct moves *m);                  /* before the loop ends */
-const char *moves_not_done(const struct moves *m);  /* NULL: keys are where they belong; else whom they wait for */
+void moves_close(struct moves *m);                  /* before the loop ends; calls under way may still come back */
+bool moves_told(const struct moves *m);             /* the row may tell a ring of this start */
+const char *moves_not_ready(const struct moves *m); /* NULL: it has taken keys once; else whom it waits for */

@@ -356,6 +356,31 @@ void life_drain(struct service *s)
 	loop_timer(s->control, &p->life_timer, 1);
 }
 
+static void on_leave_timer(struct timer *t, uint64_t now_ms)
+{
+	struct service *s = of_life_timer(t);
+
+	if (moves_left(s->p->moves) || now_ms >= s->p->until_ms)
+		life_stop_workers(s);
+	else
+		loop_timer(s->control, t, DRAIN_LOOK_MS);
+}
+
+/* Nobody was let in yet: there is nobody to be told, but who waits for what our row says. */
+static void life_stop_early(struct service *s)
+{
+	life_shut(s);
+	if (!moves_told(s->p->moves)) {
+		life_stop_workers(s);
+		return;
+	}
+	sqllog_stop(s->sqllog); /* the row says where it ends */
+	moves_leave(s->p->moves);
+	s->p->life_timer.fire = on_leave_timer;
+	s->p->until_ms = s->control->now_ms + CLOSE_MS;
+	loop_timer(s->control, &s->p->life_timer, 1);
+}
+
 /* A service that has not come up yet has nothing to drain. */
 void life_stop_requested(void *arg)
 {
@@ -368,9 +393,8 @@ void life_stop_requested(void *arg)
 		return;
 	}
 	s->p->stopping = true;
-	if (s->worker) { /* nobody was let in yet: there is nobody to be told */
-		life_shut(s);
-		life_stop_workers(s);
+	if (s->worker) {
+		life_stop_early(s);
 	} else {
 		s->p->workers_down = s->workers;
 		loop_call(s->control, life_worker_down, s);
@@ -412,6 +436,7 @@ static void life_worker_down(void *arg)
 		return;
 	if (s->sqllog)
 		sqllog_stop(s->sqllog); /* it posts to the workers' loops, so before they are freed */
+	moves_close(s->p->moves);
 	for (unsigned i = 0; s->worker && i < s->workers; i++) {
 		struct worker *w = s->worker[i];
 

@@ -10,6 +10,7 @@
 #include "scene/scene.h"
 #include "team/team.h"
 #include "tests/support/sim_main.h"
+#include "tests/support/sim_schema.h"
 /*
  * The services of deploy/cluster.lua, the objects of the real programs, each a simulated process: they start,
  * are ready, answer HTTP, come back after being killed, and end when they are told to.
@@ -75,6 +76,7 @@ static struct seat seats[SEATS];
 static void start_all(struct sim *w)
 {
 	sim_root(w, ".");
+	sim_schema(w);
 	for (size_t i = 0; i < SEATS; i++) {
 		seats[i] = cluster[i];
 		seats[i].process = sim_process(w, seats[i].id, "10.0.0.1", seat_main, &seats[i]);

@@ -26,11 +26,11 @@ static const char config[] =
 	"{ id = 'gate-1', service = 'gate', host = '10.0.0.1', client = 3014, rpc = 4014 },\n"
 	"{ id = 'connector-1', service = 'connector', host = '10.0.0.1', client = 3050, rpc = 4050 },\n"
 	"{ id = 'chat-1', service = 'chat', host = '10.0.0.1', rpc = 4400 },\n"
-	"{ id = 'role-1', service = 'role', host = '10.0.0.2', rpc = 4200 },\n"
+	"{ id = 'role-1', service = 'role', host = '10.0.0.2', rpc = 4200, http = 8200 },\n"
 	"{ id = 'dbwriter-1', service = 'dbwriter', host = '10.0.0.2', rpc = 4600 },\n"
-	"{ id = 'role-2', service = 'role', host = '10.0.0.3', rpc = 4200 },\n"
+	"{ id = 'role-2', service = 'role', host = '10.0.0.3', rpc = 4200, http = 8200 },\n"
 	"{ id = 'dbwriter-2', service = 'dbwriter', host = '10.0.0.3', rpc = 4600 },\n"
-	"{ id = 'role-3', service = 'role', host = '10.0.0.4', rpc = 4200 },\n"
+	"{ id = 'role-3', service = 'role', host = '10.0.0.4', rpc = 4200, http = 8200 },\n"
 	"{ id = 'dbwriter-3', service = 'dbwriter', host = '10.0.0.4', rpc = 4600 },\n"
 	"}, session = { grace_s = 2 }, role = { threads = %u }, log = { level = '%s' } }\n";
 
@@ -426,6 +426,56 @@ static void players_notice_nothing_of_an_instance_that_comes_or_goes(struct sim 
 		fprintf(stderr, "longest answer: %llu ms\n", (unsigned long long)x->buyers.longest_ms);
 }
 
+/* What /readyz of a role instance says; why NULL: that it is ready. */
+static void check_ready(struct sim *w, const char *id, const char *why)
+{
+	struct sim_http_answer a;
+	int status = sim_http(w, id, 8200, "GET", "/readyz", NULL, NULL, 0, 2000, &a);
+
+	sim_check(w, status == (why ? 503 : 200) && strstr(a.body ? a.body : "", why ? why : "ok"), "%s: %d %s", id,
+		  status, a.body ? a.body : "");
+	sim_http_release(&a);
+}
+
+static int64_t ring_of_role_2(struct sim *w)
+{
+	return sim_db_int(w, "SELECT ring FROM loquat_owner WHERE instance = 'role-2'", -1);
+}
+
+static void one_that_dies_at_each_start_keeps_no_keys(struct sim *w)
+{
+	struct world *x = sim_user(w);
+
+	sim_calm(w);
+	add(x, 1);
+	sim_run_ms(w, 2000);
+	check_ready(w, "role-2", NULL);
+	sim_check(w, ring_of_role_2(w) > 0, "role-2 has not said what it keeps to");
+	sim_supervise(x->process[1], 0, 0);
+	sim_kill(x->process[1]); /* and the table goes on saying that it is ready */
+	add(x, 2);
+	sim_run_ms(w, 1500);
+	check_ready(w, "role-3", "role-2 keeps to another ring");
+	sim_run_ms(w, 4000);
+	sim_check(w, ring_of_role_2(w) == 0, "role-2 was not fenced");
+	check_ready(w, "role-3", NULL);
+}
+
+static void without_its_table_an_instance_says_what_it_waits_for(struct sim *w)
+{
+	struct world *x = sim_user(w);
+
+	sim_calm(w);
+	check_ready(w, "role-1", NULL);
+	sim_check(w, sim_db_run(w, "DROP TABLE loquat_owner") == 0, "%s", sim_db_error(w));
+	sim_kill(x->process[0]);
+	sim_run_ms(w, 2000);
+	check_ready(w, "role-1", "the database: ");
+	sim_schema(w);
+	sim_run_ms(w, 2000);
+	check_ready(w, "role-1", NULL);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
@@ -433,6 +483,10 @@ int main(int argc, char **argv)
 		  players_notice_nothing_of_an_instance_that_comes_or_goes, with_one_worker, 8, NULL },
 		{ "keys_move_whatever_happens", keys_move_whatever_happens, with_one_worker, 16, NULL },
 		{ "and_over_several_workers", keys_move_whatever_happens, with_three_workers, 12, NULL },
+		{ "one_that_dies_at_each_start_keeps_no_keys", one_that_dies_at_each_start_keeps_no_keys,
+		  with_one_worker, 4, NULL },
+		{ "without_its_table_an_instance_says_what_it_waits_for",
+		  without_its_table_an_instance_says_what_it_waits_for, with_one_worker, 4, NULL },
 		{ NULL, NULL, NULL, 0, NULL },
 	};
 

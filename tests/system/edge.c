@@ -690,6 +690,63 @@ START_TEST(a_new_owner_is_told_who_is_here)
 }
 END_TEST
 
+/* The table has another role instance; nobody listens there. */
+static void role_2_comes(void)
+{
+	const struct route_table *now = cluster.connector[0]->worker[0]->routes;
+	struct route_table t = { .version = now->version + 1, .row = calloc(now->rows + 1, sizeof(*t.row)) };
+	struct buf text = BUF_INIT;
+	char path[400];
+
+	ck_assert_ptr_nonnull(t.row);
+	for (; t.rows < now->rows; t.rows++)
+		t.row[t.rows] = now->row[t.rows];
+	t.row[t.rows] = *route_find(now, "role-1");
+	snprintf(t.row[t.rows].id, sizeof(t.row[t.rows].id), "role-2");
+	t.row[t.rows++].rpc_port = 1;
+	route_to_text(&t, &text);
+	snprintf(path, sizeof(path), "%s/var/routes.lua", cluster.dir);
+	ck_assert_int_eq(env_file_store(cluster.env, path, text.data, text.len, 0), 0);
+	buf_release(&text);
+	free(t.row);
+}
+
+/* A player of role-1's, also when role-2 has come. */
+static const char *who_stays(char uid[32])
+{
+	uint64_t first = route_hash("role-1", 6), second = route_hash("role-2", 6), key;
+
+	for (int i = 0;; i++) {
+		snprintf(uid, 32, "slow%d", i);
+		key = route_hash(uid, strlen(uid));
+		if (route_score(key, first) > route_score(key, second))
+			return uid;
+	}
+}
+
+START_TEST(who_entered_while_role_instances_changed_is_announced)
+{
+	struct wireclient c;
+	char uid[32], text[80];
+	begin(_i, NULL);
+	wireclient_ready(&c, cluster.connector_port[0], false);
+	snprintf(text, sizeof(text), "{\"username\":\"%s\"}", who_stays(uid));
+	uint32_t id = wireclient_send(&c, ENTER, text);
+	ck_assert(edgecluster_asked(&cluster, "held it;"));
+	unsigned told = edgecluster_count(&cluster, "announced connector-1;");
+	role_2_comes();
+	while (edgecluster_count(&cluster, "announced connector-1;") < told + threads[_i])
+		ck_assert(flag_wait(&cluster.asks, flag_count(&cluster.asks) + 1));
+	snprintf(text, sizeof(text), "announce %s;", uid);
+	ck_assert_uint_eq(edgecluster_count(&cluster, text), 0); /* it is not in yet */
+	edgecluster_release(&cluster);
+	expect(wireclient_answer(&c, id), "\"code\":200");
+	ck_assert(edgecluster_asked(&cluster, text));
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
 START_TEST(a_draining_connector_sends_its_players_away_with_a_reason)
 {
 	struct wireclient c;
@@ -1051,6 +1108,7 @@ int main(void)
 	BOTH(a_kick_reaches_the_player_and_its_owner_hears_of_it);
 	BOTH(a_connection_is_alive_until_its_client_closed_it);
 	BOTH(a_new_owner_is_told_who_is_here);
+	BOTH(who_entered_while_role_instances_changed_is_announced);
 	BOTH(a_draining_connector_sends_its_players_away_with_a_reason);
 	BOTH(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves);
 	BOTH(a_ticket_keeps_the_place_of_who_comes_again);
