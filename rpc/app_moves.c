@@ -2,6 +2,7 @@
 #include <string.h>
 #include "rpc/app_private.h"
 #include "rpc/moves.h"
+#include "rpc/server.h"
 
 /*
  * Keys that move, on one worker: requests for a key that is another's are sent on, for one that is coming they wait; what runs
@@ -34,6 +35,13 @@ static bool is_kept(const void *arg, uint64_t hash)
 /* ---- requests that wait for their key ------------------------------------------------------------------------------ */
 
 static void on_gone(void *arg, int err);
+
+/* A notification's caller is not told: it is counted. */
+static void refuse(struct app_job *j, int err, const char *message)
+{
+	metric_add(j->app->worker->server->refused, 1);
+	app_job_refuse(j, err, EFFECT_NONE, message);
+}
 
 static void detain(struct app *a, struct app_job *j)
 {
@@ -82,8 +90,7 @@ static void on_overdue(struct timer *t, uint64_t now_ms)
 		if (now_ms + ANSWER_MS < j->deadline_ms)
 			continue;
 		let_go(j);
-		app_job_refuse(j, ERR_UNAVAILABLE, EFFECT_NONE,
-			       "its key is not here yet: keys.waiting in the log says why");
+		refuse(j, ERR_UNAVAILABLE, "its key is not here yet: keys.waiting in the log says why");
 	}
 	if (a->moves.first)
 		loop_timer(a->worker->loop, t, OVERDUE_LOOK_MS);
@@ -93,7 +100,9 @@ bool app_moves_detain(struct app *a, struct app_job *j)
 {
 	enum ring_verdict verdict = a->moves.on && j->key_n ? ring_ask(&a->moves.ring, key_hash(j)) : RING_HELD;
 
-	if (verdict == RING_WAIT)
+	if (verdict == RING_WAIT && a->moves.waiting >= APP_DETAINED_MAX)
+		refuse(j, ERR_BUSY, "too many requests wait for keys that come here");
+	else if (verdict == RING_WAIT)
 		detain(a, j);
 	else if (verdict == RING_MOVED)
 		app_job_moved(j);
@@ -113,6 +122,7 @@ static void look_at_detained(struct app *a)
 		if (!app_moves_detain(a, j)) {
 			if (j->handle)
 				rpc_on_gone(a->worker, j->handle, NULL, NULL);
+			j->moved = false; /* it has not begun: nothing of it was done before its key came */
 			app_job_begin(j);
 		}
 	}
@@ -144,15 +154,19 @@ static void forget(struct app *a, bool taking)
 	mark(a);
 	once_unload(a->once.server, is_kept, a);
 	app_once_publish(&a->once);
-	app_hook_then(a, "on_moved", "", false, told);
+	app_hook_then(a, APP_HOOK_MOVED, "", false, told);
 }
 
 static void told(struct worker *w, int err)
 {
 	struct app *a = w->app;
 
-	(void)err; /* logged */
-	if (--a->moves.telling || a->moves.told_turn != a->moves.turn)
+	a->moves.telling--;
+	if (err < 0) { /* memory may hold what is another's: nothing more is given up in order, or taken */
+		service_fail(w->service, "%s: on_moved of worker %u failed: see the log", w->service->id, w->index);
+		return;
+	}
+	if (a->moves.telling || a->moves.told_turn != a->moves.turn)
 		return; /* another table came while it waited: its turn is to be told */
 	if (!a->moves.taking) {
 		moves_report(w, a->moves.turn);
@@ -218,5 +232,8 @@ void app_moves_close(struct app *a)
 {
 	loop_timer_stop(a->worker->loop, &a->moves.quiet);
 	loop_timer_stop(a->worker->loop, &a->moves.overdue);
+	for (struct app_job *j = a->moves.first; j; j = j->next_free) /* freed with the app, before their links close */
+		if (j->handle)
+			rpc_on_gone(a->worker, j->handle, NULL, NULL);
 	ring_release(&a->moves.ring);
 }

@@ -152,6 +152,8 @@ struct app_session {
 	struct luaqueue queue;
 };
 
+#define APP_DETAINED_MAX 10000 /* requests that wait for their keys; more get busy */
+#define APP_HOOK_MOVED   "on_moved"
 /* app_moves.c: what is held, and who waits for what is coming. */
 struct app_moves {
 	bool on; /* else all keys are ours for ever */
@@ -220,7 +222,10 @@ void app_job_watch(struct app_job *j, uint64_t handle); /* begins to look whethe
 void app_job_stop(struct app_job *j, int err);
 /* Appends the value at index to the job's answer, in the encoding its caller wants. */
 int app_job_encode(struct app_job *j, lua_State *L, int index, char *why, size_t size);
-/* A script is about to wait with changes collected: raises (between check and change of a key nothing may wait). */
+/*
+ * A script is about to wait: raises with changes collected (between check and change of a key nothing may wait), and in
+ * on_moved, which others wait for.
+ */
 void app_check_may_wait(lua_State *L);
 /* Raises at the top of a file: what is only tried must not reach anybody. */
 void app_check_runs(lua_State *L);

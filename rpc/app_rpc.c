@@ -15,6 +15,8 @@ void app_check_may_wait(lua_State *L)
 		app_raise(
 			L,
 			"changes are collected: nothing may wait between the check and the change (db.commit() first)");
+	if (j && j->kind == APP_HOOK && !strcmp(j->hook, APP_HOOK_MOVED))
+		app_raise(L, APP_HOOK_MOVED " must not wait");
 }
 
 /* ---- app.rpc.SERVICE.GROUP.METHOD(key, args, options) ---------------------------------------------------------------- */

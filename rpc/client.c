@@ -184,6 +184,12 @@ static void pending_refuse(struct pending *p, const char *message)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, message); /* it only reads */
 }
 
+/* The call's bytes have to be kept while it waits, or while it may have to be repeated. */
+static bool has_room(const struct peer *peer, const struct rpc_call *call)
+{
+	return peer->kept_bytes + call_bytes(call) <= PEER_KEPT_MAX;
+}
+
 static void pending_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
 {
 	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->once_seq, p->attempt++) < 0)
@@ -259,8 +265,24 @@ static int error_of(const struct frame_response *r)
 
 /* ---- keys that move ------------------------------------------------------------------------------------------ */
 
-#define MOVED_MS \
-	10 /* until the route table is there that says where to; at each further attempt as much more, to 20 times it */
+#define MOVED_MS    10 /* until the route table is there that says where to; at each further attempt as much more */
+#define MOVED_TIMES 20 /* up to so many times as much */
+#define MOVED_KEYS  1024
+
+static void moved_look_at(struct rpc_client *c, uint64_t ms)
+{
+	uint64_t now_ms = c->worker->loop->now_ms;
+
+	if (timer_running(&c->moved_look) && c->moved_ms <= ms)
+		return;
+	c->moved_ms = ms;
+	loop_timer(c->worker->loop, &c->moved_look, ms > now_ms ? ms - now_ms : 0);
+}
+
+static void moved_wait(struct rpc_client *c, struct pending *p)
+{
+	p->again_ms = c->worker->loop->now_ms + MOVED_MS * (p->moved < MOVED_TIMES ? p->moved : MOVED_TIMES);
+}
 
 /* Nothing was done there. What is not kept for repeating has come back with the answer. */
 static int moved_keep(struct pending *p, const struct frame_response *r)
@@ -290,45 +312,65 @@ static void client_moved(struct rpc_client *c, struct pending *p, const struct f
 	p->ever_sent = p->attempt > p->moved;
 	pending_leave(p);
 	list_append(&c->moved, p);
-	if (!timer_running(&c->moved_look))
-		loop_timer(c->worker->loop, &c->moved_look, MOVED_MS * (p->moved < 20 ? p->moved : 20));
+	moved_wait(c, p);
+	moved_look_at(c, p->again_ms);
 }
 
-/* In their order. Who owns the key still, as far as is known here, is asked again: it may know better. */
-static void moved_go(struct rpc_client *c)
+/* Bounded as new calls are. */
+static void moved_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
 {
-	struct pending_list list;
+	bool up = peer_is_up(peer) && !is_held(peer, p);
 
-	list_init(&list);
-	for (struct pending *p; (p = c->moved.first);) {
-		list_remove(p);
-		list_append(&list, p);
+	list_remove(p);
+	if (peer->pendings > PEER_PENDING_MAX || ((!up || is_repeatable(p)) && !has_room(peer, call))) {
+		pending_refuse(p, "too much is under way where its key has moved to");
+		return;
 	}
-	for (struct pending *p; (p = list.first);) {
+	pending_join(p, peer);
+	if (up)
+		pending_send(peer, p, call);
+	else
+		list_append(&peer->waiting, p);
+}
+
+/*
+ * Who is due, or all, in their order: a key's later calls do not overtake one that stays (keys share MOVED_KEYS places: some
+ * wait for another's a moment longer). Who owns the key still, as far as is known here, is asked again: it may know better.
+ */
+static void moved_go(struct rpc_client *c, bool all)
+{
+	uint64_t now_ms = c->worker->loop->now_ms, next_ms = UINT64_MAX;
+	bool stays[MOVED_KEYS] = { false };
+
+	for (struct pending *p = c->moved.first, *next; p; p = next) {
 		struct rpc_call call = pending_call(p);
+		bool *place = &stays[route_hash(call.to.key.p, call.to.key.n) % MOVED_KEYS];
+		struct peer *peer = NULL;
 
+		next = p->next;
+		if (*place)
+			continue;
 		call.to.worker = -1;
-		struct peer *peer = client_choose(c, &call);
-
-		list_remove(p);
-		if (!peer) {
-			list_append(&c->moved, p);
+		if (all || p->again_ms <= now_ms) {
+			peer = client_choose(c, &call);
+			moved_wait(c, p);
+		}
+		if (peer) {
+			moved_send(peer, p, &call);
 			continue;
 		}
-		pending_join(p, peer);
-		if (peer_is_up(peer) && !is_held(peer, p))
-			pending_send(peer, p, &call);
-		else
-			list_append(&peer->waiting, p);
+		*place = true;
+		if (p->again_ms < next_ms)
+			next_ms = p->again_ms;
 	}
-	if (c->moved.first)
-		loop_timer(c->worker->loop, &c->moved_look, MOVED_MS);
+	if (next_ms != UINT64_MAX) /* and not at every millisecond */
+		moved_look_at(c, next_ms > now_ms + MOVED_MS ? next_ms : now_ms + MOVED_MS);
 }
 
 static void on_moved_look(struct timer *t, uint64_t now_ms)
 {
 	(void)now_ms;
-	moved_go((struct rpc_client *)((char *)t - offsetof(struct rpc_client, moved_look)));
+	moved_go((struct rpc_client *)((char *)t - offsetof(struct rpc_client, moved_look)), false);
 }
 
 void client_response(struct peer *peer, const struct frame_response *r)
@@ -427,12 +469,6 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 	if (pending_due(&c->calls, p, c->worker->loop->now_ms + timeout))
 		client_look_later(c);
 	return p;
-}
-
-/* The call's bytes have to be kept while it waits, or while it may have to be repeated. */
-static bool has_room(const struct peer *peer, const struct rpc_call *call)
-{
-	return peer->kept_bytes + call_bytes(call) <= PEER_KEPT_MAX;
 }
 
 static void pending_go(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
@@ -601,7 +637,7 @@ void rpc_client_routes(struct rpc_client *c)
 			peer_rehome(c, p, true);
 	}
 	client_keep(c);
-	moved_go(c);
+	moved_go(c, true);
 }
 
 struct rpc_client *rpc_client_new(struct worker *w)

@@ -55,6 +55,7 @@ struct rpc_client {
 	struct pending_list ended;  /* to be told at the end of this turn, or in the next one */
 	struct pending_list moved;  /* their key's owner is asked anew in a moment */
 	struct timer moved_look;
+	uint64_t moved_ms; /* when that is, while it runs */
 	unsigned ended_n;
 	bool telling, again_posted;
 	struct loop_deferred tell;

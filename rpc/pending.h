@@ -52,6 +52,7 @@ struct pending {
 	uint64_t sid, trace;
 	uint64_t once_seq; /* of a once-call, else 0 */
 	uint32_t moved;    /* attempts that were answered so: they did nothing */
+	uint64_t again_ms; /* its key's owner is not asked anew before, unless a new table comes */
 	int err;           /* ended early: told at the end of the turn */
 	enum effect effect;
 	const char *message; /* constant text */
