@@ -7,7 +7,8 @@
  * are the rows of an owner that nobody asks for again after a restart. Those go here, by their age. Business keys, whose
  * client is empty, are kept: they say for ever that an order was carried out.
  *
- * The rows are found by a plain SELECT, which locks nothing, and deleted one by one by their keys.
+ * The rows are found by a plain SELECT, which locks nothing, and deleted one by one by their keys. It reads the index
+ * once_by_age from the client where the last one ended, so that it meets neither business keys nor clients it has been at.
  */
 #define ROWS 200
 
@@ -15,6 +16,8 @@ static void done(struct lane *l, bool more)
 {
 	struct replay *r = l->replay;
 	r->forget_ms = r->loop->now_ms + (more ? 0 : r->o.forget_each_ms);
+	if (!more)
+		*r->forget_from = '\0';
 	lane_step(l);
 }
 
@@ -40,6 +43,7 @@ static void on_found(void *arg, const struct env_db_result *res)
 		done(l, false);
 		return;
 	}
+	snprintf(l->replay->forget_from, sizeof l->replay->forget_from, "%s", res->cells[4 * (res->rows - 1) + 1]);
 	buf_clear(&l->sql);
 	for (unsigned i = 0; i < res->rows; i++) {
 		struct sql_value key[4];
@@ -63,10 +67,13 @@ void forget_begin(struct lane *l)
 	if (!tables_find(&r->tables, table, sizeof table - 1))
 		return;
 	uint64_t now_us = env_wall_us(r->loop->env), keep_us = r->o.once_keep_s * 1000000;
-	struct sql_value v[] = { text_value(""), int_value(now_us > keep_us ? now_us - keep_us : 0) };
+	struct sql_value v[] = { text_value(""), text_value(r->forget_from),
+				 int_value(now_us > keep_us ? now_us - keep_us : 0) };
 	buf_clear(&l->sql);
-	lane_format(l, "SELECT owner, client, method, once_key FROM loquat_once WHERE client > ? AND created_us < ?", v,
-		    2);
+	lane_format(l,
+		    "SELECT owner, client, method, once_key FROM loquat_once"
+		    " WHERE client > ? AND client >= ? AND created_us < ? ORDER BY client, created_us",
+		    v, 3);
 	buf_addf(&l->sql, " LIMIT %d", ROWS);
 	lane_ask(l, l->sql.data, l->sql.len, on_found);
 }

@@ -10,6 +10,7 @@ static void setup(void)
 	landing_setup(&here);
 	landing_tables(&here);
 	sql_file(here.q, "deploy/schema/002-once.sql");
+	sql_file(here.q, "deploy/schema/004-once-age.sql");
 	here.options.once_keep_s = 3600;
 	here.options.forget_each_ms = 20;
 }
@@ -40,6 +41,12 @@ static bool all_old_are_gone(void *arg)
 	       landing_now(&here).forgotten == 450;
 }
 
+static bool one_more_is_gone(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).forgotten == 451;
+}
+
 START_TEST(an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay)
 {
 	rows("scene-1/0/1700000000", 1, 450, 7200); /* more than go at a time */
@@ -63,8 +70,47 @@ START_TEST(while_old_answers_go_everything_lands)
 }
 END_TEST
 
+static bool ten_are_gone(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).forgotten == 10;
+}
+
+START_TEST(looking_for_old_answers_reads_no_business_keys)
+{
+	sql_run(here.q, "INSERT INTO loquat_once SELECT CONCAT('role/p', seq), '', 'm', seq, 0, 1, 1, 0, 'x', 0"
+			" FROM seq_1_to_20000");
+	rows("scene-1/0/1700000000", 1, 10, 7200);
+	sql_run(here.q, "ANALYZE TABLE loquat_once; SET GLOBAL userstat = 1; FLUSH TABLE_STATISTICS");
+	landing_start(&here);
+	landing_until(&here, ten_are_gone, NULL, "the old ones gone");
+	int64_t read = sql_int(
+		here.q, "SELECT rows_read FROM information_schema.table_statistics WHERE table_name = 'loquat_once'");
+	sql_run(here.q, "SET GLOBAL userstat = 0");
+	ck_assert_msg(read > 0 && read < 1000, "rows read: %lld of 20010", (long long)read);
+}
+END_TEST
+
+START_TEST(answers_of_many_clients_are_found_one_after_another)
+{
+	char client[40];
+	for (unsigned i = 0; i < 30; i++) { /* 15 old ones each, and a young one that stays */
+		snprintf(client, sizeof client, "scene-%u/0/1700000000", i);
+		rows(client, i * 15 + 1, 15, 7200);
+		rows(client, i + 1001, 1, 60);
+	}
+	landing_start(&here);
+	landing_until(&here, all_old_are_gone, NULL, "the old ones gone");
+	rows("scene-0/0/1700000000", 999, 1, 7200); /* the next look begins with the first again */
+	landing_until(&here, one_more_is_gone, NULL, "one more gone");
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 30);
+}
+END_TEST
+
 static void add(void *tcase)
 {
+	tcase_add_test((TCase *)tcase, looking_for_old_answers_reads_no_business_keys);
+	tcase_add_test((TCase *)tcase, answers_of_many_clients_are_found_one_after_another);
 	tcase_add_test((TCase *)tcase, an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay);
 	tcase_add_test((TCase *)tcase, while_old_answers_go_everything_lands);
 }
