@@ -42,11 +42,12 @@ struct replay_options {
 	bool one_by_one;            /* no plans: the records' own text */
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
-	uint64_t low_bytes;   /* with less room than this on their disk, files that have landed go at once */
-	bool hold_keys;       /* later records of a refused record's keys are kept aside too, not landed */
-	uint32_t standby_ms;  /* the logs are copies: a log's records land when its position has not moved for so
+	uint64_t low_bytes;      /* with less room than this on their disk, files that have landed go at once */
+	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
+	uint32_t standby_ms;     /* the logs are copies: a log's records land when its position has not moved for so
 				  * long, that is when the dbwriter of its host does not land them; 0: at once */
-	uint64_t once_keep_s; /* answers of once-calls without a business key go from the database after it; 0: never */
+	uint64_t once_keep_s;    /* answers of once-calls without a business key go from the database after it, by the
+				  * time of the newest record that landed or our clock, whichever is less; 0: never */
 	uint32_t forget_each_ms; /* how often they are looked for; the first time after as long. 0: an hour */
 	unsigned schema_version; /* waits until loquat_schema has it; 0: whatever is there */
 };

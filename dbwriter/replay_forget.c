@@ -57,6 +57,13 @@ static void on_found(void *arg, const struct env_db_result *res)
 	lane_ask(l, l->sql.data, l->sql.len, on_deleted);
 }
 
+/* Ages are of the clocks of who wrote the rows: one of ours that is ahead must not make live answers old. */
+static uint64_t age_now_us(const struct replay *r)
+{
+	uint64_t now_us = env_wall_us(r->loop->env);
+	return r->newest_us < now_us ? r->newest_us : now_us;
+}
+
 void forget_begin(struct lane *l)
 {
 	struct replay *r = l->replay;
@@ -64,11 +71,10 @@ void forget_begin(struct lane *l)
 	if (l != r->lane || !r->o.once_keep_s || r->o.standby_ms || r->loop->now_ms < r->forget_ms)
 		return;
 	r->forget_ms = r->loop->now_ms + r->o.forget_each_ms; /* should this one be lost with its connection */
-	if (!tables_find(&r->tables, table, sizeof table - 1))
+	uint64_t now_us = age_now_us(r), keep_us = r->o.once_keep_s * 1000000;
+	if (now_us <= keep_us || !tables_find(&r->tables, table, sizeof table - 1))
 		return;
-	uint64_t now_us = env_wall_us(r->loop->env), keep_us = r->o.once_keep_s * 1000000;
-	struct sql_value v[] = { text_value(""), text_value(r->forget_from),
-				 int_value(now_us > keep_us ? now_us - keep_us : 0) };
+	struct sql_value v[] = { text_value(""), text_value(r->forget_from), int_value(now_us - keep_us) };
 	buf_clear(&l->sql);
 	lane_format(l,
 		    "SELECT owner, client, method, once_key FROM loquat_once"

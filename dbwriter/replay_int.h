@@ -97,6 +97,7 @@ struct replay {
 	_Atomic uint64_t forgotten;    /* rows of loquat_once, since the start */
 	unsigned forgetting;           /* of them, under way */
 	uint64_t forget_ms;            /* the next look at them */
+	uint64_t newest_us;            /* of the records that have landed since the start */
 	char forget_from[64 * 4 + 1];  /* the client it begins with; empty: the first */
 	int64_t kept_us;               /* when it was written, as of that count */
 	_Atomic unsigned connected;    /* lanes that are ready and not silent */

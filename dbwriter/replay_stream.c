@@ -356,6 +356,8 @@ void stream_landed(struct stream *s)
 {
 	const struct batch_item *last = batch_last(&s->load.batch);
 	s->landed = last->at;
+	if (last->time_us > s->replay->newest_us)
+		s->replay->newest_us = last->time_us;
 	atomic_store_explicit(&s->counts.epoch, s->landed.epoch, memory_order_relaxed);
 	atomic_store_explicit(&s->counts.lsn, s->landed.lsn, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->counts.records, s->load.batch.sent, memory_order_relaxed);

@@ -1,7 +1,10 @@
 /* What of loquat_once goes by its age: dbwriter/replay.h (once_keep_s). */
 #include <check.h>
 #include <stdio.h>
+#include <unistd.h>
+#include "tests/support/folder.h"
 #include "tests/support/landing.h"
+#include "tests/support/records.h"
 
 static struct landing here;
 
@@ -34,6 +37,22 @@ static void rows(const char *client, unsigned from, unsigned n, unsigned age_s)
 	}
 }
 
+/* A record of role-2's log, written so long ago: what is old is so by its time. */
+static void record(uint64_t lsn, int age_s)
+{
+	char name[32];
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = lsn,
+				       .epoch = 1,
+				       .keys = "role:2",
+				       .statements = "UPDATE role SET gold = 1 WHERE id = 2;\n",
+				       .time_us = env_wall_us(here.env) - (uint64_t)(age_s * INT64_C(1000000)) });
+	snprintf(name, sizeof name, "%08u.sql", (unsigned)lsn);
+	folder_write(here.folder[1], name, b.data, b.len);
+	buf_release(&b);
+}
+
 static bool all_old_are_gone(void *arg)
 {
 	(void)arg;
@@ -52,6 +71,7 @@ START_TEST(an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_o
 	rows("scene-1/0/1700000000", 1, 450, 7200); /* more than go at a time */
 	rows("scene-1/0/1700000000", 1001, 3, 60);
 	rows("", 1, 5, 999999);
+	record(1, 0);
 	landing_start(&here);
 	landing_until(&here, all_old_are_gone, NULL, "the old ones gone");
 	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once WHERE client = ''"), 5);
@@ -63,6 +83,7 @@ START_TEST(while_old_answers_go_everything_lands)
 {
 	rows("scene-1/0/1700000000", 1, 450, 7200);
 	landing_adding(here.folder[0], 1, 1, 3000, 1);
+	record(1, 0);
 	landing_start(&here);
 	landing_until_landed(&here, 1, 3000);
 	landing_until(&here, all_old_are_gone, NULL, "the old ones gone");
@@ -82,10 +103,12 @@ START_TEST(looking_for_old_answers_reads_no_business_keys)
 			" FROM seq_1_to_20000");
 	rows("scene-1/0/1700000000", 1, 10, 7200);
 	sql_run(here.q, "ANALYZE TABLE loquat_once; SET GLOBAL userstat = 1; FLUSH TABLE_STATISTICS");
+	record(1, 0);
 	landing_start(&here);
 	landing_until(&here, ten_are_gone, NULL, "the old ones gone");
-	int64_t read = sql_int(
-		here.q, "SELECT rows_read FROM information_schema.table_statistics WHERE table_name = 'loquat_once'");
+	int64_t read =
+		sql_int(here.q,
+			"SELECT rows_read FROM information_schema.table_statistics WHERE table_name = 'loquat_once'");
 	sql_run(here.q, "SET GLOBAL userstat = 0");
 	ck_assert_msg(read > 0 && read < 1000, "rows read: %lld of 20010", (long long)read);
 }
@@ -99,6 +122,7 @@ START_TEST(answers_of_many_clients_are_found_one_after_another)
 		rows(client, i * 15 + 1, 15, 7200);
 		rows(client, i + 1001, 1, 60);
 	}
+	record(1, 0);
 	landing_start(&here);
 	landing_until(&here, all_old_are_gone, NULL, "the old ones gone");
 	rows("scene-0/0/1700000000", 999, 1, 7200); /* the next look begins with the first again */
@@ -107,8 +131,51 @@ START_TEST(answers_of_many_clients_are_found_one_after_another)
 }
 END_TEST
 
+static bool five_are_gone(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).forgotten >= 5;
+}
+
+START_TEST(a_clock_of_ours_that_is_ahead_takes_no_live_answer)
+{
+	rows("scene-1/0/1700000000", 1, 5, 3 * 7200);
+	rows("scene-1/0/1700000000", 1001, 3, 7200); /* old by our clock alone */
+	record(1, 7200);
+	landing_start(&here);
+	landing_until(&here, five_are_gone, NULL, "the old ones gone");
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 3);
+}
+END_TEST
+
+START_TEST(a_record_of_a_clock_that_is_ahead_takes_no_live_answer)
+{
+	rows("scene-1/0/1700000000", 1, 5, 7200);
+	rows("scene-1/0/1700000000", 1001, 3, 60);
+	record(1, -7200);
+	landing_start(&here);
+	landing_until(&here, five_are_gone, NULL, "the old ones gone");
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 3);
+}
+END_TEST
+
+START_TEST(before_a_record_has_landed_nothing_is_old)
+{
+	rows("scene-1/0/1700000000", 1, 5, 7200);
+	landing_start(&here);
+	landing_until_logged(&here, "dbwriter.connected");
+	usleep(200000); /* ten looks */
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 5);
+	record(1, 0);
+	landing_until(&here, five_are_gone, NULL, "the old ones gone");
+}
+END_TEST
+
 static void add(void *tcase)
 {
+	tcase_add_test((TCase *)tcase, a_clock_of_ours_that_is_ahead_takes_no_live_answer);
+	tcase_add_test((TCase *)tcase, a_record_of_a_clock_that_is_ahead_takes_no_live_answer);
+	tcase_add_test((TCase *)tcase, before_a_record_has_landed_nothing_is_old);
 	tcase_add_test((TCase *)tcase, looking_for_old_answers_reads_no_business_keys);
 	tcase_add_test((TCase *)tcase, answers_of_many_clients_are_found_one_after_another);
 	tcase_add_test((TCase *)tcase, an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay);
