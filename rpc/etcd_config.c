@@ -71,11 +71,13 @@ static bool says(const struct config *c, const char *key)
 static int pairs_check(const struct config *c, const struct etcd_config *e, char *error, size_t size)
 {
 	const char *why = NULL;
-	bool tls = false;
+	bool tls = e->host[0].tls, mixed = false;
 
-	for (unsigned i = 0; i < e->hosts; i++)
-		tls |= e->host[i].tls;
-	if (tls && !says(c, TLS_CA))
+	for (unsigned i = 1; i < e->hosts; i++)
+		mixed |= e->host[i].tls != tls;
+	if (mixed) /* with one away, names and tables would go in the clear to the other */
+		why = "discovery.endpoints: expected https in all of them, or in none";
+	else if (tls && !says(c, TLS_CA))
 		why = TLS_CA ": expected a file, for an endpoint says https";
 	else if (!tls && says(c, TLS_CA))
 		why = "discovery.endpoints: expected https, for " TLS_CA " is given";
@@ -105,6 +107,17 @@ int etcd_config_read(const struct config *c, struct etcd_config *out, char *erro
 	if (err == 0)
 		*out = e;
 	return err;
+}
+
+const struct etcd_host *etcd_config_exposed(const struct etcd_config *e)
+{
+	for (unsigned i = 0; *e->password && i < e->hosts; i++) {
+		const struct etcd_host *h = &e->host[i];
+
+		if (!h->tls && !after(h->host, "127.") && strcmp(h->host, "::1") != 0)
+			return h;
+	}
+	return NULL;
 }
 
 static const char *file_of(const struct config *c, const char *key, const char *root, char path[ENV_PATH_MAX])

@@ -23,6 +23,8 @@ struct etcd_config {
 };
 /* ERR_CONFIG: error gets one line that names the key. */
 int etcd_config_read(const struct config *c, struct etcd_config *out, char *error, size_t error_size);
+/* The first endpoint that the password goes to without TLS over a network (not to loopback); NULL: none. */
+const struct etcd_host *etcd_config_exposed(const struct etcd_config *e);
 /*
  * What is needed to speak TLS with it; *out is NULL where no endpoint says https. Relative files begin at root.
  * ERR_CONFIG with one line that names the file; ERR_UNAVAILABLE: this env has no TLS (simulation).

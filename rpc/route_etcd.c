@@ -156,6 +156,15 @@ static bool was_known(struct etcd_source *s)
 	return known;
 }
 
+static void warn_exposed(const struct etcd_source *s)
+{
+	const struct etcd_host *h = etcd_config_exposed(&s->config);
+
+	if (h)
+		log_warn(s->o.log, "etcd.exposed", "endpoint=%s:%u why=%s", h->host, h->port,
+			 "the password goes to it without TLS");
+}
+
 static int etcd_open(const struct route_source_options *o, struct route_source **out)
 {
 	struct etcd_source *s = calloc(1, sizeof *s);
@@ -172,6 +181,7 @@ static int etcd_open(const struct route_source_options *o, struct route_source *
 	int err = etcd_config_read(o->config, &s->config, error, sizeof error);
 
 	assert(err == 0); /* route_source_check has read them */
+	warn_exposed(s);
 	make_metrics(s);
 	s->known = !o->own || was_known(s);
 	own_init(s);

@@ -148,15 +148,42 @@ START_TEST(endpoints_are_plain_or_https)
 	char error[512] = "";
 	struct etcd_config e;
 
-	ck_assert_msg(
-		configured("kind = 'etcd', endpoints = { '10.0.0.1:1', 'http://[::1]:2/', 'https://10.0.0.3:3' }, "
-			   "tls = { ca = 'ca.pem' }",
-			   error, &e) == 0,
-		"%s", error);
-	ck_assert_uint_eq(e.hosts, 3);
+	ck_assert_msg(configured("kind = 'etcd', endpoints = { '10.0.0.1:1', 'http://[::1]:2/' }", error, &e) == 0,
+		      "%s", error);
+	ck_assert_uint_eq(e.hosts, 2);
 	ck_assert_str_eq(e.host[1].host, "::1");
 	ck_assert_uint_eq(e.host[1].port, 2);
-	ck_assert(!e.host[0].tls && !e.host[1].tls && e.host[2].tls);
+	ck_assert(!e.host[0].tls && !e.host[1].tls);
+	ck_assert_msg(configured("kind = 'etcd', endpoints = { 'https://10.0.0.3:3', 'https://[::1]:2' }, "
+				 "tls = { ca = 'ca.pem' }",
+				 error, &e) == 0,
+		      "%s", error);
+	ck_assert(e.host[0].tls && e.host[1].tls);
+}
+END_TEST
+
+START_TEST(a_password_is_exposed_without_tls_over_a_network)
+{
+	static const struct {
+		struct etcd_config config;
+		const char *host;
+	} cases[] = {
+		{ { .host = { { "127.0.0.2", 1, false }, { "10.0.0.1", 1, false } }, .hosts = 2, .password = "p" },
+		  "10.0.0.1" },
+		{ { .host = { { "::1", 1, false }, { "fe80::1", 1, false } }, .hosts = 2, .password = "p" },
+		  "fe80::1" },
+		{ { .host = { { "127.0.0.1", 1, false }, { "::1", 1, false } }, .hosts = 2, .password = "p" }, NULL },
+		{ { .host = { { "10.0.0.1", 1, true } }, .hosts = 1, .password = "p" }, NULL },
+		{ { .host = { { "10.0.0.1", 1, false } }, .hosts = 1, .password = "" }, NULL },
+	};
+
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		const struct etcd_host *h = etcd_config_exposed(&cases[i].config);
+
+		ck_assert_msg(!h == !cases[i].host, "case %zu", i);
+		if (h)
+			ck_assert_str_eq(h->host, cases[i].host);
+	}
 }
 END_TEST
 
@@ -172,6 +199,10 @@ START_TEST(a_login_or_tls_that_lacks_its_other_half_is_refused_by_name)
 		  "discovery.tls.key" },
 		{ "endpoints = { 'https://10.0.0.1:1' }, tls = { ca = 'ca.pem', key = 'a.key' }",
 		  "discovery.tls.cert" },
+		{ "endpoints = { 'https://10.0.0.1:1', 'http://10.0.0.2:1' }, tls = { ca = 'ca.pem' }",
+		  "discovery.endpoints: expected https in all of them, or in none" },
+		{ "endpoints = { '10.0.0.1:1', 'https://10.0.0.2:1' }, tls = { ca = 'ca.pem' }",
+		  "discovery.endpoints: expected https in all of them, or in none" },
 		{ "endpoints = { '10.0.0.1:1' }, user = 'u'", "discovery.password" },
 		{ "endpoints = { '10.0.0.1:1' }, password = 'p'", "discovery.user" },
 		{ "endpoints = { 'https://etcd.example:1' }", "discovery.endpoints[1]: expected an address" },
@@ -321,6 +352,7 @@ int main(void)
 	tcase_add_test(c, a_lease_that_is_dead_has_no_time_left);
 	tcase_add_test(c, a_login_is_quoted_and_answered_with_a_token);
 	tcase_add_test(c, endpoints_are_plain_or_https);
+	tcase_add_test(c, a_password_is_exposed_without_tls_over_a_network);
 	tcase_add_test(c, a_login_or_tls_that_lacks_its_other_half_is_refused_by_name);
 	tcase_add_test(c, what_is_no_answer_is_refused);
 	tcase_add_test(c, a_row_that_does_not_check_is_refused_and_the_old_one_stays);
