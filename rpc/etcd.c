@@ -260,3 +260,11 @@ void etcd_get_error(const char *text, size_t n, char out[128])
 		snprintf(out, 128, "%.*s", (int)strcspn(text, "\r\n"), text);
 	json_decref(o);
 }
+
+bool etcd_is_open(const char *text, size_t n)
+{
+	char why[128];
+
+	etcd_get_error(text, n, why);
+	return strstr(why, "authentication is not enabled") != NULL;
+}

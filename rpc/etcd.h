@@ -59,3 +59,5 @@ int etcd_get_guarded(const char *text, size_t n, const struct etcd_reader *r, bo
 int etcd_get_token(const char *text, size_t n, char *out, size_t size); /* NUL-ended */
 /* The words of an error's answer, "" if there are none. text is NUL-ended. */
 void etcd_get_error(const char *text, size_t n, char out[128]);
+bool etcd_is_open(const char *text,
+		  size_t n); /* of a login: etcd asks nobody who one is (`auth enable` was not said) */

@@ -37,6 +37,7 @@ struct etcd_source {
 	/* the login */
 	char authorization[sizeof ETCD_AUTHORIZATION + ETCD_TOKEN_MAX]; /* a header; empty: there is no token */
 	bool logging_in;
+	bool open, open_told; /* it asks nobody who one is: no token is needed; that was said */
 	struct timer login;
 	uint32_t login_backoff_ms;
 	/* looking */

@@ -325,6 +325,9 @@ static void check_etcd_login(struct doctor *d, struct env_tls *tls, const struct
 		etcd_get_error(answer, strlen(answer), said);
 	if (status == 200)
 		good("etcd: %s knows %s", text, e->user);
+	else if (answer && etcd_is_open(answer, strlen(answer)))
+		finding(d, "etcdctl auth enable", "etcd: %s asks nobody who they are, though discovery.user is %s",
+			text, e->user);
 	else
 		finding(d, "correct discovery.user and discovery.password, or etcdctl user add",
 			"etcd: %s does not take discovery.user %s: %s", text, e->user, *said ? said : why);

@@ -15,7 +15,8 @@
 #define NODES 6
 static const char config_text[] =
 	"return { instances = {}, discovery = { kind = 'etcd', endpoints = { 'http://10.0.1.1:2379' }, lease_s = 2,"
-	" missing_s = 2 } }";
+	" missing_s = 2%s } }";
+static bool with_user; /* the configuration names one */
 
 struct node {
 	char id[16], host[16];
@@ -123,13 +124,13 @@ static void node_main(struct env *env, void *arg)
 {
 	struct life *l = calloc(1, sizeof *l);
 	struct loop *loop;
-	char error[200] = "";
+	char error[200] = "", text[400];
+	int n = snprintf(text, sizeof text, config_text, with_user ? ", user = 'u', password = 'p'" : "");
 
 	l->node = arg;
 	memset(l->node->sees, 0, sizeof l->node->sees);
 	l->node->version = 0;
-	if (config_parse("cluster.lua", config_text, sizeof config_text - 1, service_config_rows, error, sizeof error,
-			 &l->config) < 0 ||
+	if (config_parse("cluster.lua", text, (size_t)n, service_config_rows, error, sizeof error, &l->config) < 0 ||
 	    log_open(env, l->node->id, NULL, LOG_WARN, &l->log) < 0) {
 		sim_fail(l->node->w, "%s: %s", l->node->id, error);
 		return;
@@ -161,6 +162,7 @@ static void node_start(struct node *n)
 static void start_all(struct sim *w)
 {
 	fake_etcd_init(&etcd, 77);
+	with_user = false;
 	memset(nodes, 0, sizeof nodes);
 	sim_process(w, "etcd", "10.0.1.1", fake_etcd_main, &etcd);
 	for (int i = 0; i < NODES; i++) {
@@ -282,6 +284,25 @@ static void one_that_is_added_is_seen_within_a_second(struct sim *w)
 	sim_check(w, sim_until(w, 1000, added_is_seen, NULL), "it is not seen within a second");
 }
 
+static void users_are_configured_before_etcd_asks(struct sim *w)
+{
+	start_all(w);
+	with_user = true; /* no node has run yet */
+	sim_check(w, sim_until(w, 10000, all_agree, NULL), "they do not find each other without users");
+	etcd.asks = true;
+	added = &nodes[NODES - 1];
+	node_start(added);
+	sim_check(w, sim_until(w, 10000, all_agree, NULL), "one that is added is not let in");
+	etcd.cut = etcd.expire = true;
+	sim_run_ms(w, sim_random(w, 3000));
+	node_kill(added);
+	sim_check(w, sim_until(w, 20000, all_agree, NULL), "who ran before does not log in");
+	etcd.asks = false;
+	etcd.cut = etcd.expire = true;
+	node_start(added);
+	sim_check(w, sim_until(w, 20000, all_agree, NULL), "they do not find each other when it asks no more");
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
@@ -291,6 +312,9 @@ int main(int argc, char **argv)
 		{ .name = "one_that_is_added_is_seen_within_a_second",
 		  .run = one_that_is_added_is_seen_within_a_second,
 		  .seeds = 100 },
+		{ .name = "users_are_configured_before_etcd_asks",
+		  .run = users_are_configured_before_etcd_asks,
+		  .seeds = 50 },
 		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);
