@@ -91,8 +91,10 @@ void etcd_failed(struct etcd_source *s, const struct env_http_answer *a)
 	const struct etcd_host *h = etcd_host_now(s);
 	char text[128] = "";
 
-	if (a && a->err == 0 && (a->status == 400 || a->status == 401))
-		login_forget(s); /* etcd says 400 when its users have changed, and when no token came */
+	/* etcd says 400 when its users have changed, and when no token came; 403 then, if it takes who asks for the user
+	 * that its own certificate names, which its gateway shows it */
+	if (a && a->err == 0 && (a->status == 400 || a->status == 401 || (a->status == 403 && s->open)))
+		login_forget(s);
 	s->host_now++;
 	if (s->connected)
 		metric_set(s->connected, 0);

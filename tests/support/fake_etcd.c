@@ -381,7 +381,7 @@ static void on_request(void *arg, struct env_http_request *r)
 	size_t n;
 	const char *body = env_http_body(r, &n), *path = env_http_path(r);
 	if (!is_known(s, r, path)) {
-		refuse(r, 400, 3, "etcdserver: user name is empty");
+		refuse(r, s->e->asks, 7, "etcdserver: who is this");
 		return;
 	}
 	json_t *in = json_loadb(body, n, 0, NULL);

@@ -35,7 +35,7 @@ struct fake_etcd {
 	struct fake_change change[FAKE_CHANGES];
 	unsigned changes;
 	bool cut, expire; /* asked for */
-	bool asks;        /* nobody is answered without a token */
+	int asks;         /* status for who comes without a token; 0: nobody is asked for one */
 	unsigned watches;
 };
 void fake_etcd_init(struct fake_etcd *e, uint64_t cluster);
