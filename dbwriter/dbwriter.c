@@ -41,21 +41,19 @@ struct dbwriter {
 
 /* ---- its life ----------------------------------------------------------------------------------------------- */
 
-/* The newest NNN of deploy/schema/NNN-name.sql: older tables would refuse what the services write. */
-static unsigned newest_schema(struct service *s)
+/* The newest NNN of deploy/schema/NNN-name.sql, Loquat's and the game's: older tables would refuse what the services write. */
+static void newest_schema(struct service *s, unsigned newest[2])
 {
 	char folder[ENV_PATH_MAX], **names;
 	size_t n;
-	unsigned newest = 0;
 	if (env_dir_list(s->env, service_part(s, "deploy/schema", folder), &names, &n) < 0)
-		return 0;
+		return;
 	for (size_t i = 0; i < n; i++) {
-		unsigned number = (unsigned)strtoul(names[i], NULL, 10);
-		newest = number > newest ? number : newest;
+		unsigned number = (unsigned)strtoul(names[i], NULL, 10), *of = &newest[number >= SCHEMA_GAMES];
+		*of = number > *of ? number : *of;
 		free(names[i]);
 	}
 	free(names);
-	return newest;
 }
 
 static void set_options(struct service *s, struct replay_options *o)
@@ -70,8 +68,8 @@ static void set_options(struct service *s, struct replay_options *o)
 		.once_keep_s = (uint64_t)config_int(s->config, "dbwriter.once_keep_days", 7) * 86400,
 		.low_bytes = (uint64_t)config_int(s->config, "dbwriter.low_bytes", 67108864),
 		.hold_keys = config_bool(s->config, "dbwriter.hold_keys", false),
-		.schema_version = newest_schema(s),
 	};
+	newest_schema(s, o->schema);
 	service_database(s, &o->db);
 }
 

@@ -118,7 +118,7 @@ static void read_tables(struct lane *l)
 {
 	l->replay->reader = l;
 	l->replay->stale = false;
-	lane_ask_text(l, "SELECT MAX(version) FROM loquat_schema", on_schema_read);
+	lane_ask_text(l, "SELECT COUNT(*) FROM loquat_schema", on_schema_read);
 }
 /* ---- whose turn --------------------------------------------------------------------------------------------------- */
 

@@ -29,6 +29,7 @@
  *          so it should do little else.
  */
 struct replay;
+#define SCHEMA_GAMES           500 /* deploy/schema/NNN-name.sql: from this NNN on a game's, below it Loquat's */
 #define REPLAY_CONNECTIONS_MAX 16
 struct replay_options {
 	const char *folder;         /* var/sqllog; copied */
@@ -49,7 +50,7 @@ struct replay_options {
 	uint64_t once_keep_s;    /* answers of once-calls without a business key go from the database after it, by the
 				  * time of the newest record that landed or our clock, whichever is less; 0: never */
 	uint32_t forget_each_ms; /* how often they are looked for; the first time after as long. 0: an hour */
-	unsigned schema_version; /* waits until loquat_schema has it; 0: whatever is there */
+	unsigned schema[2];      /* waits until loquat_schema has these versions; 0: whatever is there */
 };
 struct replay *replay_new(struct loop *loop, struct log *log, const struct replay_options *o);
 void replay_free(struct replay *r); /* a transaction under way is rolled back; NULL is fine */

@@ -92,7 +92,7 @@ struct replay {
 	struct lane *reader;           /* who reads; NULL: nobody */
 	unsigned query;                /* of tables.h, under way */
 	bool stale;                    /* the tables may have changed */
-	uint64_t schema, schema_fresh; /* version in loquat_schema the tables were read at; 0: it has none */
+	uint64_t schema, schema_fresh; /* rows of loquat_schema when the tables were read; 0: none */
 	_Atomic uint64_t kept;         /* records in quarantine.sql */
 	_Atomic uint64_t forgotten;    /* rows of loquat_once, since the start */
 	unsigned forgetting;           /* of them, under way */

@@ -257,7 +257,7 @@ static void move_position(struct lane *l, struct stream *s)
 				      int_value(s->landed.lsn) };
 	buf_clear(&l->sql);
 	if (l->planned && l->replay->schema)
-		buf_addstr(&l->sql, "SELECT MAX(version) FROM loquat_schema;\n");
+		buf_addstr(&l->sql, "SELECT COUNT(*) FROM loquat_schema;\n");
 	buf_addstr(&l->sql, "BEGIN;\n");
 	lane_format(
 		l,

@@ -128,7 +128,7 @@ void lane_watch(struct lane *l, uint64_t now_ms)
 		return;
 	if (!l->busy && !l->resting && now_ms - l->heard_ms >= IDLE_MS) {
 		l->asks = true;
-		lane_ask_text(l, "SELECT MAX(version) FROM loquat_schema", on_there);
+		lane_ask_text(l, "SELECT COUNT(*) FROM loquat_schema", on_there);
 	} else if (l->busy && now_ms - l->asked_ms >= (l->asks ? SILENT_MS : SILENT_WORKING_MS)) {
 		l->silent = true;
 		atomic_fetch_sub(&l->replay->connected, 1);
@@ -162,20 +162,28 @@ static void set_up(struct lane *l)
 	lane_ask_text(l, ask_joins, on_joins);
 }
 
+static bool has_version(const struct env_db_result *res, unsigned version)
+{
+	for (unsigned i = 0; i < res->rows; i++)
+		if (strtoul(res->cells[i], NULL, 10) == version)
+			return true;
+	return !version;
+}
+
 static void on_schema(void *arg, const struct env_db_result *res)
 {
 	struct lane *l = arg;
 	if (!lane_answered(l, res))
 		return;
-	const char *version = !res->err && res->rows ? res->cells[0] : NULL;
-	if (!version || strtoul(version, NULL, 10) >= l->replay->o.schema_version) {
+	const unsigned *needed = l->replay->o.schema;
+	bool has = has_version(res, needed[0]);
+	if (res->err || (has && has_version(res, needed[1]))) {
 		set_up(l); /* no such table: the position's table is what counts, and it is asked next */
 		return;
 	}
 	char why[120];
 	snprintf(why, sizeof why,
-		 "its schema has version %s and this build needs %u: apply the migrations of deploy/schema", version,
-		 l->replay->o.schema_version);
+		 "its schema has no %03u, which this build needs: apply the migrations of deploy/schema", needed[has]);
 	lane_disconnect(l, why);
 }
 
@@ -184,12 +192,16 @@ static void on_session(void *arg, const struct env_db_result *res)
 	struct lane *l = arg;
 	if (!lane_answered(l, res))
 		return;
-	if (res->err < 0)
+	const unsigned *needed = l->replay->o.schema;
+	if (res->err < 0) {
 		lane_disconnect(l, res->message);
-	else if (l->replay->o.schema_version)
-		lane_ask_text(l, "SELECT MAX(version) FROM loquat_schema", on_schema);
-	else
+	} else if (needed[0] || needed[1]) {
+		buf_clear(&l->sql);
+		buf_addf(&l->sql, "SELECT version FROM loquat_schema WHERE version IN (%u, %u)", needed[0], needed[1]);
+		lane_ask(l, l->sql.data, l->sql.len, on_schema);
+	} else {
 		set_up(l);
+	}
 }
 
 static void on_open(void *arg, int err)

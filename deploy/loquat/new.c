@@ -137,6 +137,7 @@ static const char readme[] = "# @\n"
 			     "| `@/lua/@Remote.lua` | what services ask: `app.rpc.@.@Remote.METHOD(key, args)` |\n"
 			     "| `@/lua/tests/` | what its Lua promises: `build/bin/loquat test @` |\n"
 			     "| `tests/system/@` | the service alone, started and called |\n"
+			     "| `deploy/schema/NNN-@.sql` | its tables: NNN from 500 on |\n"
 			     "\n"
 			     "After a change of its Lua: `build/bin/loquat reload @`.\n";
 

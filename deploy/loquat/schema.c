@@ -8,6 +8,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/sqllog.h"
+#include "dbwriter/replay.h"
 
 #define FILE_BYTES_MAX (4u << 20)
 #define FILES_MAX      999
@@ -16,6 +17,7 @@
 struct file {
 	char name[200];
 	unsigned number;
+	unsigned recorded_as; /* the number it was applied under, where that is another; 0: it is not */
 	char *text;
 	size_t bytes;
 	char checksum[9];
@@ -27,7 +29,7 @@ struct schema {
 	char folder[ENV_PATH_MAX];
 	void (*on_done)(void *arg, const char *why, unsigned applied);
 	void *arg;
-	struct file *file; /* file[i] has number i + 1 */
+	struct file *file; /* by number */
 	unsigned n, at, applied;
 	struct buf sql;
 	char why[2 * ENV_PATH_MAX + 400];
@@ -101,11 +103,10 @@ static int read_file(struct schema *s, const char *name)
 
 	f->number = number_of(name);
 	if (!f->number || strlen(name) >= sizeof f->name)
-		return refuse(s, "%s/%s: a migration is named NNN-name.sql, from 001 on", s->folder, name);
-	if (f->number < s->n + 1)
-		return refuse(s, "%s: %s and %s have the same number", s->folder, s->file[s->n - 1].name, name);
-	if (f->number > s->n + 1)
-		return refuse(s, "%s: %s is there and %03u is missing", s->folder, name, s->n + 1);
+		return refuse(s, "%s/%s: a migration is named NNN-name.sql, from 001 on, a game's own from %u on",
+			      s->folder, name, SCHEMA_GAMES);
+	if (s->n == FILES_MAX)
+		return refuse(s, "%s: more than %d files", s->folder, FILES_MAX);
 	snprintf(f->name, sizeof f->name, "%s", name);
 	snprintf(path, sizeof path, "%s/%s", s->folder, name);
 	err = env_file_load(s->env, path, FILE_BYTES_MAX, &f->text, &f->bytes);
@@ -113,6 +114,51 @@ static int read_file(struct schema *s, const char *name)
 		return refuse(s, "%s: %s", path, err == ERR_IO ? env_last_error() : err_text(err));
 	snprintf(f->checksum, sizeof f->checksum, "%08x", crc32c(0, f->text, f->bytes));
 	s->n++;
+	return 0;
+}
+
+static bool same_range(unsigned a, unsigned b)
+{
+	return (a >= SCHEMA_GAMES) == (b >= SCHEMA_GAMES);
+}
+
+/* The one behind the last of the range that number is of. */
+static unsigned next_number(const struct schema *s, unsigned number)
+{
+	unsigned next = number >= SCHEMA_GAMES ? SCHEMA_GAMES : 1;
+
+	for (unsigned i = 0; i < s->n; i++)
+		if (same_range(s->file[i].number, number))
+			next = s->file[i].number + 1;
+	return next;
+}
+
+static int refuse_twice(struct schema *s, const struct file *a, const struct file *b)
+{
+	unsigned next = next_number(s, SCHEMA_GAMES);
+
+	if (a->number >= SCHEMA_GAMES)
+		return refuse(s, "%s: %s and %s have the same number: rename one of them to %03u-…", s->folder, a->name,
+			      b->name, next);
+	return refuse(s,
+		      "%s: %s and %s have the same number: rename the game's own to %03u-… (numbers below %u are "
+		      "Loquat's)",
+		      s->folder, a->name, b->name, next, SCHEMA_GAMES);
+}
+
+static int check_numbers(struct schema *s)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct file *f = &s->file[i], *before = i ? f - 1 : NULL;
+		unsigned expected = f->number >= SCHEMA_GAMES ? SCHEMA_GAMES : 1;
+
+		if (before && same_range(before->number, f->number))
+			expected = before->number + 1;
+		if (f->number < expected)
+			return refuse_twice(s, before, f);
+		if (f->number > expected)
+			return refuse(s, "%s: %s is there and %03u is missing", s->folder, f->name, expected);
+	}
 	return 0;
 }
 
@@ -131,7 +177,7 @@ static int read_files(struct schema *s)
 
 	if (err < 0)
 		return refuse(s, "%s: %s", s->folder, err == ERR_IO ? env_last_error() : err_text(err));
-	s->file = calloc(FILES_MAX, sizeof *s->file);
+	s->file = calloc(FILES_MAX + 1, sizeof *s->file);
 	assert(s->file);
 	for (size_t i = 0; i < n; i++) {
 		if (!err && is_sql(names[i]))
@@ -139,7 +185,7 @@ static int read_files(struct schema *s)
 		free(names[i]);
 	}
 	free(names);
-	return err;
+	return err < 0 ? err : check_numbers(s);
 }
 
 /* ---- applying ----------------------------------------------------------------------------------------------------- */
@@ -184,31 +230,91 @@ static void next_file(struct schema *s)
 	ask(s, on_applied);
 }
 
+static struct file *file_of(struct schema *s, unsigned number)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->file[i].number == number)
+			return &s->file[i];
+	return NULL;
+}
+
+/* The same file, where a game has given it another number since. */
+static struct file *renumbered(struct schema *s, const char *name, const char *checksum)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		struct file *f = &s->file[i];
+
+		if (f->number >= SCHEMA_GAMES && !f->applied && strlen(name) > 3 && !strcmp(f->name + 3, name + 3) &&
+		    checksum && !strcmp(f->checksum, checksum))
+			return f;
+	}
+	return NULL;
+}
+
 static int note_applied(struct schema *s, unsigned number, const char *name, const char *checksum, const char *when)
 {
-	struct file *f = number >= 1 && number <= s->n ? &s->file[number - 1] : NULL;
+	struct file *f = file_of(s, number), *moved;
 
+	if ((!f || strcmp(f->name, name)) && (moved = renumbered(s, name, checksum))) {
+		moved->applied = moved->noted = true;
+		moved->recorded_as = number;
+		return 0;
+	}
 	if (!f)
 		return 0; /* a newer installation's: its tables hold what ours write */
 	if (strcmp(f->name, name))
-		return refuse(s, "%s: %s is there, and as %03u %s was applied", s->folder, f->name, number, name);
+		return refuse(s, "%s: %s is there, and as %03u %s was applied: put that back, a game's own as %03u-%s",
+			      s->folder, f->name, number, name, next_number(s, SCHEMA_GAMES), name + 4);
 	if (checksum && strcmp(f->checksum, checksum))
 		return refuse(s,
 			      "%s/%s was changed after it had been applied (%s): put it back, and write what is new "
 			      "as %03u-name.sql",
-			      s->folder, f->name, when, s->n + 1);
+			      s->folder, f->name, when, next_number(s, number));
 	f->applied = true;
 	f->noted = checksum;
 	return 0;
 }
 
+/* Each range by itself: what an update of Loquat's brings comes behind what the game has applied already. */
 static int in_order(struct schema *s)
 {
-	for (unsigned i = 1; i < s->n; i++)
-		if (s->file[i].applied && !s->file[i - 1].applied)
-			return refuse(s, "%s: %s was not applied, and %s was already", s->folder, s->file[i - 1].name,
-				      s->file[i].name);
+	for (unsigned i = 1; i < s->n; i++) {
+		const struct file *f = &s->file[i], *before = f - 1;
+
+		if (f->applied && !before->applied && same_range(f->number, before->number))
+			return refuse(s, "%s: %s was not applied, and %s was already", s->folder, before->name,
+				      f->name);
+	}
 	return 0;
+}
+
+static void on_renumbered(void *arg, const struct env_db_result *r)
+{
+	struct schema *s = arg;
+
+	if (r->err < 0) {
+		refuse(s, "the schema: %s", words(r));
+		end(s);
+	} else {
+		next_file(s);
+	}
+}
+
+/* Before anything is applied: the number may be wanted. */
+static void renumber(struct schema *s)
+{
+	buf_clear(&s->sql);
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct file *f = &s->file[i];
+
+		if (f->recorded_as)
+			buf_addf(&s->sql, "%sUPDATE loquat_schema SET version = %u, name = '%s' WHERE version = %u",
+				 s->sql.len ? "; " : "", f->number, f->name, f->recorded_as);
+	}
+	if (s->sql.len)
+		ask(s, on_renumbered);
+	else
+		next_file(s);
 }
 
 static void on_listed(void *arg, const struct env_db_result *r)
@@ -226,7 +332,7 @@ static void on_listed(void *arg, const struct env_db_result *r)
 	if (err < 0)
 		end(s);
 	else
-		next_file(s);
+		renumber(s);
 }
 
 static void on_locked(void *arg, const struct env_db_result *r)

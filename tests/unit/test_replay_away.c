@@ -100,12 +100,27 @@ END_TEST
 START_TEST(an_older_schema_than_the_builds_is_waited_out)
 {
 	sql_run(here.q,
-		"CREATE TABLE loquat_schema (version INT PRIMARY KEY, name VARCHAR(200)); INSERT INTO loquat_schema VALUES (1, 'a')");
-	here.options.schema_version = 2;
+		"CREATE TABLE loquat_schema (version INT PRIMARY KEY, name VARCHAR(200)); INSERT INTO loquat_schema VALUES (1, 'a'), (500, 'b')");
+	here.options.schema[0] = 2;
+	here.options.schema[1] = 500;
 	landing_adding(here.folder[0], 1, 1, 10, 1);
 	landing_start(&here);
-	landing_until_logged(&here, "its schema has version 1 and this build needs 2");
-	sql_run(here.q, "INSERT INTO loquat_schema VALUES (2, 'b')");
+	landing_until_logged(&here, "its schema has no 002, which this build needs");
+	sql_run(here.q, "INSERT INTO loquat_schema VALUES (2, 'c')");
+	landing_until_landed(&here, 1, 10);
+}
+END_TEST
+
+START_TEST(an_older_schema_of_the_games_is_waited_out)
+{
+	sql_run(here.q,
+		"CREATE TABLE loquat_schema (version INT PRIMARY KEY, name VARCHAR(200)); INSERT INTO loquat_schema VALUES (2, 'a')");
+	here.options.schema[0] = 2;
+	here.options.schema[1] = 500;
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	landing_start(&here);
+	landing_until_logged(&here, "its schema has no 500, which this build needs");
+	sql_run(here.q, "INSERT INTO loquat_schema VALUES (500, 'b')");
 	landing_until_landed(&here, 1, 10);
 }
 END_TEST
@@ -139,6 +154,7 @@ static void add(void *tcase)
 	tcase_add_test((TCase *)tcase, a_row_that_somebody_holds_is_waited_for);
 	tcase_add_test((TCase *)tcase, without_the_positions_table_nothing_lands_until_it_is_there);
 	tcase_add_test((TCase *)tcase, an_older_schema_than_the_builds_is_waited_out);
+	tcase_add_test((TCase *)tcase, an_older_schema_of_the_games_is_waited_out);
 	tcase_add_test((TCase *)tcase, a_killed_database_loses_nothing_and_lands_nothing_twice);
 }
 
