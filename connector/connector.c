@@ -55,9 +55,17 @@ static int connector_init(struct service *s)
 	c->grace_ms = (unsigned)config_int(s->config, "session.grace_s", 30) * 1000;
 	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;
 	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
-	atomic_store(&c->edges, s->workers);
 	snprintf(c->start, sizeof(c->start), "%llx", (unsigned long long)s->epoch);
 	return clientset_new(s, "connector.dictionary", &c->set);
+}
+
+static void connector_free(struct service *s)
+{
+	struct connector *c = s->user;
+
+	clientlisten_free(c->listen);
+	clientset_free(c->set);
+	free(c);
 }
 
 static void connector_stats(struct service *s, struct buf *json)
@@ -125,8 +133,6 @@ static const struct msg_method *need(struct edge *e, const char *name)
 
 static void edge_free(struct edge *e)
 {
-	struct connector *c = e->connector;
-
 	clientconn_face_release(&e->face);
 	token_once_free(e->once);
 	forward_idle_free(e);
@@ -134,11 +140,6 @@ static void edge_free(struct edge *e)
 	free(e->free_slot);
 	free(e->method);
 	free(e);
-	if (atomic_fetch_sub(&c->edges, 1) > 1)
-		return;
-	clientlisten_free(c->listen);
-	clientset_free(c->set);
-	free(c);
 }
 
 /* The connection's last callback. */
@@ -300,6 +301,7 @@ const struct service_def connector_service = {
 	.name = "connector",
 	.config = rows,
 	.init_service = connector_init,
+	.free_service = connector_free,
 	.worker_start = edge_start,
 	.worker_drain = edge_drain,
 	.worker_stop = edge_stop,

@@ -1,5 +1,4 @@
 #pragma once
-#include <stdatomic.h>
 #include "common/token.h"
 #include "connector/guests.h"
 #include "rpc/clientlisten.h"
@@ -39,7 +38,6 @@ struct connector {
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
 	unsigned players_max;
 	struct guests places;
-	_Atomic unsigned edges; /* workers that still hold it: the last one frees it */
 };
 
 /* Players logged in on all workers; any thread. */

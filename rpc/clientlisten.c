@@ -290,9 +290,10 @@ uint16_t clientlisten_port(const struct clientlisten *l)
 
 void clientlisten_close(struct clientlisten *l)
 {
-	if (!l || !l->listener)
+	if (!l)
 		return;
-	env_listener_close(l->listener);
+	if (l->listener)
+		env_listener_close(l->listener);
 	l->listener = NULL;
 	clientdoor_free(l->door);
 	l->door = NULL;

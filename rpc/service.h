@@ -20,9 +20,9 @@
  * them in one process. The order of a life: the configuration is checked, logger, metrics and SQL log start;
  * init_service on the control thread; worker_start on each worker, then its Lua is loaded; reg_service lets requests in
  * and the instance is ready. SIGTERM or an admin's drain: draining (readyz 503, peers are told, worker_drain, what is under
- * way finishes, bounded by rpc.drain_s), stop_service, worker_stop on each worker, the log is flushed, the process ends with 0.
+ * way finishes, bounded by rpc.drain_s), stop_service, worker_stop on each worker, free_service, the log is flushed, the process ends with 0.
  *
- * Threads: init_service, stop_service: the control thread. worker_*: that worker's thread. struct service's fields
+ * Threads: init_service, stop_service, free_service: the control thread. worker_*: that worker's thread. struct service's fields
  *          are constant after start unless marked.
  */
 struct service;
@@ -60,6 +60,8 @@ struct service_def {
 	bool keys_move; /* and what is recorded belongs to keys, each of which one instance answers for: rpc/moves.h */
 	int (*init_service)(struct service *s); /* negative: start-up fails; all may be NULL */
 	void (*stop_service)(struct service *s);
+	/* Frees what init_service made, also where that failed half-way; the workers' threads have ended. */
+	void (*free_service)(struct service *s);
 	int (*worker_start)(struct worker *w);
 	void (*worker_drain)(struct worker *w);
 	void (*worker_stop)(struct worker *w);

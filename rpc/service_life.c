@@ -158,9 +158,12 @@ void life_start(struct loop *control, void *arg)
 	assert(s->control == control); /* written by loop_start; service_stop reads it on any thread */
 	env_signal(control->ev, SIGTERM, on_signal, s);
 	env_signal(control->ev, SIGINT, on_signal, s);
-	if (control_worker_start(s) < 0)
+	if (control_worker_start(s) < 0) {
 		service_fail(s, "%s: %s cannot be watched: %s", s->id, s->var, env_last_error());
-	else if (s->def->init_service && s->def->init_service(s) < 0)
+		return;
+	}
+	s->p->begun = true;
+	if (s->def->init_service && s->def->init_service(s) < 0)
 		service_fail(s, "%s: init_service failed", s->id);
 	else if (lua_check(s) == 0 && (!s->p->options.take_over || handover_ask(s) == 0))
 		workers_start(s);
@@ -414,6 +417,8 @@ static void life_ended(struct service *s)
 	struct service_private *p = s->p;
 
 	http_face_stop(p->http);
+	if (p->begun && s->def->free_service)
+		s->def->free_service(s);
 	standby_free(p->standby);
 	p->standby = NULL;
 	for (unsigned i = 0; i < SERVICE_TLS; i++)

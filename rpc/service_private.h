@@ -31,6 +31,7 @@ struct service_private {
 	uint64_t until_ms;
 	unsigned workers_up, workers_said, workers_down;
 	bool stopping, reg_done;
+	bool begun; /* init_service has been called */
 	bool asked; /* the workers' Lua runs its stop_service */
 	bool shut;  /* nothing new is taken any more */
 	_Atomic bool failed;

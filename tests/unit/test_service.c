@@ -142,7 +142,7 @@ END_TEST
 
 /* ---- the hooks of a definition ----------------------------------------------------------------------------------- */
 
-static _Atomic int inits, starts, drains, stops, service_stops;
+static _Atomic int inits, starts, drains, stops, service_stops, frees;
 static _Atomic bool init_fails, start_fails;
 
 static int count_init(struct service *s)
@@ -177,9 +177,17 @@ static void count_service_stop(struct service *s)
 	service_stops++;
 }
 
+static void count_free(struct service *s)
+{
+	ck_assert(env_loop_is_current(s->control->ev));
+	ck_assert_int_eq(stops, starts);
+	frees++;
+}
+
 static const struct service_def counting = {
 	.name = "calls",
 	.init_service = count_init,
+	.free_service = count_free,
 	.worker_start = count_start,
 	.worker_drain = count_drain,
 	.worker_stop = count_stop,
@@ -196,6 +204,7 @@ START_TEST(each_hook_comes_once_and_in_its_place)
 	ck_assert_int_eq(drains, 3);
 	ck_assert_int_eq(service_stops, 1);
 	ck_assert_int_eq(stops, 3);
+	ck_assert_int_eq(frees, 1);
 }
 END_TEST
 
@@ -204,6 +213,7 @@ START_TEST(an_init_that_fails_ends_the_start)
 	init_fails = true;
 	ck_names(try(&counting), "init_service");
 	ck_assert_int_eq(starts, 0);
+	ck_assert_int_eq(frees, 1); /* it may have been half done */
 }
 END_TEST
 
@@ -212,6 +222,7 @@ START_TEST(a_worker_that_does_not_start_ends_the_start)
 	start_fails = true;
 	ck_names(try(&counting), "worker 1");
 	ck_assert_int_eq(service_stops, 0); /* it was never in the routing */
+	ck_assert_int_eq(frees, 1);
 }
 END_TEST
 
@@ -222,6 +233,24 @@ static void on_stopped(void *arg, struct service *s)
 	(void)arg, (void)s;
 	stopped++;
 }
+
+START_TEST(one_that_may_not_take_over_ends_and_frees_what_it_made)
+{
+	struct service_options o = {
+		.config_file = c.config, .instance = "calls-1", .take_over = true, .on_stopped = on_stopped
+	};
+	char error[600];
+	struct service *s;
+
+	ck_assert_int_eq(service_start(c.env, &counting, &o, error, sizeof(error), &s), 0);
+	loop_join(s->control);
+	ck_names(service_failure(s), "cannot take over");
+	ck_assert_int_eq(inits, 1);
+	ck_assert_int_eq(frees, 1);
+	ck_assert_int_eq(starts, 0);
+	service_free(s);
+}
+END_TEST
 
 START_TEST(an_instance_may_be_stopped_at_any_moment_of_its_start)
 {
@@ -278,6 +307,7 @@ int main(void)
 	tcase_add_test(t, each_hook_comes_once_and_in_its_place);
 	tcase_add_test(t, an_init_that_fails_ends_the_start);
 	tcase_add_test(t, a_worker_that_does_not_start_ends_the_start);
+	tcase_add_test(t, one_that_may_not_take_over_ends_and_frees_what_it_made);
 	tcase_add_test(t, an_instance_may_be_stopped_at_any_moment_of_its_start);
 	tcase_add_test(t, a_busy_worker_is_waited_for);
 	Suite *s = suite_create("service");
