@@ -10,29 +10,15 @@
 #include "rpc/clientconn.h"
 #include "rpc/clientlate.h"
 #include "rpc/clientlisten.h"
-#include "tests/support/flag.h"
+#include "tests/support/clientserver.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/wireclient.h"
 
 /* A server that echoes and knows a few routes that make it do things. */
-struct server {
-	struct env *env;
-	struct loop *loop;
-	struct log *log;
-	struct metrics *metrics;
-	struct clientconn_face face;
-	struct clientlisten *listen;
-	struct pomelo_dict *dict;
-	struct flag ended, freed;
-	uint16_t port;
-	struct clientconn_limits limits;
-	unsigned per_address_max, per_subnet_max, connects_per_s;
-	struct clientconn *last;
-	const struct clientconn_least *least; /* one of them, or NULL */
-	bool alive;
-};
-static struct server s;
+static struct clientserver s;
+static struct pomelo_dict *dict;
+static bool alive;
 
 static bool route_is(const struct pomelo_message *m, const char *name)
 {
@@ -56,7 +42,7 @@ static void push_all(void)
 {
 	struct clientconn_push p;
 
-	clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7);
+	clientconn_push_make(&p, dict, "onPush", 6, "{\"a\":1}", 7);
 	clientconn_push_many(&p);
 	for (struct clientconn *c = s.face.conns; c; c = c->next) {
 		clientconn_push(c, &p);
@@ -94,7 +80,7 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 		flood(c);
 	else if (route_is(m, "moves"))
 		moves(c);
-	else if (route_is(m, "push.me") && clientconn_push_make(&p, s.dict, "onPush", 6, "{\"a\":1}", 7) == 0)
+	else if (route_is(m, "push.me") && clientconn_push_make(&p, dict, "onPush", 6, "{\"a\":1}", 7) == 0)
 		clientconn_push(c, &p);
 	else if (route_is(m, "push.all"))
 		push_all();
@@ -104,105 +90,25 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 		clientconn_respond(c, m->id, m->body, m->n);
 }
 
-static void on_end(struct clientconn *c)
-{
-	if (s.last == c)
-		s.last = NULL;
-	flag_raise(&s.ended);
-}
-
-static void on_free(struct clientconn *c)
-{
-	clientlisten_gone(s.listen, c->addr);
-	free(c);
-	flag_raise(&s.freed);
-}
-
-static const struct clientconn_ops ops = { .on_message = on_message, .on_end = on_end, .on_free = on_free };
-
-static void on_conn(void *user, struct env_conn *conn, const char *addr)
-{
-	struct clientconn *c = calloc(1, sizeof(*c));
-
-	(void)user;
-	s.last = c;
-	clientconn_accept(c, &s.face, conn, addr);
-}
-
-static void server_open(void *arg)
-{
-	struct clientlisten_options o = { .loop = s.loop,
-					  .log = s.log,
-					  .metrics = s.metrics,
-					  .host = "127.0.0.1",
-					  .per_address_max = s.per_address_max,
-					  .per_subnet_max = s.per_subnet_max,
-					  .connects_per_s = s.connects_per_s,
-					  .on_conn = on_conn };
-
-	(void)arg;
-	s.face = (struct clientconn_face){
-		.loop = s.loop, .log = s.log, .ops = &ops, .dict = s.dict, .limits = s.limits
-	};
-	s.face.least = s.least;
-	s.face.leasts = s.least != NULL;
-	clientconn_face_init(&s.face, s.metrics, 0);
-	ck_assert_int_eq(clientlisten_new(&o, &s.listen), 0);
-	clientlisten_add(s.listen, s.loop, NULL);
-	s.port = clientlisten_port(s.listen);
-}
-
-static void server_close(void *arg)
-{
-	(void)arg;
-	clientlisten_close(s.listen);
-	clientconn_face_close(&s.face);
-}
-
-static void server_release(void *arg)
-{
-	(void)arg;
-	clientconn_face_release(&s.face);
-}
-
-/* Tests that want other limits change s.limits before they call it. */
+/* Tests that want other limits change s before they call it. */
 static void serve(void)
 {
-	on_loop(s.loop, server_open, NULL);
+	clientserver_open(&s);
 }
 
 static void setup(void)
 {
 	static const char *const routes[] = { "fail", "onPush" };
 
-	memset(&s, 0, sizeof(s));
-	flag_init(&s.ended);
-	flag_init(&s.freed);
-	s.env = env_new();
-	s.loop = on_loop_new(s.env, "face");
-	ck_assert_int_eq(log_open(s.env, "test", "/dev/null", LOG_ERROR, &s.log), 0);
-	s.metrics = metrics_new("test");
-	pomelo_dict_new(routes, 2, &s.dict);
-	s.limits = (struct clientconn_limits){ .heartbeat_s = 10,
-					       .packets_per_s = 100000,
-					       .login_ms = 10000,
-					       .early_max = CLIENTCONN_EARLY_MAX,
-					       .body_max = CLIENTCONN_BODY_MAX,
-					       .out_max = CLIENTCONN_OUT_MAX };
-	s.per_address_max = 100;
+	clientserver_init(&s, on_message);
+	pomelo_dict_new(routes, 2, &dict);
+	s.face.dict = dict;
 }
 
 static void teardown(void)
 {
-	on_loop(s.loop, server_close, NULL);
-	on_loop_turns(s.loop);
-	on_loop(s.loop, server_release, NULL);
-	on_loop_free(s.loop);
-	clientlisten_free(s.listen);
-	pomelo_dict_free(s.dict);
-	log_close(s.log);
-	metrics_free(s.metrics);
-	env_free(s.env);
+	clientserver_release(&s);
+	pomelo_dict_free(dict);
 }
 
 static const char hello[] = "\x01\0\0\x0a{\"sys\":{}}";
@@ -384,7 +290,8 @@ START_TEST(an_old_client_gets_501_and_the_end)
 	static const char fresh[] = "{\"sys\":{\"type\":\"js-websocket\",\"version\":\"0.10\"}}";
 	struct wireclient c;
 
-	s.least = least;
+	s.face.least = least;
+	s.face.leasts = 1;
 	serve();
 	wireclient_open(&c, s.port);
 	wireclient_package(&c, POMELO_HANDSHAKE, old, sizeof(old) - 1);
@@ -551,7 +458,7 @@ START_TEST(who_does_not_log_in_is_kicked)
 {
 	struct wireclient silent, waits, in;
 
-	s.limits.login_ms = 1000;
+	s.face.limits.login_ms = 1000;
 	serve();
 	wireclient_open(&silent, s.port);
 	wireclient_ready(&waits, s.port, false);
@@ -570,7 +477,7 @@ START_TEST(who_says_nothing_for_two_heartbeats_is_dropped)
 {
 	struct wireclient c;
 
-	s.limits.heartbeat_s = 1;
+	s.face.limits.heartbeat_s = 1;
 	serve();
 	wireclient_ready(&c, s.port, false);
 	wireclient_notify(&c, "login", "{}");
@@ -587,7 +494,7 @@ START_TEST(too_many_packets_are_busy_and_far_too_many_the_end)
 	struct wireclient c;
 	int busy = 0;
 
-	s.limits.packets_per_s = 50;
+	s.face.limits.packets_per_s = 50;
 	serve();
 	wireclient_ready(&c, s.port, false);
 	for (int i = 0; i < 1000; i++)
@@ -648,7 +555,7 @@ START_TEST(connections_of_one_address_are_bounded)
 {
 	struct wireclient c[4];
 
-	s.per_address_max = 3;
+	s.o.per_address_max = 3;
 	serve();
 	for (int i = 0; i < 3; i++)
 		wireclient_ready(&c[i], s.port, false);
@@ -680,7 +587,7 @@ START_TEST(connections_of_one_subnet_are_bounded)
 	static const char *const same[] = { "127.9.8.1", "127.9.8.2", "127.9.8.254" };
 	struct wireclient c[5];
 
-	s.per_subnet_max = 3;
+	s.o.per_subnet_max = 3;
 	serve();
 	for (int i = 0; i < 3; i++)
 		ck_assert(comes_in(&c[i], same[i]));
@@ -703,7 +610,7 @@ START_TEST(new_connections_of_one_address_are_bounded_in_each_second)
 	struct wireclient c;
 	int refused = 0, served = 0;
 
-	s.connects_per_s = FEW;
+	s.o.connects_per_s = FEW;
 	serve();
 	for (int i = 0; i < MANY; i++) {
 		refused += !comes_in(&c, "127.9.8.1");
@@ -744,7 +651,7 @@ START_TEST(a_flood_of_what_is_no_request_is_kicked)
 	struct wireclient c;
 	struct buf all = BUF_INIT;
 
-	s.limits.packets_per_s = 10;
+	s.face.limits.packets_per_s = 10;
 	serve();
 	wireclient_ready(&c, s.port, f->web);
 	for (int i = 0; i < 1000; i++)
@@ -761,7 +668,7 @@ START_TEST(what_a_client_sends_of_all_kinds_fits_into_its_seconds)
 {
 	struct wireclient c;
 
-	s.limits.packets_per_s = 100;
+	s.face.limits.packets_per_s = 100;
 	serve();
 	wireclient_ready(&c, s.port, true);
 	for (int i = 0; i < 50; i++) { /* a heartbeat, a ping and a request each */
@@ -880,7 +787,7 @@ END_TEST
 static void look(void *arg)
 {
 	(void)arg;
-	s.alive = s.last && clientconn_alive(s.last);
+	alive = s.last && clientconn_alive(s.last);
 }
 
 START_TEST(a_closed_socket_is_not_alive_at_once)
@@ -891,10 +798,10 @@ START_TEST(a_closed_socket_is_not_alive_at_once)
 		wireclient_ready(&c, s.port, false);
 		ck_assert_str_eq(wireclient_ask(&c, "echo", "{}"), "{}");
 		on_loop(s.loop, look, NULL);
-		ck_assert(s.alive);
+		ck_assert(alive);
 		wireclient_close(&c);
 		on_loop(s.loop, look, NULL);
-		ck_assert(!s.alive);
+		ck_assert(!alive);
 	}
 }
 END_TEST

@@ -7,9 +7,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
-#include "rpc/clientconn.h"
-#include "rpc/clientlisten.h"
 #include "tests/support/certs.h"
+#include "tests/support/clientserver.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/wireclient.h"
@@ -20,20 +19,10 @@
 #define BYTES(s)  (s), sizeof(s) - 1
 
 /* A server that tells each client its address. */
-static struct server {
-	struct env *env;
-	struct loop *loop;
-	struct log *log;
-	struct metrics *metrics;
-	struct env_tls *tls;
-	struct balancers *balancers;
-	struct clientconn_face face;
-	struct clientlisten *listen;
-	struct clientlisten_options o;
-	char *folder;
-	struct certs *authority;
-	uint16_t port;
-} s;
+static struct clientserver s;
+static char *folder;
+static struct certs *authority;
+static struct balancers *balancers;
 
 static void on_message(struct clientconn *c, const struct pomelo_message *m)
 {
@@ -42,105 +31,41 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 	clientconn_respond(c, m->id, text, (size_t)snprintf(text, sizeof text, "{\"addr\":\"%s\"}", c->addr));
 }
 
-static void on_end(struct clientconn *c)
-{
-	(void)c;
-}
-
-static void on_free(struct clientconn *c)
-{
-	clientlisten_gone(s.listen, c->addr);
-	free(c);
-}
-
-static const struct clientconn_ops ops = { .on_message = on_message, .on_end = on_end, .on_free = on_free };
-
-static void on_conn(void *user, struct env_conn *conn, const char *addr)
-{
-	(void)user;
-	clientconn_accept(calloc(1, sizeof(struct clientconn)), &s.face, conn, addr);
-}
-
-static void server_open(void *arg)
-{
-	(void)arg;
-	s.face = (struct clientconn_face){ .loop = s.loop,
-					   .log = s.log,
-					   .ops = &ops,
-					   .limits = { 10, 100000, 10000, CLIENTCONN_EARLY_MAX, CLIENTCONN_BODY_MAX,
-						       CLIENTCONN_OUT_MAX },
-					   .balancers = s.balancers,
-					   .listen = &s.listen };
-	clientconn_face_init(&s.face, s.metrics, 0);
-	s.o.loop = s.loop;
-	s.o.log = s.log;
-	s.o.metrics = s.metrics;
-	s.o.host = "127.0.0.1";
-	s.o.on_conn = on_conn;
-	s.o.tls = s.tls;
-	s.o.balancers = s.balancers;
-	ck_assert_int_eq(clientlisten_new(&s.o, &s.listen), 0);
-	clientlisten_add(s.listen, s.loop, NULL);
-	s.port = clientlisten_port(s.listen);
-}
-
-static void server_close(void *arg)
-{
-	(void)arg;
-	clientlisten_close(s.listen);
-	clientconn_face_close(&s.face);
-}
-
-static void server_release(void *arg)
-{
-	(void)arg;
-	clientconn_face_release(&s.face);
-}
-
 static void serve(bool tls, const char *balancer)
 {
 	char cert[300], key[300], error[200];
 	size_t wrong;
 
 	if (balancer)
-		ck_assert_int_eq(balancers_new(&balancer, 1, &s.balancers, &wrong), 0);
+		ck_assert_int_eq(balancers_new(&balancer, 1, &balancers, &wrong), 0);
 	if (tls) {
-		s.authority = certs_new(s.folder, "authority");
-		certs_sign(s.authority, s.folder, "players");
-		snprintf(cert, sizeof cert, "%s/players.pem", s.folder);
-		snprintf(key, sizeof key, "%s/players.key", s.folder);
+		authority = certs_new(folder, "authority");
+		certs_sign(authority, folder, "players");
+		snprintf(cert, sizeof cert, "%s/players.pem", folder);
+		snprintf(key, sizeof key, "%s/players.key", folder);
 		struct env_tls_options o = { cert, key, NULL };
-		ck_assert_msg(env_tls_new(s.env, &o, error, sizeof error, &s.tls) == 0, "%s", error);
+		ck_assert_msg(env_tls_new(s.env, &o, error, sizeof error, &s.o.tls) == 0, "%s", error);
 	}
-	on_loop(s.loop, server_open, NULL);
+	s.face.balancers = s.o.balancers = balancers;
+	clientserver_open(&s);
 }
 
 static void setup(void)
 {
-	memset(&s, 0, sizeof s);
-	s.env = env_new();
-	s.loop = on_loop_new(s.env, "door");
-	s.folder = folder_new();
-	s.metrics = metrics_new("test");
-	s.o.per_address_max = 100;
-	ck_assert_int_eq(log_open(s.env, "test", "/dev/null", LOG_ERROR, &s.log), 0);
+	clientserver_init(&s, on_message);
+	folder = folder_new();
+	authority = NULL;
+	balancers = NULL;
 }
 
 static void teardown(void)
 {
-	on_loop(s.loop, server_close, NULL);
-	on_loop_turns(s.loop);
-	on_loop(s.loop, server_release, NULL);
-	on_loop_free(s.loop);
-	clientlisten_free(s.listen);
-	balancers_free(s.balancers);
-	env_tls_free(s.tls);
-	if (s.authority)
-		certs_free(s.authority);
-	folder_free(s.folder);
-	log_close(s.log);
-	metrics_free(s.metrics);
-	env_free(s.env);
+	clientserver_release(&s);
+	balancers_free(balancers);
+	env_tls_free(s.o.tls);
+	if (authority)
+		certs_free(authority);
+	folder_free(folder);
 }
 
 /* What the server takes this client for; "" when it closes. */
@@ -265,8 +190,8 @@ START_TEST(a_new_certificate_drops_nobody_and_sessions_resume)
 	struct secure stays = dial(ctx, NULL, NULL, 0);
 	greets(&stays);
 	SSL_SESSION *session = SSL_get1_session(stays.ssl);
-	certs_sign(s.authority, s.folder, "players");
-	ck_assert_int_eq(env_tls_reload(s.tls, error, sizeof error), 0);
+	certs_sign(authority, folder, "players");
+	ck_assert_int_eq(env_tls_reload(s.o.tls, error, sizeof error), 0);
 	struct secure fresh = dial(ctx, NULL, NULL, 0), back = dial(ctx, session, NULL, 0);
 	greets(&fresh);
 	greets(&back);
@@ -409,12 +334,8 @@ START_TEST(forwarded_for_is_believed_of_balancers_alone)
 	upgrade_with(&c, "X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\n");
 	ck_assert_str_eq(known_as(&c), "1.2.3.4:0");
 	wireclient_close(&c);
-	on_loop(s.loop, server_close, NULL);
-	on_loop_turns(s.loop);
-	on_loop(s.loop, server_release, NULL);
-	clientlisten_free(s.listen);
-	balancers_free(s.balancers);
-	s.balancers = NULL;
+	clientserver_shut(&s);
+	balancers_free(balancers);
 	serve(false, "10.0.0.1");
 	upgrade_with(&c, "X-Forwarded-For: 1.2.3.4\r\n");
 	ck_assert_int_eq(strncmp(known_as(&c), "127.0.0.1:", 10), 0);
