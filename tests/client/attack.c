@@ -30,10 +30,11 @@ struct attempt {
 	const struct kind *kind;
 	unsigned address, rounds, closed, answered, neither;
 	int fd;
-	bool over;      /* the server has closed */
-	size_t said;    /* bytes from the server since the offence began */
-	bool counting;  /* it has begun */
-	uint64_t until; /* of this attempt */
+	bool over;                    /* the server has closed */
+	size_t said;                  /* bytes from the server since the offence began */
+	uint64_t dials, sends, bytes; /* of all its attempts */
+	bool counting;                /* it has begun */
+	uint64_t until;               /* of this attempt */
 	pthread_t thread;
 };
 struct kind {
@@ -66,6 +67,7 @@ static int dial(struct attempt *a)
 	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	to.sin_port = htons((uint16_t)(a->kind->gate ? at.gate : at.connector));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
+	a->dials++;
 	if (bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
 	    connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
 		close(fd);
@@ -97,6 +99,8 @@ static bool out(struct attempt *a, const void *bytes, size_t n)
 {
 	if (!a->over && send(a->fd, bytes, n, MSG_NOSIGNAL) < 0 && errno != EAGAIN)
 		a->over = true;
+	a->sends += !a->over;
+	a->bytes += a->over ? 0 : n;
 	return !a->over && now_ms() < a->until;
 }
 
@@ -617,6 +621,20 @@ static void *attack(void *arg)
 	return NULL;
 }
 
+/* How much all of it was. */
+static void sum(const struct attempt all[KINDS], double seconds)
+{
+	double dials = 0, sends = 0, bytes = 0;
+
+	for (unsigned i = 0; i < KINDS; i++) {
+		dials += (double)all[i].dials;
+		sends += (double)all[i].sends;
+		bytes += (double)all[i].bytes;
+	}
+	printf("# %zu kinds: %.0f connections, %.0f packages or frames, %.0f KiB a second\n", KINDS, dials / seconds,
+	       sends / seconds, bytes / 1024 / seconds);
+}
+
 int main(int argc, char **argv)
 {
 	static struct attempt all[KINDS];
@@ -625,6 +643,7 @@ int main(int argc, char **argv)
 	if (argc != 4)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
+	uint64_t from = now_ms();
 	at.connector = atoi(argv[1]);
 	at.gate = atoi(argv[2]);
 	at.until = now_ms() + (uint64_t)atoi(argv[3]) * 1000;
@@ -639,5 +658,6 @@ int main(int argc, char **argv)
 		       a->rounds, a->closed, a->answered);
 		failed += a->neither > 0;
 	}
+	sum(all, (double)(now_ms() - from) / 1000);
 	return failed > 0;
 }
