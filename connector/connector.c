@@ -193,7 +193,7 @@ static int listen_open(struct edge *e)
 		.loop = e->worker->loop,
 		.log = s->log,
 		.metrics = s->metrics,
-		.host = s->row->host,
+		.host = route_client_host(s->row),
 		.port = s->row->client_port,
 		.later = e->taking,
 		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
@@ -206,7 +206,7 @@ static int listen_open(struct edge *e)
 	int err = clientlisten_new(&o, &c->listen);
 
 	if (err < 0)
-		service_fail(s, "%s: client port %s:%u: %s", s->id, s->row->host, s->row->client_port,
+		service_fail(s, "%s: client port %s:%u: %s", s->id, o.host, o.port,
 			     err == ERR_EXISTS ? "another process has the port" : env_last_error());
 	return err;
 }

@@ -102,7 +102,7 @@ static int listen_open(struct gate *g)
 		.loop = g->worker->loop,
 		.log = s->log,
 		.metrics = s->metrics,
-		.host = s->row->host,
+		.host = route_client_host(s->row),
 		.port = s->row->client_port,
 		.per_address_max = (unsigned)config_int(s->config, "gate.per_address_max", 20000),
 		.per_subnet_max = (unsigned)config_int(s->config, "gate.per_subnet_max", 0),
@@ -114,7 +114,7 @@ static int listen_open(struct gate *g)
 	int err = clientlisten_new(&o, &g->listen);
 
 	if (err < 0)
-		service_fail(s, "%s: client port %s:%u: %s", s->id, s->row->host, s->row->client_port,
+		service_fail(s, "%s: client port %s:%u: %s", s->id, o.host, o.port,
 			     err == ERR_EXISTS ? "another process has the port" : env_last_error());
 	else
 		clientlisten_add(g->listen, g->worker->loop, g);

@@ -283,7 +283,7 @@ static void list(struct gate *g)
 		struct load *l = load_of(g, row->id);
 		l->listed = true;
 		l->port = row->client_port;
-		snprintf(l->host, sizeof(l->host), "%s", row->host);
+		snprintf(l->host, sizeof(l->host), "%s", route_client_host(row));
 	}
 	g->sessions = total(g);
 }

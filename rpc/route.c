@@ -67,6 +67,7 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 	route_row_named(row);
 	snprintf(row->service, sizeof row->service, "%s", row_string(c, i, "service", ""));
 	snprintf(row->host, sizeof row->host, "%s", row_string(c, i, "host", "127.0.0.1"));
+	snprintf(row->client_host, sizeof row->client_host, "%s", row_string(c, i, "client_host", ""));
 	row->client_port = (uint16_t)row_int(c, i, "client");
 	row->rpc_port = (uint16_t)row_int(c, i, "rpc");
 	row->http_port = (uint16_t)row_int(c, i, "http");
@@ -80,6 +81,11 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 		return ERR_CONFIG;
 	}
 	return 0;
+}
+
+const char *route_client_host(const struct route_row *row)
+{
+	return *row->client_host ? row->client_host : row->host;
 }
 
 #define PORTS 3
@@ -160,6 +166,7 @@ static const struct config_row live_rows[] = {
 	{ "instances[].id", CONFIG_STRING, NULL, false, 1, 31, "Its name." },
 	{ "instances[].service", CONFIG_STRING, NULL, false, 1, 31, "Its service." },
 	{ "instances[].host", CONFIG_STRING, NULL, false, 1, 63, "Its address." },
+	{ "instances[].client_host", CONFIG_STRING, "", false, 0, 63, "Address for players; empty: host." },
 	{ "instances[].client", CONFIG_INT, "0", false, 0, 65535, "Port for players." },
 	{ "instances[].rpc", CONFIG_INT, NULL, false, 1, 65535, "Port for calls." },
 	{ "instances[].http", CONFIG_INT, "0", false, 0, 65535, "Port for HTTP." },
@@ -212,6 +219,8 @@ void route_to_text(const struct route_table *t, struct buf *out)
 			out,
 			"\t\t{id = \"%s\", service = \"%s\", host = \"%s\", client = %u, rpc = %u, http = %u, workers = %u, ",
 			r->id, r->service, r->host, r->client_port, r->rpc_port, r->http_port, r->workers);
+		if (*r->client_host)
+			buf_addf(out, "client_host = \"%s\", ", r->client_host);
 		buf_addf(out, "epoch = %llu, draining = %s},\n", (unsigned long long)r->epoch,
 			 r->state == ROUTE_DRAINING ? "true" : "false");
 	}
@@ -231,6 +240,8 @@ void route_row_to_json(const struct route_row *r, struct buf *out)
 	add_text(out, "id", r->id);
 	add_text(out, "service", r->service);
 	add_text(out, "host", r->host);
+	if (*r->client_host)
+		add_text(out, "client_host", r->client_host);
 	buf_addf(out, "\"client\":%u,\"rpc\":%u,\"http\":%u,\"workers\":%u,\"epoch\":%llu,\"state\":\"%s\"}",
 		 r->client_port, r->rpc_port, r->http_port, r->workers, (unsigned long long)r->epoch,
 		 r->state == ROUTE_DRAINING ? "draining" : "ready");

@@ -18,6 +18,7 @@
 enum route_state { ROUTE_READY, ROUTE_DRAINING };
 struct route_row {
 	char id[32], service[32], host[64];
+	char client_host[64]; /* where the players' port is; empty: at host (route_client_host) */
 	uint16_t rpc_port, http_port, client_port;
 	uint32_t workers;
 	uint64_t epoch; /* fences a former owner; from the live table */
@@ -44,6 +45,8 @@ struct route_table *route_ref(struct route_table *t);
 void route_unref(struct route_table *t);
 
 void route_row_named(struct route_row *row); /* its id is there: for who fills a row, before it goes into a table */
+
+const char *route_client_host(const struct route_row *row);
 
 bool route_is_name(const char *text); /* may be an instance's, and so a folder's: 1 to 31 letters, digits, _ and - */
 const struct route_row *route_find(const struct route_table *t, const char *id);

@@ -97,6 +97,9 @@ static int get_row(const json_t *o, struct route_row *row, char *error, size_t s
 	    (err = get_number(o, "epoch", 0, INT64_MAX, &epoch, error, size)) < 0 ||
 	    (err = get_state(o, row, error, size)) < 0)
 		return err;
+	if (json_object_get(o, "client_host") &&
+	    (err = get_text(o, "client_host", row->client_host, sizeof row->client_host, error, size)) < 0)
+		return err;
 	route_row_named(row);
 	row->client_port = (uint16_t)client;
 	row->rpc_port = (uint16_t)rpc;
@@ -175,7 +178,8 @@ static int check_twins(struct route_rows *r, const struct route_row *row, char *
 
 static bool equal(const struct route_row *a, const struct route_row *b)
 {
-	return !strcmp(a->service, b->service) && !strcmp(a->host, b->host) && a->client_port == b->client_port &&
+	return !strcmp(a->service, b->service) && !strcmp(a->host, b->host) &&
+	       !strcmp(a->client_host, b->client_host) && a->client_port == b->client_port &&
 	       a->rpc_port == b->rpc_port && a->http_port == b->http_port && a->workers == b->workers &&
 	       a->epoch == b->epoch && a->state == b->state;
 }

@@ -13,6 +13,8 @@ const struct config_row service_config_rows[] = {
 	{ "instances[].id", CONFIG_STRING, NULL, false, 1, 31, "SERVICE-NUMBER, unique." },
 	{ "instances[].service", CONFIG_STRING, NULL, false, 1, 31, "Which program it is." },
 	{ "instances[].host", CONFIG_STRING, "127.0.0.1", false, 1, 63, "Address it listens at." },
+	{ "instances[].client_host", CONFIG_STRING, "", false, 0, 63,
+	  "Address of the players' port, told to them too; empty: host, as for the inner ports." },
 	{ "instances[].client", CONFIG_INT, "0", false, 0, 65535, "Port for players; 0: none." },
 	{ "instances[].rpc", CONFIG_INT, NULL, false, 1, 65535, "Port for calls between services." },
 	{ "instances[].http", CONFIG_INT, "0", false, 0, 65535, "Port for HTTP; 0: none." },

@@ -105,7 +105,7 @@ void bot_heartbeat(struct bots *b, struct bot *p, uint64_t now)
 
 void bot_connect(struct bots *b, struct bot *p)
 {
-	const char *host = p->port ? p->host : b->gate[p->index % b->gates]->host;
+	const char *host = p->port ? p->host : route_client_host(b->gate[p->index % b->gates]);
 	uint16_t port = p->port ? p->port : b->gate[p->index % b->gates]->client_port;
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port) };
 	int on = 1;

@@ -185,7 +185,7 @@ static void check_ports(struct doctor *d)
 		if (!host_is_here(r->host))
 			continue;
 		n++;
-		taken += check_port(d, r->id, "client", r->host, r->client_port) +
+		taken += check_port(d, r->id, "client", route_client_host(r), r->client_port) +
 			 check_port(d, r->id, "rpc", r->host, r->rpc_port) +
 			 check_port(d, r->id, "http", r->host, r->http_port);
 	}

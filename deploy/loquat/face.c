@@ -70,7 +70,7 @@ static json_t *instance_json(const struct instance *i)
 	const struct child *c = &i->child;
 	json_t *o = json_pack("{s:s, s:s, s:o, s:s, s:o, s:o, s:o, s:i}", "id", i->row->id, "service", i->row->service,
 			      "pid", c->pid ? json_integer(c->pid) : json_null(), "state", child_state_word(c->state),
-			      "client", address(i->row->host, i->row->client_port), "rpc",
+			      "client", address(route_client_host(i->row), i->row->client_port), "rpc",
 			      address(i->row->host, i->row->rpc_port), "http", address(i->row->host, i->row->http_port),
 			      "restarts", (int)c->restarts);
 

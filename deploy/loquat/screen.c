@@ -117,7 +117,8 @@ static void show_instance(struct supervisor *up, const struct instance *i)
 		return;
 	uint16_t port = i->row->client_port ? i->row->client_port : i->row->rpc_port;
 
-	snprintf(address, sizeof address, "%s:%u", i->row->host, port);
+	snprintf(address, sizeof address, "%s:%u", i->row->client_port ? route_client_host(i->row) : i->row->host,
+		 port);
 	printf(" %s✓%s %-*s pid %-7d %-21s %s\n", paint(up, "\033[32m"), paint(up, "\033[0m"), up->width, i->row->id,
 	       (int)i->child.pid, address, what_of(i->row->service));
 }

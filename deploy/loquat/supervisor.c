@@ -251,15 +251,17 @@ struct instance *supervisor_find(struct supervisor *up, const char *id)
 static bool ports_free(struct instance *i, char *why, size_t size)
 {
 	const struct {
-		const char *what;
+		const char *what, *host;
 		uint16_t port;
-	} ports[] = { { "client", i->row->client_port }, { "rpc", i->row->rpc_port }, { "http", i->row->http_port } };
+	} ports[] = { { "client", route_client_host(i->row), i->row->client_port },
+		      { "rpc", i->row->host, i->row->rpc_port },
+		      { "http", i->row->host, i->row->http_port } };
 	struct holder h;
 
 	for (size_t k = 0; k < 3; k++) {
-		if (!ports[k].port || !port_is_taken(i->row->host, ports[k].port, &h))
+		if (!ports[k].port || !port_is_taken(ports[k].host, ports[k].port, &h))
 			continue;
-		int n = snprintf(why, size, "%s: %s port %s:%u: ", i->row->id, ports[k].what, i->row->host,
+		int n = snprintf(why, size, "%s: %s port %s:%u: ", i->row->id, ports[k].what, ports[k].host,
 				 ports[k].port);
 
 		if (h.pid)

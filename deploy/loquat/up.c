@@ -54,7 +54,7 @@ static int check_ports(struct supervisor *up)
 		snprintf(path, sizeof path, "instances[%zu].start", i + 1);
 		if (!up->instance[i].here || !config_bool(c->config, path, true))
 			continue;
-		if ((status = check_port(r->id, "client", r->host, r->client_port)) == 0 &&
+		if ((status = check_port(r->id, "client", route_client_host(r), r->client_port)) == 0 &&
 		    (status = check_port(r->id, "rpc", r->host, r->rpc_port)) == 0)
 			status = check_port(r->id, "http", r->host, r->http_port);
 	}

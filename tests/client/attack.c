@@ -1,7 +1,7 @@
 /*
  * attack: what strangers try at a connector's and a gate's port, each kind over and over from an address of its own.
  *
- *   attack CONNECTOR_PORT GATE_PORT SECONDS      a line per kind; exit 1: an offender was neither closed nor answered
+ *   attack ADDRESS CONNECTOR_PORT GATE_PORT SECONDS      a line per kind; exit 1: an offender was neither closed nor answered
  *
  * Threads: one per kind. An attempt ends when the server closes, or has answered and ATTEMPT_S have passed.
  */
@@ -43,6 +43,7 @@ struct kind {
 	bool gate;
 };
 static struct {
+	in_addr_t host;
 	int connector, gate;
 	uint64_t until;
 } at;
@@ -64,7 +65,7 @@ static int dial(struct attempt *a)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	from.sin_addr.s_addr = htonl(0x7f000100u + a->address);
-	to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	to.sin_addr.s_addr = at.host;
 	to.sin_port = htons((uint16_t)(a->kind->gate ? at.gate : at.connector));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
 	a->dials++;
@@ -640,13 +641,14 @@ int main(int argc, char **argv)
 	static struct attempt all[KINDS];
 	unsigned failed = 0;
 
-	if (argc != 4)
+	if (argc != 5)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
 	uint64_t from = now_ms();
-	at.connector = atoi(argv[1]);
-	at.gate = atoi(argv[2]);
-	at.until = now_ms() + (uint64_t)atoi(argv[3]) * 1000;
+	at.host = inet_addr(argv[1]);
+	at.connector = atoi(argv[2]);
+	at.gate = atoi(argv[3]);
+	at.until = now_ms() + (uint64_t)atoi(argv[4]) * 1000;
 	for (unsigned i = 0; i < KINDS; i++) {
 		all[i] = (struct attempt){ .kind = &kinds[i], .address = i + 1 };
 		pthread_create(&all[i].thread, NULL, attack, &all[i]);

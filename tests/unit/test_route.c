@@ -4,6 +4,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "rpc/route.h"
+#include "rpc/route_rows.h"
 
 static struct route_table *table(const char *text)
 {
@@ -106,6 +107,36 @@ START_TEST(a_table_survives_being_written_and_read_again)
 }
 END_TEST
 
+START_TEST(players_come_to_an_address_of_its_own_or_to_the_inner_one)
+{
+	struct route_table *t = with_third(", client = 5, client_host = '10.9.8.7'"), *back;
+	const struct route_row *own = route_find(t, "role-3"), *same = route_find(t, "role-1");
+	struct route_row row;
+	struct buf text = BUF_INIT;
+	char error[256];
+
+	ck_assert_str_eq(route_client_host(own), "10.9.8.7");
+	ck_assert_str_eq(own->host, "127.0.0.1");
+	ck_assert_str_eq(route_client_host(same), "127.0.0.1");
+	/* also by the live file, and by etcd's rows */
+	route_to_text(t, &text);
+	back = table(buf_cstr(&text));
+	ck_assert_str_eq(route_client_host(route_find(back, "role-3")), "10.9.8.7");
+	ck_assert_str_eq(route_client_host(route_find(back, "role-1")), "127.0.0.1");
+	buf_clear(&text);
+	route_row_to_json(own, &text);
+	ck_assert_int_eq(route_row_get(text.data, text.len, &row, error, sizeof error), 0);
+	ck_assert_str_eq(route_client_host(&row), "10.9.8.7");
+	buf_clear(&text);
+	route_row_to_json(same, &text);
+	ck_assert_int_eq(route_row_get(text.data, text.len, &row, error, sizeof error), 0);
+	ck_assert_str_eq(route_client_host(&row), "127.0.0.1");
+	buf_release(&text);
+	route_unref(t);
+	route_unref(back);
+}
+END_TEST
+
 static void refused(const char *text, const char *names)
 {
 	struct route_table *t = NULL;
@@ -141,6 +172,7 @@ int main(void)
 	tcase_add_test(t, when_an_instance_goes_only_its_own_keys_move);
 	tcase_add_test(t, a_service_without_ready_instances_has_no_owner);
 	tcase_add_test(t, a_table_survives_being_written_and_read_again);
+	tcase_add_test(t, players_come_to_an_address_of_its_own_or_to_the_inner_one);
 	tcase_add_test(t, a_table_that_does_not_check_is_refused_and_says_why);
 	Suite *s = suite_create("route");
 	suite_add_tcase(s, t);
