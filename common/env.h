@@ -42,6 +42,7 @@ uint64_t env_wall_us(struct env *env); /* any thread: microseconds UTC since 197
  * into time later, by what env_mono_ns says to two of them. A third of a clock's cost, where the machine offers it.
  */
 uint64_t env_ticks(struct env *env);
+unsigned env_files_max(struct env *env);               /* any thread: descriptors that this process may have open */
 void env_random(struct env *env, void *buf, size_t n); /* any thread: cryptographic (seeded in simulation) */
 int env_pid(struct env *env);
 const char *env_getenv(struct env *env, const char *name); /* NULL if unset */

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,10 +111,22 @@ static bool ticks_in_cpu(void)
 #endif
 }
 
+/* A player is a descriptor: what the system allows at most is asked for. */
+static void files_raise(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+}
+
 struct env *env_new(void)
 {
 	struct env *env = calloc(1, sizeof *env);
 	if (env) {
+		files_raise();
 		env->ticks_in_cpu = ticks_in_cpu();
 		failpoints_read(env, getenv("LOQUAT_FAILPOINT"));
 	}
@@ -157,6 +170,14 @@ uint64_t env_wall_us(struct env *env)
 {
 	(void)env;
 	return clock_ns(CLOCK_REALTIME) / 1000;
+}
+
+unsigned env_files_max(struct env *env)
+{
+	struct rlimit r;
+
+	(void)env;
+	return getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > UINT_MAX ? UINT_MAX : (unsigned)r.rlim_cur;
 }
 
 void env_random(struct env *env, void *buf, size_t n)

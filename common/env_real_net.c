@@ -71,7 +71,10 @@ static int address_parse(const char *host, uint16_t port, union address *a, sock
 static void address_text(const union address *a, char text[ENV_ADDR_MAX])
 {
 	char host[INET6_ADDRSTRLEN] = "?";
-	if (a->any.sa_family == AF_INET) {
+	if (a->any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->v6.sin6_addr)) { /* listening on both */
+		inet_ntop(AF_INET, a->v6.sin6_addr.s6_addr + 12, host, sizeof host);
+		snprintf(text, ENV_ADDR_MAX, "%s:%u", host, ntohs(a->v6.sin6_port));
+	} else if (a->any.sa_family == AF_INET) {
 		inet_ntop(AF_INET, &a->v4.sin_addr, host, sizeof host);
 		snprintf(text, ENV_ADDR_MAX, "%s:%u", host, ntohs(a->v4.sin_port));
 	} else {

@@ -352,6 +352,12 @@ uint64_t env_wall_us(struct env *env)
 	return WALL_US + w_now(env->w) / 1000 + (uint64_t)env->p->host->clock_us;
 }
 
+unsigned env_files_max(struct env *env)
+{
+	(void)env;
+	return 1u << 20;
+}
+
 void env_random(struct env *env, void *buf, size_t n)
 {
 	struct sim *w = env->w;

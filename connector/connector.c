@@ -23,7 +23,7 @@ static const struct config_row rows[] = {
 	{ "connector.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
 	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
 	{ "connector.connects_per_s", CONFIG_INT, "0", false, 0, 1000000,
-	  "New connections of one address in a second; 0: no bound." },
+	  "New connections of one address (IPv6: /64) in a second; 0: no bound." },
 	{ "connector.drain_s", CONFIG_INT, "0", false, 0, 3600,
 	  "A draining connector kicks its players after so long." },
 	{ "connector.dictionary", CONFIG_TABLE, NULL, true, 0, 0,

@@ -22,7 +22,7 @@ static const struct config_row rows[] = {
 	{ "gate.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
 	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
 	{ "gate.connects_per_s", CONFIG_INT, "0", false, 0, 1000000,
-	  "New connections of one address in a second; 0: no bound." },
+	  "New connections of one address (IPv6: /64) in a second; 0: no bound." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 

@@ -1,10 +1,12 @@
 #include "rpc/clientlisten.h"
 #include <assert.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "rpc/addrcount.h"
 #include "rpc/clientdoor.h"
+
+#define FILES_OWN 512
 
 struct target {
 	_Atomic(struct loop *) loop; /* released by clientlisten_add, acquired by on_accept: user is there with it */
@@ -19,51 +21,24 @@ struct clientlisten {
 	unsigned next;
 	struct metric *accepted, *refused;
 	struct log_bound said; /* who was refused */
-	_Atomic unsigned open[CLIENTLISTEN_PLACES], subnet[CLIENTLISTEN_PLACES];
+	_Atomic unsigned all;
+	struct addrcount open;
 	struct {
 		uint32_t second, n;
-	} rate[CLIENTLISTEN_PLACES]; /* the accepting loop's */
+	} rate[ADDRCOUNT_PLACES]; /* the accepting loop's */
 };
-
-/* "127.0.0.1:40312": the place of 127.0.0.1 */
-static unsigned place(const char *addr)
-{
-	const char *colon = strrchr(addr, ':');
-	size_t n = colon ? (size_t)(colon - addr) : strlen(addr);
-
-	return (unsigned)(route_hash(addr, n) % CLIENTLISTEN_PLACES);
-}
-
-/* That of 127.0.0, or of the first four groups between the brackets. */
-static unsigned subnet_place(const char *addr)
-{
-	char mark = *addr == '[' ? ':' : '.';
-	unsigned parts = *addr == '[' ? 4 : 3;
-	size_t n = 0;
-
-	while (addr[n] && addr[n] != ']' && (addr[n] != mark || --parts))
-		n++;
-	return (unsigned)(route_hash(addr, n) % CLIENTLISTEN_PLACES);
-}
-
-static void count(struct clientlisten *l, const char *addr, int change, unsigned *open, unsigned *subnet)
-{
-	*open = atomic_fetch_add_explicit(&l->open[place(addr)], (unsigned)change, memory_order_relaxed);
-	*subnet = atomic_fetch_add_explicit(&l->subnet[subnet_place(addr)], (unsigned)change, memory_order_relaxed);
-}
 
 void clientlisten_gone(struct clientlisten *l, const char *addr)
 {
-	unsigned open, subnet;
-
-	count(l, addr, -1, &open, &subnet);
+	atomic_fetch_sub_explicit(&l->all, 1, memory_order_relaxed);
+	addrcount_add(&l->open, addrcount_place(addr), -1);
 }
 
 /* Whether the address has opened too many in this second. */
 static bool too_fast(struct clientlisten *l, const char *addr)
 {
 	uint32_t second = (uint32_t)(l->o.loop->now_ms / 1000);
-	unsigned at = place(addr);
+	unsigned at = addrcount_place(addr).host;
 
 	if (l->rate[at].second != second) {
 		l->rate[at].second = second;
@@ -75,14 +50,16 @@ static bool too_fast(struct clientlisten *l, const char *addr)
 /* NULL: it may come in. It is counted in any case. */
 static const char *refusal(struct clientlisten *l, const char *addr)
 {
-	unsigned open, subnet;
+	unsigned all = atomic_fetch_add_explicit(&l->all, 1, memory_order_relaxed);
+	struct addrcounted before = addrcount_add(&l->open, addrcount_place(addr), 1);
 
-	count(l, addr, 1, &open, &subnet);
+	if (all >= l->o.all_max)
+		return "too many connections";
 	if (balancers_trust(l->o.balancers, addr))
 		return NULL;
-	if (open >= l->o.per_address_max)
+	if (before.address >= l->o.per_address_max)
 		return "too many connections from this address";
-	if (l->o.per_subnet_max && subnet >= l->o.per_subnet_max)
+	if (l->o.per_subnet_max && before.subnet >= l->o.per_subnet_max)
 		return "too many connections from this subnet";
 	return NULL;
 }
@@ -219,12 +196,22 @@ void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user)
 	atomic_store_explicit(&t->loop, loop, memory_order_release);
 }
 
+/* Without one to spare no link, file or admin's request could be opened any more. */
+static unsigned files_left(struct env *env)
+{
+	unsigned all = env_files_max(env), own = all / 8 < FILES_OWN ? all / 8 : FILES_OWN;
+
+	return all - own;
+}
+
 int clientlisten_new(const struct clientlisten_options *o, struct clientlisten **out)
 {
 	struct clientlisten *l = calloc(1, sizeof(*l));
 
 	assert(l);
 	l->o = *o;
+	if (!l->o.all_max)
+		l->o.all_max = files_left(o->loop->env);
 	l->accepted = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accepted_total",
 			     "Client connections accepted.", NULL, NULL);
 	l->refused = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accept_refused_total",
@@ -278,9 +265,8 @@ const struct env_listener *clientlisten_listener(const struct clientlisten *l)
 
 void clientlisten_came(struct clientlisten *l, const char *addr)
 {
-	unsigned open, subnet;
-
-	count(l, addr, 1, &open, &subnet);
+	atomic_fetch_add_explicit(&l->all, 1, memory_order_relaxed);
+	addrcount_add(&l->open, addrcount_place(addr), 1);
 }
 
 uint16_t clientlisten_port(const struct clientlisten *l)

@@ -9,24 +9,22 @@
  *
  * Threads: made and closed on the loop given, where it also accepts; clientlisten_add and _gone from any thread.
  * Memory:  close stops it; free when no thread can call it any more.
- * Bounds:  per_address_max open connections of one address, per_subnet_max of one subnet, connects_per_s new ones of an
- *          address in a second; more are closed at once, counted and logged. Counts are
- *          kept in CLIENTLISTEN_PLACES counters by the address' hash: two addresses may share one, which makes
- *          the bound a little stricter for both.
+ * Bounds:  all_max open connections, per_address_max of one address, per_subnet_max of one subnet, connects_per_s new ones
+ *          of an address in a second; more are closed at once, counted and logged. Counted as rpc/addrcount.h says.
  */
-#define CLIENTLISTEN_PLACES 65536
 struct clientlisten;
 struct clientlisten_options {
 	struct loop *loop;
 	struct log *log;
 	struct metrics *metrics;
 	const char *host;
-	uint16_t port; /* 0 takes a free one */
-	bool later;    /* it does not listen yet: clientlisten_take brings the port of the process before it */
+	uint16_t port;    /* 0 takes a free one */
+	bool later;       /* it does not listen yet: clientlisten_take brings the port of the process before it */
+	unsigned all_max; /* 0: as many as descriptors allow, but for some that the process itself needs */
 	unsigned per_address_max; /* this and the next two: but of balancers */
 	unsigned
 		per_subnet_max; /* of an IPv4 address' first three numbers, an IPv6 one's first four groups; 0: no bound */
-	unsigned connects_per_s; /* of one address; 0: no bound */
+	unsigned connects_per_s; /* of one address (IPv6: of one subnet); 0: no bound */
 	struct env_tls *tls;     /* beside plain connections, told apart by the first byte; NULL: none */
 	bool tls_required;
 	const struct balancers *balancers; /* NULL: none */

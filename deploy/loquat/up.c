@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "common/err.h"
@@ -158,17 +157,6 @@ static void on_start(struct loop *loop, void *arg)
 	note_pid(up);
 }
 
-/* A player is a descriptor: what the system allows at most is asked for, for all children. */
-static void raise_limits(void)
-{
-	struct rlimit r;
-
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-		r.rlim_cur = r.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &r);
-	}
-}
-
 static void init(struct supervisor *up, struct cluster *c)
 {
 	up->c = c;
@@ -199,7 +187,6 @@ int command_up(struct cluster *c, int argc, char **argv)
 	init(&up, c);
 	if ((status = prepare(&up)) == 0) {
 		signal(SIGPIPE, SIG_IGN);
-		raise_limits();
 		setenv("LOQUAT_HOME", c->home, 1); /* for a configuration that stands elsewhere */
 		if (loop_start(c->env, "supervisor", 0, on_start, NULL, &up, &loop) < 0)
 			return complain("a thread could not be started: %s", env_last_error());

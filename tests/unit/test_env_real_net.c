@@ -266,6 +266,23 @@ START_TEST(ipv6_works_too)
 }
 END_TEST
 
+START_TEST(who_listens_on_both_knows_an_ipv4_peer_by_its_own_address)
+{
+	char peer[ENV_ADDR_MAX];
+	int fd = socket(AF_INET6, SOCK_STREAM, 0);
+	if (fd < 0)
+		return; /* a machine without it */
+	close(fd);
+	on_loop(there, unlisten, NULL);
+	host = "::";
+	on_loop(there, listen_there, NULL);
+	host = "127.0.0.1";
+	connect_both();
+	env_conn_peer(accepted[0], peer);
+	ck_assert_int_eq(strncmp(peer, "127.0.0.1:", 10), 0);
+}
+END_TEST
+
 static void listen_badly(void *arg)
 {
 	struct env_listener *l;
@@ -363,6 +380,7 @@ int main(void)
 	tcase_add_test(t, writing_to_a_peer_that_has_gone_is_closed);
 	tcase_add_test(t, both_ends_know_each_other);
 	tcase_add_test(t, ipv6_works_too);
+	tcase_add_test(t, who_listens_on_both_knows_an_ipv4_peer_by_its_own_address);
 	tcase_add_test(t, a_taken_address_and_a_name_are_refused);
 	tcase_add_test(t, out_of_descriptors_accepting_rests_and_goes_on_when_there_are_some);
 	tcase_add_test(t, a_listener_may_be_closed_while_it_accepts);
