@@ -18,9 +18,10 @@ static const struct config_row rows[] = {
 	  "So many seconds earlier each priority class stands in the queue." },
 	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
 	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
-	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
+	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000,
+	  "Connections of one address, and places it holds." },
 	{ "gate.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
-	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
+	  "Connections of one subnet (IPv4: /24, IPv6: /64), and places; 0: no bound." },
 	{ "gate.connects_per_s", CONFIG_INT, "0", false, 0, 1000000,
 	  "New connections of one address (IPv6: /64) in a second; 0: no bound." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
@@ -104,8 +105,8 @@ static int listen_open(struct gate *g)
 		.metrics = s->metrics,
 		.host = route_client_host(s->row),
 		.port = s->row->client_port,
-		.per_address_max = (unsigned)config_int(s->config, "gate.per_address_max", 20000),
-		.per_subnet_max = (unsigned)config_int(s->config, "gate.per_subnet_max", 0),
+		.per_address_max = g->per_address_max,
+		.per_subnet_max = g->per_subnet_max,
 		.connects_per_s = (unsigned)config_int(s->config, "gate.connects_per_s", 0),
 		.on_conn = on_conn,
 	};
@@ -140,6 +141,8 @@ static void limits_read(struct gate *g)
 	g->connector_players_max = (unsigned)config_int(config, "gate.connector_players_max", 0);
 	g->connector_admit_per_s = (unsigned)config_int(config, "gate.connector_admit_per_s", 0);
 	g->reserved = (unsigned)config_int(config, "gate.reserved", 0);
+	g->per_address_max = (unsigned)config_int(config, "gate.per_address_max", 20000);
+	g->per_subnet_max = (unsigned)config_int(config, "gate.per_subnet_max", 0);
 	g->rank_lead_s = (unsigned)config_int(config, "gate.rank_lead_s", 60);
 }
 

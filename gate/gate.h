@@ -1,6 +1,7 @@
 #pragma once
 #include "common/token.h"
 #include "gate/line.h"
+#include "rpc/addrcount.h"
 #include "rpc/clientconn.h"
 #include "rpc/clientlisten.h"
 #include "rpc/clientset.h"
@@ -66,6 +67,7 @@ struct place {
 	bool guest;
 	char nonce[TOKEN_NONCE_MAX], origin[32]; /* the gate that gave the ticket */
 	char uid[PLAYER_UID_MAX + 1];
+	struct addrplace from;   /* the address that asked for it */
 	uint64_t since_us;       /* wall clock: when it was taken; no two of a gate have the same */
 	uint64_t admitted_ms;    /* wall clock */
 	struct timer timer;      /* its end, where it has one; else the next look at what its visitor knows */
@@ -117,6 +119,8 @@ struct gate {
 	/* place.c */
 	struct line line;
 	struct place *place[GATE_HASH], *account[GATE_HASH];
+	struct addrcount held; /* places, by the address that asked for them */
+	unsigned per_address_max, per_subnet_max;
 	unsigned places, admitted; /* admitted: and not heard of since */
 	uint64_t entered;          /* heard of */
 	uint64_t since_us;         /* the last place's */
@@ -157,9 +161,13 @@ struct gate {
 };
 
 /* ---- place.c */
-/* A new place by its age; NULL: too many. origin and nonce NULL: one of our own, at the end of its class. */
-struct place *place_new(struct gate *g, const char *uid, bool guest, unsigned rank, const char *origin,
-			const char *nonce, uint64_t since_us);
+/*
+ * A new place by its age, for who asks from addr; NULL: too many, in all or of that address or subnet. origin and nonce NULL: one
+ * of our own, at the end of its class.
+ */
+struct place *place_new(struct gate *g, const char *addr, const char *uid, bool guest, unsigned rank,
+			const char *origin, const char *nonce, uint64_t since_us);
+#define PLACES_FULL "the queue is full, or this address holds too many places in it"
 struct place *place_find(struct gate *g, const char *nonce);
 struct place *place_of_account(struct gate *g, const char *uid);
 void place_free(struct place *p);

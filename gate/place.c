@@ -74,6 +74,7 @@ void place_free(struct place *p)
 	if (p->visitor)
 		p->visitor->place = NULL;
 	forget(p);
+	addrcount_add(&g->held, p->from, -1);
 	g->places--;
 	free(p);
 }
@@ -110,14 +111,29 @@ static uint64_t key_of(const struct place *p)
 	return p->since_us > lead_us ? p->since_us - lead_us : 0;
 }
 
-struct place *place_new(struct gate *g, const char *uid, bool guest, unsigned rank, const char *origin,
-			const char *nonce, uint64_t since_us)
+/* An admission that nobody uses keeps a player out as well: so an address has no more of them than connections. */
+static bool fits(struct gate *g, const char *addr, struct addrplace from)
 {
-	struct place *p = g->places < GATE_PLACES_MAX ? calloc(1, sizeof(*p)) : NULL;
+	struct addrcounted before = addrcount_add(&g->held, from, 1);
+
+	if (balancers_trust(g->face.balancers, addr) ||
+	    (before.address < g->per_address_max && (!g->per_subnet_max || before.subnet < g->per_subnet_max)))
+		return true;
+	addrcount_add(&g->held, from, -1);
+	return false;
+}
+
+struct place *place_new(struct gate *g, const char *addr, const char *uid, bool guest, unsigned rank,
+			const char *origin, const char *nonce, uint64_t since_us)
+{
+	struct addrplace from = addrcount_place(addr);
 	uint8_t raw[8];
 
-	if (!p)
+	if (g->places >= GATE_PLACES_MAX || !fits(g, addr, from))
 		return NULL;
+	struct place *p = calloc(1, sizeof(*p));
+	assert(p);
+	p->from = from;
 	env_random(g->service->env, raw, sizeof(raw));
 	token_nonce(raw, p->nonce);
 	if (nonce)

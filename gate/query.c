@@ -51,8 +51,8 @@ static void come(struct visitor *v, uint32_t id, const char *uid, bool guest, un
 		p = v->place;
 	if (v->place && v->place != p)
 		place_attach(v->place, NULL);
-	if (!p && !(p = place_new(g, uid, guest, rank, NULL, NULL, 0))) {
-		visitor_refuse(v, id, start_ns, ERR_BUSY, "the queue is full");
+	if (!p && !(p = place_new(g, v->conn.addr, uid, guest, rank, NULL, NULL, 0))) {
+		visitor_refuse(v, id, start_ns, ERR_BUSY, PLACES_FULL);
 		return;
 	}
 	place_attach(p, v);

@@ -70,7 +70,7 @@ static struct place *settle(struct search *s)
 		metric_add(g->believed_metric, 1);
 		queue_settle(g);
 	}
-	return place_new(g, s->uid, s->guest, s->rank, s->origin, s->nonce, s->since_us);
+	return place_new(g, s->visitor->conn.addr, s->uid, s->guest, s->rank, s->origin, s->nonce, s->since_us);
 }
 
 static void heard(struct search *s)
@@ -92,7 +92,7 @@ static void heard(struct search *s)
 		visitor_answer(v, was.id, p, was.start_ns);
 		queue_pump(was.gate);
 	} else if (was.there || was.forgotten) {
-		visitor_refuse(v, was.id, was.start_ns, ERR_BUSY, "the queue is full");
+		visitor_refuse(v, was.id, was.start_ns, ERR_BUSY, PLACES_FULL);
 	} else {
 		visitor_refuse(v, was.id, was.start_ns, ERR_NOT_FOUND,
 			       "this ticket's place is given up: ask without it");

@@ -1053,6 +1053,40 @@ START_TEST(guests_without_token_take_all_places_and_not_one_more)
 }
 END_TEST
 
+/* Who takes admissions under many names and uses none of them keeps nobody else out. */
+START_TEST(an_address_holds_no_more_places_than_connections)
+{
+	struct wireclient gate, other, in;
+	char body[40], way[TOKEN_MAX + 200];
+	begin(_i, "gate = { per_address_max = 3, players_max = 10 },");
+	snprintf(way, sizeof(way), "%s", query(&gate, 0, "{\"uid\":\"n0\"}"));
+	expect(way, "\"code\":200");
+	for (int i = 1; i < 3; i++) {
+		snprintf(body, sizeof(body), "{\"uid\":\"n%d\"}", i);
+		expect(wireclient_ask(&gate, QUERY, body), "\"code\":200");
+	}
+	expect(wireclient_ask(&gate, QUERY, "{\"uid\":\"n3\"}"), "\"error\":\"busy\"");
+	wireclient_open_from(&other, cluster.gate_port[0], "127.0.0.9");
+	wireclient_package(&other, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	ck_assert_int_eq(wireclient_next(&other, false).type, POMELO_HANDSHAKE);
+	wireclient_package(&other, POMELO_ACK, NULL, 0);
+	expect(wireclient_ask(&other, QUERY, "{\"uid\":\"other\"}"), "\"code\":200");
+	/* a place that was used is free again */
+	enter_admitted(&in, way, "n0");
+	const char *answer = "";
+	for (int i = 0; i < 400 && !strstr(answer, "\"code\":200"); i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+		answer = wireclient_ask(&gate, QUERY, "{\"uid\":\"n3\"}");
+	}
+	expect(answer, "\"code\":200");
+	expect(wireclient_ask(&gate, QUERY, "{\"uid\":\"n4\"}"), "\"error\":\"busy\"");
+	wireclient_close(&in);
+	wireclient_close(&other);
+	wireclient_close(&gate);
+	end();
+}
+END_TEST
+
 START_TEST(admissions_keep_their_pace)
 {
 	struct wireclient gate[30];
@@ -1120,6 +1154,7 @@ int main(void)
 	BOTH(two_gates_together_let_in_no_more_than_one);
 	BOTH(guests_without_token_are_busy_when_the_cluster_is_full);
 	BOTH(guests_without_token_take_all_places_and_not_one_more);
+	BOTH(an_address_holds_no_more_places_than_connections);
 	BOTH(admissions_keep_their_pace);
 	Suite *s = suite_create("edge");
 	suite_add_tcase(s, t);
