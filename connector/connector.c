@@ -19,6 +19,8 @@ static const struct config_row rows[] = {
 	{ "connector.request_s", CONFIG_INT, "5", false, 1, 600, "Every request is answered within so many seconds." },
 	{ "connector.packets_per_s", CONFIG_INT, "2000", false, 1, 1000000,
 	  "Per connection; above: busy, four times above: kicked." },
+	{ "connector.bytes_per_s", CONFIG_INT, "0", false, 0, 1000000000,
+	  "Of requests' bodies, per connection; above: busy, four times above: kicked; 0: no bound." },
 	{ "connector.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
 	{ "connector.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
 	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
@@ -170,6 +172,7 @@ static void face_open(struct edge *e)
 		.limits = {
 			.heartbeat_s = (unsigned)config_int(config, "connector.heartbeat_s", 10),
 			.packets_per_s = (unsigned)config_int(config, "connector.packets_per_s", 2000),
+			.bytes_per_s = (unsigned)config_int(config, "connector.bytes_per_s", 0),
 			.login_ms = CLIENTCONN_LOGIN_MS,
 			.early_max = CLIENTCONN_EARLY_MAX,
 			.body_max = CLIENTCONN_BODY_MAX,

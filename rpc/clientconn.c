@@ -123,6 +123,19 @@ uint64_t clientconn_interval_ms(const struct clientconn *c)
 	return c->face->limits.heartbeat_s * 1000ull;
 }
 
+/*
+ * Who speaks but does not read would keep what waits for it here for ever: what waited once has to be taken within the time
+ * a silent client has.
+ */
+static bool reads(struct clientconn *c, uint64_t now_ms)
+{
+	if (c->stream.bytes_out < c->owed)
+		return now_ms - c->owed_ms <= 2 * clientconn_interval_ms(c) + SLACK_MS;
+	c->owed = c->stream.bytes_out + stream_pending(&c->stream);
+	c->owed_ms = now_ms;
+	return true;
+}
+
 /* Once per interval: is the client alive, and has it heard from us lately? */
 static void on_beat(struct timer *t, uint64_t now_ms)
 {
@@ -135,6 +148,10 @@ static void on_beat(struct timer *t, uint64_t now_ms)
 	}
 	if (c->part_ms && now_ms - c->part_ms > PART_MS) {
 		clientconn_drop(c, "a package that does not end");
+		return;
+	}
+	if (!reads(c, now_ms)) {
+		clientconn_drop(c, "it has not read for two heartbeats");
 		return;
 	}
 	if (now_ms - c->last_out_ms >= interval)

@@ -25,8 +25,9 @@
  *          memory may go: never from inside one.
  * Bounds:  a package of early_max bytes until the handshake is done, body_max after; out_max bytes not yet taken by
  *          the client: more ends the connection (of a client that reads too slowly, pushes that are superseded are
- *          dropped first: rpc/clientlate.h); packets_per_s: above it requests are answered busy, above four
- *          times it the client is kicked; login_ms until clientconn_login, or kicked.
+ *          dropped first: rpc/clientlate.h), and so does what is not taken within two heartbeats; packets_per_s and
+ *          bytes_per_s: above them requests are answered busy, above four times the client is kicked; login_ms until
+ *          clientconn_login, or kicked.
  * Logged:  why each connection ended (of very many in a second, how many), with its address; a peer's plain close only at debug. The first response or push
  *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
  */
@@ -43,6 +44,7 @@ struct clientconn_ops {
 };
 struct clientconn_limits {
 	unsigned heartbeat_s, packets_per_s;
+	unsigned bytes_per_s; /* of requests' bodies; 0: no bound */
 	unsigned login_ms;
 	size_t early_max, body_max, out_max;
 };
@@ -113,9 +115,11 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 	uint64_t last_in_ms, last_out_ms, last_beat_ms, second;
 	uint64_t login_left_ms; /* while the deadline stands */
 	unsigned packets;
-	unsigned pieces;  /* of this second: packages and frames of any kind, the empty ones too */
-	unsigned wholes;  /* packages that have come */
-	uint64_t part_ms; /* since when one is unfinished; 0: none is */
+	uint64_t bytes;         /* of requests in this second, uncompressed */
+	unsigned pieces;        /* of this second: packages and frames of any kind, the empty ones too */
+	unsigned wholes;        /* packages that have come */
+	uint64_t part_ms;       /* since when one is unfinished; 0: none is */
+	uint64_t owed, owed_ms; /* what was to be read then: the stream's bytes up to here */
 	struct pomelo_hello hello;
 	struct clientbody body;
 	char addr[ENV_ADDR_MAX]; /* the player's, as far as a balancer says it */

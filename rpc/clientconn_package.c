@@ -91,6 +91,7 @@ static void second_turn(struct clientconn *c)
 		return;
 	c->second = second;
 	c->packets = c->pieces = 0;
+	c->bytes = 0;
 }
 
 /* Heartbeats, pings and empty fragments cost as well: so many more packages and frames of any kind end the connection. */
@@ -117,6 +118,22 @@ static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 		clientconn_kick(c, "too many packets");
 	else
 		clientconn_error(c, m->id, ERR_BUSY, EFFECT_NONE, "too many packets in this second");
+	return false;
+}
+
+/* A large body costs its service as much as many small ones; what counts is what the service gets. */
+static bool bytes_ok(struct clientconn *c, const struct pomelo_message *m)
+{
+	uint64_t max = c->face->limits.bytes_per_s;
+
+	c->bytes += m->n;
+	if (!max || c->bytes <= max)
+		return true;
+	metric_add(c->face->refused, 1);
+	if (c->bytes > FLOOD_FACTOR * max)
+		clientconn_kick(c, "too many bytes");
+	else
+		clientconn_error(c, m->id, ERR_BUSY, EFFECT_NONE, "too many bytes in this second");
 	return false;
 }
 
@@ -209,7 +226,7 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 		return;
 	if (!asks)
 		ignore(c);
-	else if (unpack(c, &m))
+	else if (unpack(c, &m) && bytes_ok(c, &m))
 		c->face->ops->on_message(c, &m);
 }
 

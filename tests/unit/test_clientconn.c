@@ -37,6 +37,19 @@ static void flood(struct clientconn *c)
 		;
 }
 
+/* More than sockets take at once, if the client does not read. */
+static void some(struct clientconn *c)
+{
+	static char body[60000] = "{\"x\":\"";
+	struct clientconn_push p;
+
+	memset(body + 6, 'x', sizeof(body) - 8);
+	memcpy(body + sizeof(body) - 2, "\"}", 2);
+	clientconn_push_make(&p, NULL, "onSome", 6, body, sizeof(body));
+	for (int i = 0; i < 300; i++)
+		clientconn_push(c, &p);
+}
+
 /* To all who are there, from one encoding. */
 static void push_all(void)
 {
@@ -78,6 +91,8 @@ static void on_message(struct clientconn *c, const struct pomelo_message *m)
 		clientconn_login(c);
 	else if (route_is(m, "flood"))
 		flood(c);
+	else if (route_is(m, "some"))
+		some(c);
 	else if (route_is(m, "moves"))
 		moves(c);
 	else if (route_is(m, "push.me") && clientconn_push_make(&p, dict, "onPush", 6, "{\"a\":1}", 7) == 0)
@@ -551,6 +566,71 @@ START_TEST(who_reads_too_slowly_gets_the_latest_of_what_is_superseded)
 }
 END_TEST
 
+START_TEST(large_bodies_count_by_their_bytes_also_compressed_ones)
+{
+	static char body[30001];
+	struct wireclient c;
+
+	s.face.limits.bytes_per_s = 20000;
+	serve();
+	memset(body, 'b', sizeof(body) - 1);
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "login", "{}");
+	ck_assert_ptr_nonnull(strstr(wireclient_ask(&c, "echo", body), "\"busy\""));
+	/* four times as much within a second, from a few bytes */
+	char *zeros = calloc(1, 60000), small[1000], head[64];
+	uLongf n = sizeof(small);
+	compress2((Bytef *)small, &n, (Bytef *)zeros, 60000, 9);
+	size_t head_n = pomelo_request_head(head, 9, 0, "echo", 4, n);
+	head[POMELO_HEAD] |= 0x10;
+	for (int i = 0; i < 100 && !flag_count(&s.ended); i++) {
+		send(c.fd, head, head_n, MSG_NOSIGNAL);
+		send(c.fd, small, n, MSG_NOSIGNAL);
+	}
+	ck_assert_str_eq(wireclient_kick(&c), "too many bytes");
+	free(zeros);
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(who_sends_heartbeats_but_does_not_read_is_closed)
+{
+	struct wireclient c;
+
+	s.face.limits.heartbeat_s = 1;
+	s.face.limits.out_max = 64 << 20;
+	serve();
+	wireclient_ready(&c, s.port, false);
+	wireclient_notify(&c, "login", "{}");
+	wireclient_notify(&c, "some", "{}");
+	for (int i = 0; i < 600 && !flag_count(&s.ended); i++) {
+		send(c.fd, "\x03\0\0\0", 4, MSG_NOSIGNAL);
+		flag_wait_s(&s.ended, 1, 1);
+	}
+	ck_assert_uint_eq(flag_count(&s.ended), 1);
+	wireclient_close(&c);
+}
+END_TEST
+
+START_TEST(connections_in_all_are_bounded)
+{
+	struct wireclient c[3];
+
+	s.o.all_max = 2;
+	serve();
+	for (int i = 0; i < 2; i++)
+		wireclient_ready(&c[i], s.port, false);
+	wireclient_open_from(&c[2], s.port, "127.9.9.9");
+	ck_assert(wireclient_closed(&c[2]));
+	wireclient_close(&c[2]);
+	wireclient_close(&c[0]);
+	ck_assert(flag_wait(&s.freed, 1));
+	wireclient_ready(&c[0], s.port, false);
+	wireclient_close(&c[0]);
+	wireclient_close(&c[1]);
+}
+END_TEST
+
 START_TEST(connections_of_one_address_are_bounded)
 {
 	struct wireclient c[4];
@@ -837,6 +917,9 @@ int main(void)
 	tcase_add_test(t, too_many_packets_are_busy_and_far_too_many_the_end);
 	tcase_add_test(t, who_reads_too_slowly_is_dropped);
 	tcase_add_loop_test(t, who_reads_too_slowly_gets_the_latest_of_what_is_superseded, 0, 2);
+	tcase_add_test(t, large_bodies_count_by_their_bytes_also_compressed_ones);
+	tcase_add_test(t, who_sends_heartbeats_but_does_not_read_is_closed);
+	tcase_add_test(t, connections_in_all_are_bounded);
 	tcase_add_test(t, connections_of_one_address_are_bounded);
 	tcase_add_test(t, connections_of_one_subnet_are_bounded);
 	tcase_add_test(t, new_connections_of_one_address_are_bounded_in_each_second);
