@@ -216,7 +216,7 @@ soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/bench/loadgen $(BUILD)/tests/system/c
 	@RELOADS=50 RELOAD_PLAYERS=2000 RELOAD_RATE=1 RELOAD_S=90 $(RUN) run soak -t 600 tests/system/reload
 	@VILLAIN_PLAYERS=200 VILLAIN_S=120 VILLAIN_RATIO=150 $(RUN) run soak -t 400 tests/system/villain
 	@ATTACK_PLAYERS=2000 ATTACK_S=60 ATTACK_RATIO=150 $(RUN) run soak -t 400 tests/system/attack
-	@UPGRADE_PLAYERS=1000 UPGRADE_ROUNDS=10 UPGRADE_S=60 $(RUN) run soak -t 300 tests/system/upgrade
+	@UPGRADE_PLAYERS=2000 UPGRADE_ROUNDS=10 UPGRADE_S=60 $(RUN) run soak -t 300 tests/system/upgrade
 	@CAMPAIGN_ROUNDS=240 CAMPAIGN_AWAY_S=60 $(RUN) run soak -t 1500 $(BUILD)/tests/system/campaign
 	@STORM_MEMBERS=10000 STORM_ARRIVE_MS=5000 STORM_RATE=500 $(RUN) run soak -t 300 $(BUILD)/tests/system/storm
 	@$(RUN) sum
