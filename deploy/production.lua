@@ -36,6 +36,7 @@ return {
 		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50,
 	},
 	session = { grace_s = 60 },
+	chat = { per_s = 1 },
 	-- between hosts also: tls = { cert = "tls/node.pem", key = "tls/node.key", ca = "tls/ca.pem" }, see docs/operations.md
 	rpc = { drain_s = 30 },
 	scene = { view_max = 32 },

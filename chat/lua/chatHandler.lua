@@ -7,6 +7,18 @@ local CHANNELS = { world = true, scene = true, team = true, room = true, private
 local NOT_YET = "the chat has just been started: try again"
 local EXPECTED = "channel: expected world, scene, team, room or private"
 
+-- One message is a push to everybody in the room: who may send many makes the work of thousands.
+local SAVED_S = 5
+local function too_fast(player)
+  local per_s, now = app.config("chat.per_s", 0), clock.now_ms()
+  if per_s == 0 then return false end
+  local saved = (player.words or per_s * SAVED_S) + (now - (player.spoke_ms or now)) / 1000 * per_s
+  player.words, player.spoke_ms = math.min(saved, per_s * SAVED_S), now
+  if player.words < 1 then return true end
+  player.words = player.words - 1
+  return false
+end
+
 -- The key of the room a channel means for this player, or nil, error, message.
 local function room_of(player, channel, rid)
   if channel == "world" then return "world:" end
@@ -40,6 +52,7 @@ end
 function Handler.send(session, msg)
   local player = state.players[session.uid]
   if not player then return nil, "unavailable", NOT_YET end
+  if too_fast(player) then return nil, "busy", "you speak too fast" end
   if #msg.content > CONTENT_MAX then return nil, "bad_request", "content: at most " .. CONTENT_MAX .. " bytes" end
   local channel = msg.channel or "room"
   if channel == "private" and msg.target == "*" then

@@ -52,6 +52,17 @@ test("a player's name reaches that player only", function()
   test.equal(ann:pushed("onChat"), nil)
 end)
 
+test("who speaks too fast is busy, until it has rested", function()
+  test.config("chat.per_s", 2)
+  for _ = 1, 10 do test.equal(say(ann, { content = "hi" }).code, 200) end
+  test.refused(say(ann, { content = "hi" }), "busy", "fast")
+  test.equal(say(bob, { content = "hi" }).code, 200)
+  test.turn(1000)
+  for _ = 1, 2 do test.equal(say(ann, { content = "hi" }).code, 200) end
+  test.refused(say(ann, { content = "hi" }), "busy", "fast")
+  test.config("chat.per_s", 0)
+end)
+
 test("refusals say what is wrong", function()
   test.refused(say(ann, { content = "x", target = "nobody" }), "not_found", "online")
   test.refused(say(ann, { content = "x", channel = "private" }), "bad_request", "name")
