@@ -60,7 +60,7 @@ static int route_read(const uint8_t *p, const uint8_t *end, bool coded, struct p
 		m->code = (uint16_t)(p[0] << 8 | p[1]);
 		return m->code ? 2 : ERR_BAD_REQUEST;
 	}
-	if (end - p < 1 || end - p - 1 < p[0])
+	if (end - p < 1 || end - p - 1 < p[0] || memchr(p + 1, '\0', p[0]))
 		return ERR_BAD_REQUEST;
 	m->route = (const char *)p + 1;
 	m->route_n = p[0];

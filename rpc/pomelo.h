@@ -55,12 +55,12 @@ struct pomelo_message {
 	bool compressed;   /* flag bit 4: the body is a zlib or gzip stream */
 	uint32_t id;       /* requests and responses; a request with id 0 is a notify and is given as one */
 	uint16_t code;     /* route code, or 0: route has the text */
-	const char *route; /* not NUL-ended */
+	const char *route; /* not NUL-ended, and none is in it: it may be compared with texts up to route_n */
 	size_t route_n;
 	const char *body;
 	size_t n;
 };
-/* ERR_BAD_REQUEST: truncated, an id over 32 bits, an unknown kind or flag bit; all of data is the message. */
+/* ERR_BAD_REQUEST: truncated, an id over 32 bits, an unknown kind or flag bit, a NUL in the route; all of data is the message. */
 int pomelo_message_read(const char *data, size_t n, struct pomelo_message *out);
 
 /*

@@ -93,7 +93,7 @@ static struct line subprotocol(struct line offered)
 {
 	size_t n = 0;
 
-	while (n < offered.n && n < 64 &&
+	while (n < offered.n && n < 64 && offered.p[n] &&
 	       (isalnum((unsigned char)offered.p[n]) || strchr("!#$%&'*+-.^_`|~", offered.p[n])))
 		n++;
 	bool whole = n == offered.n || (n && (offered.p[n] == ',' || offered.p[n] == ' '));

@@ -71,6 +71,27 @@ START_TEST(random_bytes_end_their_connection_only)
 }
 END_TEST
 
+/* It looks like a known one to who compares texts, and has bytes behind its end. */
+START_TEST(a_route_with_a_nul_is_kicked)
+{
+	static const char *const hello[] = { "{\"sys\":{}}", "{\"sys\":{\"serializer\":\"protobuf\"}}" };
+	char message[3 + 255] = "\0\1\xff"
+				"chat.chatHandler.send";
+	begin(_i, NULL);
+	for (int i = 0; i < 2; i++) {
+		struct wireclient c;
+		wireclient_open(&c, cluster.connector_port[0]);
+		wireclient_package(&c, POMELO_HANDSHAKE, hello[i], strlen(hello[i]));
+		ck_assert_int_eq(wireclient_next(&c, false).type, POMELO_HANDSHAKE);
+		wireclient_package(&c, POMELO_ACK, NULL, 0);
+		wireclient_package(&c, POMELO_DATA, message, sizeof(message));
+		ck_assert_str_eq(wireclient_kick(&c), "a message that cannot be read");
+		wireclient_close(&c);
+	}
+	end();
+}
+END_TEST
+
 START_TEST(a_package_cut_anywhere_harms_nobody)
 {
 	static const char all[] = "\x01\0\0\x0a{\"sys\":{}}\x02\0\0\0\x04\0\0\x2a\0\x01\x1c"
@@ -178,6 +199,7 @@ int main(void)
 	tcase_set_timeout(t, 30);
 #define BOTH(test) tcase_add_loop_test(t, test, 0, 2)
 	BOTH(random_bytes_end_their_connection_only);
+	BOTH(a_route_with_a_nul_is_kicked);
 	BOTH(a_package_cut_anywhere_harms_nobody);
 	BOTH(a_request_that_is_no_json_is_answered_by_the_connector_or_the_service);
 	BOTH(notifies_are_never_answered);

@@ -113,6 +113,16 @@ START_TEST(an_id_over_32_bits_is_refused)
 }
 END_TEST
 
+START_TEST(a_route_with_a_nul_is_refused)
+{
+	ck_assert_int_eq(pomelo_message_read(BYTES("\0\x01\x05"
+						   "a.b\0c{}"),
+					     &msg),
+			 ERR_BAD_REQUEST);
+	ck_assert_int_eq(pomelo_message_read(BYTES("\x02\x01\0"), &msg), ERR_BAD_REQUEST);
+}
+END_TEST
+
 START_TEST(a_truncated_message_is_refused)
 {
 	static const char whole[] = "\0\x80\x01\x05"
@@ -382,6 +392,7 @@ int main(void)
 	tcase_add_test(t, a_notify_has_no_id);
 	tcase_add_test(t, a_request_with_id_0_is_a_notify);
 	tcase_add_test(t, an_id_over_32_bits_is_refused);
+	tcase_add_test(t, a_route_with_a_nul_is_refused);
 	tcase_add_test(t, a_truncated_message_is_refused);
 	tcase_add_test(t, flag_bits_that_mean_nothing_are_refused);
 	tcase_add_test(t, heads_are_written_as_seen);
