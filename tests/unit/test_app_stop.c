@@ -1,29 +1,20 @@
 /* What becomes of a request that nobody waits for any more: its caller cancelled it, went, or had no time left. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "rpc/server.h"
-#include "tests/support/calls.h"
+#include "tests/support/scripted.h"
 
-static struct calls c;
-static struct reply reply, second, third;
-
-static void setup(void)
+static void setup_draining(void)
 {
-	calls_setup(&c, &(struct calls_options){ .lua = "sqllog = { linger_us = 0 }, rpc = { drain_s = 1 }," });
-}
-
-static void teardown(void)
-{
-	calls_teardown(&c);
+	setup_with(1, "sqllog = { linger_us = 0 }, rpc = { drain_s = 1 },");
 }
 
 /*
  * put waits in the middle and notes what becomes of it; look answers the notes; wake lets those who wait go on. text is
  * what put does before it waits.
  */
-static void begin(const char *text)
+static void begin_waiting(const char *text)
 {
 	char file[4000];
 
@@ -52,15 +43,6 @@ static void begin(const char *text)
 	calls_begin(&c, CALLER, &calls_caller);
 }
 
-static void start(const char *method, uint32_t timeout_ms, struct reply *r)
-{
-	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) },
-				 .body = span_of("{}", 2),
-				 .timeout_ms = timeout_ms };
-
-	calls_call(c.s[CALLER], 0, method, call, r);
-}
-
 static const char *tell(const char *what)
 {
 	char json[40];
@@ -78,8 +60,8 @@ static bool noted(const char *words)
 
 START_TEST(a_cancelled_request_is_stopped_where_it_waits)
 {
-	begin("");
-	start("calls.boxRemote.put", 10000, &reply);
+	begin_waiting("");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"put waits\"]}"));
 	calls_cancel(c.s[CALLER], 0, reply.handle);
 	until(noted("{\"words\":[\"put waits\",\"put is stopped\"]}"));
@@ -90,8 +72,8 @@ END_TEST
 
 START_TEST(a_request_whose_caller_has_gone_is_stopped)
 {
-	begin("");
-	start("calls.boxRemote.put", 10000, &reply);
+	begin_waiting("");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"put waits\"]}"));
 	calls_cut(c.s[CALLS]);
 	reply_wait(&reply);
@@ -102,8 +84,8 @@ END_TEST
 
 START_TEST(a_request_whose_time_is_over_is_stopped_without_being_told)
 {
-	begin("");
-	start("calls.boxRemote.put", 60, &reply);
+	begin_waiting("");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 60, &reply);
 	until(noted("{\"words\":[\"put waits\",\"put is stopped\"]}"));
 	reply_wait(&reply);
 	ck_assert_int_eq(reply.err, ERR_TIMEOUT);
@@ -112,8 +94,8 @@ END_TEST
 
 START_TEST(what_a_stopped_request_asked_of_others_is_stopped_too)
 {
-	begin("app.rpc.calls.boxRemote.get('k', {}, { timeout_ms = 60000 })");
-	start("calls.boxRemote.put", 10000, &reply);
+	begin_waiting("app.rpc.calls.boxRemote.get('k', {}, { timeout_ms = 60000 })");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"get waits\"]}"));
 	calls_cancel(c.s[CALLER], 0, reply.handle);
 	until(noted("{\"words\":[\"get waits\",\"get is stopped\"]}"));
@@ -123,8 +105,8 @@ END_TEST
 
 START_TEST(what_may_have_had_an_effect_elsewhere_runs_to_its_end)
 {
-	begin("app.rpc.calls.boxRemote.once('k', { flag = true })");
-	start("calls.boxRemote.put", 10000, &reply);
+	begin_waiting("app.rpc.calls.boxRemote.once('k', { flag = true })");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"put waits\"]}"));
 	calls_cancel(c.s[CALLER], 0, reply.handle);
 	until(calls_figure(c.s[CALLS], "loquat_rpc_cancelled_total") == 1);
@@ -135,8 +117,8 @@ END_TEST
 
 START_TEST(what_has_committed_a_change_runs_to_its_end)
 {
-	begin("db.key('k') db.exec('UPDATE t SET a = ?', 1) db.commit()");
-	start("calls.boxRemote.put", 10000, &reply);
+	begin_waiting("db.key('k') db.exec('UPDATE t SET a = ?', 1) db.commit()");
+	start_on(CALLER, "calls.boxRemote.put", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"put waits\"]}"));
 	calls_cut(c.s[CALLS]);
 	reply_wait(&reply);
@@ -147,8 +129,8 @@ END_TEST
 
 START_TEST(a_once_call_that_has_begun_runs_to_its_end)
 {
-	begin("");
-	start("calls.boxRemote.once", 10000, &reply);
+	begin_waiting("");
+	start_on(CALLER, "calls.boxRemote.once", "{}", 10000, &reply);
 	until(noted("{\"words\":[\"once waits\"]}"));
 	calls_cancel(c.s[CALLER], 0, reply.handle);
 	until(calls_figure(c.s[CALLS], "loquat_rpc_cancelled_total") == 1);
@@ -156,17 +138,6 @@ START_TEST(a_once_call_that_has_begun_runs_to_its_end)
 	ck_assert(noted("{\"words\":[\"once waits\",\"once goes on\"]}"));
 }
 END_TEST
-
-static void say(const char *json, uint32_t timeout_ms, struct reply *r)
-{
-	struct rpc_call call = { .to = { .worker = -1, .key = span_of("u", 1) },
-				 .body = span_of(json, strlen(json)),
-				 .timeout_ms = timeout_ms,
-				 .sid = 1,
-				 .uid = span_of("ann", 3) };
-
-	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.say", call, r);
-}
 
 START_TEST(a_request_that_waits_for_its_turn_does_not_begin)
 {
@@ -181,9 +152,9 @@ START_TEST(a_request_that_waits_for_its_turn_does_not_begin)
 		   "return Handler\n");
 	calls_begin(&c, CALLS, &calls_lua);
 	calls_begin(&c, CONNECTOR, &calls_connector);
-	say("{\"text\":\"first\",\"flag\":true}", 10000, &reply);
-	say("{\"text\":\"cancelled\"}", 10000, &second);
-	say("{\"text\":\"last\"}", 10000, &third);
+	say(1, "{\"text\":\"first\",\"flag\":true}", 10000, &reply);
+	say(1, "{\"text\":\"cancelled\"}", 10000, &second);
+	say(1, "{\"text\":\"last\"}", 10000, &third);
 	until(c.s[CALLS]->worker[0]->server->in_flight == 3);
 	calls_cancel(c.s[CONNECTOR], 0, second.handle);
 	until(calls_figure(c.s[CALLS], "loquat_rpc_cancelled_total") == 1);
@@ -202,10 +173,9 @@ END_TEST
 
 int main(void)
 {
-	TCase *t = tcase_create("stopped requests");
+	Suite *s = suite_create("app_stop");
+	TCase *t = scripted_case(s, "stopped requests", setup_draining);
 
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, a_cancelled_request_is_stopped_where_it_waits);
 	tcase_add_test(t, a_request_whose_caller_has_gone_is_stopped);
 	tcase_add_test(t, a_request_whose_time_is_over_is_stopped_without_being_told);
@@ -214,11 +184,5 @@ int main(void)
 	tcase_add_test(t, what_has_committed_a_change_runs_to_its_end);
 	tcase_add_test(t, a_once_call_that_has_begun_runs_to_its_end);
 	tcase_add_test(t, a_request_that_waits_for_its_turn_does_not_begin);
-	Suite *s = suite_create("app_stop");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return scripted_run(s);
 }

@@ -1,46 +1,34 @@
 /* Overload: what a method's limits (rpc.limits) do to those who are let in, to those who are not, and to others. */
 #include <check.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/server.h"
-#include "tests/support/calls.h"
+#include "tests/support/scripted.h"
 
-static struct calls c;
-static struct reply all[200], reply;
+static struct reply all[200];
 
-static void setup(void)
+static void setup_limits(void)
 {
-	calls_setup(&c, &(struct calls_options){
-				.lua = "rpc = { drain_s = 1, limits = {\n"
-				       "{ method = 'calls.boxRemote.put', running = 2, queued = 3 } } }," });
+	setup_with(1,
+		   "rpc = { drain_s = 1, limits = { { method = 'calls.boxRemote.put', running = 2, queued = 3 } } },");
 }
 
-static void teardown(void)
-{
-	calls_teardown(&c);
-}
-
-static void begin(void)
+static void begin_box(void)
 {
 	calls_begin(&c, CALLS, &calls_box);
 	calls_begin(&c, CALLER, &calls_caller);
 }
 
-static void put(unsigned from, const char *json, uint32_t timeout_ms, struct reply *r)
+static void put_on(unsigned from, const char *json, uint32_t timeout_ms, struct reply *r)
 {
-	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) },
-				 .body = span_of(json, strlen(json)),
-				 .timeout_ms = timeout_ms };
-
-	calls_call(c.s[from], 0, "calls.boxRemote.put", call, r);
+	start_on(from, "calls.boxRemote.put", json, timeout_ms, r);
 }
 
 START_TEST(so_many_run_so_many_wait_and_more_are_busy_at_once)
 {
-	begin();
+	begin_box();
 	for (int i = 0; i < 7; i++)
-		put(CALLER, "hold", 20000, &all[i]);
+		put_on(CALLER, "hold", 20000, &all[i]);
 	for (int i = 5; i < 7; i++) {
 		reply_wait(&all[i]);
 		ck_assert_int_eq(all[i].err, ERR_BUSY);
@@ -63,13 +51,13 @@ END_TEST
 
 START_TEST(who_waits_and_is_given_up_never_runs)
 {
-	begin();
+	begin_box();
 	for (int i = 0; i < 2; i++)
-		put(CALLER, "hold", 20000, &all[i]);
+		put_on(CALLER, "hold", 20000, &all[i]);
 	until(calls_held(CALLS) == 2); /* the link stands: what follows is sent in time */
-	put(CALLER, "{}", 20000, &all[2]);
-	put(CALLER, "{}", 50, &all[3]);
-	put(CALLER, "{}", 20000, &all[4]);
+	put_on(CALLER, "{}", 20000, &all[2]);
+	put_on(CALLER, "{}", 50, &all[3]);
+	put_on(CALLER, "{}", 20000, &all[4]);
 	reply_wait(&all[3]);
 	ck_assert_int_eq(all[3].err, ERR_TIMEOUT);
 	calls_cancel(c.s[CALLER], 0, all[2].handle);
@@ -83,18 +71,18 @@ END_TEST
 
 START_TEST(a_connection_that_floods_delays_itself)
 {
-	begin();
+	begin_box();
 	calls_begin(&c, OTHER, &calls_other);
 	for (int i = 0; i < 2; i++)
-		put(CALLER, "hold", 20000, &all[i]);
+		put_on(CALLER, "hold", 20000, &all[i]);
 	until(calls_held(CALLS) == 2);
 	for (int i = 2; i < 100; i++)
-		put(CALLER, "hold", 20000, &all[i]);
+		put_on(CALLER, "hold", 20000, &all[i]);
 	for (int i = 5; i < 100; i++) {
 		reply_wait(&all[i]);
 		ck_assert_int_eq(all[i].err, ERR_BUSY);
 	}
-	put(OTHER, "{}", 20000, &reply); /* behind three that were there before it */
+	put_on(OTHER, "{}", 20000, &reply); /* behind three that were there before it */
 	until(calls_figure(c.s[OTHER], "loquat_rpc_calls_in_flight") == 1);
 	calls_ask(c.s[OTHER], "calls.boxRemote.get", "k", "{}", &all[100]); /* what it sent before has come */
 	calls_release(&c, CALLS);
@@ -236,7 +224,7 @@ START_TEST(a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_
 {
 	int times = 7;
 
-	begin();
+	begin_box();
 	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* the link stands */
 	ck_assert_int_eq(reply.err, 0);
 	calls_on(c.s[CALLER], 0, notify_large, &times);
@@ -248,21 +236,14 @@ END_TEST
 
 int main(void)
 {
-	TCase *t = tcase_create("limits");
+	Suite *s = suite_create("rpc_limit");
+	TCase *t = scripted_case(s, "limits", setup_limits);
 
-	tcase_add_checked_fixture(t, setup, teardown);
-	tcase_set_timeout(t, 60);
 	tcase_add_test(t, so_many_run_so_many_wait_and_more_are_busy_at_once);
 	tcase_add_test(t, who_waits_and_is_given_up_never_runs);
 	tcase_add_test(t, a_connection_that_floods_delays_itself);
 	tcase_add_test(t, notifications_have_the_same_limits_and_those_refused_are_counted);
 	tcase_add_test(t, a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_counted);
 	tcase_add_test(t, in_waves_of_four_times_what_fits_the_places_are_used_and_the_rest_is_busy);
-	Suite *s = suite_create("rpc_limit");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return scripted_run(s);
 }

@@ -1,0 +1,161 @@
+#include "tests/support/scripted.h"
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/support/folder.h"
+
+struct calls c;
+struct reply reply, second, third;
+
+void setup_with(unsigned threads, const char *lua)
+{
+	calls_setup(&c, &(struct calls_options){ .threads = threads, .lua = lua });
+}
+
+void setup_calls(void)
+{
+	setup_with(1, "sqllog = { linger_us = 0 }, lua = { budget_ms = 100 },");
+}
+
+void teardown_calls(void)
+{
+	calls_teardown(&c);
+}
+
+TCase *scripted_case(Suite *s, const char *name, void (*set_up)(void))
+{
+	TCase *t = tcase_create(name);
+
+	tcase_add_checked_fixture(t, set_up, teardown_calls);
+	tcase_set_timeout(t, 60);
+	suite_add_tcase(s, t);
+	return t;
+}
+
+int scripted_run(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* ---- remotes ------------------------------------------------------------------------------------------------------- */
+
+void remotes(const char *text)
+{
+	char file[4000];
+
+	snprintf(file, sizeof(file), "state.t = state.t or {}\nlocal Remote = {}\n%s\nreturn Remote\n", text);
+	calls_file(&c, "boxRemote.lua", file);
+}
+
+void begin(const char *text)
+{
+	remotes(text);
+	calls_begin(&c, CALLS, &calls_lua);
+	calls_begin(&c, CALLER, &calls_caller);
+}
+
+void put(const char *json, struct reply *r)
+{
+	calls_ask(c.s[CALLER], "calls.boxRemote.put", "k", json, r);
+}
+
+void get(struct reply *r)
+{
+	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", r);
+}
+
+void start_on(unsigned from, const char *method, const char *json, uint32_t timeout_ms, struct reply *r)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) },
+				 .body = span_of(json, strlen(json)),
+				 .timeout_ms = timeout_ms };
+
+	calls_call(c.s[from], 0, method, call, r);
+}
+
+void start_put(const char *json, struct reply *r)
+{
+	start_on(CALLER, "calls.boxRemote.put", json, 0, r);
+}
+
+void ck_reply(const struct reply *r, int err, enum effect effect)
+{
+	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
+		      effect_word(r->effect), r->message);
+}
+
+void ck_says(const struct reply *r, const char *body)
+{
+	ck_reply(r, 0, EFFECT_NONE);
+	ck_assert_str_eq(r->body, body);
+}
+
+void ck_put(const char *json, const char *body)
+{
+	put(json, &reply);
+	ck_says(&reply, body);
+}
+
+const char *log_text(void)
+{
+	static char *text;
+	char path[400];
+	struct buf b = BUF_INIT;
+
+	free(text);
+	for (int i = 1; i < 9; i++) {
+		snprintf(path, sizeof(path), "var/sqllog/calls-1/%08d.sql", i);
+		if (folder_size(c.dir, path) < 0)
+			continue;
+		size_t n;
+		char *part = folder_read(c.dir, path, &n);
+		buf_add(&b, part, n);
+		free(part);
+	}
+	text = strdup(buf_cstr(&b));
+	buf_release(&b);
+	return text;
+}
+
+/* ---- sessions ------------------------------------------------------------------------------------------------------ */
+
+void say(uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r)
+{
+	struct rpc_call call = { .to = { .worker = -1, .key = span_of("u", 1) },
+				 .body = span_of(json, strlen(json)),
+				 .timeout_ms = timeout_ms,
+				 .sid = sid,
+				 .uid = span_of("ann", 3) };
+
+	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.say", call, r);
+}
+
+void begin_sessions(const char *text)
+{
+	char file[4000];
+
+	snprintf(file, sizeof(file),
+		 "state.t = state.t or { queue = {}, list = {} }\nlocal Handler = {}\n%s\nreturn Handler\n", text);
+	calls_file(&c, "boxHandler.lua", file);
+	calls_begin(&c, CALLS, &calls_lua);
+	calls_begin(&c, CONNECTOR, &calls_connector);
+}
+
+bool told(const char *words)
+{
+	size_t n;
+	bool found;
+
+	if (folder_size(c.dir, "var/told") < 0)
+		return false;
+	char *text = folder_read(c.dir, "var/told", &n);
+	found = memmem(text, n, words, strlen(words)) != NULL;
+	free(text);
+	return found;
+}
