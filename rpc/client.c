@@ -525,7 +525,7 @@ uint64_t rpc_call(struct worker *w, const struct rpc_call *wish)
 	else if (numbered && !p->once_seq)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE,
 				    "too many once-calls since the oldest that is under way");
-	else if (peer->pendings > PEER_PENDING_MAX || c->calls.calls > CALLS_MAX)
+	else if (peer->pendings > PEER_PENDING_MAX || pending_calls(&c->calls) > CALLS_MAX)
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many calls are under way there");
 	else
 		pending_go(c, p, &call);

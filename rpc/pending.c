@@ -31,7 +31,9 @@ void pending_grow(struct pending_table *t)
 	assert(p);
 	memset(p, 0, sizeof *p * CHUNK);
 	for (uint32_t i = CHUNK; i-- > 0;) { /* the first slot is taken first */
-		p[i].slot = t->slots + i;
+		p[i].id = PENDING_FREE | 1u << PENDING_SLOT_BITS | (t->slots + i);
+		if (t->slots + i == 0)
+			break; /* its id would be 0 one day */
 		p[i].next = t->free_list;
 		t->free_list = &p[i];
 	}
@@ -88,7 +90,7 @@ static int by_order(const void *a, const void *b)
 
 struct pending **pending_sent_on(const struct pending_table *t, const struct peer *peer, size_t *n)
 {
-	struct pending **sent = malloc(sizeof(*sent) * (t->calls + 1));
+	struct pending **sent = malloc(sizeof(*sent) * (pending_calls(t) + 1));
 
 	assert(sent);
 	*n = 0;

@@ -398,8 +398,8 @@ static void check_record(struct world *x, unsigned number)
 
 static void check_client(struct world *x, size_t i, const struct worker *w)
 {
-	sim_check(x->w, !w->client->calls.calls && !w->client->ended.first, "%s/%u has %u calls left", ids[i], w->index,
-		  w->client->calls.calls);
+	sim_check(x->w, !pending_calls(&w->client->calls) && !w->client->ended.first, "%s/%u has %u calls left", ids[i],
+		  w->index, pending_calls(&w->client->calls));
 	for (const struct peer *p = w->client->peers; p; p = p->next)
 		sim_check(x->w, !p->pendings && !p->kept_bytes && !p->waiting.first, "%s/%u has %u calls left at %s/%u",
 			  ids[i], w->index, p->pendings, p->instance, p->remote_worker);

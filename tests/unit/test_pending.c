@@ -44,6 +44,18 @@ START_TEST(a_late_answer_does_not_find_the_slots_next_call)
 }
 END_TEST
 
+/* A free entry holds the id of its slot's next call: who guesses it must not find what is not there. */
+START_TEST(an_id_that_no_call_has_yet_finds_nothing)
+{
+	struct pending *p = pending_new(&t);
+
+	pending_free(&t, p);
+	ck_assert_ptr_null(pending_find(&t, p->id));
+	ck_assert_ptr_null(pending_find(&t, p->id & ~PENDING_FREE));
+	ck_assert_uint_ne(p->id & ~PENDING_FREE, 0);
+}
+END_TEST
+
 START_TEST(entries_stay_where_they_are_while_the_table_grows)
 {
 	enum { N = 5000 };
@@ -51,12 +63,12 @@ START_TEST(entries_stay_where_they_are_while_the_table_grows)
 
 	for (int i = 0; i < N; i++)
 		p[i] = pending_new(&t);
-	ck_assert_uint_eq(t.calls, N);
+	ck_assert_uint_eq(pending_calls(&t), N);
 	for (int i = 0; i < N; i++)
 		ck_assert_ptr_eq(pending_find(&t, p[i]->id), p[i]);
 	for (int i = 0; i < N; i++)
 		pending_free(&t, p[i]);
-	ck_assert_uint_eq(t.calls, 0);
+	ck_assert_uint_eq(pending_calls(&t), 0);
 	uint32_t slots = t.slots;
 	for (int i = 0; i < N; i++)
 		pending_new(&t);
@@ -183,6 +195,7 @@ int main(void)
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_test(c, a_call_is_found_by_its_id_until_it_has_ended);
 	tcase_add_test(c, a_late_answer_does_not_find_the_slots_next_call);
+	tcase_add_test(c, an_id_that_no_call_has_yet_finds_nothing);
 	tcase_add_test(c, entries_stay_where_they_are_while_the_table_grows);
 	tcase_add_test(c, a_kept_call_comes_back_byte_for_byte_and_counts_at_its_peer);
 	tcase_add_test(c, a_list_keeps_the_order_of_arrival);
