@@ -30,18 +30,42 @@ static void ended(struct once_server *s, struct once_entry *e)
 	once_wake(&waiters);
 }
 
-/* What runs or is being read is looked at again at its end. */
-static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
+/* The next call acknowledges this one: its lines come while what lies in between is done. */
+static void fetch(const struct once_entry *e)
 {
-	if (first <= l->first)
+	if (!e)
 		return;
-	l->first = first;
-	for (struct once_entry *e = l->entries, *next; e && e->seq < first; e = next) {
-		next = e->lease_next;
+#pragma GCC unroll 4
+	for (size_t at = 0; at < ONCE_BLOCK; at += 64)
+		__builtin_prefetch((const char *)e + at, 1);
+}
+
+/* Those at one place of a lease's sequences that are below first. What runs or is being read is looked at again at its end. */
+static void acknowledge(struct once_server *s, struct once_entry *e, uint64_t first)
+{
+	for (struct once_entry *next; e; e = next) {
+		next = (struct once_entry *)e->node.next;
+		if (e->seq >= first)
+			continue;
 		if (e->state == ONCE_STORED)
 			acknowledged(s, e);
 		else if (e->state == ONCE_ENDED)
 			ended(s, e);
+	}
+}
+
+static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
+{
+	uint64_t seq = l->first, places = first - seq;
+
+	if (first <= seq)
+		return;
+	l->first = first;
+	if (places > l->sequences.size)
+		places = l->sequences.size;
+	for (; places-- && l->sequences.n; seq++) {
+		fetch(once_entry_at(&l->sequences, seq + 1));
+		acknowledge(s, once_entry_at(&l->sequences, seq), first);
 	}
 }
 
@@ -121,13 +145,12 @@ bool once_tick(struct once_server *s, uint64_t now_ms)
 	for (struct once_lease **at = &s->leases, *l; (l = *at);) {
 		if (now_ms - l->seen_ms >= s->o.lease_ms)
 			lease_advance(s, l, l->top + 1);
-		if (now_ms - l->seen_ms < s->o.lease_ms || l->entries || l->debts || l->calls) {
+		if (now_ms - l->seen_ms < s->o.lease_ms || l->sequences.n || l->debts || l->calls) {
 			at = &l->next;
 			continue;
 		}
 		*at = l->next;
-		free(l->name);
-		free(l);
+		once_lease_free(l);
 	}
 	return s->leases != NULL;
 }
@@ -201,13 +224,12 @@ static enum once_verdict start(struct once_server *s, struct once_owner *o, stru
 			       const struct once_call *c, uint64_t hash, uint64_t id, struct once_result *out)
 {
 	bool was_answered = c->key.n && s->o.stored && once_set_has(&o->set, hash);
-	struct once_entry *e = once_entry_new(s, o, c->method, c->key, id);
+	struct once_entry *e = c->key.n ? once_entry_of_key(s, o, c->method, c->key, id)
+					: once_entry_of_seq(s, o, c->method, l, c->seq);
 
 	e->fingerprint = c->fingerprint;
 	e->seq = c->seq;
-	if (!c->key.n)
-		once_lease_insert(l, e);
-	else if (!was_answered)
+	if (c->key.n && !was_answered)
 		entry_called(e, l, c->seq);
 	e->state = was_answered ? ONCE_READING : ONCE_RUNNING;
 	s->figures.running += !was_answered;
@@ -235,8 +257,8 @@ enum once_verdict once_ask(struct once_server *s, const struct once_call *c, uin
 	evict(s);
 	struct once_owner *o = once_owner_get(s, c->owner);
 	uint64_t hash = sequence ? 0 : once_key_hash(c->method, c->key);
-	uint64_t id = l && c->seq ? once_id_of_seq(o, l, c->seq) : 0;
-	struct once_entry *e = id ? once_entry_find_seq(s, o, l, c->seq, id) : NULL;
+	uint64_t id = 0;
+	struct once_entry *e = l && c->seq ? once_entry_find_seq(o, l, c->seq) : NULL;
 
 	if (!e && !sequence) {
 		id = once_id_of_key(o, hash);
@@ -298,14 +320,10 @@ void once_gone(struct once_server *s, struct once_entry *e)
 static struct once_entry *caller_entry(struct once_server *s, struct once_entry *e)
 {
 	struct once_lease *l = e->caller;
-	struct once_entry *told;
 
 	if (!l || e->seq < l->first)
 		return NULL;
-	told = once_entry_new(s, e->owner, span_of("", 0), span_of("", 0), once_id_of_seq(e->owner, l, e->seq));
-	told->seq = e->seq;
-	once_lease_insert(l, told);
-	return told;
+	return once_entry_of_seq(s, e->owner, span_of("", 0), l, e->seq);
 }
 
 void once_refused(struct once_server *s, struct once_entry *e, int err, enum effect effect, struct span message)
@@ -353,20 +371,15 @@ void once_load_row(struct once_server *s, struct once_owner *o, uint64_t hash, s
 		return;
 	}
 	struct once_lease *l = once_lease_get(s, client, now_ms);
-	uint64_t id = once_id_of_seq(o, l, seq);
 
-	if (once_entry_find_seq(s, o, l, seq, id))
+	if (once_entry_find_seq(o, l, seq))
 		return;
 	if (seq < l->first) {
 		once_debt_add(s, o, l);
 		return;
 	}
-	struct once_entry *e = once_entry_new(s, o, span_of("", 0), span_of("", 0), id);
-
-	e->seq = seq;
-	e->state = ONCE_STORED;
+	once_entry_of_seq(s, o, span_of("", 0), l, seq)->state = ONCE_STORED;
 	s->figures.stored++;
-	once_lease_insert(l, e);
 }
 
 void once_loaded(struct once_server *s, struct once_owner *o, bool ok)
@@ -460,13 +473,20 @@ struct once_server *once_server_new(const struct once_options *o)
 	return s;
 }
 
+static void table_empty(struct once_server *s, struct once_table *t)
+{
+	for (size_t i = 0; i < t->size; i++)
+		while (t->at[i])
+			once_entry_free(s, (struct once_entry *)t->at[i]);
+}
+
 void once_server_free(struct once_server *s)
 {
 	if (!s)
 		return;
-	for (size_t i = 0; i < s->entries.size; i++)
-		while (s->entries.at[i])
-			once_entry_free(s, (struct once_entry *)s->entries.at[i]);
+	table_empty(s, &s->keys);
+	for (struct once_lease *l = s->leases; l; l = l->next)
+		table_empty(s, &l->sequences);
 	while (!once_ring_empty(&s->debts))
 		once_debt_free(ONCE_FROM_RING(s->debts.next, struct once_debt, all));
 	while (!once_ring_empty(&s->owners_used)) {
@@ -477,12 +497,11 @@ void once_server_free(struct once_server *s)
 	}
 	for (struct once_lease *l = s->leases, *next; l; l = next) {
 		next = l->next;
-		free(l->name);
-		free(l);
+		once_lease_free(l);
 	}
 	once_spares_free(s);
 	free(s->owners.at);
-	free(s->entries.at);
+	free(s->keys.at);
 	free(s);
 }
 

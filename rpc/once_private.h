@@ -41,6 +41,10 @@ struct once_table {
 	struct once_node **at;
 	size_t size, n;
 };
+static inline struct once_node *once_table_first(const struct once_table *t, uint64_t hash)
+{
+	return t->size ? t->at[hash & (t->size - 1)] : NULL;
+}
 
 struct once_set {
 	uint64_t *at;
@@ -52,10 +56,9 @@ struct once_lease {
 	struct once_lease *next;
 	char *name;
 	size_t name_n;
-	uint64_t hash;                /* of name */
-	uint64_t first, top, seen_ms; /* first incomplete; highest sequence seen */
-	struct once_entry *entries, **last;
-	unsigned debts, calls; /* rows to be deleted; what runs for it under business keys */
+	uint64_t first, top, seen_ms; /* first incomplete; highest sequence that an entry had */
+	struct once_table sequences;  /* by number: those that come one after the other lie so */
+	unsigned debts, calls;        /* rows to be deleted; what runs for it under business keys */
 };
 
 /* Rows of a client at an owner that are acknowledged and still in the database. */
@@ -91,41 +94,46 @@ enum once_state {
 	ONCE_ENDED,  /* this call was told an error */
 };
 
+/*
+ * Line by line: what finds it and takes it out again, what is known of it, and its text. With many calls under way each line
+ * is fetched from afar once when it comes and once when it goes.
+ */
 struct once_entry {
-	struct once_node node;
+	struct once_node node; /* of its lease's sequences, or of the server's keys */
 	struct once_ring used; /* while it holds an answer, or is absent */
-	uint64_t used_ms;
 	struct once_owner *owner;
 	struct once_lease *lease; /* of a sequence call */
-	struct once_entry *lease_next, **lease_prev;
+	uint64_t seq, fingerprint;
+
+	char *answer; /* NULL: not in memory */
+	struct once_waiters waiters;
 	struct once_lease
 		*caller; /* for whom it runs under a business key, with seq; NULL: nobody who numbers his calls */
-	enum once_state state;
+	uint32_t answer_n, room;
+	uint16_t method_n, key_n;
+	uint8_t state, effect; /* enum once_state; enum effect, when ENDED */
 	bool json, unreadable;
 	int err; /* ENDED */
-	enum effect effect;
-	uint64_t seq, fingerprint;
-	char *answer; /* NULL: not in memory */
-	uint32_t answer_n, method_n, key_n, room;
-	struct once_waiters waiters;
+	uint64_t used_ms;
 	/*
 	 * So many bytes of room: method and key, both empty for a sequence that came from the database; behind them the
 	 * answer, if it fits.
 	 */
 	char text[];
 };
+_Static_assert(offsetof(struct once_entry, answer) == 64 && sizeof(struct once_entry) == 128, "line by line");
 #define ONCE_BLOCK     256 /* bytes of most entries, with their text and a short answer: four cache lines */
 #define ONCE_ROOM      (ONCE_BLOCK - sizeof(struct once_entry))
 #define ONCE_SPARE_MAX 2048 /* of them kept for the next entries */
 
 struct once_server {
 	struct once_options o;
-	struct once_table owners, entries;
+	struct once_table owners, keys;
 	struct once_ring owners_used, answers_used, debts;
 	struct once_lease *leases;
 	struct once_figures figures;
 	uint64_t now_ms;          /* of the last call that told it */
-	struct once_entry *spare; /* blocks of ONCE_BLOCK bytes, by lease_next */
+	struct once_entry *spare; /* blocks of ONCE_BLOCK bytes, by node.next */
 	int spares;
 	char forget_text[256];
 	size_t forget_owner;
@@ -141,11 +149,18 @@ void once_set_release(struct once_server *s, struct once_set *set);
 struct once_owner *once_owner_get(struct once_server *s, struct span name); /* made if need be */
 void once_owner_tidy(struct once_server *s, struct once_owner *o);          /* frees it if nothing is known of it */
 struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms);
-void once_lease_insert(struct once_lease *l, struct once_entry *e);
+void once_lease_free(struct once_lease *l); /* it has no entries */
 void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l);
 void once_debt_free(struct once_debt *d);
-struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
-				  uint64_t id);
+struct once_entry *once_entry_of_key(struct once_server *s, struct once_owner *o, struct span method, struct span key,
+				     uint64_t id);
+/* method empty: it came from the database. */
+struct once_entry *once_entry_of_seq(struct once_server *s, struct once_owner *o, struct span method,
+				     struct once_lease *l, uint64_t seq);
+static inline struct once_entry *once_entry_at(const struct once_table *sequences, uint64_t seq) /* the first there */
+{
+	return (struct once_entry *)once_table_first(sequences, seq);
+}
 void once_entry_free(struct once_server *s, struct once_entry *e); /* its owner stays, for once_owner_tidy */
 void once_spares_free(struct once_server *s);
 void once_entry_used(struct once_server *s, struct once_entry *e);
@@ -153,8 +168,6 @@ void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool jso
 void once_entry_answer_drop(struct once_server *s, struct once_entry *e);
 struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,
 				       struct span key, uint64_t id);
-struct once_entry *once_entry_find_seq(const struct once_server *s, const struct once_owner *o,
-				       const struct once_lease *l, uint64_t seq, uint64_t id);
+struct once_entry *once_entry_find_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq);
 uint64_t once_key_hash(struct span method, struct span key);
 uint64_t once_id_of_key(const struct once_owner *o, uint64_t hash);
-uint64_t once_id_of_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq);

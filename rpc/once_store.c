@@ -19,13 +19,20 @@ uint64_t once_hash(uint64_t hash, const void *p, size_t n)
 	const char *at = p;
 	uint64_t h = (hash + n) * 0x9e3779b97f4a7c15u, word;
 
-	for (; n >= 8; n -= 8, at += 8) {
+	size_t left = n;
+
+	for (; left >= 8; left -= 8, at += 8) {
 		memcpy(&word, at, 8);
 		h = (h ^ word) * 0x9e3779b97f4a7c15u;
 		h ^= h >> 29;
 	}
 	word = 0;
-	memcpy(&word, at, n);
+	if (left && n >= 8) { /* the last bytes, in one piece: some before them are shifted out */
+		memcpy(&word, at + left - 8, 8);
+		word >>= 64 - 8 * left;
+	} else if (left) {
+		memcpy(&word, at, left);
+	}
 	return mix(h ^ word);
 }
 
@@ -34,9 +41,25 @@ static uint64_t hash_of(uint64_t hash, struct span s)
 	return once_hash(hash, s.p ? s.p : "", s.n);
 }
 
-static bool same(const char *p, size_t n, struct span s)
+static inline uint64_t word_at(const char *p)
 {
-	return n == s.n && (!n || !memcmp(p, s.p, n));
+	uint64_t word;
+
+	memcpy(&word, p, 8);
+	return word;
+}
+
+/* Most are of 8 to 32 bytes. */
+static inline bool same(const char *p, size_t n, struct span s)
+{
+	if (n != s.n)
+		return false;
+	if (n < 8)
+		return !n || !memcmp(p, s.p, n);
+	for (size_t at = 0; at < n - 8; at += 8)
+		if (word_at(p + at) != word_at(s.p + at))
+			return false;
+	return word_at(p + n - 8) == word_at(s.p + n - 8);
 }
 
 void *once_make(size_t n)
@@ -76,11 +99,6 @@ static void table_put(struct once_table *t, struct once_node *n, uint64_t hash)
 	n->next = t->at[hash & (t->size - 1)];
 	t->at[hash & (t->size - 1)] = n;
 	t->n++;
-}
-
-static struct once_node *table_first(const struct once_table *t, uint64_t hash)
-{
-	return t->size ? t->at[hash & (t->size - 1)] : NULL;
 }
 
 static void table_take(struct once_table *t, struct once_node *n)
@@ -197,9 +215,11 @@ static struct once_owner *owner_of(struct once_node *n)
 
 static void owner_used(struct once_server *s, struct once_owner *o)
 {
+	o->used_ms = s->now_ms;
+	if (s->owners_used.prev == &o->used) /* it was already used last */
+		return;
 	once_ring_take(&o->used);
 	once_ring_put(&s->owners_used, &o->used);
-	o->used_ms = s->now_ms;
 }
 
 struct once_owner *once_owner_get(struct once_server *s, struct span name)
@@ -207,7 +227,7 @@ struct once_owner *once_owner_get(struct once_server *s, struct span name)
 	uint64_t hash = hash_of(0, name);
 	struct once_owner *o;
 
-	for (struct once_node *n = table_first(&s->owners, hash); n; n = n->next)
+	for (struct once_node *n = once_table_first(&s->owners, hash); n; n = n->next)
 		if (n->hash == hash && same(owner_of(n)->name, owner_of(n)->name_n, name)) {
 			owner_used(s, owner_of(n));
 			return owner_of(n);
@@ -237,12 +257,14 @@ void once_owner_tidy(struct once_server *s, struct once_owner *o)
 	free(o);
 }
 
-/* ---- leases: a client's sequences, in their order -------------------------------------------------------------------------- */
+/* ---- leases -------------------------------------------------------------------------- */
 
 struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms)
 {
 	struct once_lease *l = s->leases, **at = &s->leases;
 
+	if (l && same(l->name, l->name_n, name))
+		return l;
 	while (l && !same(l->name, l->name_n, name)) {
 		at = &l->next;
 		l = l->next;
@@ -253,13 +275,18 @@ struct once_lease *once_lease_get(struct once_server *s, struct span name, uint6
 		l = once_make(sizeof(*l));
 		l->name = copy(name);
 		l->name_n = name.n;
-		l->hash = hash_of(0, name);
 		l->seen_ms = now_ms;
-		l->last = &l->entries;
 	}
 	l->next = s->leases; /* in front: the next call is often the same client's */
 	s->leases = l;
 	return l;
+}
+
+void once_lease_free(struct once_lease *l)
+{
+	free(l->sequences.at);
+	free(l->name);
+	free(l);
 }
 
 void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l)
@@ -302,43 +329,6 @@ static struct once_entry *entry_of(struct once_node *n)
 	return (struct once_entry *)n;
 }
 
-void once_lease_insert(struct once_lease *l, struct once_entry *e)
-{
-	struct once_entry **at = l->last; /* calls come nearly in order: from the end */
-
-	while (at != &l->entries) {
-		struct once_entry *before = (struct once_entry *)((char *)at - offsetof(struct once_entry, lease_next));
-
-		if (before->seq < e->seq)
-			break;
-		at = before->lease_prev;
-	}
-	e->lease = l;
-	e->lease_next = *at;
-	e->lease_prev = at;
-	if (e->lease_next)
-		e->lease_next->lease_prev = &e->lease_next;
-	else
-		l->last = &e->lease_next;
-	*at = e;
-	if (e->seq > l->top)
-		l->top = e->seq;
-}
-
-static void lease_take(struct once_entry *e)
-{
-	struct once_lease *l = e->lease;
-
-	if (!l)
-		return;
-	*e->lease_prev = e->lease_next;
-	if (e->lease_next)
-		e->lease_next->lease_prev = e->lease_prev;
-	else
-		l->last = e->lease_prev;
-	e->lease = NULL;
-}
-
 #if defined(__SANITIZE_ADDRESS__)
 static const int SPARES = 0; /* so that the sanitizer sees each block */
 #else
@@ -351,7 +341,7 @@ static struct once_entry *block_take(struct once_server *s, size_t text_n)
 	struct once_entry *e = room == ONCE_ROOM ? s->spare : NULL;
 
 	if (e) {
-		s->spare = e->lease_next;
+		s->spare = entry_of(e->node.next);
 		s->spares--;
 	} else {
 		e = room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(sizeof(*e) + room);
@@ -367,7 +357,7 @@ static void block_give(struct once_server *s, struct once_entry *e)
 {
 	s->figures.bytes -= sizeof(*e) + e->room;
 	if (e->room == ONCE_ROOM && s->spares < SPARES) {
-		e->lease_next = s->spare;
+		e->node.next = &s->spare->node;
 		s->spare = e;
 		s->spares++;
 	} else {
@@ -378,13 +368,12 @@ static void block_give(struct once_server *s, struct once_entry *e)
 void once_spares_free(struct once_server *s)
 {
 	for (struct once_entry *e = s->spare, *next; e; e = next) {
-		next = e->lease_next;
+		next = entry_of(e->node.next);
 		free(e);
 	}
 }
 
-struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key,
-				  uint64_t hash)
+static struct once_entry *entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key)
 {
 	struct once_entry *e = block_take(s, method.n + key.n);
 
@@ -393,11 +382,33 @@ struct once_entry *once_entry_new(struct once_server *s, struct once_owner *o, s
 		memcpy(e->text, method.p, method.n);
 	if (key.n)
 		memcpy(e->text + method.n, key.p, key.n);
-	e->method_n = (uint32_t)method.n;
-	e->key_n = (uint32_t)key.n;
+	assert(method.n <= UINT16_MAX && key.n <= UINT16_MAX);
+	e->method_n = (uint16_t)method.n;
+	e->key_n = (uint16_t)key.n;
 	o->entries++;
 	once_ring_init(&e->used);
-	table_put(&s->entries, &e->node, hash);
+	return e;
+}
+
+struct once_entry *once_entry_of_key(struct once_server *s, struct once_owner *o, struct span method, struct span key,
+				     uint64_t id)
+{
+	struct once_entry *e = entry_new(s, o, method, key);
+
+	table_put(&s->keys, &e->node, id);
+	return e;
+}
+
+struct once_entry *once_entry_of_seq(struct once_server *s, struct once_owner *o, struct span method,
+				     struct once_lease *l, uint64_t seq)
+{
+	struct once_entry *e = entry_new(s, o, method, span_of("", 0));
+
+	e->lease = l;
+	e->seq = seq;
+	if (seq > l->top)
+		l->top = seq;
+	table_put(&l->sequences, &e->node, seq);
 	return e;
 }
 
@@ -423,11 +434,10 @@ void once_entry_free(struct once_server *s, struct once_entry *e)
 {
 	assert(!e->waiters.first);
 	once_entry_answer_drop(s, e);
-	lease_take(e);
 	if (e->state == ONCE_STORED && !e->key_n)
 		s->figures.stored--;
 	s->figures.running -= e->state == ONCE_RUNNING;
-	table_take(&s->entries, &e->node);
+	table_take(e->lease ? &e->lease->sequences : &s->keys, &e->node);
 	e->owner->entries--;
 	if (e->caller)
 		e->caller->calls--;
@@ -458,25 +468,23 @@ void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool jso
 struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,
 				       struct span key, uint64_t hash)
 {
-	for (struct once_node *n = table_first(&s->entries, hash); n; n = n->next) {
+	for (struct once_node *n = once_table_first(&s->keys, hash); n; n = n->next) {
 		struct once_entry *e = entry_of(n);
 
-		if (n->hash == hash && e->owner == o && e->key_n && same(e->text, e->method_n, method) &&
+		if (n->hash == hash && e->owner == o && same(e->text, e->method_n, method) &&
 		    same(e->text + e->method_n, e->key_n, key))
 			return e;
 	}
 	return NULL;
 }
 
-struct once_entry *once_entry_find_seq(const struct once_server *s, const struct once_owner *o,
-				       const struct once_lease *l, uint64_t seq, uint64_t hash)
+struct once_entry *once_entry_find_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq)
 {
-	for (struct once_node *n = table_first(&s->entries, hash); n; n = n->next) {
-		struct once_entry *e = entry_of(n);
-
-		if (n->hash == hash && e->owner == o && !e->key_n && e->lease == l && e->seq == seq)
+	if (seq > l->top)
+		return NULL;
+	for (struct once_entry *e = once_entry_at(&l->sequences, seq); e; e = entry_of(e->node.next))
+		if (e->seq == seq && e->owner == o)
 			return e;
-	}
 	return NULL;
 }
 
@@ -488,9 +496,4 @@ uint64_t once_key_hash(struct span method, struct span key)
 uint64_t once_id_of_key(const struct once_owner *o, uint64_t hash)
 {
 	return mix(o->node.hash ^ hash);
-}
-
-uint64_t once_id_of_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq)
-{
-	return mix(o->node.hash ^ (l->hash + seq * 0x9e3779b97f4a7c15u));
 }
