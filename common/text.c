@@ -20,7 +20,14 @@ static inline bool few_are_ascii(const char *p, size_t n)
 
 int text_is_utf8(const char *p, size_t n)
 {
-	for (const char *end = p + n; p < end;) {
+	const char *end = p + n;
+	for (uint64_t a, b; end - p >= 16; p += 16) { /* nearly all texts are ASCII from end to end */
+		memcpy(&a, p, 8);
+		memcpy(&b, p + 8, 8);
+		if ((a | b) & 0x8080808080808080)
+			break;
+	}
+	while (p < end) {
 		size_t few = end - p < 8 ? (size_t)(end - p) : 8;
 		if (few_are_ascii(p, few)) {
 			p += few;

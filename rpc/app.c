@@ -76,7 +76,8 @@ static int push_request(lua_State *L, struct luajob *self)
 		return ERR_UNAVAILABLE;
 	}
 	j->begun = true;
-	rpc_began(j->app->worker, j->handle);
+	if (j->session)
+		rpc_began(j->app->worker, j->handle);
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;

@@ -123,6 +123,7 @@ static void look_at_detained(struct app *a)
 			if (j->handle)
 				rpc_on_gone(a->worker, j->handle, NULL, NULL);
 			j->moved = false; /* it has not begun: nothing of it was done before its key came */
+			rpc_began(a->worker, j->handle);
 			app_job_begin(j);
 		}
 	}

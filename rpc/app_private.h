@@ -49,24 +49,29 @@ struct app_job_once {
 
 struct app_job {
 	struct luajob job;
-	struct app_job *next_free, *next_made;
+	/* what a task's call to another service looks at: of all that wait, so it lies together */
 	struct app *app;
 	enum app_job_kind kind;
-	const struct msg_method *method;
-	struct app_session *session;
-	uint64_t handle, trace, deadline_ms, start_ns;
-	uint64_t ticket; /* of a notification among what runs, or 0 */
-	uint64_t lsn;    /* of its record, while its changes are applied; 0: none */
+	unsigned n_changes;
 	bool json, relaxed, sync, committed;
 	bool called; /* others, by calls that may have changed something there */
 	bool begun;  /* its turn has come */
 	bool moved;  /* its key was given up since it came: it records nothing any more */
-	uint64_t sid;
-	struct timer deadline;                        /* while it waits and the caller has set a time */
-	int stopped;                                  /* why nobody waits for it any more, or 0 */
+	bool recording;
+	uint64_t trace, deadline_ms;
 	struct app_wait *call;                        /* the call it waits for, or NULL */
 	struct app_job *next_calling, **prev_calling; /* among those who wait for a call; prev NULL: it does not */
-	char instance[32];                            /* who calls */
+
+	struct app_job *next_free, *next_made;
+	const struct msg_method *method;
+	struct app_session *session;
+	uint64_t handle;
+	uint64_t ticket; /* of a notification among what runs, or 0 */
+	uint64_t lsn;    /* of its record, while its changes are applied; 0: none */
+	uint64_t sid;
+	struct timer deadline; /* while it waits and the caller has set a time */
+	int stopped;           /* why nobody waits for it any more, or 0 */
+	char instance[32];     /* who calls */
 	uint32_t instance_worker, once_attempt;
 	uint64_t instance_epoch, once_seq, once_first;
 	char why[LUA_WHY_MAX];   /* what is wrong with the request */
@@ -75,10 +80,8 @@ struct app_job {
 	struct app_part body, uid;
 	struct app_job_once once;
 	/* what the task has collected */
-	struct sql_record record;
-	bool recording;
-	int changes; /* registry reference of the list of staged changes, or LUA_NOREF */
-	unsigned n_changes;
+	struct sql_record record; /* if recording */
+	int changes;              /* registry reference of the list of n_changes staged ones, or LUA_NOREF */
 	struct {
 		char name[32], value[64];
 	} attr[FRAME_ATTRS_MAX];

@@ -104,6 +104,8 @@ static void calling_begin(struct app_job *j, struct app_wait *call)
 	struct app_job **at = &j->app->calling[j->trace % APP_CALLING];
 
 	j->call = call;
+	if (!j->trace) /* it serves nobody's call, so none leads back to it */
+		return;
 	j->next_calling = *at;
 	j->prev_calling = at;
 	if (*at)

@@ -109,6 +109,7 @@ static void held_run(struct rpc_server *s, uint32_t index)
 			       "its time was over before its turn came");
 	else {
 		flight_runs(s, h->r.handle);
+		rpc_began(s->worker, h->r.handle);
 		m->fn(m->arg, &h->r); /* m may have moved: a handler may bring methods */
 	}
 	free(h);
