@@ -1,8 +1,7 @@
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "rpc/peer.h"
+#include "rpc/client_private.h"
 #include "rpc/server.h"
 
 /* ---- how calls end -------------------------------------------------------------------------------------- */
@@ -41,7 +40,7 @@ static void pending_answer(struct rpc_client *c, struct pending *p, const struct
 		metric_add(c->dropped, 1);
 }
 
-static void pending_error(struct rpc_client *c, struct pending *p, int err, enum effect effect, const char *message)
+void pending_error(struct rpc_client *c, struct pending *p, int err, enum effect effect, const char *message)
 {
 	struct rpc_answer a = { .err = err, .effect = effect, .message = span_of(message, strlen(message)) };
 
@@ -96,11 +95,6 @@ static void on_again(struct inbox_msg *m)
 }
 
 /* ---- sending ---------------------------------------------------------------------------------------------- */
-
-static bool is_repeatable(const struct pending *p)
-{
-	return p->method->kind != MSG_PLAIN;
-}
 
 /* Who the client is, and its epoch, were told in the Hello. */
 static void once_put(const struct worker *w, const struct rpc_call *call, uint64_t seq, uint32_t attempt,
@@ -168,11 +162,11 @@ static void pending_sent(struct pending *p)
 	pending_mark_sent(&c->calls, p);
 	if (p->peer->breaker.failures)
 		breaker_sent(&p->peer->breaker, c->worker->loop->now_ms);
-	if (!is_repeatable(p))
+	if (!pending_is_repeatable(p))
 		pending_drop_bytes(p);
 }
 
-static void pending_refuse(struct pending *p, const char *message)
+void pending_refuse(struct pending *p, const char *message)
 {
 	struct rpc_client *c = p->worker->client;
 
@@ -185,12 +179,12 @@ static void pending_refuse(struct pending *p, const char *message)
 }
 
 /* The call's bytes have to be kept while it waits, or while it may have to be repeated. */
-static bool has_room(const struct peer *peer, const struct rpc_call *call)
+bool peer_has_room(const struct peer *peer, const struct rpc_call *call)
 {
 	return peer->kept_bytes + call_bytes(call) <= PEER_KEPT_MAX;
 }
 
-static void pending_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
+void pending_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
 {
 	if (peer_request(peer, call, p->on_answer ? p->id : 0, time_left_ms(p), p->once_seq, p->attempt++) < 0)
 		pending_refuse(p, "the connection's queue is full");
@@ -211,7 +205,7 @@ static bool is_asked_by(const struct worker *w, const char *instance)
  * Calls by key to an instance that is going wait: for its next start, or until the route table gives the key to another.
  * What it needs itself to come to its end still goes there, as does what was meant for this very instance.
  */
-static bool is_held(const struct peer *peer, const struct pending *p)
+bool peer_is_held(const struct peer *peer, const struct pending *p)
 {
 	const struct worker *w = peer->worker;
 
@@ -227,7 +221,7 @@ void client_ready(struct peer *peer)
 		struct rpc_call call = pending_call(p);
 
 		next = p->next;
-		if (!is_held(peer, p))
+		if (!peer_is_held(peer, p))
 			pending_send(peer, p, &call);
 	}
 }
@@ -244,7 +238,7 @@ void client_lost(struct peer *peer)
 	peer_failed(peer, "its connection broke");
 	for (size_t i = 0; i < n; i++) {
 		sent[i]->sent = false;
-		if (is_repeatable(sent[i]))
+		if (pending_is_repeatable(sent[i]))
 			list_append(&peer->waiting, sent[i]);
 		else
 			pending_error_later(c, sent[i], ERR_UNAVAILABLE, EFFECT_UNKNOWN,
@@ -261,116 +255,6 @@ static int error_of(const struct frame_response *r)
 	if (!r->error)
 		return 0;
 	return r->error <= -ERR_UNKNOWN ? -(int)r->error : ERR_FAILED;
-}
-
-/* ---- keys that move ------------------------------------------------------------------------------------------ */
-
-#define MOVED_MS    10 /* until the route table is there that says where to; at each further attempt as much more */
-#define MOVED_TIMES 20 /* up to so many times as much */
-#define MOVED_KEYS  1024
-
-static void moved_look_at(struct rpc_client *c, uint64_t ms)
-{
-	uint64_t now_ms = c->worker->loop->now_ms;
-
-	if (timer_running(&c->moved_look) && c->moved_ms <= ms)
-		return;
-	c->moved_ms = ms;
-	loop_timer(c->worker->loop, &c->moved_look, ms > now_ms ? ms - now_ms : 0);
-}
-
-static void moved_wait(struct rpc_client *c, struct pending *p)
-{
-	p->again_ms = c->worker->loop->now_ms + MOVED_MS * (p->moved < MOVED_TIMES ? p->moved : MOVED_TIMES);
-}
-
-/* Nothing was done there. What is not kept for repeating has come back with the answer. */
-static int moved_keep(struct pending *p, const struct frame_response *r)
-{
-	struct frame_request again;
-	enum frame_type type;
-	struct span payload;
-
-	if (is_repeatable(p))
-		return 0;
-	if (frame_split(r->body.p, r->body.n, &type, &payload) <= 0 || frame_get_request(payload, &again) < 0)
-		return ERR_CORRUPT;
-	struct rpc_call call = { .to.key = again.key, .uid = again.uid, .once = again.once.key, .body = again.body };
-
-	pending_keep_bytes(p, &call);
-	return 0;
-}
-
-static void client_moved(struct rpc_client *c, struct pending *p, const struct frame_response *r)
-{
-	if (!p->by_key || moved_keep(p, r) < 0) {
-		pending_error(c, p, ERR_UNAVAILABLE, EFFECT_NONE, "its key moves to another instance");
-		return;
-	}
-	p->moved++;
-	p->sent = false;
-	p->ever_sent = p->attempt > p->moved;
-	pending_leave(p);
-	list_append(&c->moved, p);
-	moved_wait(c, p);
-	moved_look_at(c, p->again_ms);
-}
-
-/* Bounded as new calls are. */
-static void moved_send(struct peer *peer, struct pending *p, const struct rpc_call *call)
-{
-	bool up = peer_is_up(peer) && !is_held(peer, p);
-
-	list_remove(p);
-	if (peer->pendings > PEER_PENDING_MAX || ((!up || is_repeatable(p)) && !has_room(peer, call))) {
-		pending_refuse(p, "too much is under way where its key has moved to");
-		return;
-	}
-	pending_join(p, peer);
-	if (up)
-		pending_send(peer, p, call);
-	else
-		list_append(&peer->waiting, p);
-}
-
-/*
- * Who is due, or all, in their order: a key's later calls do not overtake one that stays (keys share MOVED_KEYS places: some
- * wait for another's a moment longer). Who owns the key still, as far as is known here, is asked again: it may know better.
- */
-static void moved_go(struct rpc_client *c, bool all)
-{
-	uint64_t now_ms = c->worker->loop->now_ms, next_ms = UINT64_MAX;
-	bool stays[MOVED_KEYS] = { false };
-
-	for (struct pending *p = c->moved.first, *next; p; p = next) {
-		struct rpc_call call = pending_call(p);
-		bool *place = &stays[route_hash(call.to.key.p, call.to.key.n) % MOVED_KEYS];
-		struct peer *peer = NULL;
-
-		next = p->next;
-		if (*place)
-			continue;
-		call.to.worker = -1;
-		if (all || p->again_ms <= now_ms) {
-			peer = client_choose(c, &call);
-			moved_wait(c, p);
-		}
-		if (peer) {
-			moved_send(peer, p, &call);
-			continue;
-		}
-		*place = true;
-		if (p->again_ms < next_ms)
-			next_ms = p->again_ms;
-	}
-	if (next_ms != UINT64_MAX) /* and not at every millisecond */
-		moved_look_at(c, next_ms > now_ms + MOVED_MS ? next_ms : now_ms + MOVED_MS);
-}
-
-static void on_moved_look(struct timer *t, uint64_t now_ms)
-{
-	(void)now_ms;
-	moved_go((struct rpc_client *)((char *)t - offsetof(struct rpc_client, moved_look)), false);
 }
 
 void client_response(struct peer *peer, const struct frame_response *r)
@@ -474,13 +358,13 @@ static struct pending *pending_start(struct rpc_client *c, struct peer *peer, co
 static void pending_go(struct rpc_client *c, struct pending *p, const struct rpc_call *call)
 {
 	struct peer *peer = p->peer;
-	bool up = peer_is_up(peer) && !is_held(peer, p);
+	bool up = peer_is_up(peer) && !peer_is_held(peer, p);
 
-	if ((!up || is_repeatable(p)) && !has_room(peer, call)) {
+	if ((!up || pending_is_repeatable(p)) && !peer_has_room(peer, call)) {
 		pending_error_later(c, p, ERR_BUSY, EFFECT_NONE, "too many bytes wait for the connection");
 		return;
 	}
-	if (!up || (is_repeatable(p) && p->on_answer))
+	if (!up || (pending_is_repeatable(p) && p->on_answer))
 		pending_keep_bytes(p, call);
 	if (up)
 		pending_send(peer, p, call);
@@ -637,7 +521,7 @@ void rpc_client_routes(struct rpc_client *c)
 			peer_rehome(c, p, true);
 	}
 	client_keep(c);
-	moved_go(c, true);
+	client_moved_go(c, true);
 }
 
 struct rpc_client *rpc_client_new(struct worker *w)
@@ -652,7 +536,7 @@ struct rpc_client *rpc_client_new(struct worker *w)
 	c->again.run = on_again;
 	list_init(&c->ended);
 	list_init(&c->moved);
-	c->moved_look.fire = on_moved_look;
+	c->moved_look.fire = client_on_moved;
 	pending_init(&c->calls);
 	c->look.fire = on_look;
 	env_random(w->service->env, &c->trace, sizeof c->trace);

@@ -11,6 +11,7 @@
  * Threads: owner worker only; server_adopt is posted to it.
  */
 #define SERVER_IN_FLIGHT_MAX 65536u /* requests being handled, per worker; more get busy */
+#define LINK_IN_MAX          (FRAME_HEADER + (size_t)FRAME_PAYLOAD_MAX)
 #define LINK_OUT_MAX         (8u << 20)
 #define LINK_SILENT_MS       4000 /* the client pings each second */
 #define LINK_PROOF_MS        3000 /* from the welcome to the client's proof */
@@ -110,6 +111,13 @@ void limit_release(struct server_method *m);
 bool flight_waited_for(struct rpc_server *s, uint64_t handle); /* its caller is still there */
 void flight_runs(struct rpc_server *s, uint64_t handle);
 void flight_drop(struct rpc_server *s, uint64_t handle); /* without an answer */
+
+/* server.c, for server_link.c */
+ssize_t link_on_data(struct stream *s, const char *data, size_t n);
+void link_ack(struct link *l);       /* it knows that we are draining, or is gone */
+void link_leave_all(struct link *l); /* nobody waits for its requests any more */
+/* server_link.c, for server.c; < 0 ends the link */
+int link_prove(struct link *l, struct span payload);
 
 /* rpc/accept.c, control thread */
 struct acceptor;
