@@ -36,29 +36,11 @@ static inline char *put_fixed64(char *p, uint32_t tag, uint64_t v)
 	return p + 8;
 }
 
-/* 8 to 64 bytes, as keys and bodies are: finding out how to copy them would take memcpy longer than copying them. */
-static inline void copy_short(char *to, const char *from, size_t n)
-{
-	if (n < 16) {
-		memcpy(to, from, 8);
-		memcpy(to + n - 8, from + n - 8, 8);
-		return;
-	}
-	for (size_t at = 0; at < n - 16; at += 16)
-		memcpy(to + at, from + at, 16);
-	memcpy(to + n - 16, from + n - 16, 16);
-}
-
 static inline char *put_span(char *p, uint32_t tag, struct span s)
 {
 	if (!s.n)
 		return p;
-	p = put_varint(put_varint(p, tag), s.n);
-	if (s.n >= 8 && s.n <= 64)
-		copy_short(p, s.p, s.n);
-	else
-		memcpy(p, s.p, s.n);
-	return p + s.n;
+	return span_copy(put_varint(put_varint(p, tag), s.n), s);
 }
 
 size_t frame_put_header(char *out, enum frame_type type, size_t payload)

@@ -13,7 +13,8 @@ static void acknowledged(struct once_server *s, struct once_entry *e)
 {
 	struct once_owner *o = e->owner;
 
-	once_debt_add(s, o, e->lease);
+	if (s->o.stored)
+		once_debt_add(s, o, e->lease);
 	s->figures.forgotten++;
 	once_entry_free(s, e);
 	once_owner_tidy(s, o);

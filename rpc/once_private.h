@@ -149,8 +149,8 @@ void once_set_release(struct once_server *s, struct once_set *set);
 struct once_owner *once_owner_get(struct once_server *s, struct span name); /* made if need be */
 void once_owner_tidy(struct once_server *s, struct once_owner *o);          /* frees it if nothing is known of it */
 struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms);
-void once_lease_free(struct once_lease *l); /* it has no entries */
-void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l);
+void once_lease_free(struct once_lease *l);                                            /* it has no entries */
+void once_debt_add(struct once_server *s, struct once_owner *o, struct once_lease *l); /* if answers are stored */
 void once_debt_free(struct once_debt *d);
 struct once_entry *once_entry_of_key(struct once_server *s, struct once_owner *o, struct span method, struct span key,
 				     uint64_t id);

@@ -293,8 +293,6 @@ void once_debt_add(struct once_server *s, struct once_owner *o, struct once_leas
 {
 	struct once_debt *d = o->debts;
 
-	if (!s->o.stored)
-		return;
 	while (d && d->lease != l)
 		d = d->next;
 	if (!d) {
@@ -378,10 +376,7 @@ static struct once_entry *entry_new(struct once_server *s, struct once_owner *o,
 	struct once_entry *e = block_take(s, method.n + key.n);
 
 	e->owner = o;
-	if (method.n)
-		memcpy(e->text, method.p, method.n);
-	if (key.n)
-		memcpy(e->text + method.n, key.p, key.n);
+	span_copy(span_copy(e->text, method), key);
 	assert(method.n <= UINT16_MAX && key.n <= UINT16_MAX);
 	e->method_n = (uint16_t)method.n;
 	e->key_n = (uint16_t)key.n;
@@ -459,8 +454,8 @@ void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool jso
 	if (!e->answer) {
 		e->answer = copy(answer);
 		s->figures.bytes += answer.n;
-	} else if (answer.n) {
-		memcpy(e->answer, answer.p, answer.n);
+	} else {
+		span_copy(e->answer, answer);
 	}
 	once_entry_used(s, e);
 }

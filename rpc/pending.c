@@ -142,16 +142,9 @@ static void make_room(struct pending *p, size_t n)
 void pending_keep_bytes(struct pending *p, const struct rpc_call *call)
 {
 	size_t n = call_bytes(call);
-	const struct span part[] = { call->to.key, call->uid, call->once, call->body };
 
 	make_room(p, n);
-	char *out = p->bytes;
-
-	for (size_t i = 0; i < 4; i++) {
-		if (part[i].n)
-			memcpy(out, part[i].p, part[i].n);
-		out += part[i].n;
-	}
+	span_copy(span_copy(span_copy(span_copy(p->bytes, call->to.key), call->uid), call->once), call->body);
 	p->kept = n + sizeof *p;
 	p->peer->kept_bytes += p->kept;
 	p->key_n = (uint32_t)call->to.key.n;
