@@ -50,7 +50,7 @@ static void on_change(void *arg)
 {
 	struct file_source *s = arg;
 	struct route_table *t;
-	char error[256];
+	char error[ENV_PATH_MAX + 128];
 	int err = live_load(s->o.loop->env, s->o.var, error, sizeof error, &t);
 
 	if (err == ERR_NOT_FOUND)
