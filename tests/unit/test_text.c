@@ -179,6 +179,27 @@ START_TEST(ill_formed_ones_have_none)
 }
 END_TEST
 
+/* Texts are looked at in pieces: wherever it stands, one bad byte is seen, and a good character is none. */
+START_TEST(one_byte_is_seen_wherever_it_stands)
+{
+	for (size_t n = 1; n <= 50; n++)
+		for (size_t at = 0; at < n; at++) {
+			char *text = malloc(n); /* exactly so long, for the sanitizer */
+
+			memset(text, 'x', n);
+			text[at] = '\xff';
+			if (text_is_utf8(text, n))
+				ck_abort_msg("%zu of %zu", at, n);
+			if (at + 1 < n) {
+				memcpy(text + at, "\xc3\xa9", 2);
+				if (!text_is_utf8(text, n))
+					ck_abort_msg("a character at %zu of %zu", at, n);
+			}
+			free(text);
+		}
+}
+END_TEST
+
 START_TEST(every_character_written_is_read_as_one)
 {
 	for (uint32_t code = 0; code <= 0x10ffff; code++) {
@@ -208,6 +229,7 @@ int main(void)
 
 	tcase_add_test(tc, well_formed_characters_have_their_length);
 	tcase_add_test(tc, ill_formed_ones_have_none);
+	tcase_add_test(tc, one_byte_is_seen_wherever_it_stands);
 	tcase_add_test(tc, every_character_written_is_read_as_one);
 	tcase_add_test(tc, wrong_base64_is_refused);
 	tcase_add_test(tc, known_numbers_have_their_usual_text);
