@@ -29,6 +29,82 @@ static int lock(struct env *env, const char *path, struct env_file **out)
 	return err;
 }
 
+/* ---- a torn end ------------------------------------------------------------------------------------------------ */
+
+static const char first_line[] = "SET NAMES utf8mb4;\n", entry_mark[] = "-- quarantine instance=";
+
+static const char *last_line(const char *text, size_t n)
+{
+	const char *newline = n ? memrchr(text, '\n', n) : NULL;
+	return newline ? newline + 1 : text;
+}
+
+/* The line is the beginning of what, or goes on behind it. */
+static bool begins_with(const char *line, const char *what)
+{
+	size_t has = strlen(line), n = strlen(what);
+	return has && !strncmp(line, what, has < n ? has : n);
+}
+
+/* Where the whole entries end. A record that is there, in whichever form, is whole; so is what a person wrote behind it. */
+static size_t whole_bytes(const char *text, size_t n)
+{
+	const char *line = last_line(text, n), *entry = NULL, *newline;
+	struct sqllog_record r;
+	char why[80];
+	for (const char *p = text; (p = strstr(p, entry_mark)); p++)
+		entry = p;
+	newline = entry ? strchr(entry, '\n') : NULL;
+	if (newline &&
+	    sqllog_read(newline + 1, (size_t)(text + n - newline - 1), &r, why, sizeof why) == ERR_INCOMPLETE)
+		return (size_t)(entry - text);
+	if (begins_with(line, line == text ? first_line : entry_mark))
+		return (size_t)(line - text);
+	return n;
+}
+
+static int put_aside(struct env *env, const char *path, const char *text, size_t n)
+{
+	char name[ENV_PATH_MAX];
+	struct env_file *f;
+	snprintf(name, sizeof name, "%.500s.torn", path);
+	int err = env_file_open(env, name, ENV_WRITE | ENV_CREATE, &f);
+	if (err < 0)
+		return err;
+	err = env_file_append(f, text, n);
+	if (!err)
+		err = env_file_append(f, "\n", 1);
+	if (!err)
+		err = env_file_sync(f);
+	env_file_close(f);
+	return err;
+}
+
+/* A power cut or a full disk leaves an entry cut off; its record is refused anew, and nothing must be glued to it. */
+static int mend_end(struct env *env, const char *path, struct env_file *f)
+{
+	char end[8], *text;
+	size_t n, whole;
+	int64_t size = env_file_size(f);
+	if (size < 1 ||
+	    (size >= 8 && env_file_read(f, (uint64_t)size - 8, end, 8) == 8 && !memcmp(end, "COMMIT;\n", 8)))
+		return 0;
+	int err = env_file_load(env, path, FILE_BYTES_MAX, &text, &n);
+	if (err < 0)
+		return err;
+	whole = whole_bytes(text, n);
+	if (whole < n)
+		err = put_aside(env, path, text + whole, n - whole);
+	if (!err && whole < n)
+		err = env_file_truncate(f, whole);
+	else if (!err && n && text[n - 1] != '\n')
+		err = env_file_append(f, "\n", 1);
+	free(text);
+	return err;
+}
+
+/* ---- adding ---------------------------------------------------------------------------------------------------- */
+
 int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note, const struct sqllog_record *r)
 {
 	struct env_file *f, *locked;
@@ -40,10 +116,12 @@ int quarantine_add(struct env *env, const char *path, const struct quarantine_no
 		env_file_close(locked);
 		return err;
 	}
+	err = mend_end(env, path, f);
 	if (env_file_size(f) == 0)
-		buf_addstr(&text, "SET NAMES utf8mb4;\n");
+		buf_addstr(&text, first_line);
 	describe(note, r, &text);
-	err = env_file_append(f, text.data, text.len);
+	if (!err)
+		err = env_file_append(f, text.data, text.len);
 	if (!err)
 		err = env_file_sync(f);
 	env_file_close(f);
@@ -53,8 +131,6 @@ int quarantine_add(struct env *env, const char *path, const struct quarantine_no
 }
 
 /* ---- the file as a whole ---------------------------------------------------------------------------------------- */
-
-static const char entry_mark[] = "-- quarantine instance=";
 
 static int add_entry(struct quarantine *q, const char *text, size_t n, char *why, size_t why_size)
 {
@@ -127,7 +203,7 @@ int quarantine_rewrite(struct quarantine *q)
 	for (size_t i = 0; i < q->n; i++)
 		if (!q->entry[i].landed) {
 			if (!text.len)
-				buf_addstr(&text, "SET NAMES utf8mb4;\n");
+				buf_addstr(&text, first_line);
 			buf_add(&text, q->entry[i].text, q->entry[i].bytes);
 		}
 	if (text.len)

@@ -11,6 +11,9 @@
  *     BEGIN;
  *     …
  *
+ * An entry that a power cut or a full disk has cut off is moved to quarantine.sql.torn when the next one comes (its record
+ * is refused again); what a person has written stays.
+ *
  * Threads: owner only; blocking file calls. Held keys: those of the refused records of one instance; where keys are held,
  * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
  * key is let go when its records have left the file: `dbwriter --quarantine` lands them once what hindered them is mended.

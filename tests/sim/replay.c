@@ -124,6 +124,15 @@ static void land(struct sim *w, struct way *way, const struct buf *log, unsigned
 	outcome(w, way->folder, out);
 }
 
+/* From the line before the first difference on. */
+static const char *differs(const struct buf *b, const struct buf *from)
+{
+	size_t i = 0;
+	while (i < b->len && i < from->len && b->data[i] == from->data[i])
+		i++;
+	return b->data + (i > 60 ? i - 60 : 0);
+}
+
 static void any_way_leaves_the_same_rows(struct sim *w)
 {
 	bool risky = sim_chance(w, 500000);
@@ -144,7 +153,8 @@ static void any_way_leaves_the_same_rows(struct sim *w)
 		sim_check(w,
 			  !i || sim_failure(w) ||
 				  (got.len == expected.len && !memcmp(got.data, expected.data, got.len)),
-			  "%s:\n%s\nexpected:\n%s", ways[i].folder, buf_cstr(&got), buf_cstr(&expected));
+			  "%s: …%.150s\nexpected: …%.150s", ways[i].folder, differs(&got, &expected),
+			  differs(&expected, &got));
 	}
 	buf_release(&log);
 	buf_release(&expected);

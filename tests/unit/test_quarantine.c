@@ -1,0 +1,126 @@
+/* The file of refused records itself; what comes into it: test_replay_refused, what leaves it: test_replay_restore. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/err.h"
+#include "dbwriter/quarantine.h"
+#include "tests/support/folder.h"
+#include "tests/support/records.h"
+
+static struct env *env;
+static char *dir, path[ENV_PATH_MAX];
+static struct buf text;
+static struct sqllog_record record[2];
+static const struct quarantine_note note = { "role-1", 3, 1062, "Duplicate entry" };
+
+static void setup(void)
+{
+	char why[80];
+	size_t at = 0;
+	env = env_new();
+	dir = folder_new();
+	snprintf(path, sizeof path, "%s/quarantine.sql", dir);
+	buf_init(&text);
+	for (uint64_t lsn = 1; lsn <= 2; lsn++)
+		records_add(&text, (struct made){ .lsn = lsn,
+						  .epoch = 1,
+						  .keys = "role:1",
+						  .statements = "UPDATE role SET gold = 1 WHERE id = 1;\n" });
+	for (int i = 0; i < 2; i++, at += record[i - 1].bytes)
+		ck_assert_int_gt(sqllog_read(text.data + at, text.len - at, &record[i], why, sizeof why), 0);
+}
+
+static void teardown(void)
+{
+	buf_release(&text);
+	folder_free(dir);
+	env_free(env);
+}
+
+static char *kept(size_t *n)
+{
+	return folder_read(dir, "quarantine.sql", n);
+}
+
+static void lsns_are(uint64_t first, uint64_t second)
+{
+	struct quarantine q;
+	char why[200] = "";
+	ck_assert_msg(quarantine_open(&q, env, path, why, sizeof why) == 0, "%s", why);
+	ck_assert_uint_eq(q.n, second ? 2 : 1);
+	ck_assert_uint_eq(q.entry[0].record.lsn, first);
+	ck_assert(!second || q.entry[1].record.lsn == second);
+	ck_assert_uint_eq(quarantine_count(env, path), q.n);
+	quarantine_close(&q);
+}
+
+START_TEST(wherever_an_entry_is_cut_off_those_before_and_behind_it_are_whole)
+{
+	size_t n, with_one;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	free(kept(&with_one));
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[1]), 0);
+	char *whole = kept(&n);
+	for (size_t cut = 0; cut <= n; cut++) {
+		folder_write(dir, "quarantine.sql", whole, cut);
+		ck_assert_int_eq(quarantine_add(env, path, &note, &record[1]), 0);
+		if (cut == n) /* nothing is torn: it is there twice, as it was refused twice */
+			ck_assert_uint_eq(quarantine_count(env, path), 3);
+		else if (cut >= with_one)
+			lsns_are(1, 2);
+		else
+			lsns_are(2, 0);
+	}
+	free(whole);
+}
+END_TEST
+
+START_TEST(what_was_cut_off_is_put_aside)
+{
+	size_t n;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	char *whole = kept(&n), *aside;
+	folder_write(dir, "quarantine.sql", whole, n - 9);
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[1]), 0);
+	lsns_are(2, 0);
+	aside = folder_read(dir, "quarantine.sql.torn", &n);
+	ck_assert(!strncmp(aside, strstr(whole, "-- quarantine"), n - 1) && aside[n - 1] == '\n');
+	free(aside);
+	free(whole);
+}
+END_TEST
+
+START_TEST(what_a_person_wrote_stays)
+{
+	size_t n;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	char *whole = kept(&n), *now;
+	whole = realloc(whole, n + 32);
+	memcpy(whole + n, "-- the column is back: ann", 26);
+	folder_write(dir, "quarantine.sql", whole, n + 26);
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[1]), 0);
+	lsns_are(1, 2);
+	now = kept(&n);
+	ck_assert_ptr_nonnull(strstr(now, "-- the column is back: ann\n-- quarantine instance=role-1"));
+	free(now);
+	free(whole);
+	ck_assert_int_eq(folder_size(dir, "quarantine.sql.torn"), -1);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("quarantine");
+	TCase *t = tcase_create("the file");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, wherever_an_entry_is_cut_off_those_before_and_behind_it_are_whole);
+	tcase_add_test(t, what_was_cut_off_is_put_aside);
+	tcase_add_test(t, what_a_person_wrote_stays);
+	suite_add_tcase(s, t);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
