@@ -23,8 +23,9 @@ struct node {
 	struct sim_process *process;
 	struct sim *w;
 	bool running, leave, left;
-	/* what it sees, of this life */
-	bool sees[NODES];
+	uint64_t epoch; /* of this life */
+	/* what it sees in this life: whose row, and of which life; 0: none */
+	uint64_t sees[NODES];
 	uint64_t version;
 	unsigned tables;
 };
@@ -55,17 +56,18 @@ static void on_table(void *arg, struct route_table *t)
 {
 	struct life *l = arg;
 	struct node *n = l->node;
-	bool now[NODES] = { false };
+	uint64_t now[NODES] = { 0 };
 
 	sim_check(n->w, t->version > n->version, "%s: version %llu after %llu", n->id, (unsigned long long)t->version,
 		  (unsigned long long)n->version);
 	n->version = t->version;
 	n->tables++;
 	for (size_t i = 0; i < t->rows; i++)
-		now[number_of(t->row[i].id)] = true;
+		now[number_of(t->row[i].id)] = t->row[i].epoch;
 	for (size_t i = 0; i < NODES; i++) {
-		sim_check(n->w, now[i] || !n->sees[i] || !nodes[i].running || nodes[i].leave, "%s lost %s, which lives",
-			  n->id, nodes[i].id);
+		bool lives = nodes[i].running && !nodes[i].leave && n->sees[i] == nodes[i].epoch;
+
+		sim_check(n->w, now[i] || !n->sees[i] || !lives, "%s lost %s, which lives", n->id, nodes[i].id);
 		n->sees[i] = now[i];
 	}
 	route_unref(t);
@@ -113,6 +115,7 @@ static void on_start(struct loop *loop, void *arg)
 	};
 
 	l->loop = loop;
+	l->node->epoch = o.epoch;
 	l->tick.fire = on_tick;
 	env_http_listen(loop->ev, "0.0.0.0", 80, on_request, l, &l->http);
 	route_source_open(&o, &l->source);
@@ -152,6 +155,7 @@ static void node_main(struct env *env, void *arg)
 static void node_start(struct node *n)
 {
 	n->running = true;
+	n->epoch = 0; /* it has none before it is up */
 	n->leave = n->left = false;
 	if (n->process)
 		sim_restart(n->process);
@@ -179,7 +183,7 @@ static bool all_agree(void *arg)
 	(void)arg;
 	for (int i = 0; i < NODES; i++)
 		for (int k = 0; nodes[i].running && k < NODES; k++)
-			if (nodes[i].sees[k] != nodes[k].running)
+			if (nodes[i].sees[k] != (nodes[k].running ? nodes[k].epoch : 0))
 				return false;
 	return true;
 }
@@ -188,8 +192,6 @@ static void node_kill(struct node *n)
 {
 	n->running = false;
 	sim_kill(n->process);
-	for (int i = 0; i < NODES; i++) /* from here on anybody may drop it, and must learn of it anew */
-		nodes[i].sees[n - nodes] = nodes[i].sees[n - nodes] && nodes[i].running;
 }
 
 static bool has_left(void *arg)
