@@ -21,7 +21,6 @@
 #define FENCE_READY_MS 2000 /* also one that the table says is ready: it may die at each start */
 #define FENCE_MS       1000
 #define ROWS_MAX       256
-#define TURN_BITS      20 /* of a row's turn; above them is the epoch */
 
 struct owner_row {
 	char instance[32];
@@ -52,7 +51,7 @@ static void go(struct moves *m);
 
 static uint64_t row_turn(const struct moves *m)
 {
-	return m->s->epoch << TURN_BITS | m->turn;
+	return m->s->epoch << MOVES_TURN_BITS | m->turn;
 }
 
 static void later(struct moves *m, uint32_t ms)
@@ -171,7 +170,7 @@ static void on_written(void *arg, const struct env_db_result *r)
 static void fence_write(struct moves *m, const Dbwriter__FenceAnswer *a)
 {
 	const char *instance = m->fence_of;
-	uint64_t turn = a->epoch << TURN_BITS;
+	uint64_t turn = a->epoch << MOVES_TURN_BITS;
 	struct sql_value v[] = { int_value(turn), int_value(a->log_epoch), int_value(a->lsn),
 				 text_value(span_of(instance, strlen(instance))), int_value(turn) };
 	struct buf sql = BUF_INIT;
@@ -212,7 +211,7 @@ static void fence_ask(struct moves *m, const struct owner_row *row, const struct
 	uint8_t body[64];
 
 	q.instance = m->fence_of;
-	q.epoch = row->turn >> TURN_BITS;
+	q.epoch = row->turn >> MOVES_TURN_BITS;
 	const struct rpc_call c = { .method = schema_method(m->s->schema, "dbwriter.dbwriterRemote.fence", 29),
 				    .to = { .instance = dbwriter->id },
 				    .body = span_of((const char *)body, dbwriter__fence_request__pack(&q, body)),

@@ -26,8 +26,9 @@
  *
  * Threads: control thread, but moves_report.
  */
-#define MOVES_GRACE_MS 500
-#define MOVES_LOOK_MS  10
+#define MOVES_GRACE_MS  500
+#define MOVES_LOOK_MS   10
+#define MOVES_TURN_BITS 20 /* of a row's turn; above them is the epoch of its instance's start */
 struct moves;
 struct moves *moves_new(struct service *s); /* NULL: the service's keys do not move (service_def.keys_move) */
 void moves_free(struct moves *m);           /* NULL is fine, as in all of these */

@@ -25,6 +25,9 @@ static int wait_for(int fd, short what, int ms)
 
 static int dial(const char *host, uint16_t port)
 {
+	if (!strcmp(host, "0.0.0.0") || !strcmp(host, "::")) /* who binds everywhere is reached here */
+		host = strchr(host, ':') ? "::1" : "127.0.0.1";
+
 	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
 	bool is4 = inet_pton(AF_INET, host, &v4.sin_addr) == 1;
@@ -113,12 +116,20 @@ static int parse(struct buf *b, char **answer)
 	return status;
 }
 
+bool reaches(const char *host, uint16_t port)
+{
+	int fd = dial(host, port);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
 	char **answer)
 {
 	struct buf b = BUF_INIT;
-	/* who binds everywhere is reached here */
-	int fd = dial(!strcmp(host, "0.0.0.0") ? "127.0.0.1" : !strcmp(host, "::") ? "::1" : host, port), err;
+	int fd = dial(host, port), err;
 
 	if (fd < 0)
 		return fd;

@@ -50,6 +50,8 @@ int command_console(struct cluster *c, int argc, char **argv);
 int command_profile(struct cluster *c, int argc, char **argv);
 extern const char console_help[], profile_help[];
 int command_upgrade(struct cluster *c, int argc, char **argv);
+int command_lost(struct cluster *c, int argc, char **argv);
+extern const char lost_help[];
 int command_call(struct cluster *c, int argc, char **argv);
 int command_migrate(struct cluster *c, int argc, char **argv);
 int command_history(struct cluster *c, int argc, char **argv);
@@ -74,6 +76,8 @@ void url_add(struct buf *b, const char *s);
 /* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
 	char **answer);
+/* Whether something there takes connections. */
+bool reaches(const char *host, uint16_t port);
 /* The same to an etcd, with tls where it wants that; why: of a negative status. */
 int ask_etcd(struct cluster *c, struct env_tls *tls, const struct etcd_host *to, const char *path, const char *body,
 	     char **answer, char why[160]);

@@ -24,6 +24,7 @@ static const struct command commands[] = {
 	  command_console, console_help },
 	{ "profile", "ID [--seconds S]", "where its Lua spends the time, as folded stacks", command_profile,
 	  profile_help },
+	{ "lost", "ID [--yes]", "its host is lost for good: the others take its keys", command_lost, lost_help },
 	{ "call", "SERVICE.REMOTE.METHOD JSON [--key K]", "one call, its value as JSON", command_call, NULL },
 	{ "migrate", "", "apply what is new in deploy/schema while the cluster runs", command_migrate, NULL },
 	{ "history", "--key KEY [FROM…]", "every change of a key (role:42), from the SQL logs that are kept",

@@ -9,8 +9,7 @@
 
 /* ---- asking the supervisor ------------------------------------------------------------------------------------ */
 
-/* Where it listens: by the configuration, or what a free port turned out to be. */
-static uint16_t port_of(struct cluster *c)
+uint16_t supervisor_port(struct cluster *c)
 {
 	char path[ENV_PATH_MAX + 16];
 	unsigned pid, port = 0;
@@ -30,12 +29,12 @@ static uint16_t port_of(struct cluster *c)
 int supervisor_ask(struct cluster *c, const char *method, const char *path, json_t **out)
 {
 	char *text = NULL;
-	uint16_t port = port_of(c);
+	uint16_t port = supervisor_port(c);
 	int status = port ? ask(c, c->http_host, port, method, path, NULL, &text) : ERR_UNAVAILABLE;
 
 	if (status < 0) {
-		complain("this cluster does not run (%s:%u: %s): build/bin/loquat up", c->http_host, port,
-			 err_text(status));
+		complain("this cluster does not run (nothing answers at %s:%u): build/bin/loquat up", c->http_host,
+			 port ? port : c->http_port);
 		return ERR_UNAVAILABLE;
 	}
 	*out = json_loads(text, 0, NULL);
