@@ -159,7 +159,7 @@ $(call obj,$(wildcard tests/*/*.c)): | $(NANOPB) $(SAMPLES:%.proto=$(GEN)/%.pb-c
 # ---- the things people type
 run: ## install what is missing, build, start the whole cluster here
 	@deploy/install-deps
-	@$(MAKE) all
+	@$(MAKE) -s all
 	@exec build/bin/loquat up
 
 RUN := tests/run.sh

@@ -8,7 +8,9 @@
 static int cannot(struct merge *m, const char *path, int err)
 {
 	snprintf(m->why, sizeof m->why, "%s cannot be read: %s", path,
-		 err == ERR_IO ? env_last_error() : err_text(err));
+		 err == ERR_IO          ? env_last_error()
+		 : err == ERR_NOT_FOUND ? "there is no such file or folder"
+					: err_text(err));
 	return err;
 }
 

@@ -284,8 +284,8 @@ int restore_replay(struct env *env, const struct restore_options *o, struct buf 
 		result = asker_run(env, &o->db, restore_step, r, why, sizeof why);
 		if (*why)
 			say(r, result, why, "");
-		buf_addf(out, "%llu records of %u logs landed, %llu refused\n", (unsigned long long)r->landed,
-			 r->merge.n, (unsigned long long)r->refused);
+		buf_addf(out, "%llu records of %u log%s landed, %llu refused\n", (unsigned long long)r->landed,
+			 r->merge.n, r->merge.n == 1 ? "" : "s", (unsigned long long)r->refused);
 	}
 	result = result < 0 ? result : r->refused > 0;
 	names_free(r);

@@ -42,7 +42,10 @@ void show_record(struct buf *out, const char *instance, const struct sqllog_reco
 
 static int cannot(struct buf *out, const char *file, int err)
 {
-	buf_addf(out, "%s cannot be read: %s\n", file, err == ERR_IO ? env_last_error() : err_text(err));
+	buf_addf(out, "dbwriter: %s cannot be read: %s\n", file,
+		 err == ERR_IO          ? env_last_error()
+		 : err == ERR_NOT_FOUND ? "there is no such file or folder"
+					: err_text(err));
 	return err;
 }
 

@@ -28,8 +28,8 @@ struct place {
 static void path_from(const char *config_file, const char *path, char *out, size_t size)
 {
 	const char *slash = strrchr(config_file, '/');
-	if (*path == '/')
-		snprintf(out, size, "%s", path);
+	if (*path == '/' || (slash && slash == strchr(config_file, '/') && slash != config_file && *config_file != '.'))
+		snprintf(out, size, "%s", path); /* also above "deploy" */
 	else if (slash)
 		snprintf(out, size, "%.*s/../%s", (int)(slash - config_file), config_file, path);
 	else

@@ -47,16 +47,24 @@ const char *service_part(const struct service *s, const char *relative, char out
 	return out;
 }
 
-static int find_row(struct service *s, const struct route_table *all, const char *instance, char *error, size_t size)
+const struct route_row *service_row(const struct service_def *def, const struct route_table *all,
+				    const char *config_file, const char *instance, char *error, size_t size)
 {
 	const struct route_row *row = route_find(all, instance);
+
+	if (row && !strcmp(row->service, def->name))
+		return row;
+	snprintf(error, size, "--instance %s: %s has no such instance of service %s", instance, config_file, def->name);
+	return NULL;
+}
+
+static int find_row(struct service *s, const struct route_table *all, const char *instance, char *error, size_t size)
+{
+	const struct route_row *row = service_row(s->def, all, s->p->config_file, instance, error, size);
 	struct route_row *own;
 
-	if (!row || strcmp(row->service, s->def->name)) {
-		snprintf(error, size, "--instance %s: %s has no such instance of service %s", instance,
-			 s->p->config_file, s->def->name);
+	if (!row)
 		return ERR_CONFIG;
-	}
 	own = malloc(sizeof *own);
 	assert(own);
 	*own = *row;

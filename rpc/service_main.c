@@ -2,8 +2,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "rpc/service.h"
+#include "common/err.h"
 #include "rpc/service_config.h"
+#include "rpc/service_private.h"
 #include "rpc/version.h"
 
 static void usage(const struct service_def *def)
@@ -58,11 +59,16 @@ static int run(const struct service_def *def, const struct service_options *o)
 static int check(const struct service_def *def, const struct service_options *o)
 {
 	struct env *env = env_new();
-	struct config *config;
+	struct config *config = NULL;
 	char error[512];
+	struct route_table *all;
 	int err = service_config_load(env, o->config_file, def->name, def->config, error, sizeof error, &config);
 
-	if (err == 0)
+	if (err == 0 && (err = route_from_config(config, true, error, sizeof error, &all)) == 0) {
+		err = service_row(def, all, o->config_file, o->instance, error, sizeof error) ? 0 : ERR_CONFIG;
+		route_unref(all);
+	}
+	if (config)
 		config_free(config);
 	env_free(env);
 	return err < 0 ? complain(def, error) : 0;

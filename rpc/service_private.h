@@ -44,6 +44,9 @@ struct service_private {
 	char lua_folder[ENV_PATH_MAX]; /* where a reload reads */
 };
 
+/* service.c: the instance's row; NULL: error names what there is not */
+const struct route_row *service_row(const struct service_def *def, const struct route_table *all,
+				    const char *config_file, const char *instance, char *error, size_t size);
 /* service_life.c: the order of start and stop, on the control thread */
 void life_start(struct loop *control, void *arg);
 void life_stop_requested(void *arg); /* by signal, admin or failure */

@@ -62,7 +62,12 @@ static const char *mismatch(const struct bots *b, const struct action_stats *all
 		return "a connector came or went";
 	if (all->sent != all->answered)
 		return "requests were not answered";
-	return b->after.answered - b->before.answered == all->sent ? NULL : "the connectors counted other requests too";
+	uint64_t counted = b->after.answered - b->before.answered;
+
+	if (counted == all->sent)
+		return NULL;
+	return counted < all->sent ? "a connector was started anew, and began its count"
+				   : "the connectors counted other requests too";
 }
 
 /* ---- for people -------------------------------------------------------------------------------------------------- */

@@ -87,8 +87,7 @@ static int call(struct cluster *c, const char *method, const char *json, const c
 	status = ask_anyone(c, service, buf_cstr(&path), json, &answer);
 	buf_release(&path);
 	if (status < 0) {
-		complain("%s: no process of this cluster answers (%s): build/bin/loquat status", method,
-			 err_word(status));
+		complain("%s: no process of this cluster answers: build/bin/loquat status", method);
 		return 1;
 	}
 	if (status == 200)

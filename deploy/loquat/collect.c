@@ -39,7 +39,6 @@ static void note_process(struct instance *i)
 	uint64_t cpu = (uint64_t)json_integer_value(json_object_get(i->stats, "cpu_us"));
 	double uptime = json_number_value(json_object_get(i->stats, "uptime_s"));
 
-	i->rss_bytes = (uint64_t)json_integer_value(json_object_get(i->stats, "rss_bytes"));
 	if (i->cpu_us && cpu >= i->cpu_us && uptime > i->sampled_s + 0.2)
 		i->cpu = (double)(cpu - i->cpu_us) / 1e6 / (uptime - i->sampled_s);
 	else if (uptime <= i->sampled_s)

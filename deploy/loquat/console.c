@@ -20,14 +20,15 @@ const char profile_help[] =
 	"\n  Prints folded stacks (task;outer;…;inner COUNT), as flame graph programs read them.\n"
 	"  --seconds S  how long (5, at most 40)\n  --hz N       samples per second and worker (100)\n";
 
+/* NULL: one line was printed. */
 static const struct route_row *instance(struct cluster *c, const char *command, const char *id)
 {
 	const struct route_row *row = id ? route_find(c->routes, id) : NULL;
 
-	if (!row)
-		complain("%s: %s%s", command,
-			 id ? "the cluster's file has no instance " : "expected an instance: loquat ",
-			 id ? id : command);
+	if (!id)
+		complain("%s: expected one instance: loquat %s ID", command, command);
+	else if (!row)
+		complain("%s: %s has no instance \"%s\"", command, c->config_file, id);
 	else if (!row->http_port)
 		complain("%s: %s has no HTTP port", command, id);
 	return row && row->http_port ? row : NULL;
@@ -154,6 +155,10 @@ static int run_lines(struct cluster *c, const struct route_row *row, const char 
 	ssize_t n;
 	bool people = isatty(0);
 
+	if (!reaches(row->host, row->http_port)) {
+		complain("console: %s does not answer: build/bin/loquat status", row->id);
+		return 1;
+	}
 	if (people)
 		printf("%s, worker %s: Lua, or .tasks .timers .sessions .memory; Ctrl-D ends\n", row->id, worker);
 	for (prompt(people); (n = getline(&line, &cap, stdin)) >= 0; prompt(people)) {
@@ -180,7 +185,7 @@ int command_console(struct cluster *c, int argc, char **argv)
 		else
 			return complain("console: unexpected \"%s\" (loquat console --help)", argv[i]);
 	}
-	const struct route_row *row = instance(c, "console ID", id);
+	const struct route_row *row = instance(c, "console", id);
 
 	if (!row || !*worker || strspn(worker, "0123456789") != strlen(worker))
 		return row ? complain("console: --worker: expected a number") : 2;
@@ -204,7 +209,7 @@ int command_profile(struct cluster *c, int argc, char **argv)
 		else
 			return complain("profile: unexpected \"%s\" (loquat profile --help)", argv[i]);
 	}
-	const struct route_row *row = instance(c, "profile ID", id);
+	const struct route_row *row = instance(c, "profile", id);
 
 	if (!row)
 		return 2;

@@ -82,7 +82,7 @@ static json_t *instance_json(const struct instance *i)
 	if (*i->next_why)
 		json_object_set_new(o, "not_upgraded", json_string(i->next_why));
 	json_object_set_new(o, "workers", json_integer(i->row->workers));
-	json_object_set_new(o, "rss_bytes", json_integer(c->pid ? (json_int_t)i->rss_bytes : 0));
+	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)usage_rss(c->pid)));
 	json_object_set_new(o, "cpu", json_real(c->pid ? i->cpu : 0));
 	json_object_set(o, "sessions", json_object_get(i->stats, "sessions"));
 	json_object_set(o, "code", json_object_get(json_object_get(i->stats, "lua"), "version"));

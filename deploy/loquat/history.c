@@ -17,8 +17,8 @@ int command_history(struct cluster *c, int argc, char **argv)
 	unsigned n = 0;
 
 	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], "--key") && i + 1 < argc)
-			key = argv[++i];
+		if (!strcmp(argv[i], "--key"))
+			key = i + 1 < argc ? argv[++i] : NULL;
 		else if (*argv[i] == '-' || n == 64)
 			return complain("history: %s is not understood (loquat history --help)", argv[i]);
 		else

@@ -74,6 +74,42 @@ static void follow_all(struct tail *tails, size_t n, int width)
 	}
 }
 
+/* MariaDB keeps its own. */
+static void begin_tail(struct cluster *c, struct tail *t, const char *id)
+{
+	bool database = !strcmp(id, "mariadb");
+
+	t->id = id;
+	snprintf(t->path, sizeof t->path, "%s/%s/%s.log", c->var, database ? id : "log", database ? "error" : id);
+	open_tail(t, true);
+}
+
+/* Of all that the file names, or of one. */
+static int show(struct cluster *c, const char *only, bool forever)
+{
+	struct tail *tails = calloc(c->routes->rows + 1, sizeof *tails);
+	bool any = false;
+	size_t n = 0;
+
+	for (size_t i = 0; tails && !only && i < c->routes->rows; i++)
+		begin_tail(c, &tails[n++], c->routes->row[i].id);
+	if (tails && only)
+		begin_tail(c, &tails[n++], only);
+	for (size_t i = 0; i < n; i++) {
+		any |= tails[i].f != NULL;
+		print_new(&tails[i], 12);
+	}
+	if (forever)
+		follow_all(tails, n, 12);
+	if (!any)
+		complain("logs: nothing is there yet (%s/log): build/bin/loquat up", c->var);
+	for (size_t i = 0; i < n; i++)
+		if (tails[i].f)
+			fclose(tails[i].f);
+	free(tails);
+	return !any;
+}
+
 int command_logs(struct cluster *c, int argc, char **argv)
 {
 	const char *only = NULL;
@@ -87,24 +123,7 @@ int command_logs(struct cluster *c, int argc, char **argv)
 		else
 			return complain("logs: unexpected \"%s\" (loquat logs --help)", argv[i]);
 	}
-	if (only && !route_find(c->routes, only) && strcmp(only, "mariadb"))
+	if (only && !route_find(c->routes, only) && strcmp(only, "mariadb") != 0)
 		return complain("logs: %s has no instance \"%s\"", c->config_file, only);
-	struct tail *tails = calloc(c->routes->rows + 1, sizeof *tails);
-	size_t n = 0;
-
-	for (size_t i = 0; tails && i < c->routes->rows; i++) {
-		const char *id = c->routes->row[i].id;
-
-		if (only && strcmp(only, id))
-			continue;
-		tails[n].id = id;
-		snprintf(tails[n].path, sizeof tails[n].path, "%s/log/%s.log", c->var, id);
-		open_tail(&tails[n++], true);
-	}
-	for (size_t i = 0; i < n; i++)
-		print_new(&tails[i], 12);
-	if (forever)
-		follow_all(tails, n, 12);
-	free(tails);
-	return 0;
+	return show(c, only, forever);
 }

@@ -51,11 +51,21 @@ int complain(const char *fmt, ...)
 	return 2;
 }
 
+/* Of UTF-8 text: what goes on with a character takes no column of its own. */
+static int columns(const char *text)
+{
+	int n = 0;
+
+	for (; *text; text++)
+		n += (*text & 0xC0) != 0x80;
+	return n;
+}
+
 static void usage(FILE *to)
 {
 	fputs("usage: loquat COMMAND [ARGUMENTS] [--config FILE]\n\n", to);
 	for (const struct command *k = commands; k->name; k++)
-		fprintf(to, "  %-8s %-38s %s\n", k->name, k->arguments, k->help);
+		fprintf(to, "  %-8s %s%*s %s\n", k->name, k->arguments, 38 - columns(k->arguments), "", k->help);
 	fputs("\n  --config FILE  the cluster's file (deploy/cluster.lua)\n  --help         this text, or a command's\n"
 	      "  --version      the version\n",
 	      to);
@@ -163,15 +173,15 @@ void cluster_close(struct cluster *c)
 	env_free(c->env);
 }
 
-/* Takes "--config FILE" out of the arguments, wherever it stands. */
+/* Takes "--config FILE" out of the arguments, wherever it stands. NULL: the file is missing. */
 static const char *take_config(int *argc, char **argv)
 {
 	const char *file = "deploy/cluster.lua";
 	int kept = 0;
 
 	for (int i = 0; i < *argc; i++) {
-		if (!strcmp(argv[i], "--config") && i + 1 < *argc)
-			file = argv[++i];
+		if (!strcmp(argv[i], "--config"))
+			file = i + 1 < *argc ? argv[++i] : NULL;
 		else if (!strncmp(argv[i], "--config=", 9))
 			file = argv[i] + 9;
 		else
@@ -216,6 +226,8 @@ static int unknown(const char *name)
 	for (const struct command *k = commands; k->name; k++)
 		if (distance(name, k->name) < distance(name, best->name))
 			best = k;
+	if (distance(name, best->name) > strlen(best->name) / 2) /* not a word of it is right */
+		return complain("there is no command \"%s\" (loquat --help lists all)", name);
 	return complain("there is no command \"%s\"; did you mean \"%s\"? (loquat --help lists all)", name, best->name);
 }
 
@@ -231,31 +243,53 @@ static int run(const struct command *k, const char *config_file, int argc, char 
 	return status;
 }
 
+static const struct command *command_of(const char *name)
+{
+	for (const struct command *k = commands; k->name; k++)
+		if (!strcmp(k->name, name))
+			return k;
+	return NULL;
+}
+
+static bool asks_help(const char *word)
+{
+	return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+/* loquat --help, loquat help, loquat help COMMAND */
+static int help(const char *name)
+{
+	const struct command *k = name ? command_of(name) : NULL;
+
+	if (name && !k)
+		return unknown(name);
+	if (k)
+		printf("usage: loquat %s %s%s[--config FILE]\n\n%s.\n%s", k->name, k->arguments,
+		       *k->arguments ? " " : "", k->help, k->more ? k->more : "");
+	else
+		usage(stdout);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *config_file = take_config(&argc, argv);
 
+	if (!config_file)
+		return complain("--config: which file? loquat COMMAND --config deploy/cluster.lua");
 	if (argc < 2) {
 		usage(stderr);
 		return 2;
 	}
-	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
-		usage(stdout);
-		return 0;
-	}
+	if (asks_help(argv[1]) || !strcmp(argv[1], "help"))
+		return help(argc > 2 ? argv[2] : NULL);
 	if (!strcmp(argv[1], "--version")) {
 		puts("loquat " LOQUAT_VERSION);
 		return 0;
 	}
-	for (const struct command *k = commands; k->name; k++) {
-		if (strcmp(k->name, argv[1]))
-			continue;
-		if (argc > 2 && !strcmp(argv[2], "--help")) {
-			printf("usage: loquat %s %s [--config FILE]\n\n%s.\n%s", k->name, k->arguments, k->help,
-			       k->more ? k->more : "");
-			return 0;
-		}
-		return run(k, config_file, argc - 1, argv + 1);
-	}
-	return unknown(argv[1]);
+	const struct command *k = command_of(argv[1]);
+
+	if (!k)
+		return unknown(argv[1]);
+	return argc > 2 && asks_help(argv[2]) ? help(k->name) : run(k, config_file, argc - 1, argv + 1);
 }

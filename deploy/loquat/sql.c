@@ -13,6 +13,8 @@ int command_sql(struct cluster *c, int argc, char **argv)
 	char user[128], where[ENV_PATH_MAX + 64], port[32];
 	int n = 2;
 
+	if (argc != 1 && (argc != 3 || strcmp(argv[1], "-e") != 0))
+		return complain("sql: expected nothing, or -e STATEMENT (loquat sql --help)");
 	snprintf(user, sizeof user, "--user=%s", config_string(c->config, "database.user", "root"));
 	args[n++] = user;
 	if (*host) {
@@ -28,13 +30,11 @@ int command_sql(struct cluster *c, int argc, char **argv)
 	}
 	args[n++] = where;
 	args[n++] = "--default-character-set=utf8mb4";
-	if (argc == 3 && !strcmp(argv[1], "-e")) {
+	if (argc == 3) {
 		args[n++] = "-N";
 		args[n++] = "-B";
 		args[n++] = "-e";
 		args[n++] = argv[2];
-	} else if (argc != 1) {
-		return complain("sql: expected nothing, or -e STATEMENT (loquat sql --help)");
 	}
 	args[n++] = config_string(c->config, "database.name", "loquat");
 	if (*password)

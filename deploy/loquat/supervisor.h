@@ -40,7 +40,6 @@ struct instance {
 	uint64_t cpu_us;    /* at the last sample, which was … */
 	double sampled_s;   /* … at this uptime of the instance */
 	double cpu;         /* cores, between the last two samples */
-	uint64_t rss_bytes;
 };
 struct sample { /* of the whole cluster */
 	double requests, errors, p99_us, lag, sessions;

@@ -23,7 +23,7 @@ static int complain(const char *fmt, ...)
 	va_list args;
 
 	va_start(args, fmt);
-	fputs("loquat test: ", stderr);
+	fputs("loquat: test: ", stderr);
 	vfprintf(stderr, fmt, args);
 	fputc('\n', stderr);
 	va_end(args);
@@ -82,6 +82,8 @@ static int load_scripts(struct tester *t, const char *service)
 	const char *folders[] = { folder, NULL };
 
 	snprintf(folder, sizeof folder, "%s/lua", service);
+	if (access(folder, R_OK) < 0)
+		return complain("there is no service %s with Lua: %s/%s is not there", service, t->home, folder);
 	if (luasrc_read_tests(t->env, folders, error, sizeof error, &t->src) < 0)
 		return complain("%s", error);
 	return 0;

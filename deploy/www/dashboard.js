@@ -86,10 +86,19 @@ function showHead(status) {
     `version ${status.version} · ${up} of ${status.instances.length} instances ready · up ${age(status.uptime_s)}`;
 }
 
+// Of those that were called in the last ten seconds, as the plot.
+function slowestMethod(methods) {
+  const called = Object.entries(methods).filter(([, m]) => m.rate_10s > 0 && m.p99_us);
+  return called.sort(([, a], [, b]) => b.p99_us - a.p99_us)[0]?.[0];
+}
+
 function showCards(live) {
   const stats = live.stats, h = live.history, last = (list) => list[list.length - 1] ?? 0;
   big("requests", amount(last(h.requests)), "per second");
-  big("p99", duration(last(h.p99_us)), "");
+  const slowest = slowestMethod(stats.methods);
+  byId("slowest-method").textContent = slowest ? `Slowest: ${slowest.slice(slowest.indexOf(".") + 1)}` : "Slowest method";
+  byId("slowest-method").title = slowest ?? "";
+  big("p99", duration(last(h.p99_us)), "p99");
   big("errors", amount(last(h.errors)), "per second");
   big("sessions", amount(stats.sessions ?? 0), "connected");
   const lag = stats.replay?.lag_records;
@@ -137,7 +146,7 @@ function showProcesses(status) {
 
 function methodRow(name, m) {
   const row = document.createElement("tr"), canvas = document.createElement("canvas");
-  const wrong = Object.entries(m.errors), grave = wrong.some(([word]) => !PLAYERS_OWN.has(word));
+  const wrong = Object.entries(m.errors).sort(([, a], [, b]) => b - a), grave = wrong.some(([word]) => !PLAYERS_OWN.has(word));
   if (!m.count) row.className = "idle";
   cell(row, name, "mono");
   cell(row, amount(m.rate_1s));

@@ -212,7 +212,7 @@ START_TEST(what_was_refused_is_told_and_the_rest_is_restored)
 	buf_release(&b);
 	ck_assert_int_eq(restore_replay(here.env, &o, &out), 1);
 	says("refused: instance=role-1 epoch=1 lsn=7 error=1146");
-	says("4 records of 1 logs landed, 1 refused");
+	says("4 records of 1 log landed, 1 refused");
 }
 END_TEST
 
