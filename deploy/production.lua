@@ -9,9 +9,12 @@ return {
 	cluster = "production",
 
 	instances = {
-		{ id = "gate-1", service = "gate", host = inner, client_host = outer, client = 3014, rpc = 4014, http = 8014 },
-		{ id = "connector-1", service = "connector", host = inner, client_host = outer, client = 3050, rpc = 4050, http = 8050 },
-		{ id = "connector-2", service = "connector", host = inner, client_host = outer, client = 3051, rpc = 4051, http = 8051 },
+		{ id = "gate-1", service = "gate", host = inner, rpc = 4014, http = 8014,
+			client_host = outer, client = 3014 },
+		{ id = "connector-1", service = "connector", host = inner, rpc = 4050, http = 8050,
+			client_host = outer, client = 3050 },
+		{ id = "connector-2", service = "connector", host = inner, rpc = 4051, http = 8051,
+			client_host = outer, client = 3051 },
 		{ id = "scene-1", service = "scene", host = inner, rpc = 4100, http = 8100 },
 		{ id = "scene-2", service = "scene", host = inner, rpc = 4101, http = 8101 },
 		{ id = "role-1", service = "role", host = inner, rpc = 4200, http = 8200 },
