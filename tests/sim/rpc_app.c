@@ -114,8 +114,15 @@ static void come_back(struct sim *w)
 
 #define LOST "\"words\":[\"uid:a b,c%\",\"role:1\"]"
 
+/* Each seed has faults of its own; a link that breaks would be another answer. */
+static void only_the_disk_fails(struct sim *w)
+{
+	sim_chances(w)->reset_ppm = 0;
+}
+
 static void a_change_whose_record_may_not_be_on_the_disk_is_unknown_and_its_keys_are_lost(struct sim *w)
 {
+	only_the_disk_fails(w);
 	sim_disk_full(w, HOST, true);
 	expect(w, "put", "{\"number\":10}", 504, "\"error\":\"unknown\"");
 	expect(w, "get", "{}", 200, LOST);
@@ -124,6 +131,7 @@ static void a_change_whose_record_may_not_be_on_the_disk_is_unknown_and_its_keys
 
 static void what_was_cached_beside_a_change_that_is_lost_is_lost_too(struct sim *w)
 {
+	only_the_disk_fails(w);
 	expect(w, "put", "{\"number\":10}", 200, "{}");
 	expect(w, "get", "{}", 200, "{\"text\":\"11\",\"number\":11,");
 	sim_disk_full(w, HOST, true);
@@ -135,6 +143,7 @@ static void what_was_cached_beside_a_change_that_is_lost_is_lost_too(struct sim 
 
 static void a_failed_sync_is_no_better_than_a_failed_write(struct sim *w)
 {
+	only_the_disk_fails(w);
 	sim_disk_fail(w, HOST, 0, 1);
 	expect(w, "put", "{\"number\":10}", 504, "\"effect\":\"unknown\"");
 	expect(w, "get", "{}", 200, LOST);
@@ -143,6 +152,7 @@ static void a_failed_sync_is_no_better_than_a_failed_write(struct sim *w)
 
 static void while_nothing_can_be_written_changes_are_refused_and_nothing_has_changed(struct sim *w)
 {
+	only_the_disk_fails(w);
 	sim_disk_full(w, HOST, true);
 	expect(w, "put", "{\"number\":10}", 504, "unknown");
 	expect(w, "put", "{\"number\":1000}", 503, "\"error\":\"unavailable\"");
@@ -154,6 +164,7 @@ static void while_nothing_can_be_written_changes_are_refused_and_nothing_has_cha
 
 static void a_commit_that_fails_tells_its_script_and_loses_the_keys(struct sim *w)
 {
+	only_the_disk_fails(w);
 	sim_disk_full(w, HOST, true);
 	expect(w, "late", "{\"number\":10}", 200, "{\"text\":\"unknown\"}");
 	expect(w, "get", "{}", 200, LOST);
