@@ -7,14 +7,16 @@
 #include "common/err.h"
 #include "common/buf.h"
 #include "common/log_text.h"
+#include "common/prefetch.h"
 
 /*
  * The caller packs format and arguments into a record and copies it into the ring: no lock, no system call, no
  * digits made. The log thread turns records into text.
  *
- * The ring counts bytes; a record starts at a multiple of GRAIN, its first word is 0 until it is complete. The
- * log thread sets the first word of each grain back to 0 before it gives the room back, so wherever the next
- * record starts it finds its word 0.
+ * The ring counts bytes; a record starts at a multiple of GRAIN. It is complete when its first word, the mark, tells its
+ * grains and in which round of the ring it was written: so most lines, which are of one grain, are only read by the log
+ * thread, and their memory stays with the callers. Of longer ones it sets the first word of each further grain to 0 before
+ * it gives the room back: values stood there, which may look like a mark.
  *
  * The log thread polls while lines come and is woken only when it has gone to sleep (or when half of the ring
  * is used up): waking per line is what makes other asynchronous loggers slower than synchronous ones.
@@ -32,10 +34,11 @@ enum {
 enum { PADDING = 255 };          /* as level: the rest of the ring's end */
 enum { CUT = 1, OWN_EVENT = 2 }; /* not all arguments had room; the event is in data */
 
-/* A place in the program from which lines come, known by its format's address. */
+/* A place in the program from which lines come. */
 struct place {
-	const char *event;      /* as said there first; a copy, and behind it the format's */
-	const char *event_text; /* as it stands in a line */
+	const char *event_at, *fmt_at; /* what it says, where these stand for good; NULL: they were only copied */
+	const char *event;             /* as said there first; a copy, and behind it the format's */
+	const char *event_text;        /* as it stands in a line */
 	uint32_t event_text_n;
 	struct log_format format;
 	char data[];
@@ -43,7 +46,7 @@ struct place {
 
 /* What most lines have fits one grain: three numbers and a short name. */
 struct record {
-	_Atomic uint32_t bytes; /* with padding up to the next grain; 0: not complete */
+	_Atomic uint32_t mark; /* mark_of: it is complete; before that another, or 0 */
 	uint8_t level, flags, words, event_n;
 	uint64_t ticks;            /* when: a look at the clock would be a third of the call */
 	const struct place *place; /* NULL: its format is in data */
@@ -83,7 +86,7 @@ struct log {
 
 /* ---- the caller's side --------------------------------------------------------------------------------- */
 
-static struct place *place_new(const char *event, const char *fmt)
+static struct place *place_new(const char *event, const char *fmt, bool fixed)
 {
 	size_t event_n = strnlen(event, EVENT_MAX + 1), fmt_n = strnlen(fmt, LOG_FMT_MAX + 1);
 	if (event_n > EVENT_MAX || fmt_n > LOG_FMT_MAX)
@@ -93,6 +96,8 @@ static struct place *place_new(const char *event, const char *fmt)
 		return NULL;
 	char *own_fmt = (char *)memcpy(p->data, event, event_n + 1) + event_n + 1;
 	char *text = (char *)memcpy(own_fmt, fmt, fmt_n + 1) + fmt_n + 1;
+	p->event_at = fixed ? event : NULL;
+	p->fmt_at = fixed ? fmt : NULL;
 	p->event = p->data;
 	p->event_text = text;
 	p->event_text_n = (uint32_t)(log_put_value(text, event, event_n) - text);
@@ -100,24 +105,34 @@ static struct place *place_new(const char *event, const char *fmt)
 	return p;
 }
 
-/*
- * The place that says this, made at its first line; NULL: there is no room for more. The address alone proves nothing (a
- * caller may build its format), so the text is compared.
- */
-static inline const struct place *place_of(struct log *log, const char *event, const char *fmt)
+static inline _Atomic(struct place *) *place_at(struct log *log, const char *event, const char *fmt, unsigned probe)
 {
-	uint64_t hash = (uint64_t)(uintptr_t)fmt * UINT64_C(0x9e3779b97f4a7c15) >> 32;
+	uint64_t both = (uint64_t)(uintptr_t)fmt + ((uint64_t)(uintptr_t)event << 16);
+	return &log->places[((both * UINT64_C(0x9e3779b97f4a7c15) >> 32) + probe) % PLACES];
+}
+
+static inline bool place_fits(const struct place *p, const char *event, const char *fmt, bool fixed)
+{
+	return fixed ? p->fmt_at == fmt && p->event_at == event : !strcmp(p->format.text, fmt);
+}
+
+/*
+ * The place that says this, made at its first line; NULL: there is no room for more. An address alone proves nothing of a
+ * text that a caller may have built, so such a format is compared; its event is, when the line is written.
+ */
+static inline const struct place *place_of(struct log *log, const char *event, const char *fmt, bool fixed)
+{
 	for (unsigned i = 0; i < PROBES; i++) {
-		_Atomic(struct place *) *at = &log->places[(hash + i) % PLACES];
+		_Atomic(struct place *) *at = place_at(log, fixed ? event : NULL, fmt, i);
 		/* acquire: pairs with the release below, so the place is seen whole */
 		struct place *p = atomic_load_explicit(at, memory_order_acquire), *made;
-		if (!p && (made = place_new(event, fmt))) {
+		if (!p && (made = place_new(event, fmt, fixed))) {
 			if (atomic_compare_exchange_strong_explicit(at, &p, made, memory_order_release,
 								    memory_order_acquire))
 				return made;
 			free(made);
 		}
-		if (__builtin_expect(p && !strcmp(p->format.text, fmt), 1))
+		if (__builtin_expect(p && place_fits(p, event, fmt, fixed), 1))
 			return p;
 	}
 	return NULL;
@@ -128,14 +143,22 @@ static struct record *record_at(const struct log *log, uint64_t position)
 	return (struct record *)(log->ring + position % RING);
 }
 
+/* Of a record that was written at the position: never 0, and in no other round the same but after 2^16 of them. */
+static inline uint32_t mark_of(uint64_t position, uint64_t bytes)
+{
+	return (uint32_t)((position / RING + 1) << 16 | bytes / GRAIN);
+}
+
 /*
- * The log thread wrote these lines last, so they are in the other core's cache: what is asked for now is here when one of
- * the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one after it.
+ * The log thread has read these lines since, and its processor a few more on its own account: what is asked for now is here
+ * when one of the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one
+ * after it. All of them each time: the first record of a burst asks for what was taken away since the last one, and what
+ * is here costs next to nothing.
  */
 static inline void ask_ahead(const struct log *log, uint64_t position, uint32_t bytes)
 {
-	for (uint32_t at = AHEAD; at < AHEAD + bytes; at += GRAIN)
-		__builtin_prefetch(log->ring + (position + at) % RING, 1);
+	for (uint32_t at = bytes; at < bytes + AHEAD; at += GRAIN)
+		prefetch_write(log->ring + (position + at) % RING);
 }
 
 /* Half of the ring is full, as far as is known: looks how much it is, and tells the log thread once. */
@@ -152,7 +175,7 @@ static int64_t used_now(struct log *log, uint64_t end)
 }
 
 /* Reserves need bytes that lie together, with the rest of the ring's end if they would cross it; NULL: full. */
-static inline struct record *reserve(struct log *log, uint32_t need)
+static inline bool reserve(struct log *log, uint32_t need, uint64_t *position)
 {
 	uint64_t tail = atomic_load_explicit(&log->tail, memory_order_relaxed), skip;
 	do {
@@ -160,17 +183,18 @@ static inline struct record *reserve(struct log *log, uint32_t need)
 		skip = rest < need ? rest : 0;
 		uint64_t end = tail + skip + need; /* an old tail may be before the head: then the exchange fails */
 		if ((int64_t)(end - seen) > RING / 2 && used_now(log, end) > RING)
-			return NULL;
+			return false;
 		/* seq_cst: pairs with asleep and tail in sleep_or_poll: one of the two sees the other */
 	} while (!atomic_compare_exchange_weak_explicit(&log->tail, &tail, tail + skip + need, memory_order_seq_cst,
 							memory_order_relaxed));
 	if (skip) {
 		struct record *r = record_at(log, tail);
 		r->level = PADDING;
-		atomic_store_explicit(&r->bytes, (uint32_t)skip, memory_order_release);
+		atomic_store_explicit(&r->mark, mark_of(tail, skip), memory_order_release);
 	}
 	ask_ahead(log, tail + skip, need);
-	return record_at(log, tail + skip);
+	*position = tail + skip;
+	return true;
 }
 
 static void wake_if_asleep(struct log *log)
@@ -180,32 +204,27 @@ static void wake_if_asleep(struct log *log)
 		env_loop_wake(log->loop);
 }
 
-void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+static inline __attribute__((always_inline)) void say(struct log *log, enum log_level level, const char *event,
+						      const char *fmt, bool fixed, va_list *args)
 {
-	if (log_level_get(log) > level)
-		return;
 	struct log_format own;
-	const struct place *place = place_of(log, event, fmt);
-	const struct log_format *format = &place->format;
-	if (__builtin_expect(!place, 0)) {
+	const struct place *place = place_of(log, event, fmt, fixed);
+	const struct log_format *format = place ? &place->format : &own;
+	if (__builtin_expect(!place, 0))
 		log_format_parse(&own, fmt);
-		format = &own;
-	}
 	struct log_args taken;
-	va_list args;
-	va_start(args, fmt);
-	log_args_take(&taken, format, &args);
-	va_end(args);
+	log_args_take(&taken, format, args);
 
-	const bool own_event = __builtin_expect(!place || strcmp(place->event, event) != 0, 0);
+	const bool own_event = __builtin_expect(!place || (!fixed && strcmp(place->event, event) != 0), 0);
 	size_t event_n = own_event ? strnlen(event, EVENT_MAX) : 0, fmt_n = place ? 0 : format->text_n + 1u;
 	size_t bytes = sizeof(struct record) + event_n + fmt_n + log_args_bytes(&taken);
 	bytes = (bytes + GRAIN - 1) / GRAIN * GRAIN;
-	struct record *r = reserve(log, (uint32_t)bytes);
-	if (!r) {
+	uint64_t position;
+	if (!reserve(log, (uint32_t)bytes, &position)) {
 		atomic_fetch_add_explicit(&log->dropped, 1, memory_order_relaxed);
 		return;
 	}
+	struct record *r = record_at(log, position);
 	r->level = (uint8_t)level;
 	r->flags = (taken.cut || format->cut ? CUT : 0) | (own_event ? OWN_EVENT : 0);
 	r->words = (uint8_t)taken.words;
@@ -220,8 +239,29 @@ void log_write(struct log *log, enum log_level level, const char *event, const c
 		*p++ = 0;
 	}
 	log_args_put(&taken, p);
-	atomic_store_explicit(&r->bytes, (uint32_t)bytes, memory_order_release); /* pairs with the acquire in drain */
+	atomic_store_explicit(&r->mark, mark_of(position, bytes),
+			      memory_order_release); /* pairs with the acquire in drain */
 	wake_if_asleep(log);
+}
+
+void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+{
+	if (log_level_get(log) > level)
+		return;
+	va_list args;
+	va_start(args, fmt);
+	say(log, level, event, fmt, false, &args);
+	va_end(args);
+}
+
+void log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+{
+	if (log_level_get(log) > level)
+		return;
+	va_list args;
+	va_start(args, fmt);
+	say(log, level, event, fmt, true, &args);
+	va_end(args);
 }
 
 /* ---- the log thread: text ------------------------------------------------------------------------------- */
@@ -370,11 +410,11 @@ static void tell_dropped(struct log *log)
 	log->dropped_told = dropped;
 }
 
-/* Zeroed only: the room is given back in larger pieces, each costs the callers a cache miss. */
+/* What may look like a mark. The room is given back in larger pieces, each costs the callers a cache miss. */
 static void clear(struct log *log, uint64_t position, uint32_t bytes)
 {
-	for (uint32_t i = 0; i < bytes; i += GRAIN)
-		atomic_store_explicit(&record_at(log, position + i)->bytes, 0, memory_order_relaxed);
+	for (uint32_t i = GRAIN; i < bytes; i += GRAIN)
+		atomic_store_explicit(&record_at(log, position + i)->mark, 0, memory_order_relaxed);
 }
 
 static void give_back(struct log *log, uint64_t head)
@@ -392,8 +432,9 @@ static uint64_t drain(struct log *log)
 	look_at_clocks(log);
 	while (head - first < RING) {
 		struct record *r = record_at(log, head);
-		uint32_t bytes = atomic_load_explicit(&r->bytes, memory_order_acquire); /* pairs with log_write */
-		if (!bytes)
+		uint32_t mark = atomic_load_explicit(&r->mark, memory_order_acquire); /* pairs with say */
+		uint32_t bytes = (mark & 0xffff) * GRAIN;
+		if (!bytes || mark != mark_of(head, bytes))
 			break;
 		if (r->level != PADDING)
 			add_record(log, r);
@@ -475,7 +516,7 @@ int log_open(struct env *env, const char *instance, const char *path, enum log_l
 	if (!log->instance || !log->ring)
 		goto fail;
 	log->instance_n = strlen(log->instance);
-	memset(log->ring, 0, RING);
+	memset(log->ring, 0, RING); /* no marks */
 	err = env_file_open(env, path ? path : "/dev/stderr", ENV_WRITE | (path ? ENV_CREATE : 0), &log->file);
 	if (err < 0)
 		goto fail;

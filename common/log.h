@@ -42,8 +42,19 @@ struct log_bound {
 	uint32_t lines, left_out;
 };
 bool log_bound_fits(struct log_bound *b, struct log *log, uint64_t now_ms);
+/*
+ * The usual way. Where event and fmt are literals, a place in the program is known by their addresses, since what stands
+ * there never changes: no text is compared. That is log_write_fixed, for these macros alone.
+ */
 #define log_debug(log, event, ...) \
-	((log_level_get(log) <= LOG_DEBUG) ? log_write(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
-#define log_info(log, event, ...)  log_write(log, LOG_INFO, event, __VA_ARGS__)
-#define log_warn(log, event, ...)  log_write(log, LOG_WARN, event, __VA_ARGS__)
-#define log_error(log, event, ...) log_write(log, LOG_ERROR, event, __VA_ARGS__)
+	((log_level_get(log) <= LOG_DEBUG) ? log_say(log, LOG_DEBUG, event, __VA_ARGS__) : (void)0)
+#define log_info(log, event, ...)  log_say(log, LOG_INFO, event, __VA_ARGS__)
+#define log_warn(log, event, ...)  log_say(log, LOG_WARN, event, __VA_ARGS__)
+#define log_error(log, event, ...) log_say(log, LOG_ERROR, event, __VA_ARGS__)
+#define log_say(log, level, event, ...)                                                 \
+	(__builtin_constant_p(event) && __builtin_constant_p(LOG_FIRST(__VA_ARGS__, 0)) \
+		 ? log_write_fixed(log, level, event, __VA_ARGS__)                      \
+		 : log_write(log, level, event, __VA_ARGS__))
+#define LOG_FIRST(first, ...) (first)
+void log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));

@@ -60,6 +60,14 @@ struct log_args {
  */
 static inline char *log_copy(char *to, const void *from, size_t n)
 {
+	if (n - 8 <= 8) { /* 8 to 16 bytes, most names: two moves that overlap */
+		uint64_t first, last;
+		memcpy(&first, from, 8);
+		memcpy(&last, (const char *)from + n - 8, 8);
+		memcpy(to, &first, 8);
+		memcpy(to + n - 8, &last, 8);
+		return to + n;
+	}
 	__asm__("" : "+r"(n));
 	return mempcpy(to, from, n);
 }

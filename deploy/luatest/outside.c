@@ -118,20 +118,37 @@ enum log_level __wrap_log_level_get(const struct log *log)
 	return LOG_DEBUG;
 }
 
-void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...);
-void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+static void show(enum log_level level, const char *event, const char *fmt, va_list args)
 {
 	static const char *const words[] = { "debug", "info", "warn", "error" };
 	char text[LOG_LINE_MAX];
+
+	if (!luatest_world || luatest_world->log.len > 64 * 1024)
+		return;
+	vsnprintf(text, sizeof text, fmt, args);
+	buf_addf(&luatest_world->log, "%s %s %s\n", words[level], event, text);
+}
+
+void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...);
+void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+{
 	va_list args;
 
 	(void)log;
-	if (!luatest_world || luatest_world->log.len > 64 * 1024)
-		return;
 	va_start(args, fmt);
-	vsnprintf(text, sizeof text, fmt, args);
+	show(level, event, fmt, args);
 	va_end(args);
-	buf_addf(&luatest_world->log, "%s %s %s\n", words[level], event, text);
+}
+
+void __wrap_log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...);
+void __wrap_log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+{
+	va_list args;
+
+	(void)log;
+	va_start(args, fmt);
+	show(level, event, fmt, args);
+	va_end(args);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------- */

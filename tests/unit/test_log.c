@@ -11,7 +11,8 @@
 static struct env *env;
 static struct log *l;
 static char path[64];
-static char *text; /* the file's content after done() */
+static char *text;       /* the file's content after done() */
+static uint64_t dropped; /* until then */
 
 static void setup(void)
 {
@@ -34,6 +35,7 @@ static void teardown(void)
 static const char *done(void)
 {
 	size_t n;
+	dropped = log_dropped(l);
 	log_close(l);
 	l = NULL;
 	ck_assert_int_eq(env_file_load(env, path, 1 << 27, &text, &n), 0);
@@ -197,6 +199,84 @@ START_TEST(strings_may_change_after_the_call)
 }
 END_TEST
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+/* Literals are known by their addresses, what callers build by its text. */
+START_TEST(a_line_of_literals_and_one_that_was_built_are_told_apart)
+{
+	char event[] = "event", fmt[] = "a=%d";
+	for (int i = 0; i < 2; i++) {
+		log_info(l, "event", "a=%d", 1);
+		log_info(l, event, fmt, 2);
+		log_info(l, "other", "a=%d", 3);
+		fmt[0] = 'b';
+		log_info(l, event, fmt, 4);
+		log_info(l, "event", fmt, 5);
+		log_info(l, event, "a=%d", 6);
+		fmt[0] = 'a';
+		event[0] = 'E';
+	}
+	const char *t = done();
+	static const char *const expected[] = {
+		"event a=1", "event a=2", "other a=3", "event b=4", "event b=5", "event a=6",
+		"event a=1", "Event a=2", "other a=3", "Event b=4", "event b=5", "Event a=6",
+	};
+	for (unsigned i = 0; i < sizeof expected / sizeof *expected; i++) {
+		const char *end = strchr(t, '\n');
+		ck_assert_ptr_nonnull(end);
+		char got[40] = "";
+		memcpy(got, t + 40, (size_t)(end - t - 40) < sizeof got ? (size_t)(end - t - 40) : sizeof got - 1);
+		ck_assert_str_eq(got, expected[i]);
+		t = end + 1;
+	}
+	ck_assert_str_eq(t, "");
+}
+END_TEST
+
+/* So many of one format that some find their places taken by others. */
+START_TEST(places_with_one_format_keep_their_events)
+{
+#define ONE(n)   log_info(l, "e" #n, "a=%d", 1);
+#define EIGHT(n) ONE(n##0) ONE(n##1) ONE(n##2) ONE(n##3) ONE(n##4) ONE(n##5) ONE(n##6) ONE(n##7)
+#define MANY(n)  EIGHT(n##0) EIGHT(n##1) EIGHT(n##2) EIGHT(n##3) EIGHT(n##4) EIGHT(n##5) EIGHT(n##6) EIGHT(n##7)
+	for (int i = 0; i < 2; i++) {
+		MANY(1) MANY(2) MANY(3) MANY(4) MANY(5) MANY(6) MANY(7)
+	}
+	const char *t = done();
+	ck_assert_uint_eq(dropped, 0);
+	for (int i = 0; i < 2; i++)
+		for (unsigned n = 0100; n < 01000; n++, t = strchr(t, '\n') + 1) {
+			char expected[40];
+			snprintf(expected, sizeof expected, "info chat-1 e%o a=1\n", n);
+			ck_assert_msg(!strncmp(t + 28, expected, strlen(expected)), "not %s: %.60s", expected, t);
+		}
+	ck_assert_str_eq(t, "");
+}
+END_TEST
+
+/* There is room for so many places; lines from others are written all the same. */
+START_TEST(lines_come_from_any_number_of_places)
+{
+	enum { FORMATS = 5000 };
+	char(*fmt)[16] = calloc(FORMATS, sizeof *fmt);
+	for (int i = 0; i < FORMATS; i++) {
+		snprintf(fmt[i], sizeof *fmt, "f%d=%%d", i);
+		log_info(l, "x", fmt[i], 1);
+	}
+	log_info(l, "last", "a=%d v=%s", 7, "of literals");
+	const char *t = done();
+	ck_assert_uint_eq(dropped, 0);
+	for (int i = 0; i < FORMATS; i++, t = strchr(t, '\n') + 1) {
+		char expected[60];
+		snprintf(expected, sizeof expected, "info chat-1 x f%d=1\n", i);
+		ck_assert_msg(!strncmp(t + 28, expected, strlen(expected)), "line %d: %.80s", i, t);
+	}
+	ck_assert_str_eq(t + 28, "info chat-1 last a=7 v=\"of literals\"\n");
+	free(fmt);
+}
+END_TEST
+#pragma GCC diagnostic pop
+
 START_TEST(a_long_line_is_cut_at_a_character)
 {
 	char *value = malloc(9001);
@@ -265,20 +345,26 @@ START_TEST(the_file_is_appended_to)
 }
 END_TEST
 
-START_TEST(a_line_is_written_without_closing)
+/* Until this stands in the file. */
+static void wait_for(const char *words)
 {
-	int64_t size = 0;
-	log_info(l, "x", "a=%d", 1);
 	uint64_t deadline = env_mono_ns(env) + 60000000000u;
-	while (size <= 0 && env_mono_ns(env) < deadline) {
+	bool found = false;
+	while (!found && env_mono_ns(env) < deadline) {
 		char *now;
 		size_t n;
-		if (env_file_load(env, path, 1 << 20, &now, &n) == 0) {
-			size = (int64_t)n;
+		if (env_file_load(env, path, 1 << 27, &now, &n) == 0) {
+			found = strstr(now, words);
 			free(now);
 		}
 	}
-	ck_assert_int_gt(size, 0);
+	ck_assert(found);
+}
+
+START_TEST(a_line_is_written_without_closing)
+{
+	log_info(l, "x", "a=%d", 1);
+	wait_for("x a=1\n");
 }
 END_TEST
 
@@ -340,7 +426,6 @@ START_TEST(what_does_not_fit_is_counted_and_the_count_is_logged)
 {
 	lines_each = 30000;
 	run_threads();
-	uint64_t dropped = log_dropped(l);
 	const char *t = done();
 	uint64_t told = 0, last = 0;
 	ck_assert_uint_eq(lines_checked(t) + dropped, THREADS * 30000u);
@@ -352,6 +437,39 @@ START_TEST(what_does_not_fit_is_counted_and_the_count_is_logged)
 	}
 	ck_assert_uint_eq(told, dropped);
 	ck_assert_uint_eq(last, dropped);
+}
+END_TEST
+
+/* Says it until it has room; how often it had none. */
+#define SAY(...)                          \
+	do {                              \
+		was = log_dropped(l);     \
+		log_info(l, __VA_ARGS__); \
+	} while (log_dropped(l) != was)
+
+/*
+ * A round of the ring is filled with lines of two grains whose second one begins with what would be the mark of a record
+ * there in the next round; then one short line brings the log thread to just these places.
+ */
+START_TEST(what_a_value_left_in_the_ring_is_not_taken_for_a_line)
+{
+	enum { GRAIN = 64, RING = 1 << 20 };
+	unsigned long long was, like = 2 << 16 | 1;
+	for (unsigned i = 0; i < RING / (2 * GRAIN); i++)
+		SAY("x", "a=%llx %llx %llx %llx %llx %llx %llx", like, like, like, like, like, like, like);
+	SAY("short", "a=%d", 1);
+	wait_for("short a=1\n");
+	for (unsigned i = 0; i < 3; i++)
+		SAY("last", "a=%u", i);
+	const char *t = done();
+	unsigned lines = 0;
+	for (; (t = strchr(t, '\n')); t++)
+		lines++;
+	for (t = text; (t = strstr(t, "log.dropped")); t++)
+		lines--;
+	ck_assert_uint_eq(lines, RING / (2 * GRAIN) + 4);
+	ck_assert_ptr_nonnull(strstr(text, "last a=0\n"));
+	ck_assert_ptr_nonnull(strstr(text, "last a=2\n"));
 }
 END_TEST
 
@@ -407,6 +525,9 @@ int main(void)
 	tcase_add_test(c, the_event_is_escaped_too);
 	tcase_add_test(c, a_missing_string_prints_as_null);
 	tcase_add_test(c, strings_may_change_after_the_call);
+	tcase_add_test(c, a_line_of_literals_and_one_that_was_built_are_told_apart);
+	tcase_add_test(c, places_with_one_format_keep_their_events);
+	tcase_add_test(c, lines_come_from_any_number_of_places);
 	tcase_add_test(c, a_long_line_is_cut_at_a_character);
 	tcase_add_test(c, many_long_values_are_cut);
 	tcase_add_test(c, what_is_below_the_level_is_not_written);
@@ -416,6 +537,7 @@ int main(void)
 	tcase_add_test(c, a_line_is_written_without_closing);
 	tcase_add_test(c, a_burst_that_fits_the_ring_is_written_whole);
 	tcase_add_test(c, what_does_not_fit_is_counted_and_the_count_is_logged);
+	tcase_add_test(c, what_a_value_left_in_the_ring_is_not_taken_for_a_line);
 	tcase_add_test(c, a_full_disk_loses_lines_but_nothing_else);
 	tcase_add_test(c, lines_that_strangers_cause_are_bounded_in_each_second_and_their_number_is_told);
 	tcase_add_test(c, few_lines_a_second_all_fit);
