@@ -19,7 +19,8 @@
 struct decoder {
 	lua_State *L;
 	struct jsonscan scan;
-	int names, array; /* where the tables of lua_msg are on the Lua stack; names 0: untyped only */
+	const struct lua_names *names;
+	int array; /* where the metatable of arrays is on the Lua stack */
 	unsigned depth;
 	char *why;
 	size_t why_size;
@@ -394,7 +395,7 @@ static int enumeration(struct decoder *d, const struct msg_enum *e, const struct
 		d->scan.p = start;
 		return fail_type(d, at, "the name of a value");
 	}
-	lua_rawgeti(d->L, d->names, v->id);
+	lua_msg_push_name(d->L, d->names, v->id);
 	return 0;
 }
 
@@ -489,7 +490,7 @@ static int complete(struct decoder *d, const struct msg_type *t, const struct se
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
 		if (f->required)
 			return fail(d, &here, "required, but missing");
-		lua_rawgeti(d->L, d->names, f->id);
+		lua_msg_push_name(d->L, d->names, f->id);
 		lua_msg_push_default(d->L, f);
 		if (++h->n == HELD)
 			flush_members(d, h, true, at);
@@ -537,7 +538,7 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 		return 0; /* as if it were not there */
 	seen->next = f->index + 1u;
 	seen->bits[f->index / 64] |= UINT64_C(1) << (f->index % 64);
-	lua_rawgeti(d->L, d->names, f->id);
+	lua_msg_push_name(d->L, d->names, f->id);
 	int err;
 	if (f->map)
 		err = map(d, f->message, &here);
@@ -583,10 +584,9 @@ int lua_json_decode(lua_State *L, const struct msg_type *type, const char *text,
 	int top = lua_gettop(L), err;
 	struct decoder d = { .L = L, .scan = { text, text, text + n }, .why = why, .why_size = why_size };
 	luaL_checkstack(L, 8, "JSON");
-	lua_msg_push_names(L);
 	lua_msg_push_array(L);
-	d.names = top + 1;
-	d.array = top + 2;
+	d.names = lua_msg_names(L);
+	d.array = top + 1;
 	if (!type)
 		err = value(&d, NULL);
 	else if (!type->any)

@@ -352,7 +352,8 @@ static int put_repeated(struct encoder *e, int index, const struct msg_field *f,
 
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
-	int value[MSG_FIELDS_MAX], top = lua_gettop(e->L), err;
+	struct lua_place value[MSG_FIELDS_MAX];
+	int top = lua_gettop(e->L), err;
 	bool first = true;
 	if (!lua_istable(e->L, index))
 		return fail_type(e, index, "a table", at);
@@ -364,10 +365,11 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		if (value[i]) {
+		if (value[i].type != LUA_TNIL) {
 			put_name(e, f->name, f->name_bytes, first);
 			first = false;
-			err = f->repeated ? put_repeated(e, value[i], f, &here) : put_field(e, value[i], f, &here);
+			err = f->repeated ? put_repeated(e, value[i].at, f, &here)
+					  : put_field(e, value[i].at, f, &here);
 		} else if (f->required) {
 			err = fail(e, &here, "required, but missing");
 		}

@@ -7,23 +7,59 @@
 #include <string.h>
 
 #include "common/err.h"
+#include "common/text.h"
 
 #define SHOWN_MAX 40 /* bytes of a stranger's word, in a message */
 #define FEW       16 /* keys that are sorted by insertion */
 
 /* The registry's keys are the addresses of these; their values do not matter. */
-static const char names_key = 'n', array_key = 'a', big_key = 'b';
+static const char array_key = 'a', big_key = 'b';
 
-static void names_table(lua_State *L, const struct schema *schema)
+static void refer_to_names(lua_State *L, const struct lua_names *n, const struct schema *schema)
 {
-	uint32_t n = schema ? schema_names(schema) : 0;
-	lua_createtable(L, (int)n, 0);
-	for (uint32_t id = 1; id <= n; id++) {
+	for (uint32_t id = 1; id <= schema_names(schema); id++) {
 		size_t bytes;
 		const char *name = schema_name(schema, id, &bytes);
 		lua_pushlstring(L, name, bytes);
-		lua_rawseti(L, -2, id);
+		n->id[id] = luaL_ref(L, LUA_REGISTRYINDEX);
 	}
+}
+
+/* Of names that stay where they are: refer_to_names has been there. */
+static void make_shape(lua_State *L, const struct lua_names *n, const struct lua_shape *shape, const struct msg_type *t)
+{
+	for (unsigned i = 0; i < t->fields; i++) {
+		lua_msg_push_name(L, n, t->field[i].id);
+		shape->name[i] = lua_topointer(L, -1);
+		lua_pop(L, 1);
+	}
+}
+
+/* One block: the shapes, the texts, the fields' names, the references by id, the steps. */
+static const struct lua_names *make_names(lua_State *L, const struct schema *schema)
+{
+	size_t types = schema ? schema_types(schema) : 0, fields = 0, ids = schema ? schema_names(schema) + 1 : 0;
+	for (size_t i = 0; i < types; i++)
+		fields += schema_type_at(schema, i)->fields;
+	struct lua_names *n;
+	size_t bytes = sizeof *n + types * sizeof n->shape[0] + sizeof *n->texts +
+		       fields * (sizeof(void *) + sizeof(uint16_t)) + ids * sizeof(int);
+	n = memset(lua_newuserdatauv(L, bytes, 0), 0, bytes);
+	luaL_ref(L, LUA_REGISTRYINDEX); /* for good */
+	n->texts = (struct lua_texts *)&n->shape[types];
+	const void **name = (const void **)(n->texts + 1);
+	n->id = (int *)(name + fields);
+	uint16_t *walked = (uint16_t *)(n->id + ids);
+	if (schema)
+		refer_to_names(L, n, schema);
+	for (size_t i = 0; i < types; i++) {
+		const struct msg_type *t = schema_type_at(schema, i);
+		n->shape[i] = (struct lua_shape){ name, walked };
+		make_shape(L, n, &n->shape[i], t);
+		name += t->fields;
+		walked += t->fields;
+	}
+	return n;
 }
 
 static int big_text(lua_State *L)
@@ -44,10 +80,10 @@ static void metatable(lua_State *L, const char *name, lua_CFunction tostring, co
 	lua_rawsetp(L, LUA_REGISTRYINDEX, key);
 }
 
-void lua_msg_open(lua_State *L, const struct schema *schema)
+void lua_msg_open(lua_State *L, const struct schema *schema, struct lua_msg *m)
 {
-	names_table(L, schema);
-	lua_rawsetp(L, LUA_REGISTRYINDEX, &names_key);
+	memcpy(lua_getextraspace(L), &m, sizeof m);
+	m->names = make_names(L, schema);
 	metatable(L, "array", NULL, &array_key);
 	metatable(L, "integer", big_text, &big_key);
 }
@@ -89,9 +125,61 @@ bool lua_msg_is_array(lua_State *L, int index)
 	return same;
 }
 
-void lua_msg_push_names(lua_State *L)
+static inline uint64_t word_at(const char *p, size_t n)
 {
-	lua_rawgetp(L, LUA_REGISTRYINDEX, &names_key);
+	uint64_t v = 0;
+	uint32_t part;
+	if (n >= 8) {
+		memcpy(&v, p, 8);
+	} else if (n >= 4) {
+		memcpy(&part, p + n - 4, 4);
+		v = (uint64_t)part << 32;
+		memcpy(&part, p, 4);
+		v |= part;
+	} else {
+		v = (uint64_t)(uint8_t)p[0] | (uint64_t)(uint8_t)p[n / 2] << 8 | (uint64_t)(uint8_t)p[n - 1] << 16;
+	}
+	return v;
+}
+
+/* A text that comes the second time in a row is kept from then on, so that those that come once cost little more. */
+static bool push_new_text(lua_State *L, struct lua_text *slot, const struct lua_text *text, const char *p)
+{
+	if (!text_is_utf8(p, text->n))
+		return false;
+	lua_pushlstring(L, p, text->n);
+	if (slot->missed != text->missed) {
+		slot->missed = text->missed;
+		return true;
+	}
+	lua_pushvalue(L, -1);
+	int ref = slot->ref ? slot->ref : luaL_ref(L, LUA_REGISTRYINDEX);
+	if (slot->ref)
+		lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+	*slot = *text;
+	slot->ref = ref;
+	return true;
+}
+
+bool lua_msg_push_text(lua_State *L, const struct lua_names *names, const char *p, size_t n)
+{
+	struct lua_text text = { .n = (uint32_t)n };
+	if (n - 1 >= 16) {
+		if (!text_is_utf8(p, n))
+			return false;
+		lua_pushlstring(L, p, n);
+		return true;
+	}
+	text.first = word_at(p, n);
+	text.last = n > 8 ? word_at(p + n - 8, 8) : 0;
+	uint64_t hash = (text.first + n) * UINT64_C(0x9e3779b97f4a7c15) ^ text.last * UINT64_C(0xc2b2ae3d27d4eb4f);
+	struct lua_text *slot = &names->texts->slot[hash >> 56];
+	if (slot->first == text.first && slot->last == text.last && slot->n == text.n) {
+		lua_rawgeti(L, LUA_REGISTRYINDEX, slot->ref);
+		return true;
+	}
+	text.missed = (uint32_t)(hash >> 24);
+	return push_new_text(L, slot, &text, p);
 }
 
 void lua_msg_push_default(lua_State *L, const struct msg_field *f)
@@ -166,20 +254,6 @@ void lua_msg_show(lua_State *L, int index, struct buf *out)
 
 /* ---- keys and numbers ---------------------------------------------------------------------------------------- */
 
-bool lua_msg_fits(enum msg_field_type type, int64_t v)
-{
-	switch (type) {
-	case MSG_INT32:
-	case MSG_SINT32:
-	case MSG_SFIXED32: return v >= INT32_MIN && v <= INT32_MAX;
-	case MSG_UINT32:
-	case MSG_FIXED32: return v >= 0 && v <= UINT32_MAX;
-	case MSG_UINT64:
-	case MSG_FIXED64: return v >= 0;
-	default: return true;
-	}
-}
-
 size_t lua_msg_entries(lua_State *L, int index, size_t limit)
 {
 	size_t n = 0;
@@ -191,23 +265,38 @@ size_t lua_msg_entries(lua_State *L, int index, size_t limit)
 	return n;
 }
 
-int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at)
+/* The field of a key that is not the one that was at this step in the last table; -1: none. */
+static int find_field(lua_State *L, int at, const struct msg_type *t)
 {
-	int top = lua_gettop(L);
-	memset(at, 0, t->fields * sizeof *at);
+	size_t n;
+	const char *name = lua_type(L, at) == LUA_TSTRING ? lua_tolstring(L, at, &n) : NULL;
+	const struct msg_field *f = name ? msg_field_name(t, name, n) : NULL;
+	return f ? f->index : -1;
+}
+
+/* Tables that were made alike are walked alike: most keys are those of the last table, at the same steps. */
+int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, struct lua_place *place)
+{
 	if (!lua_checkstack(L, 2 * t->fields + 8))
 		return ERR_NOMEM;
+	const struct lua_shape *shape = &lua_msg_names(L)->shape[t->index];
+	int top = lua_gettop(L);
+	memset(place, 0, t->fields * sizeof *place);
 	lua_pushnil(L);
-	while (lua_next(L, index)) {
-		size_t n;
-		const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &n) : NULL;
-		const struct msg_field *f = name ? msg_field_name(t, name, n) : NULL;
-		if (!f) {
-			lua_pop(L, 1);
-			return ERR_FAILED;
+	for (unsigned step = 0; lua_next(L, index); step++) {
+		int i = step < t->fields ? shape->walked[step] : -1;
+		if (i < 0 || lua_topointer(L, -2) != shape->name[i]) {
+			if ((i = find_field(L, -2, t)) < 0) {
+				lua_pop(L, 1);
+				return ERR_FAILED;
+			}
+			shape->walked[step] = (uint16_t)i;
 		}
 		top += 2;
-		at[f->index] = lua_msg_is_null(L, top) ? 0 : top;
+		place[i].at = top;
+		place[i].type = lua_type(L, top);
+		if (place[i].type == LUA_TLIGHTUSERDATA && lua_msg_is_null(L, top))
+			place[i].type = LUA_TNIL;
 		lua_pushvalue(L, -2); /* key and value stay; from a copy of the key it goes on */
 	}
 	return 0;

@@ -1,6 +1,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 #include <lua.h>
 #include "common/buf.h"
 #include "common/msg.h"
@@ -20,8 +21,15 @@
  *
  * Threads: the state's owner only.
  */
-/* Prepares a state for both codecs, once; schema may be NULL (untyped JSON only). May raise a memory error. */
-void lua_msg_open(lua_State *L, const struct schema *schema);
+struct lua_names;
+struct lua_msg {
+	const struct lua_names *names; /* the state's memory */
+};
+/*
+ * Prepares a state for both codecs, once; schema may be NULL (untyped JSON only). m outlives the state, whose extra space is
+ * a pointer to it from here on; other structs may begin with such a part and stand there in its place. May raise a memory error.
+ */
+void lua_msg_open(lua_State *L, const struct schema *schema, struct lua_msg *m);
 
 void lua_msg_push_null(lua_State *L); /* json.null: a light userdata */
 bool lua_msg_is_null(lua_State *L, int index);
@@ -29,16 +37,49 @@ void lua_msg_mark_array(lua_State *L, int index); /* the table there is a JSON a
 bool lua_msg_is_array(lua_State *L, int index);
 
 /*
- * For the codecs. The table of interned names, by the schema's name ids; the metatable that marks arrays; the one that
- * marks integers beyond 64 bits: a table whose element 1 is the digits.
+ * For the codecs. The metatable that marks arrays; the one that marks integers beyond 64 bits: a table whose element 1
+ * is the digits.
  */
-void lua_msg_push_names(lua_State *L);
 void lua_msg_push_array(lua_State *L);
 void lua_msg_push_big(lua_State *L);
 /* Pushes the value written as [default = …]. May raise a memory error. */
 void lua_msg_push_default(lua_State *L, const struct msg_field *f);
 
 /* ---- what the codecs share ---------------------------------------------------------------------------------- */
+
+/* Short texts that came again: Lua would hash and look up each anew. Two words hold 16 bytes. */
+struct lua_texts {
+	struct lua_text {
+		uint64_t first, last;
+		uint32_t n, missed; /* n: 0, empty; missed: what was looked for here in vain last */
+		int ref;            /* registry */
+	} slot[256];
+};
+
+struct lua_names { /* of the schema, in one state; read it only */
+	int *id;   /* registry: the interned names, by the schema's name ids */
+	struct lua_texts *texts;
+	struct lua_shape {
+		const void **name; /* by the field's index: lua_topointer of its interned name */
+		uint16_t *walked;  /* by step: the field that lua_next came upon when the last table was read */
+	} shape[];                 /* by msg_type.index */
+};
+
+/* Any state of it. One load after another, where the registry would be asked for a pointer: 150 instructions. */
+static inline const struct lua_names *lua_msg_names(lua_State *L)
+{
+	const struct lua_msg *m;
+	memcpy(&m, lua_getextraspace(L), sizeof m);
+	return m->names;
+}
+
+static inline void lua_msg_push_name(lua_State *L, const struct lua_names *names, uint32_t id)
+{
+	lua_rawgeti(L, LUA_REGISTRYINDEX, names->id[id]);
+}
+
+/* Pushes the text; false: it is not UTF-8, nothing is pushed. May raise a memory error. */
+bool lua_msg_push_text(lua_State *L, const struct lua_names *names, const char *p, size_t n);
 
 /* Where in a message something is; kept on the C stack. Names may come from strangers: only plain bytes are shown. */
 struct lua_path {
@@ -55,14 +96,29 @@ int lua_path_fail(int err, char *why, size_t why_size, const struct lua_path *at
 void lua_msg_show(lua_State *L, int index, struct buf *out);
 
 /* Is v in the range of the integer type? */
-bool lua_msg_fits(enum msg_field_type type, int64_t v);
+static inline bool lua_msg_fits(enum msg_field_type type, int64_t v)
+{
+	switch (type) {
+	case MSG_INT32:
+	case MSG_SINT32:
+	case MSG_SFIXED32: return v == (int32_t)v;
+	case MSG_UINT32:
+	case MSG_FIXED32: return v == (uint32_t)v;
+	case MSG_UINT64:
+	case MSG_FIXED64: return v >= 0;
+	default: return true;
+	}
+}
 /* How many keys the table has, at most limit + 1. Needs 3 free places on the stack; neither allocates nor raises. */
 size_t lua_msg_entries(lua_State *L, int index, size_t limit);
+struct lua_place {    /* of a value on the stack */
+	int at, type; /* type: as lua_type has it; LUA_TNIL: there is none */
+};
 /*
- * Pushes the values of the table's fields of t, and says by the field's index where each is (0: absent, or null). ERR_NOMEM;
+ * Pushes the values of the table's fields of t, and says by the field's index where each is (nil: absent, or null). ERR_NOMEM;
  * ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
  */
-int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, int *at);
+int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, struct lua_place *place);
 
 struct lua_key {
 	const char *p; /* of strings */

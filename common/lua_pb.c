@@ -15,7 +15,7 @@ enum { FIELDS_HINT = 8 }; /* a table is made for so many at first */
 
 struct decoder {
 	lua_State *L;
-	int names; /* where the table of lua_msg's names is on the Lua stack; 0: not there yet */
+	const struct lua_names *names;
 	unsigned depth, unknown;
 	char *why;
 	size_t why_size;
@@ -26,7 +26,7 @@ struct value { /* one field's value as it stands on the wire */
 	const char *p;   /* MSG_WIRE_BYTES */
 };
 struct table {                          /* a message being filled */
-	int base, list;                 /* its place, and that of the list or map that came last */
+	int base, list;                 /* its place, and that of the list or map that came last; 0: none came */
 	const struct msg_field *listed; /* the field of that list */
 	lua_Integer length;
 	uint64_t seen[4];
@@ -178,7 +178,7 @@ static int push_other(struct decoder *d, const struct msg_field *f, const struct
 			d->unknown++;
 			return 0;
 		}
-		lua_rawgeti(d->L, d->names, name->id);
+		lua_msg_push_name(d->L, d->names, name->id);
 		return 1;
 	default: return refuse(d, at, "%llu is out of range", (unsigned long long)v->number);
 	}
@@ -198,14 +198,17 @@ static void list_of(struct decoder *d, struct table *t, const struct msg_field *
 	lua_State *L = d->L;
 	if (t->listed == f)
 		return;
-	lua_rawgeti(L, d->names, f->id);
+	if (!t->list) {
+		lua_pushnil(L);
+		t->list = t->base + 1;
+	}
+	lua_msg_push_name(L, d->names, f->id);
 	if (lua_rawget(L, t->base) == LUA_TNIL) {
 		lua_pop(L, 1);
 		lua_createtable(L, f->map ? 0 : hint, 0);
-		if (!f->map) {
+		if (!f->map)
 			lua_msg_mark_array(L, -1);
-		}
-		lua_rawgeti(L, d->names, f->id);
+		lua_msg_push_name(L, d->names, f->id);
 		lua_pushvalue(L, -2);
 		lua_rawset(L, t->base);
 	}
@@ -254,7 +257,7 @@ static int push_zero(struct decoder *d, const struct msg_field *f, const struct 
 {
 	struct value zero = { .wire = f->wire, .p = "" };
 	if (f->type == MSG_ENUM && f->enumeration->values) {
-		lua_rawgeti(d->L, d->names, f->enumeration->value[0].id);
+		lua_msg_push_name(d->L, d->names, f->enumeration->value[0].id);
 		return 1;
 	}
 	return push(d, f, &zero, at);
@@ -312,13 +315,12 @@ static int several(struct decoder *d, struct table *t, const struct msg_field *f
 	return element(d, t, f, v, &here);
 }
 
-static inline int field(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
-			const struct lua_path *at)
+static int field(struct decoder *d, struct table *t, const struct msg_field *f, const struct value *v,
+		 const struct lua_path *at)
 {
-	t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
 	if (f->repeated || v->wire != f->wire)
 		return several(d, t, f, v, at);
-	lua_rawgeti(d->L, d->names, f->id);
+	lua_msg_push_name(d->L, d->names, f->id);
 	if (!push_plain(d->L, f, v)) {
 		struct lua_path here = { at, f->name, f->name_bytes, 0 };
 		int got = push_other(d, f, v, &here);
@@ -329,6 +331,51 @@ static inline int field(struct decoder *d, struct table *t, const struct msg_fie
 	}
 	lua_rawset(d->L, t->base);
 	return 0;
+}
+
+/*
+ * What most fields are, behind a tag that is the field's own: a text or a varint, read and set without a step between.
+ * NULL: it is another, or not as it should be, and nothing has happened.
+ */
+static inline const char *usual(const struct decoder *d, const struct table *t, const struct msg_field *f,
+				const char *p, const char *end)
+{
+	lua_State *L = d->L;
+	uint64_t v;
+	if (f->repeated || f->wire == MSG_WIRE_8 || f->wire == MSG_WIRE_4 || !(p = varint(p, end, &v)))
+		return NULL;
+	switch (f->type) {
+	case MSG_STRING:
+		if (v > (size_t)(end - p))
+			return NULL;
+		lua_msg_push_name(L, d->names, f->id);
+		if (!lua_msg_push_text(L, d->names, p, v)) {
+			lua_pop(L, 1);
+			return NULL;
+		}
+		lua_rawset(L, t->base);
+		return p + v;
+	case MSG_BYTES:
+		if (v > (size_t)(end - p))
+			return NULL;
+		lua_msg_push_name(L, d->names, f->id);
+		lua_pushlstring(L, p, v);
+		lua_rawset(L, t->base);
+		return p + v;
+	case MSG_BOOL:
+		lua_msg_push_name(L, d->names, f->id);
+		lua_pushboolean(L, v != 0);
+		lua_rawset(L, t->base);
+		return p;
+	case MSG_INT32: v = (uint64_t)(int32_t)(uint32_t)v; break;
+	case MSG_UINT32: v = (uint32_t)v; break;
+	case MSG_INT64: break;
+	default: return NULL;
+	}
+	lua_msg_push_name(L, d->names, f->id);
+	lua_pushinteger(L, (lua_Integer)v);
+	lua_rawset(L, t->base);
+	return p;
 }
 
 static int complete(struct decoder *d, const struct msg_type *type, const struct table *t, const struct lua_path *at)
@@ -342,7 +389,7 @@ static int complete(struct decoder *d, const struct msg_type *type, const struct
 			return refuse(d, &here, "required, but missing");
 		}
 		if (f->has_default) {
-			lua_rawgeti(d->L, d->names, f->id);
+			lua_msg_push_name(d->L, d->names, f->id);
 			lua_msg_push_default(d->L, f);
 			lua_rawset(d->L, t->base);
 		}
@@ -350,38 +397,49 @@ static int complete(struct decoder *d, const struct msg_type *type, const struct
 	return 0;
 }
 
-/* The field that has the tag; most writers put them in order, so the next one is tried first. NULL: unknown. */
-static inline const struct msg_field *field_of(const struct msg_type *type, unsigned next, uint64_t tag)
+/* Any field. NULL: err says why. */
+static const char *unusual(struct decoder *d, const struct msg_type *type, struct table *t, const char *p,
+			   const char *end, const struct msg_field **found, int *err, const struct lua_path *at)
 {
-	if (next < type->fields && type->field[next].tag == tag)
-		return &type->field[next];
-	return tag <= UINT32_MAX ? msg_field_number(type, (uint32_t)tag >> 3) : NULL;
+	uint64_t tag = 0;
+	struct value v;
+	const struct msg_field *f = NULL;
+	if ((p = varint(p, end, &tag)) && tag <= UINT32_MAX)
+		f = msg_field_number(type, (uint32_t)tag >> 3);
+	if (!p || tag > UINT32_MAX || tag >> 3 == 0 || !(p = read_value(p, end, tag & 7, &v))) {
+		*err = corrupt(d, at, "not protobuf");
+		return NULL;
+	}
+	*found = f;
+	if (!f)
+		d->unknown++;
+	else if ((*err = field(d, t, f, &v, at)) < 0)
+		return NULL;
+	return p;
 }
 
+/* Most writers put the fields in order, with short tags. */
 static int fields(struct decoder *d, const struct msg_type *type, struct table *t, const char *p, const char *end,
 		  const struct lua_path *at)
 {
-	unsigned next = 0;
+	const struct msg_field *next = type->field, *last = next + type->fields;
+	bool look = type->required || type->defaults;
+	int err;
 	while (p < end) {
-		uint64_t tag;
-		struct value v;
-		if (!(p = varint(p, end, &tag)))
-			return corrupt(d, at, "not protobuf");
-		const struct msg_field *f = field_of(type, next, tag);
-		if (!f && (tag > UINT32_MAX || tag >> 3 == 0))
-			return corrupt(d, at, "not protobuf");
-		if (!(p = read_value(p, end, tag & 7, &v)))
-			return corrupt(d, at, "not protobuf");
-		if (!f) {
-			d->unknown++;
-			continue;
-		}
-		next = f->index + !f->repeated;
-		int err = field(d, t, f, &v, at);
-		if (err < 0)
+		const struct msg_field *f = next;
+		const char *behind = NULL;
+		if (f < last && (uint32_t)(signed char)*p == f->tag) /* one byte: a longer tag's first is negative */
+			behind = usual(d, t, f, p + 1, end);
+		if (!behind && !(behind = unusual(d, type, t, p, end, &f, &err, at)))
 			return err;
+		p = behind;
+		if (!f)
+			continue;
+		next = f + !f->repeated;
+		if (look)
+			t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
 	}
-	return type->required || type->defaults ? complete(d, type, t, at) : 0;
+	return look ? complete(d, type, t, at) : 0;
 }
 
 static int message(struct decoder *d, const struct msg_type *type, const char *p, const char *end,
@@ -392,14 +450,9 @@ static int message(struct decoder *d, const struct msg_type *type, const char *p
 		return corrupt(d, at, "more than %d levels", LUA_PB_DEPTH);
 	lua_createtable(L, 0, type->fields < FIELDS_HINT ? type->fields : FIELDS_HINT);
 	struct table t = { .base = lua_gettop(L) };
-	t.list = t.base + 1;
-	if (!d->names) {
-		lua_msg_push_names(L);
-		d->names = t.list++;
-	}
-	lua_pushnil(L); /* the place of lists */
 	int err = fields(d, type, &t, p, end, at);
-	lua_settop(L, t.base);
+	if (t.list)
+		lua_settop(L, t.base);
 	d->depth--;
 	return err;
 }
@@ -407,7 +460,7 @@ static int message(struct decoder *d, const struct msg_type *type, const char *p
 int lua_pb_decode(lua_State *L, const struct msg_type *type, const void *bytes, size_t n, unsigned *unknown, char *why,
 		  size_t why_size)
 {
-	struct decoder d = { .L = L, .why = why, .why_size = why_size };
+	struct decoder d = { .L = L, .names = lua_msg_names(L), .why = why, .why_size = why_size };
 	const char *p = n ? bytes : "";
 	int err, top = lua_gettop(L);
 	luaL_checkstack(L, 10, "protobuf");

@@ -99,18 +99,6 @@ static void end_part(struct encoder *e, size_t start)
 
 /* ---- one value ------------------------------------------------------------------------------------------ */
 
-static int integer(struct encoder *e, int index, enum msg_field_type type, const struct lua_path *at, int64_t *out)
-{
-	int exact = 0;
-	lua_Integer v = lua_type(e->L, index) == LUA_TNUMBER ? lua_tointegerx(e->L, index, &exact) : 0;
-	if (!exact)
-		return fail_type(e, index, "an integer", at);
-	if (!lua_msg_fits(type, v))
-		return fail(e, at, "%lld is out of range", (long long)v);
-	*out = v;
-	return 0;
-}
-
 static void put_integer(struct encoder *e, const struct msg_field *f, uint32_t tag, int64_t v)
 {
 	switch (f->type) {
@@ -138,16 +126,66 @@ static void put_real(struct encoder *e, const struct msg_field *f, uint32_t tag,
 	}
 }
 
-static int put_text(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
+/* An integer with a fraction, or out of range; or no number at all. */
+static int fail_integer(struct encoder *e, int index, const struct lua_path *at)
+{
+	int exact;
+	lua_Integer v = lua_type(e->L, index) == LUA_TNUMBER ? lua_tointegerx(e->L, index, &exact) : (exact = 0);
+	return exact ? fail(e, at, "%lld is out of range", (long long)v) : fail_type(e, index, "an integer", at);
+}
+
+/* What put_plain has refused. */
+static int fail_plain(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
+{
+	switch (f->type) {
+	case MSG_DOUBLE:
+	case MSG_FLOAT: return fail_type(e, index, "a number", at);
+	case MSG_BOOL: return fail_type(e, index, "true or false", at);
+	case MSG_BYTES: return fail_type(e, index, "bytes", at);
+	case MSG_STRING:
+		return lua_type(e->L, index) == LUA_TSTRING ? fail(e, at, "text that is not UTF-8")
+							    : fail_type(e, index, "text", at);
+	default: return fail_integer(e, index, at);
+	}
+}
+
+/* A number, a text or a truth behind its tag; type: lua_type's. False: another kind of field, or no value for it. */
+static inline bool put_plain(struct encoder *e, int index, int type, const struct msg_field *f, uint32_t tag)
 {
 	size_t n;
-	if (lua_type(e->L, index) != LUA_TSTRING)
-		return fail_type(e, index, f->type == MSG_BYTES ? "bytes" : "text", at);
-	const char *p = lua_tolstring(e->L, index, &n);
-	if (f->type == MSG_STRING && !text_is_utf8(p, n))
-		return fail(e, at, "text that is not UTF-8");
-	put_bytes(e, tag, p, n);
-	return 0;
+	int exact;
+	const char *p;
+	lua_Integer v;
+	switch (f->type) {
+	case MSG_MESSAGE:
+	case MSG_ENUM: return false;
+	case MSG_STRING:
+	case MSG_BYTES:
+		if (type != LUA_TSTRING)
+			return false;
+		p = lua_tolstring(e->L, index, &n);
+		if (f->type == MSG_STRING && !text_is_utf8(p, n))
+			return false;
+		put_bytes(e, tag, p, n);
+		return true;
+	case MSG_DOUBLE:
+	case MSG_FLOAT:
+		if (type == LUA_TNUMBER)
+			put_real(e, f, tag, lua_tonumber(e->L, index));
+		return type == LUA_TNUMBER;
+	case MSG_BOOL:
+		if (type == LUA_TBOOLEAN)
+			put_varint(e, tag, (uint64_t)lua_toboolean(e->L, index));
+		return type == LUA_TBOOLEAN;
+	default:
+		if (type != LUA_TNUMBER)
+			return false;
+		v = lua_tointegerx(e->L, index, &exact);
+		if (!exact || !lua_msg_fits(f->type, v))
+			return false;
+		put_integer(e, f, tag, v);
+		return true;
+	}
 }
 
 static int put_any(struct encoder *e, int index, const struct lua_path *at)
@@ -172,38 +210,19 @@ static int put_enum(struct encoder *e, int index, const struct msg_field *f, uin
 }
 
 /* The value behind its tag. */
-static int put_value(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
+static int put_value(struct encoder *e, int index, int type, const struct msg_field *f, uint32_t tag,
+		     const struct lua_path *at)
 {
-	lua_State *L = e->L;
-	int64_t v = 0;
-	int err;
-	switch (f->type) {
-	case MSG_DOUBLE:
-	case MSG_FLOAT:
-		if (lua_type(L, index) != LUA_TNUMBER)
-			return fail_type(e, index, "a number", at);
-		put_real(e, f, tag, lua_tonumber(L, index));
+	if (put_plain(e, index, type, f, tag))
 		return 0;
-	case MSG_BOOL:
-		if (!lua_isboolean(L, index))
-			return fail_type(e, index, "true or false", at);
-		put_varint(e, tag, (uint64_t)lua_toboolean(L, index));
-		return 0;
-	case MSG_STRING:
-	case MSG_BYTES: return put_text(e, index, f, tag, at);
-	case MSG_ENUM: return put_enum(e, index, f, tag, at);
-	case MSG_MESSAGE: {
-		size_t start = begin_part(e, tag);
-		err = f->message->any ? put_any(e, index, at) : put_message(e, index, f->message, at);
-		end_part(e, start);
-		return err;
-	}
-	default:
-		if ((err = integer(e, index, f->type, at, &v)) < 0)
-			return err;
-		put_integer(e, f, tag, v);
-		return 0;
-	}
+	if (f->type == MSG_ENUM)
+		return put_enum(e, index, f, tag, at);
+	if (f->type != MSG_MESSAGE)
+		return fail_plain(e, index, f, at);
+	size_t start = begin_part(e, tag);
+	int err = f->message->any ? put_any(e, index, at) : put_message(e, index, f->message, at);
+	end_part(e, start);
+	return err;
 }
 
 /* ---- lists, maps, messages -------------------------------------------------------------------------------- */
@@ -216,9 +235,10 @@ static int put_list(struct encoder *e, int index, const struct msg_field *f, con
 		return fail(e, at, "a sequence with holes or names");
 	if (f->packed && n)
 		start = begin_part(e, f->tag);
+	int place = lua_gettop(e->L) + 1;
 	for (struct lua_path here = { at, NULL, 0, 1 }; err == 0 && here.index <= n; here.index++) {
-		lua_rawgeti(e->L, index, (lua_Integer)here.index);
-		err = put_value(e, lua_gettop(e->L), f, f->packed ? 0 : f->tag, &here);
+		int type = lua_rawgeti(e->L, index, (lua_Integer)here.index);
+		err = put_value(e, place, type, f, f->packed ? 0 : f->tag, &here);
 		lua_pop(e->L, 1);
 	}
 	if (start)
@@ -230,9 +250,9 @@ static int put_entry(struct encoder *e, const struct msg_field *f, const struct 
 {
 	const struct msg_field *part = f->message->field;
 	size_t start = begin_part(e, f->tag);
-	int err = put_value(e, key->at + 1, &part[0], part[0].tag, at);
+	int err = put_value(e, key->at + 1, lua_type(e->L, key->at + 1), &part[0], part[0].tag, at);
 	if (err == 0)
-		err = put_value(e, key->at, &part[1], part[1].tag, at);
+		err = put_value(e, key->at, lua_type(e->L, key->at), &part[1], part[1].tag, at);
 	end_part(e, start);
 	return err;
 }
@@ -255,15 +275,21 @@ static int put_map(struct encoder *e, int index, const struct msg_field *f, cons
 	return err;
 }
 
-static int put_field(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
+static int put_other(struct encoder *e, const struct lua_place *value, const struct msg_field *f,
+		     const struct lua_path *up)
 {
-	if (f->repeated && !lua_istable(e->L, index))
-		return fail_type(e, index, "a table", at);
-	if (f->map)
-		return put_map(e, index, f, at);
-	if (f->repeated)
-		return put_list(e, index, f, at);
-	return put_value(e, index, f, f->tag, at);
+	struct lua_path at = { up, f->name, f->name_bytes, 0 };
+	if (!f->repeated)
+		return put_value(e, value->at, value->type, f, f->tag, &at);
+	if (value->type != LUA_TTABLE)
+		return fail_type(e, value->at, "a table", &at);
+	return f->map ? put_map(e, value->at, f, &at) : put_list(e, value->at, f, &at);
+}
+
+static int fail_missing(struct encoder *e, const struct msg_field *f, const struct lua_path *up)
+{
+	struct lua_path at = { up, f->name, f->name_bytes, 0 };
+	return fail(e, &at, "required, but missing");
 }
 
 /* Every key of the table must be a field: a misspelt one would vanish silently. */
@@ -280,7 +306,8 @@ static int fail_fields(struct encoder *e, int err, const struct msg_type *t, con
 
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
-	int value[MSG_FIELDS_MAX], top = lua_gettop(e->L), err;
+	struct lua_place value[MSG_FIELDS_MAX];
+	int top = lua_gettop(e->L), err;
 	if (!lua_istable(e->L, index))
 		return fail_type(e, index, "a table", at);
 	if (++e->depth > LUA_PB_DEPTH)
@@ -289,11 +316,10 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 		return fail_fields(e, err, t, at);
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
-		struct lua_path here = { at, f->name, f->name_bytes, 0 };
-		if (value[i])
-			err = put_field(e, value[i], f, &here);
-		else if (f->required)
-			err = fail(e, &here, "required, but missing");
+		if (value[i].type == LUA_TNIL)
+			err = f->required ? fail_missing(e, f, at) : 0;
+		else if (f->repeated || !put_plain(e, value[i].at, value[i].type, f, f->tag))
+			err = put_other(e, &value[i], f, at);
 		if (err < 0)
 			return err;
 	}
@@ -307,19 +333,19 @@ int lua_pb_encode(lua_State *L, int index, const struct msg_type *type, struct b
 	int top = lua_gettop(L), err = 0;
 	size_t before = out->len;
 	struct encoder e = { .L = L, .out = out, .why = why, .why_size = why_size };
-	index = lua_absindex(L, index);
-	if (!lua_checkstack(L, 8))
-		return fail(&e, NULL, "out of memory");
+	if (index < 0)
+		index = top + 1 + index;
 	if (lua_isnil(L, index) && !type->required)
-		err = 0;
-	else if (type->any && !lua_istable(L, index))
+		return 0;
+	if (type->any && !lua_istable(L, index))
 		err = fail_type(&e, index, "a table", NULL);
 	else
 		err = type->any ? put_any(&e, index, NULL) : put_message(&e, index, type, NULL);
 	if (err == 0 && type->any && out->len > before && out->data[out->len - 1] != '}')
 		err = fail(&e, NULL, "expected an object, found an array");
-	if (err < 0)
+	if (err < 0) {
 		out->len = before;
-	lua_settop(L, top);
+		lua_settop(L, top);
+	}
 	return err;
 }

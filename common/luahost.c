@@ -188,7 +188,7 @@ static void count_cycles(lua_State *L)
 static int open_state(lua_State *L, void *arg)
 {
 	struct luahost *h = arg;
-	lua_msg_open(L, h->o.schema);
+	lua_msg_open(L, h->o.schema, &h->root.msg);
 	count_cycles(L);
 	lua_newtable(L);
 	luahost_open_libraries(L);

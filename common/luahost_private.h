@@ -1,6 +1,7 @@
 #pragma once
 #include <signal.h>
 #include <stdatomic.h>
+#include "common/lua_msg.h"
 #include "common/luahost.h"
 #include "common/luamem.h"
 /*
@@ -16,6 +17,7 @@
 
 struct luatask;
 struct luactx { /* in every lua_State's extra space: a pointer to one of these */
+	struct lua_msg msg;
 	struct luahost *host;
 	struct luatask *task; /* NULL: the main state, or a coroutine of the script's own */
 };

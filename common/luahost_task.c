@@ -40,7 +40,7 @@ static struct luatask *new_slot(struct luahost *h)
 		abort();
 	t->slot = h->tasks;
 	t->ref = LUA_NOREF;
-	t->ctx.host = h;
+	t->ctx = h->root;
 	t->ctx.task = t;
 	h->task[h->tasks++] = t;
 	return t;

@@ -243,6 +243,7 @@ static void place_message(struct loading *l, const pb_file *file, const pb_messa
 	size_t at = s->types++;
 	struct msg_type *t = &s->type[at];
 	t->name = join(s, scope, m->name);
+	t->index = (uint32_t)at;
 	t->any = m->options && option_bool(&m->options->base, 50001);
 	t->push = m->options ? option_text(s, &m->options->base, 50002) : NULL;
 	t->map_entry = m->options && m->options->has_map_entry && m->options->map_entry;

@@ -89,6 +89,7 @@ struct msg_type {
 	bool any;         /* option (loquat.any): any JSON object */
 	bool map_entry;
 	const char *push; /* option push, or NULL: the pushes that carry it, comma-separated */
+	uint32_t index;   /* place among the schema's types, as schema_type_at has it */
 	uint16_t fields;
 	uint16_t required, defaults;   /* how many of the fields are so */
 	const struct msg_field *field; /* sorted by number */

@@ -39,6 +39,7 @@ static struct {
 	struct buf body;                  /* its body, which does not outlive rpc_call */
 	unsigned calls;
 	lua_State *L;
+	struct lua_msg msg;
 	struct env_loop loop; /* without a thread: the test turns it */
 	uint16_t port;
 } of;
@@ -133,7 +134,7 @@ static void start(void)
 	snprintf(of.service.cluster_key, sizeof of.service.cluster_key, "key");
 	of.face.service = &of.service;
 	of.L = luaL_newstate();
-	lua_msg_open(of.L, of.service.schema);
+	lua_msg_open(of.L, of.service.schema, &of.msg);
 	of.loop = (struct env_loop){ .env = env_new(), .base = event_base_new(), .awake = true };
 	if (env_http_listen(&of.loop, "127.0.0.1", 0, on_request, NULL, &http) < 0)
 		abort();

@@ -98,11 +98,12 @@ static int run(lua_State *L)
 static lua_State *state(const struct schema *schema)
 {
 	static lua_State *L;
+	static struct lua_msg msg;
 
 	if (!L) {
 		L = luaL_newstate();
 		assert(L);
-		lua_msg_open(L, schema);
+		lua_msg_open(L, schema, &msg);
 	}
 	return L;
 }

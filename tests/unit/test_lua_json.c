@@ -12,6 +12,7 @@
 
 static struct schema *schema;
 static lua_State *L;
+static struct lua_msg msg;
 static struct buf out;
 static char why[LUA_WHY_MAX];
 
@@ -20,7 +21,7 @@ static void setup(void)
 	schema = sample_schema();
 	L = luaL_newstate();
 	luaL_openlibs(L);
-	lua_msg_open(L, schema);
+	lua_msg_open(L, schema, &msg);
 	luaL_requiref(L, "json", lua_json_lib, 1);
 	lua_settop(L, 0);
 	buf_init(&out);

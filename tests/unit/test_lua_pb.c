@@ -13,6 +13,7 @@
 
 static struct schema *schema;
 static lua_State *L;
+static struct lua_msg msg;
 static struct buf out, text;
 static char why[LUA_WHY_MAX];
 static unsigned unknown;
@@ -22,7 +23,7 @@ static void setup(void)
 	schema = sample_schema();
 	L = luaL_newstate();
 	luaL_openlibs(L);
-	lua_msg_open(L, schema);
+	lua_msg_open(L, schema, &msg);
 	luaL_requiref(L, "json", lua_json_lib, 1);
 	lua_settop(L, 0);
 }
@@ -362,6 +363,68 @@ static Sample__All *random_all(int depth)
 	return x;
 }
 
+/* Texts that come again are kept by the state: they stay what they are, and those that look alike stay apart. */
+START_TEST(texts_that_come_again_stay_what_they_are)
+{
+	static const struct {
+		const char *p;
+		size_t n;
+	} texts[] = { { B("") },
+		      { B("a") },
+		      { B("a\0") },
+		      { B("a\0\0") },
+		      { B("aba") },
+		      { B("abb") },
+		      { B("abcd") },
+		      { B("abcdabc") },
+		      { B("abcdabcd") },
+		      { B("abcdabcde") },
+		      { B("0123456789abcdef") },
+		      { B("0123456789abcdeg") },
+		      { B("1123456789abcdef") },
+		      { B("0123456789abcdefg") },
+		      { B("\xc3\xa4") } };
+	for (int again = 0; again < 4; again++)
+		for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+			char bytes[40] = { 0x0a, (char)texts[i].n };
+			memcpy(bytes + 2, texts[i].p, texts[i].n);
+			for (int twice = 0; twice < 2; twice++) {
+				ck_assert_int_eq(decode("sample.Five", bytes, 2 + texts[i].n), 0);
+				size_t n;
+				lua_getfield(L, -1, "from");
+				const char *p = lua_tolstring(L, -1, &n);
+				ck_assert_uint_eq(n, texts[i].n);
+				ck_assert_mem_eq(p, texts[i].p, n);
+				lua_settop(L, 0);
+			}
+			lua_gc(L, LUA_GCCOLLECT);
+		}
+	for (int again = 0; again < 3; again++)
+		ck_refused("sample.Five", "\x0a\2\xc3\xc3", ERR_BAD_REQUEST, "from: text that is not UTF-8");
+}
+END_TEST
+
+/* Tables of a type that differ from the last one in what they have, how it was put in, and how large they are. */
+START_TEST(tables_of_a_type_may_be_as_different_as_they_like)
+{
+	for (int again = 0; again < 3; again++) {
+		ck_encoded("sample.Five", "{from = 'a', kind = 1}", "\x0a\1a\x20\1");
+		ck_encoded("sample.Five", "{kind = 1, from = 'a'}", "\x0a\1a\x20\1");
+		ck_encoded("sample.Five", "{time = 2, target = 'b'}", "\x12\1b\x28\2");
+		ck_encoded("sample.Five",
+			   "(function() local t = {} for i = 1, 40 do t['x' .. i] = i end"
+			   " for i = 1, 40 do t['x' .. i] = nil end t.kind = 1 t.from = 'a' return t end)()",
+			   "\x0a\1a\x20\1");
+		ck_unwritable("sample.Five", "{from = 'a', kinds = 1}", "kinds: sample.Five has no such field");
+		ck_unwritable("sample.Five", "{from = 'a', kind = 1, [1] = 2}",
+			      "expected the name of a field, found 1");
+		ck_unwritable("sample.Five", "{from = 'a', target = 'b', content = 'c', kind = 1, time = 2, times = 3}",
+			      "times: sample.Five has no such field");
+		ck_encoded("sample.Buy", "{order = 'o', count = 2, item = 1}", "\x08\1\x10\2\x1a\1o");
+	}
+}
+END_TEST
+
 START_TEST(random_messages_come_back_byte_for_byte_as_the_reference_writes_them)
 {
 	srandom(5);
@@ -439,6 +502,8 @@ int main(void)
 	tcase_add_test(c, nesting_is_bounded);
 	tcase_add_test(c, long_parts_have_long_lengths);
 	tcase_add_test(c, untyped_messages_hold_json);
+	tcase_add_test(c, texts_that_come_again_stay_what_they_are);
+	tcase_add_test(c, tables_of_a_type_may_be_as_different_as_they_like);
 	tcase_add_test(c, random_messages_come_back_byte_for_byte_as_the_reference_writes_them);
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);
 	suite_add_tcase(s, c);
