@@ -17,14 +17,8 @@ enum {
 	TASKS_DEFAULT = 100000,
 	COUNT = 10000,               /* instructions between two looks, where they are counted */
 	INSTRUCTIONS_PER_MS = 50000, /* about what this kind of machine does */
+	LATE_NS = 5000000,           /* between two looks: the thread has not just been waiting for a processor */
 };
-
-struct luactx *luahost_ctx(lua_State *L)
-{
-	struct luactx *ctx;
-	memcpy(&ctx, lua_getextraspace(L), sizeof ctx);
-	return ctx;
-}
 
 struct luahost *luahost_of(lua_State *L)
 {
@@ -34,6 +28,24 @@ struct luahost *luahost_of(lua_State *L)
 /* ---- the budget ----------------------------------------------------------------------------------------- */
 
 static void set_count_hook(struct luahost *h, lua_State *L);
+
+uint32_t luahost_rare_ms(const struct luahost *h)
+{
+	return h->o.budget_ms > LUAHOST_RARE_MS ? h->o.budget_ms : LUAHOST_RARE_MS;
+}
+
+/* Of what runs now: not more than that of who started it, and is waiting for it. Also in the signal handler. */
+static uint32_t budget_ms(const struct luahost *h)
+{
+	uint32_t least = UINT32_MAX;
+	if (!h->current)
+		return luahost_rare_ms(h);
+	for (const struct luatask *t = h->current; t; t = t->outer) {
+		uint32_t ms = t->job->budget_ms ? t->job->budget_ms : h->o.budget_ms;
+		least = ms < least ? ms : least;
+	}
+	return least;
+}
 
 /* Raises at every instruction until the task has ended, so that pcall cannot hold it up. */
 static void on_over(lua_State *L, lua_Debug *ar)
@@ -47,7 +59,7 @@ static void on_over(lua_State *L, lua_Debug *ar)
 	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
 	if (!*lua_tostring(L, -1))
 		luaL_where(L, 1);
-	lua_pushfstring(L, LUAHOST_OVER_BUDGET " of %d ms", (int)h->o.budget_ms);
+	lua_pushfstring(L, LUAHOST_OVER_BUDGET " of %d ms", (int)budget_ms(h));
 	lua_concat(L, 2);
 	lua_error(L);
 }
@@ -56,7 +68,7 @@ static void on_over(lua_State *L, lua_Debug *ar)
 static bool count(struct luahost *h, lua_State *L, uint32_t n)
 {
 	h->instructions += n;
-	if (h->instructions < h->instructions_max)
+	if (h->instructions < budget_ms(h) * (uint64_t)INSTRUCTIONS_PER_MS)
 		return false;
 	h->over = 1;
 	lua_sethook(L, on_over, LUA_MASKCOUNT, 1);
@@ -84,6 +96,11 @@ static void set_count_hook(struct luahost *h, lua_State *L)
 		lua_sethook(L, NULL, 0, 0);
 }
 
+static uint64_t held_ns(const struct luahost *h)
+{
+	return env_loop_cpu_ns(h->o.loop->ev) - atomic_load_explicit(&h->watch.since_ns, memory_order_relaxed);
+}
+
 /* In a signal handler on the worker's own thread; lua_sethook may be called there. */
 static void on_interrupt(void *arg)
 {
@@ -92,10 +109,14 @@ static void on_interrupt(void *arg)
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
 	if (!L || !turn || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
 		return; /* it ended meanwhile */
+	h->late = 1;
+	if (held_ns(h) < budget_ms(h) * UINT64_C(1000000))
+		return;
 	h->over = 1;
 	lua_sethook(L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
+/* Whose budget it is only the worker knows: it is asked at each look from the second on, if it has computed in between. */
 bool luahost_watch(struct luahost *h)
 {
 	if (h->counting)
@@ -103,47 +124,35 @@ bool luahost_watch(struct luahost *h)
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_loop_cpu_ns(h->o.loop->ev);
 	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
-		h->watch.cpu_ns = now;
 		if (turn)
 			atomic_store_explicit(&h->watch.since_ns, now, memory_order_relaxed);
 		return true;
 	}
-	if (now - h->watch.cpu_ns < h->o.budget_ms * UINT64_C(1000000))
+	if (held_ns(h) < LATE_NS)
 		return true;
 	atomic_store_explicit(&h->interrupted, turn, memory_order_relaxed);
-	if (env_loop_interrupt(h->o.loop->ev, on_interrupt, h) == 0)
-		h->watch.cpu_ns = now; /* again after another budget, if it still runs */
+	env_loop_interrupt(h->o.loop->ev, on_interrupt, h); /* ERR_BUSY: the last one has not come through yet */
 	return true;
 }
 
-struct luarun luahost_enter(struct luahost *h, lua_State *L)
+/* Of processor time, since the watch saw it begin. Where steps are counted the budget stands for it. */
+static uint32_t held_ms(const struct luahost *h)
 {
-	struct luarun r = { h->running };
-	if (!r.running) {
-		h->instructions = 0;
-		atomic_store_explicit(&h->turn, ++h->turns, memory_order_relaxed);
-	}
-	h->running = L;
-	return r;
+	return h->counting ? budget_ms(h) : (uint32_t)(held_ns(h) / 1000000) + 1;
 }
 
-void luahost_leave(struct luahost *h, struct luarun r)
+void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer)
 {
-	lua_State *L = h->running;
-	h->running = r.running;
-	if (!r.running) {
-		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
-		luahost_gc_due(h);
-		if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
-			luahost_metrics_write(h);
-	}
 	if (h->sampling)
 		luahost_profile_give_up(h, L);
+	if (h->over || (h->late && !outer))
+		h->held_ms = held_ms(h);
+	if (!outer)
+		h->late = 0;
 	if (!h->over)
 		return;
-	h->was_over = true;
 	set_count_hook(h, L);
-	if (r.running)
+	if (outer)
 		return;
 	h->over = 0;
 	h->stats.over_budget++;
@@ -212,7 +221,6 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 	luahost_raise_limit(h, false);
 	h->kept = LUA_NOREF;
 	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
-	h->instructions_max = h->o.budget_ms * (uint64_t)INSTRUCTIONS_PER_MS;
 	h->root.host = h;
 	luahost_metrics_open(h);
 	if (!(h->L = lua_newstate(luamem_alloc, &h->mem))) {
@@ -241,6 +249,7 @@ void luahost_free(struct luahost *h)
 		return;
 	assert(!h->current);
 	h->closing = true;
+	h->o.tasks_max = 0;
 	loop_timer_stop(h->o.loop, &h->slow);
 	loop_defer_not(h->o.loop, &h->gc.turn_end);
 	if (h->L) {
@@ -315,6 +324,7 @@ int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg
 	lua_pushlightuserdata(L, &p);
 	int status = lua_pcall(L, 1, 0, 0), err = 0;
 	luahost_leave(h, r);
+	h->held_ms = 0; /* nobody asks */
 	if (status != LUA_OK) {
 		err = tell_failure(h, status, error, error_size);
 		lua_pop(L, 1);

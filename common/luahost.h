@@ -21,9 +21,11 @@
  * Tasks:    whatever scripts do runs in a task: a pooled coroutine that may wait. Code at the top of a file runs
  *           at loading, may not wait and may not start timers (init_service may).
  * Failures: an error in a task is logged with its traceback, ends that task with ERR_FAILED, and nothing else.
- * Budget:   a task that computes longer than budget_ms without yielding is stopped with an error (luahost_watch arms it).
+ * Budget:   a task that computes longer than budget_ms without yielding is stopped with an error (luahost_watch arms it). What
+ *           is no task, loading files above all, has LUAHOST_RARE_MS at least.
  *           It is the thread's own time on a processor: a busy or halted machine fails nobody's request.
  */
+#define LUAHOST_RARE_MS 1000
 struct luahost;
 
 struct luahost_options {
@@ -51,6 +53,8 @@ void luahost_free(struct luahost *h);
 lua_State *luahost_state(struct luahost *h); /* the main state, for libraries and codecs */
 struct luahost *luahost_of(lua_State *L);    /* the host of any state of it */
 void *luahost_user(struct luahost *h);
+uint32_t luahost_rare_ms(
+	const struct luahost *h); /* for hooks and the like: the budget, but LUAHOST_RARE_MS at least */
 struct loop *luahost_loop(struct luahost *h);
 struct log *luahost_log(struct luahost *h);
 
@@ -112,7 +116,6 @@ struct luaresult {
 	const char *message; /* for a person, when err: the error's first line, "" if push failed; valid in done only */
 	lua_State *L;        /* when err is 0: n results from index first on */
 	int first, n;
-	uint32_t held_ms; /* it was stopped over its budget: about so long it computed; else 0 */
 };
 struct luaqueue;
 struct luajob {           /* zero it; embed it in what is to be done */
@@ -124,7 +127,10 @@ struct luajob {           /* zero it; embed it in what is to be done */
 	 * which the job ends without a call. May raise. NULL: fn is called without arguments.
 	 */
 	int (*push)(lua_State *L, struct luajob *self);
-	int fn; /* registry: a function, where there is no push */
+	int fn;             /* registry: a function, where there is no push */
+	uint32_t budget_ms; /* 0: the host's. What it starts that runs at once has no more than it */
+	/* It has computed without waiting for so long, about, that the watch came upon it: also when it is not stopped. May be NULL. */
+	void (*held)(struct luajob *self, uint32_t ms);
 	/* The end, exactly once; it may free the job and start others. Never raises; the codecs' encoders are fine. */
 	void (*done)(struct luajob *self, const struct luaresult *r);
 	/* private */

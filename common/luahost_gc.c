@@ -79,11 +79,11 @@ static void collect_young(struct luahost *h)
 	note_piece(h, from_ns);
 }
 
-/* The end of a turn in which something was allocated. */
-static void on_turn_end(struct loop_deferred *d)
+static void collect(struct luahost *h)
 {
-	struct luahost *h = (struct luahost *)((char *)d - offsetof(struct luahost, gc.turn_end));
 	size_t allocated = h->mem.allocated - h->gc.seen;
+	if (allocated < LOOK_BYTES)
+		return;
 	if (h->gc.generational) {
 		if (allocated < YOUNG_MIN || allocated < h->mem.used / YOUNG_PART)
 			return;
@@ -102,6 +102,15 @@ static void on_turn_end(struct loop_deferred *d)
 	step(h, allocated);
 }
 
+/* The end of a turn in which Lua ran. */
+static void on_turn_end(struct loop_deferred *d)
+{
+	struct luahost *h = (struct luahost *)((char *)d - offsetof(struct luahost, gc.turn_end));
+	collect(h);
+	if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
+		luahost_metrics_write(h);
+}
+
 void luahost_gc_open(struct luahost *h)
 {
 	h->gc.turn_end.run = on_turn_end;
@@ -112,9 +121,9 @@ void luahost_gc_open(struct luahost *h)
 	h->gc.generational = true;
 }
 
-void luahost_gc_due(struct luahost *h)
+void luahost_turn_end(struct luahost *h)
 {
-	if (h->mem.allocated - h->gc.seen >= LOOK_BYTES && !h->closing)
+	if (!h->closing)
 		loop_defer(h->o.loop, &h->gc.turn_end);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <signal.h>
 #include <stdatomic.h>
+#include <string.h>
 #include "common/lua_msg.h"
 #include "common/luahost.h"
 #include "common/luamem.h"
@@ -32,13 +33,15 @@ struct luatask { /* a slot; its coroutine stays with it */
 	bool asked_to_wait;  /* luatask_wait was called */
 	bool aborted;        /* luatask_abort was called: no wait begins any more */
 	bool failed_in_push; /* err holds what push answered */
+	bool told;           /* luahost_see.c has logged that it waits too long */
 	int err;
-	bool told;         /* luahost_see.c has logged that it waits too long */
 	uint64_t since_ms; /* when it began to run, or to wait */
 	struct luajob *job;
+	struct luatask *outer;                /* while it runs: who was running and has started or resumed it */
 	int (*push)(lua_State *L, void *arg); /* for the resumption */
 	void *push_arg;
 	struct luatask *next_free;
+	struct luaresult good; /* what done gets if all is well: only n differs from one time to the next */
 };
 
 /* While a queue's job ends or starts: who closes (and frees) the queue meanwhile clears it here. */
@@ -78,10 +81,10 @@ struct luahost {
 	struct luajob *switching;    /* on_reload or on_rollback, while it runs */
 
 	struct luatask **task; /* all slots */
-	uint32_t tasks, tasks_cap, pooled;
+	uint32_t tasks, tasks_cap;
 	struct luatask *free_tasks; /* with a coroutine first */
 	struct luatask *current;    /* whose code runs now */
-	bool was_over;              /* the budget was used up in what has just run */
+	uint32_t held_ms;           /* for so long has what has just run held the thread, if the watch saw it; else 0 */
 	struct luaending *ending;
 	struct luatimer_chunk *timer_chunks; /* luahost_clock.c */
 	struct luatimer *timer_free;
@@ -92,17 +95,17 @@ struct luahost {
 	/* the budget: what the signal handler looks at */
 	lua_State *volatile running;        /* innermost state that runs, NULL: none */
 	volatile sig_atomic_t over;         /* the hook is set and raises */
+	volatile sig_atomic_t late;         /* the watch has come upon this turn again */
 	volatile sig_atomic_t sampling;     /* the hook is set and takes a sample */
 	struct luaprofile *_Atomic profile; /* NULL: none is made */
 	_Atomic uint64_t turn;              /* number of the outermost run, 0: none; read by the watch */
-	_Atomic uint64_t interrupted;       /* the turn that is to be stopped */
+	_Atomic uint64_t interrupted;       /* the turn that the watch has come upon again */
 	uint64_t turns;
 	bool counting; /* no interrupts here: instructions are counted instead */
-	uint64_t instructions, instructions_max;
-	struct { /* the watching thread's own */
-		uint64_t turn,
-			cpu_ns; /* its worker had run so long when the turn was first seen, or last interrupted */
-		_Atomic uint64_t since_ns; /* when it was first seen */
+	uint64_t instructions;
+	struct { /* the watching thread's own, but since_ns */
+		uint64_t turn;
+		_Atomic uint64_t since_ns; /* its worker had run so long when the turn was first seen */
 	} watch;
 
 	struct { /* luahost_gc.c */
@@ -120,14 +123,47 @@ struct luahost {
 	uint64_t metrics_due_ms;
 };
 
-struct luactx *luahost_ctx(lua_State *L);
+static inline struct luactx *luahost_ctx(lua_State *L)
+{
+	struct luactx *ctx;
+	memcpy(&ctx, lua_getextraspace(L), sizeof ctx);
+	return ctx;
+}
+
+/* luahost_gc.c: asks for the look at the end of the turn. */
+void luahost_turn_end(struct luahost *h);
+/* luahost.c: L has stopped running, was sampled, late or over its budget, and `outer` runs again. */
+void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer);
 
 /* Around everything that runs Lua: says which state runs, for the budget. */
 struct luarun {
 	lua_State *running;
 };
-struct luarun luahost_enter(struct luahost *h, lua_State *L);
-void luahost_leave(struct luahost *h, struct luarun r);
+
+static inline struct luarun luahost_enter(struct luahost *h, lua_State *L)
+{
+	struct luarun r = { h->running };
+	if (!r.running) {
+		h->instructions = 0;
+		atomic_store_explicit(&h->turn, ++h->turns, memory_order_relaxed);
+	}
+	h->running = L;
+	return r;
+}
+
+/* What can wait for the end of the loop's turn is done there, once for all that ran in it. */
+static inline void luahost_leave(struct luahost *h, struct luarun r)
+{
+	lua_State *L = h->running;
+	h->running = r.running;
+	if (!r.running) {
+		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
+		if (!h->gc.turn_end.queued)
+			luahost_turn_end(h);
+	}
+	if (h->sampling | h->over | h->late)
+		luahost_attend(h, L, r.running);
+}
 /* For C functions that may run long: steps, about as much work as instructions, are done. Raises: the budget is used up. */
 void luahost_spend(lua_State *L, uint32_t steps);
 /* A coroutine of the script's own has ended while the budget is used up: stop who resumed it too. */
@@ -158,7 +194,6 @@ void luahost_guard_libraries(lua_State *L, int base);
 void luahost_gc_open(struct luahost *h);
 void luahost_gc_incremental(struct luahost *h);
 int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
-void luahost_gc_due(struct luahost *h);                 /* after each outermost run */
 /* luahost_see.c: a request waits, and nobody looks yet. */
 void luahost_slow_watch(struct luahost *h);
 /* luahost_profile.c: a sample was asked for in a turn that has ended, on L. */

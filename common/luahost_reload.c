@@ -197,11 +197,13 @@ static void hook_done(struct luajob *self, const struct luaresult *r)
 static int run_hook(struct luahost *h, struct luacode *code, const char *name, const char *version, char *error,
 		    size_t error_size)
 {
-	struct hook_job j = { .job = { .name = name, .push = push_hook, .done = hook_done },
-			      .code = code,
-			      .version = version,
-			      .error = error,
-			      .error_size = error_size };
+	struct hook_job j = {
+		.job = { .name = name, .push = push_hook, .done = hook_done, .budget_ms = luahost_rare_ms(h) },
+		.code = code,
+		.version = version,
+		.error = error,
+		.error_size = error_size
+	};
 	h->switching = &j.job;
 	luatask_start(h, &j.job);
 	h->switching = NULL;

@@ -42,6 +42,7 @@ static struct luatask *new_slot(struct luahost *h)
 	t->ref = LUA_NOREF;
 	t->ctx = h->root;
 	t->ctx.task = t;
+	t->good = (struct luaresult){ .message = "", .first = 1 };
 	h->task[h->tasks++] = t;
 	return t;
 }
@@ -53,7 +54,7 @@ static int make_coroutine(lua_State *L, void *arg)
 	lua_State *co = lua_newthread(L);
 	memcpy(lua_getextraspace(co), &ctx, sizeof ctx);
 	t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	t->L = co;
+	t->L = t->good.L = co;
 	return 0;
 }
 
@@ -67,21 +68,20 @@ static void drop_coroutine(struct luahost *h, struct luatask *t)
 	h->stats.coroutines--;
 }
 
-static void free_slot(struct luahost *h, struct luatask *t)
+/* Every task has a coroutine; those beyond the tasks are pooled. */
+static inline void free_slot(struct luahost *h, struct luatask *t)
 {
 	t->state = LUATASK_FREE;
-	t->generation += 1 + (t->generation == UINT32_MAX); /* never 0 again */
-	t->job = NULL;
-	if (t->L && h->pooled >= LUAHOST_POOL_MAX)
+	t->generation++;
+	h->stats.tasks--;
+	if (h->stats.coroutines > LUAHOST_POOL_MAX && h->stats.coroutines - h->stats.tasks > LUAHOST_POOL_MAX)
 		drop_coroutine(h, t);
-	h->pooled += t->L != NULL;
 	t->next_free = h->free_tasks;
 	h->free_tasks = t;
-	h->stats.tasks--;
 }
 
 /* NULL: no memory for another coroutine. */
-static struct luatask *take_slot(struct luahost *h)
+static inline struct luatask *take_slot(struct luahost *h)
 {
 	struct luatask *t = h->free_tasks;
 	if (t)
@@ -89,10 +89,8 @@ static struct luatask *take_slot(struct luahost *h)
 	else
 		t = new_slot(h);
 	h->stats.tasks++;
-	if (t->L) {
-		h->pooled--;
+	if (t->L)
 		return t;
-	}
 	if (luahost_protected(h, make_coroutine, t) < 0) {
 		free_slot(h, t);
 		return NULL;
@@ -169,15 +167,9 @@ static int task_main(lua_State *L)
 
 static void luaqueue_next(struct luaqueue *q, struct luahost *h);
 
-/* Tells the job, then lets the next of its queue run. The slot is free already: done may start other tasks. */
-static void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
+static __attribute__((noinline)) void end_queued(struct luahost *h, struct luajob *job, const struct luaresult *r)
 {
 	struct luaending e = { job->queue, h->ending };
-	job->task = 0;
-	if (!job->queue) {
-		job->done(job, r);
-		return;
-	}
 	job->queue->job = NULL;
 	job->queue = NULL;
 	h->ending = &e;
@@ -187,27 +179,38 @@ static void end_job(struct luahost *h, struct luajob *job, const struct luaresul
 		luaqueue_next(e.queue, h);
 }
 
-/* The values of a finished task are read by done, so its coroutine is given back afterwards. */
-static void finish_ok(struct luahost *h, struct luatask *t, int results)
+/* Tells the job, then lets the next of its queue run; done may start other tasks. */
+static inline void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
 {
-	struct luajob *job = t->job;
-	lua_State *L = t->L;
-	struct luaresult r = { .message = "", .L = L, .n = results, .first = lua_gettop(L) - results + 1 };
-	if (t->failed_in_push)
-		r = (struct luaresult){ .err = t->err, .message = "" };
-	end_job(h, job, &r);
-	lua_settop(L, 0);
-	free_slot(h, t);
+	job->task = 0;
+	if (job->queue)
+		end_queued(h, job, r);
+	else
+		job->done(job, r);
 }
 
-/* What has just run over its budget: of processor time, since the watch saw it begin. Where steps are counted they stand for it. */
-static uint32_t held_ms(struct luahost *h)
+static __attribute__((noinline)) void end_unpushed(struct luahost *h, struct luatask *t)
 {
-	uint64_t since_ns = atomic_load_explicit(&h->watch.since_ns, memory_order_relaxed);
+	end_job(h, t->job, &(struct luaresult){ .err = t->err, .message = "" });
+}
 
-	if (h->counting)
-		return h->o.budget_ms;
-	return (uint32_t)((env_loop_cpu_ns(h->o.loop->ev) - since_ns) / 1000000) + 1;
+static __attribute__((noinline)) void refuse(struct luahost *h, struct luajob *job)
+{
+	if (h->closing)
+		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "closing" });
+	else
+		end_job(h, job, &(struct luaresult){ .err = ERR_BUSY, .message = "too many tasks" });
+}
+
+/* The values of a finished task are read by done, so its coroutine is given back afterwards. Nothing else is on its stack. */
+static inline void finish_ok(struct luahost *h, struct luatask *t)
+{
+	if (t->failed_in_push)
+		end_unpushed(h, t);
+	else
+		end_job(h, t->job, &t->good);
+	lua_settop(t->L, 0);
+	free_slot(h, t);
 }
 
 /* A coroutine that failed is not used again: its hooks may be off for ever, its open variables half-closed. */
@@ -216,8 +219,6 @@ static void finish_failed(struct luahost *h, struct luatask *t, int status)
 	struct luajob *job = t->job;
 	char message[MESSAGE_MAX] = "cancelled";
 	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
-	if (h->was_over)
-		r.held_ms = held_ms(h);
 	if (t->aborted)
 		h->stats.cancelled++;
 	else
@@ -236,43 +237,56 @@ static void waits(struct luahost *h, struct luatask *t)
 		luahost_slow_watch(h);
 }
 
-/* Until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. */
-static bool run(struct luahost *h, struct luatask *t)
+static __attribute__((noinline)) void tell_held(struct luahost *h, const struct luatask *t)
 {
-	struct luatask *before = h->current;
-	int results = 0;
-	t->state = LUATASK_RUNNING;
-	t->since_ms = h->o.loop->now_ms;
-	h->current = t;
-	h->was_over = false;
-	struct luarun r = luahost_enter(h, t->L);
-	int status = lua_resume(t->L, r.running, 0, &results);
-	luahost_leave(h, r);
-	h->current = before;
+	uint32_t ms = h->held_ms;
+	h->held_ms = 0;
+	if (t->job->held)
+		t->job->held(t->job, ms);
+}
+
+/* It has waited, or failed. */
+static __attribute__((noinline)) bool run_other(struct luahost *h, struct luatask *t, int status)
+{
 	if (status == LUA_YIELD && t->asked_to_wait) {
 		waits(h, t);
 		return true;
 	}
-	if (status == LUA_OK)
-		finish_ok(h, t, results);
-	else
-		finish_failed(h, t, status);
+	finish_failed(h, t, status);
+	return false;
+}
+
+/*
+ * Until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. This is
+ * all that a request pays for besides lua_resume: few steps, and what is rare is outside.
+ */
+static inline __attribute__((always_inline)) bool run(struct luahost *h, struct luatask *t)
+{
+	t->outer = h->current;
+	t->state = LUATASK_RUNNING;
+	t->since_ms = h->o.loop->now_ms;
+	h->current = t;
+	struct luarun r = luahost_enter(h, t->L);
+	int status = lua_resume(t->L, r.running, 0, &t->good.n);
+	luahost_leave(h, r);
+	h->current = t->outer;
+	if (h->held_ms)
+		tell_held(h, t);
+	if (status != LUA_OK)
+		return run_other(h, t, status);
+	finish_ok(h, t);
 	return false;
 }
 
 uint64_t luatask_start(struct luahost *h, struct luajob *job)
 {
-	if (h->closing) {
-		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "closing" });
-		return 0;
-	}
 	struct luatask *t = h->stats.tasks < h->o.tasks_max ? take_slot(h) : NULL;
 	if (!t) {
-		end_job(h, job, &(struct luaresult){ .err = ERR_BUSY, .message = "too many tasks" });
+		refuse(h, job);
 		return 0;
 	}
 	t->job = job;
-	t->failed_in_push = t->asked_to_wait = t->aborted = false;
+	t->asked_to_wait = t->aborted = t->failed_in_push = t->told = false;
 	uint64_t handle = job->task = handle_of(t);
 	h->stats.started++;
 	if (job->push)
@@ -308,11 +322,13 @@ bool luatask_cancel(struct luahost *h, uint64_t task)
 		return false;
 	struct luajob *job = t->job;
 	t->state = LUATASK_RUNNING;
+	t->outer = before;
 	h->current = t;
 	struct luarun r = luahost_enter(h, t->L);
 	int status = lua_resetthread(t->L);
 	luahost_leave(h, r);
 	h->current = before;
+	h->held_ms = 0; /* its job ends here, whatever it did */
 	if (status == LUA_OK)
 		lua_settop(t->L, 0);
 	else

@@ -43,5 +43,5 @@ return {
 	-- between hosts also: tls = { cert = "tls/node.pem", key = "tls/node.key", ca = "tls/ca.pem" }, see docs/operations.md
 	rpc = { drain_s = 30 },
 	scene = { view_max = 32 },
-	lua = { memory_bytes_max = 512 * 1024 * 1024, budget_ms = 200 },
+	lua = { memory_bytes_max = 512 * 1024 * 1024, budget_ms = 100 },
 }

@@ -177,6 +177,8 @@ void app_job_begin(struct app_job *j)
 		app_job_free(j);
 		return;
 	}
+	if (j->session)
+		j->job.budget_ms = app_session_budget_ms(a, j->session);
 	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
 		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
 		app_job_free(j);
@@ -220,6 +222,7 @@ void app_hook_then(struct app *a, const char *name, const char *text, bool flag,
 	j = app_job_new(a, APP_HOOK);
 	j->job.name = j->hook = name;
 	j->job.push = push_hook;
+	j->job.budget_ms = luahost_rare_ms(a->host);
 	j->flag = flag;
 	j->then = then;
 	j->deadline_ms = UINT64_MAX;
@@ -366,6 +369,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 
 	assert(a);
 	a->worker = w;
+	a->budget_ms = o.budget_ms;
 	a->console = LUA_NOREF;
 	w->app = a;
 	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);

@@ -27,7 +27,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind)
 		a->made_jobs = j;
 		sql_record_init(&j->record);
 	}
-	j->job = (struct luajob){ .tag = &app_job_tag, .done = app_job_done };
+	j->job = (struct luajob){ .tag = &app_job_tag, .done = app_job_done, .held = app_job_held };
 	j->kind = kind;
 	j->method = NULL;
 	j->session = NULL;
@@ -491,12 +491,18 @@ static void method_result(struct app_job *j, const struct luaresult *r)
 	finish(j);
 }
 
+void app_job_held(struct luajob *self, uint32_t ms)
+{
+	struct app_job *j = (struct app_job *)self;
+
+	if (j->session)
+		app_session_held(j->app, j->session, ms);
+}
+
 void app_job_done(struct luajob *self, const struct luaresult *r)
 {
 	struct app_job *j = (struct app_job *)self;
 
-	if (r->held_ms && j->session)
-		app_session_stopped(j->app, j->session, r->held_ms);
 	if (r->err == 0 && j->once.answered) {
 		answer_ok(j);
 	} else if (r->err == 0 && j->once.err < 0) {

@@ -20,7 +20,8 @@
 #define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
 #define APP_SESSION_IDLE_MS     60000
 #define APP_SESSION_UNLOGGED_MS 1000 /* without a uid: whoever connects may make these */
-#define APP_REST_TIMES          200 /* so many times what its stopped request took a session rests: others lose 0.5 % */
+#define APP_SUSPECT_PART        5    /* of the budget is left to a session that has held its worker up */
+#define APP_REST_TIMES          1000 /* so many times what it then holds it up it rests: others lose 0.1 % */
 #define APP_REST_MS_MAX         300000
 #define APP_SESSION_BUCKETS     4096
 #define APP_CACHE_METRICS       9
@@ -148,7 +149,9 @@ struct app_session {
 	struct app_session *next_unlogged;
 	bool unlogged;
 	uint64_t sid, used_ms;
-	uint64_t stopped_ms, rest_ms; /* one of its requests was stopped last; until then no other one begins */
+	uint64_t last_held_ms, rest_ms; /* its requests held the worker up last; until then no other one begins */
+	uint32_t held_ms;               /* for so long, in all */
+	bool suspect;                   /* that is as much as a budget: it has a smaller one now */
 	char instance[32];
 	uint64_t uid_hash;
 	int table; /* registry reference of what scripts see */
@@ -175,6 +178,7 @@ struct app_moves {
 struct app {
 	struct worker *worker;
 	struct luahost *host;
+	uint32_t budget_ms;
 	struct app_job *free_jobs, *made_jobs;
 	struct app_job *calling[APP_CALLING]; /* by trace: who waits for a call */
 	struct app_wait *waits, *free_waits;
@@ -212,6 +216,7 @@ struct app_job *app_job_new(struct app *a, enum app_job_kind kind);
 struct app_job *app_job_http(struct app *a, const char *name,
 			     const struct app_http *q); /* app.c; its push is not set yet */
 void app_job_free(struct app_job *j);
+void app_job_held(struct luajob *self, uint32_t ms);
 void app_job_done(struct luajob *self, const struct luaresult *r);
 /* The staged record goes out and the staged changes are applied; > 0: an lsn to wait for, 0: nothing to wait for, or ERR_*. */
 int app_job_commit(struct app_job *j, uint64_t *lsn);
@@ -295,8 +300,12 @@ static inline struct sql_value int_value(uint64_t v)
 }
 
 /* app_session.c */
-/* One of its requests was stopped after held_ms: the first time nothing happens, the next time within five minutes it rests. */
-void app_session_stopped(struct app *a, struct app_session *s, uint32_t held_ms);
+/*
+ * One of its requests has held the worker for so long. When that is a budget in all, without five minutes between, the
+ * budget of its requests becomes smaller; from then on it rests each time.
+ */
+void app_session_held(struct app *a, struct app_session *s, uint32_t ms);
+uint32_t app_session_budget_ms(const struct app *a, const struct app_session *s);
 bool app_session_rests(const struct app *a, const struct app_session *s);
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);
 void app_session_sweep_start(struct app *a);

@@ -90,16 +90,28 @@ struct app_session *app_session_get(struct app *a, const char *instance, uint64_
 	return s;
 }
 
-void app_session_stopped(struct app *a, struct app_session *s, uint32_t held_ms)
+void app_session_held(struct app *a, struct app_session *s, uint32_t ms)
 {
-	uint64_t now = a->worker->loop->now_ms, rest = (uint64_t)held_ms * APP_REST_TIMES;
+	uint64_t now = a->worker->loop->now_ms, rest = (uint64_t)ms * APP_REST_TIMES;
 
-	if (s->stopped_ms && now - s->stopped_ms < APP_REST_MS_MAX) {
-		s->rest_ms = now + held_ms + (rest < APP_REST_MS_MAX ? rest : APP_REST_MS_MAX);
-		log_warn(a->worker->service->log, "lua.rest", "session=%s/%llx held_ms=%u rest_ms=%llu", s->instance,
-			 (unsigned long long)s->sid, held_ms, (unsigned long long)(s->rest_ms - now));
+	if (now - s->last_held_ms >= APP_REST_MS_MAX) {
+		s->held_ms = 0;
+		s->suspect = false;
 	}
-	s->stopped_ms = now;
+	s->last_held_ms = now;
+	s->held_ms += ms;
+	if (!s->suspect) {
+		s->suspect = s->held_ms >= a->budget_ms;
+		return;
+	}
+	s->rest_ms = now + ms + (rest < APP_REST_MS_MAX ? rest : APP_REST_MS_MAX);
+	log_warn(a->worker->service->log, "lua.rest", "session=%s/%llx held_ms=%u rest_ms=%llu", s->instance,
+		 (unsigned long long)s->sid, ms, (unsigned long long)(s->rest_ms - now));
+}
+
+uint32_t app_session_budget_ms(const struct app *a, const struct app_session *s)
+{
+	return s->suspect ? (a->budget_ms + APP_SUSPECT_PART - 1) / APP_SUSPECT_PART : a->budget_ms;
 }
 
 bool app_session_rests(const struct app *a, const struct app_session *s)
@@ -121,7 +133,7 @@ static void session_free(struct app *a, struct app_session *s)
 /* The service keeps its players in its own tables; an idle queue can be made anew at the next request. */
 static bool is_idle(const struct app_session *s, uint64_t now_ms, uint64_t idle_ms)
 {
-	return luaqueue_idle(&s->queue) && now_ms - s->used_ms > (s->stopped_ms ? APP_REST_MS_MAX : idle_ms);
+	return luaqueue_idle(&s->queue) && now_ms - s->used_ms > (s->held_ms ? APP_REST_MS_MAX : idle_ms);
 }
 
 static void on_sweep_unlogged(struct timer *t, uint64_t now_ms)

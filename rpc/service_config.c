@@ -88,7 +88,7 @@ const struct config_row service_config_rows[] = {
 	{ "sqllog.standby", CONFIG_STRING, "", false, 0, 255,
 	  "The dbwriters that keep copies (\"dbwriter-1,dbwriter-2\"): the first on another host has ours." },
 	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12, "Bound of one worker's Lua." },
-	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "A handler may run this long without yielding." },
+	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "What runs may compute this long without waiting." },
 	{ "lua.gc", CONFIG_STRING, "incremental", false, 4, 12,
 	  "The collector: incremental, generational, or auto: the second while its pauses are short." },
 	{ "lua.texts", CONFIG_INT, "0", false, 0, 100000000,

@@ -178,16 +178,38 @@ START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
 	say(1, "{\"text\":\"loop\"}", 0, &reply);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
-	say(1, "{}", 0, &reply); /* once is forgiven: the machine may have stood still */
+	say(1, "{}", 0, &reply); /* once is forgiven, but watched: what it has from now on is a fifth */
 	reply_wait(&reply);
 	ck_says(&reply, "{\"code\":200}");
 	say(1, "{\"text\":\"loop\"}", 0, &reply);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	ck_assert_msg(strstr(reply.message, "budget of 20 ms"), "%s", reply.message);
 	say(1, "{}", 0, &reply);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
 	ck_assert_ptr_nonnull(strstr(reply.message, "rests"));
+	say(2, "{}", 0, &reply);
+	reply_wait(&reply);
+	ck_says(&reply, "{\"code\":200}");
+}
+END_TEST
+
+START_TEST(a_session_that_holds_up_the_others_within_its_budget_rests_too)
+{
+	bool rests = false;
+
+	begin_sessions("function Handler.say(session, msg)\n"
+		       "  local from = os.clock()\n"
+		       "  while msg.text and os.clock() - from < 0.07 do end\n"
+		       "  return {}\n"
+		       "end");
+	for (int i = 0; i < 200 && !rests; i++) { /* the watch comes upon most of them */
+		say(1, "{\"text\":\"long\"}", 0, &reply);
+		reply_wait(&reply);
+		rests = reply.err == ERR_BUSY;
+	}
+	ck_assert(rests);
 	say(2, "{}", 0, &reply);
 	reply_wait(&reply);
 	ck_says(&reply, "{\"code\":200}");
@@ -282,6 +304,7 @@ int main(void)
 	tcase_add_test(one, a_push_goes_to_one_session_or_to_many_in_one_frame);
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
+	tcase_add_test(one, a_session_that_holds_up_the_others_within_its_budget_rests_too);
 	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
 #endif
 	return scripted_run(s);
