@@ -142,44 +142,45 @@ static inline uint64_t word_at(const char *p, size_t n)
 	return v;
 }
 
-/* A text that comes the second time in a row is kept from then on, so that those that come once cost little more. */
-static bool push_new_text(lua_State *L, struct lua_text *slot, const struct lua_text *text, const char *p)
+static bool push_text(lua_State *L, const char *p, size_t n)
 {
-	if (!text_is_utf8(p, text->n))
+	bool good = text_is_utf8(p, n);
+	if (good)
+		lua_pushlstring(L, p, n);
+	return good;
+}
+
+/* A text that comes the second time in a row is kept from then on, so that those that come once cost little more. */
+static bool push_new_text(lua_State *L, struct lua_text *slot, const char *p, size_t n, uint32_t mark)
+{
+	if (!push_text(L, p, n))
 		return false;
-	lua_pushlstring(L, p, text->n);
-	if (slot->missed != text->missed) {
-		slot->missed = text->missed;
+	if (slot->missed != mark) {
+		slot->missed = mark;
 		return true;
 	}
 	lua_pushvalue(L, -1);
-	int ref = slot->ref ? slot->ref : luaL_ref(L, LUA_REGISTRYINDEX);
 	if (slot->ref)
-		lua_rawseti(L, LUA_REGISTRYINDEX, ref);
-	*slot = *text;
-	slot->ref = ref;
+		lua_rawseti(L, LUA_REGISTRYINDEX, slot->ref);
+	else
+		slot->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+	slot->first = word_at(p, n);
+	slot->last = n > 8 ? word_at(p + n - 8, 8) : 0;
+	slot->n = (uint32_t)n;
 	return true;
 }
 
 bool lua_msg_push_text(lua_State *L, const struct lua_names *names, const char *p, size_t n)
 {
-	struct lua_text text = { .n = (uint32_t)n };
-	if (n - 1 >= 16) {
-		if (!text_is_utf8(p, n))
-			return false;
-		lua_pushlstring(L, p, n);
-		return true;
-	}
-	text.first = word_at(p, n);
-	text.last = n > 8 ? word_at(p + n - 8, 8) : 0;
-	uint64_t hash = (text.first + n) * UINT64_C(0x9e3779b97f4a7c15) ^ text.last * UINT64_C(0xc2b2ae3d27d4eb4f);
+	if (n - 1 >= 16)
+		return push_text(L, p, n);
+	uint64_t first = word_at(p, n), last = n > 8 ? word_at(p + n - 8, 8) : 0;
+	uint64_t hash = (first + n) * UINT64_C(0x9e3779b97f4a7c15) ^ last * UINT64_C(0xc2b2ae3d27d4eb4f);
 	struct lua_text *slot = &names->texts->slot[hash >> 56];
-	if (slot->first == text.first && slot->last == text.last && slot->n == text.n) {
-		lua_rawgeti(L, LUA_REGISTRYINDEX, slot->ref);
-		return true;
-	}
-	text.missed = (uint32_t)(hash >> 24);
-	return push_new_text(L, slot, &text, p);
+	if (slot->first != first || slot->last != last || slot->n != n)
+		return push_new_text(L, slot, p, n, (uint32_t)(hash >> 24));
+	lua_rawgeti(L, LUA_REGISTRYINDEX, slot->ref);
+	return true;
 }
 
 void lua_msg_push_default(lua_State *L, const struct msg_field *f)

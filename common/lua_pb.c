@@ -463,7 +463,8 @@ int lua_pb_decode(lua_State *L, const struct msg_type *type, const void *bytes, 
 	struct decoder d = { .L = L, .names = lua_msg_names(L), .why = why, .why_size = why_size };
 	const char *p = n ? bytes : "";
 	int err, top = lua_gettop(L);
-	luaL_checkstack(L, 10, "protobuf");
+	if (!lua_checkstack(L, 10))
+		luaL_error(L, "not enough memory");
 	if (type->any)
 		err = any(&d, type, &(struct value){ .p = p, .number = n }, NULL);
 	else

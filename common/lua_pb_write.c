@@ -150,7 +150,8 @@ static int fail_plain(struct encoder *e, int index, const struct msg_field *f, c
 }
 
 /* A number, a text or a truth behind its tag; type: lua_type's. False: another kind of field, or no value for it. */
-static inline bool put_plain(struct encoder *e, int index, int type, const struct msg_field *f, uint32_t tag)
+static inline __attribute__((always_inline)) bool put_plain(struct encoder *e, int index, int type,
+							    const struct msg_field *f, uint32_t tag)
 {
 	size_t n;
 	int exact;
@@ -210,8 +211,8 @@ static int put_enum(struct encoder *e, int index, const struct msg_field *f, uin
 }
 
 /* The value behind its tag. */
-static int put_value(struct encoder *e, int index, int type, const struct msg_field *f, uint32_t tag,
-		     const struct lua_path *at)
+static __attribute__((noinline)) int put_value(struct encoder *e, int index, int type, const struct msg_field *f,
+					       uint32_t tag, const struct lua_path *at)
 {
 	if (put_plain(e, index, type, f, tag))
 		return 0;
