@@ -118,8 +118,9 @@ int command_call(struct cluster *c, int argc, char **argv)
 		return complain("call: expected SERVICE.REMOTE.METHOD JSON (loquat call --help)");
 	json_t *o = json_loads(words[1], 0, &error);
 
-	if (!json_is_object(o))
-		return complain("call: the request is no JSON object: %s", o ? words[1] : error.text);
+	bool proper = json_is_object(o);
+	int status = proper ? 0 : complain("call: the request is no JSON object: %s", o ? words[1] : error.text);
+
 	json_decref(o);
-	return call(c, words[0], words[1], key);
+	return proper ? call(c, words[0], words[1], key) : status;
 }

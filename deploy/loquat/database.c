@@ -138,31 +138,29 @@ void database_describe(struct cluster *c, struct child *child)
 		"--table-open-cache=1000",
 		"--max-allowed-packet=64M",
 	};
-	size_t n = sizeof fixed / sizeof *fixed;
-	const char **argv = calloc(n + 8, sizeof *argv);
-	char full[ENV_PATH_MAX], folder[ENV_PATH_MAX + 16], text[2 * ENV_PATH_MAX];
+	enum { FIXED = sizeof fixed / sizeof *fixed, OURS = 6, TEXT_MAX = 2 * ENV_PATH_MAX };
+	struct command {
+		const char *argv[1 + FIXED + OURS + 1];
+		char text[OURS][TEXT_MAX];
+	} *k = calloc(1, sizeof *k);
+	char full[ENV_PATH_MAX], folder[ENV_PATH_MAX + 16];
 
-	assert(argv);
+	assert(k);
 	snprintf(folder, sizeof folder, "%s/mariadb", c->var);
 	absolute(folder, full);
 	find_program("mariadbd", child->program);
-	argv[0] = "mariadbd";
-	for (size_t i = 0; i < n; i++)
-		argv[i + 1] = fixed[i];
-	snprintf(text, sizeof text, "--datadir=%s/data", full);
-	argv[n + 1] = strdup(text);
-	snprintf(text, sizeof text, "--socket=%s", c->socket);
-	argv[n + 2] = strdup(text);
-	snprintf(text, sizeof text, "--pid-file=%s/mysqld.pid", full);
-	argv[n + 3] = strdup(text);
-	snprintf(text, sizeof text, "--log-error=%s/error.log", full);
-	argv[n + 4] = strdup(text);
-	snprintf(text, sizeof text, "--user=%s", user_name());
-	argv[n + 5] = strdup(text);
+	k->argv[0] = "mariadbd";
+	memcpy(k->argv + 1, fixed, sizeof fixed);
+	snprintf(k->text[0], TEXT_MAX, "--datadir=%s/data", full);
+	snprintf(k->text[1], TEXT_MAX, "--socket=%s", c->socket);
+	snprintf(k->text[2], TEXT_MAX, "--pid-file=%s/mysqld.pid", full);
+	snprintf(k->text[3], TEXT_MAX, "--log-error=%s/error.log", full);
+	snprintf(k->text[4], TEXT_MAX, "--user=%s", user_name());
 	/* In a shared folder a server that starts removes the temporary files of the others, which then fall. */
-	snprintf(text, sizeof text, "--tmpdir=%s", full);
-	argv[n + 6] = strdup(text);
-	child->argv = argv;
+	snprintf(k->text[5], TEXT_MAX, "--tmpdir=%s", full);
+	for (size_t i = 0; i < OURS; i++)
+		k->argv[1 + FIXED + i] = k->text[i];
+	child->argv = k->argv;
 }
 
 /* ---- its schema ------------------------------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 struct database;
 /* Makes the data folder at the first start. Prints one line and returns 2 if that cannot be. */
 int database_prepare(struct cluster *c);
-/* The child's command line for a prepared folder. */
+/* The child's command line for a prepared folder: argv is one block, the caller's to free. */
 void database_describe(struct cluster *c, struct child *child);
 
 /* Waits until it answers, makes the schema's database, applies what is missing; then on_ready(arg, NULL) or (arg, why). */

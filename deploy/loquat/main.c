@@ -145,6 +145,13 @@ static void find_key(struct cluster *c)
 	free(text);
 }
 
+void cluster_close(struct cluster *c)
+{
+	route_unref(c->routes);
+	config_free(c->config);
+	env_free(c->env);
+}
+
 int cluster_open(struct cluster *c, const char *config_file)
 {
 	char error[512];
@@ -154,6 +161,7 @@ int cluster_open(struct cluster *c, const char *config_file)
 	if (service_config_load(c->env, config_file, NULL, NULL, error, sizeof error, &c->config) < 0 ||
 	    route_from_config(c->config, true, error, sizeof error, &c->routes) < 0) {
 		complain("%s", error);
+		cluster_close(c);
 		return ERR_CONFIG;
 	}
 	find_root(c);
@@ -164,13 +172,6 @@ int cluster_open(struct cluster *c, const char *config_file)
 	c->http_host = config_string(c->config, "supervisor.host", "127.0.0.1");
 	c->http_port = (uint16_t)config_int(c->config, "supervisor.http", 8000);
 	return 0;
-}
-
-void cluster_close(struct cluster *c)
-{
-	route_unref(c->routes);
-	config_free(c->config);
-	env_free(c->env);
 }
 
 /* Takes "--config FILE" out of the arguments, wherever it stands. NULL: the file is missing. */

@@ -200,6 +200,8 @@ int command_up(struct cluster *c, int argc, char **argv)
 			printf("loquat: stopped\n");
 	}
 	watch_free(&up);
+	buf_release(&up.held);
+	free((void *)(uintptr_t)up.db_child.argv);
 	free(up.instance);
 	return status;
 }
