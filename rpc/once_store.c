@@ -36,6 +36,24 @@ uint64_t once_hash(uint64_t hash, const void *p, size_t n)
 	return mix(h ^ word);
 }
 
+/* Of this memory alone, and as quick as that needs. */
+static uint64_t name_hash(struct span s)
+{
+	uint64_t h = s.n, word = 0;
+	size_t at = 0;
+
+	for (; at + 8 <= s.n; at += 8) {
+		memcpy(&word, s.p + at, 8);
+		h = (h ^ word) * 0x9e3779b97f4a7c15u;
+		h ^= h >> 32;
+	}
+	word = 0;
+	if (at < s.n)
+		memcpy(&word, s.p + at, s.n - at);
+	h = (h ^ word) * 0x9e3779b97f4a7c15u;
+	return h ^ h >> 32;
+}
+
 static uint64_t hash_of(uint64_t hash, struct span s)
 {
 	return once_hash(hash, s.p ? s.p : "", s.n);
@@ -224,7 +242,7 @@ static void owner_used(struct once_server *s, struct once_owner *o)
 
 struct once_owner *once_owner_get(struct once_server *s, struct span name)
 {
-	uint64_t hash = hash_of(0, name);
+	uint64_t hash = name_hash(name);
 	struct once_owner *o;
 
 	for (struct once_node *n = once_table_first(&s->owners, hash); n; n = n->next)

@@ -49,13 +49,14 @@ struct pending {
 	const struct msg_method *method;
 	size_t kept; /* what its bytes count in the peer's kept_bytes */
 	uint32_t attempt;
-	int err; /* ended early: told at the end of the turn */
+	int err;            /* ended early: told at the end of the turn */
+	uint64_t once_seq;  /* of a once-call, else 0 */
+	uint32_t bytes_cap; /* of bytes */
+	uint32_t moved;     /* attempts that were answered so: they did nothing */
 
 	char *bytes; /* key, uid, once key and body, kept while the call may have to be sent (again) */
-	uint32_t bytes_cap, key_n, uid_n, once_n, body_n;
-	uint32_t moved; /* attempts that were answered so: they did nothing */
+	uint32_t key_n, uid_n, once_n, body_n;
 	uint64_t sid, trace;
-	uint64_t once_seq;   /* of a once-call, else 0 */
 	uint64_t again_ms;   /* its key's owner is not asked anew before, unless a new table comes */
 	const char *message; /* with err: constant text */
 };
