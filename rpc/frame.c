@@ -178,22 +178,8 @@ ssize_t frame_split(const char *data, size_t n, enum frame_type *type, struct sp
  */
 static const char *long_varint(const char *p, const char *end, uint64_t *out)
 {
-	uint64_t v = 0, stops = 0;
+	uint64_t v = 0;
 
-	if (end - p >= 8) {
-		memcpy(&v, p, 8);
-		stops = ~v & 0x8080808080808080u;
-	}
-	if (stops) { /* its end is among these eight: 7 bits of each are pushed together */
-		unsigned bytes = (unsigned)__builtin_ctzll(stops) / 8 + 1;
-
-		v &= UINT64_MAX >> (64 - 8 * bytes) & 0x7f7f7f7f7f7f7f7fu;
-		v = (v & 0x007f007f007f007fu) | (v & 0x7f007f007f007f00u) >> 1;
-		v = (v & 0x00003fff00003fffu) | (v & 0x3fff00003fff0000u) >> 2;
-		*out = (v & 0x000000000fffffffu) | (v & 0x0fffffff00000000u) >> 4;
-		return p + bytes;
-	}
-	v = 0;
 	for (unsigned shift = 0; shift < 64 && p < end; shift += 7) {
 		uint8_t b = (uint8_t)*p++;
 
@@ -292,7 +278,8 @@ static const char *get_session(const char *p, const char *end, struct frame_requ
 	return p;
 }
 
-static const char *get_once(const char *p, const char *end, struct frame_request *out)
+/* Not inline: the other fields' places would leave their registers for it. */
+static __attribute__((noinline)) const char *get_once(const char *p, const char *end, struct frame_request *out)
 {
 	struct span s;
 	uint64_t tag;
