@@ -217,7 +217,7 @@ soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/bench/loadgen $(BUILD)/tests/system/c
 	@TRANSFERS_S=240 TRANSFERS_CALLS=100000 $(RUN) run soak -t 1200 tests/system/transfers
 	@RELOADS=50 RELOAD_PLAYERS=2000 RELOAD_RATE=1 RELOAD_S=90 $(RUN) run soak -t 600 tests/system/reload
 	@VILLAIN_PLAYERS=200 VILLAIN_S=120 VILLAIN_RATIO=150 $(RUN) run soak -t 400 tests/system/villain
-	@ATTACK_PLAYERS=2000 ATTACK_S=60 ATTACK_ROUNDS=3 ATTACK_RATIO=150 $(RUN) run soak -t 900 tests/system/attack
+	@ATTACK_PLAYERS=2000 ATTACK_S=30 ATTACK_ROUNDS=5 ATTACK_RATIO=150 $(RUN) run soak -t 1200 tests/system/attack
 	@UPGRADE_PLAYERS=2000 UPGRADE_ROUNDS=10 UPGRADE_S=60 $(RUN) run soak -t 300 tests/system/upgrade
 	@CAMPAIGN_ROUNDS=240 CAMPAIGN_AWAY_S=60 $(RUN) run soak -t 1500 $(BUILD)/tests/system/campaign
 	@STORM_MEMBERS=10000 STORM_ARRIVE_MS=5000 STORM_RATE=500 $(RUN) run soak -t 300 $(BUILD)/tests/system/storm
