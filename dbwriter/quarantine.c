@@ -39,6 +39,12 @@ static const char *last_line(const char *text, size_t n)
 	return newline ? newline + 1 : text;
 }
 
+/* The next one from p on; NULL: none. Zeroes in between do not end the text. */
+static const char *find(const char *p, const char *end, const char *mark)
+{
+	return p < end ? memmem(p, (size_t)(end - p), mark, strlen(mark)) : NULL;
+}
+
 /* The line is the beginning of what, or goes on behind it. */
 static bool begins_with(const char *line, const char *what)
 {
@@ -46,9 +52,13 @@ static bool begins_with(const char *line, const char *what)
 	return has && !strncmp(line, what, has < n ? has : n);
 }
 
-/* Where the whole entries end. A record that is there, in whichever form, is whole; so is what a person wrote behind it. */
+/*
+ * Where the whole entries end. A record that is there, in whichever form, is whole; so is what a person wrote behind it. Zeroes
+ * are in no text: a sector leaves them that was never written, so it ends there.
+ */
 static size_t whole_bytes(const char *text, size_t n)
 {
+	n = strnlen(text, n);
 	const char *line = last_line(text, n), *entry = NULL, *newline;
 	struct sqllog_record r;
 	char why[80];
@@ -174,6 +184,12 @@ int quarantine_open(struct quarantine *q, struct env *env, const char *path, cha
 	if (err < 0)
 		snprintf(why, why_size, "%s cannot be read: %s", path,
 			 err == ERR_IO ? env_last_error() : err_text(err));
+	if (!err && strlen(q->text) < n) {
+		snprintf(why, why_size,
+			 "%s: zeroes behind byte %zu, where text was lost: look what it was, and cut them out", path,
+			 strlen(q->text));
+		err = ERR_CORRUPT;
+	}
 	for (const char *p = q->text; !err && (p = strstr(p, entry_mark));) {
 		err = add_entry(q, p, n - (size_t)(p - q->text), why, why_size);
 		p += err ? 0 : q->entry[q->n - 1].bytes;
@@ -190,7 +206,7 @@ uint64_t quarantine_count(struct env *env, const char *path)
 	size_t n;
 	if (env_file_load(env, path, FILE_BYTES_MAX, &text, &n) < 0)
 		return 0;
-	for (const char *p = text; (p = strstr(p, entry_mark)); p++)
+	for (const char *p = text; (p = find(p, text + n, entry_mark)); p++)
 		count += p == text || p[-1] == '\n';
 	free(text);
 	return count;
@@ -272,7 +288,7 @@ void held_load(struct held_keys *h, struct env *env, const char *path, const cha
 	if (env_file_load(env, path, FILE_BYTES_MAX, &text, &n) < 0)
 		return;
 	snprintf(mark, sizeof mark, "-- quarantine instance=%s ", instance);
-	for (const char *p = text; (p = strstr(p, mark)) && (p = strchr(p, '\n')); p++)
+	for (const char *p = text; (p = find(p, text + n, mark)) && (p = find(p, text + n, "\n")); p++)
 		if (sqllog_read(p + 1, n - (size_t)(p + 1 - text), &r, why, sizeof why) > 0 && r.lsn)
 			held_add(h, &r);
 	free(text);

@@ -11,8 +11,8 @@
  *     BEGIN;
  *     …
  *
- * An entry that a power cut or a full disk has cut off is moved to quarantine.sql.torn when the next one comes (its record
- * is refused again); what a person has written stays.
+ * An entry that a power cut or a full disk has cut off, or filled up with zeroes, is moved to quarantine.sql.torn when the
+ * next one comes (its record is refused again); what a person has written stays.
  *
  * Threads: owner only; blocking file calls. Held keys: those of the refused records of one instance; where keys are held,
  * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
@@ -44,7 +44,10 @@ struct quarantine {
 	struct quarantine_entry *entry;
 	size_t n;
 };
-/* A file that is not there has no entries. ERR_CORRUPT: somebody has changed a record (its checksum tells). why: one line. */
+/*
+ * A file that is not there has no entries. ERR_CORRUPT: somebody has changed a record (its checksum tells), or there are zeroes
+ * between entries. why: one line.
+ */
 int quarantine_open(struct quarantine *q, struct env *env, const char *path, char *why, size_t why_size);
 /* How many records are in the file, as far as can be told without holding it up. */
 uint64_t quarantine_count(struct env *env, const char *path);

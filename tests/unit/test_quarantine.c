@@ -76,6 +76,54 @@ START_TEST(wherever_an_entry_is_cut_off_those_before_and_behind_it_are_whole)
 }
 END_TEST
 
+/* A sector that was never written: the file has its size already, and zeroes stand where the text would. */
+START_TEST(an_entry_that_ends_in_zeroes_is_cut_off_as_well)
+{
+	size_t n, with_one;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	free(kept(&with_one));
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[1]), 0);
+	char *whole = kept(&n), *torn = calloc(1, n + 1);
+	ck_assert_ptr_nonnull(torn);
+	for (size_t from = n % 7; from <= n; from += 7) {
+		memset(torn, 0, n + 1);
+		memcpy(torn, whole, from);
+		folder_write(dir, "quarantine.sql", torn, n + (from == n));
+		ck_assert_int_eq(quarantine_add(env, path, &note, &record[from == n]), 0);
+		if (from == n) /* behind a whole entry */
+			ck_assert_uint_eq(quarantine_count(env, path), 3);
+		else if (from >= with_one)
+			lsns_are(1, 1);
+		else
+			lsns_are(1, 0);
+	}
+	free(torn);
+	free(whole);
+}
+END_TEST
+
+START_TEST(zeroes_between_entries_hide_none_and_are_named)
+{
+	struct quarantine q;
+	struct held_keys held = { .text = BUF_INIT };
+	char why[200] = "";
+	size_t n;
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(quarantine_add(env, path, &note, &record[i]), 0);
+	char *whole = kept(&n), *first = strstr(whole, "-- quarantine");
+	ck_assert_ptr_nonnull(first);
+	memset(first, 0, 16);
+	folder_write(dir, "quarantine.sql", whole, n);
+	free(whole);
+	ck_assert_uint_eq(quarantine_count(env, path), 1);
+	held_load(&held, env, path, "role-1");
+	ck_assert(held_any(&held, &record[1]));
+	held_release(&held);
+	ck_assert_int_eq(quarantine_open(&q, env, path, why, sizeof why), ERR_CORRUPT);
+	ck_assert_msg(strstr(why, "zeroes") != NULL, "%s", why);
+}
+END_TEST
+
 START_TEST(what_was_cut_off_is_put_aside)
 {
 	size_t n;
@@ -114,7 +162,10 @@ int main(void)
 	Suite *s = suite_create("quarantine");
 	TCase *t = tcase_create("the file");
 	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60); /* each entry is synced to the disk */
 	tcase_add_test(t, wherever_an_entry_is_cut_off_those_before_and_behind_it_are_whole);
+	tcase_add_test(t, an_entry_that_ends_in_zeroes_is_cut_off_as_well);
+	tcase_add_test(t, zeroes_between_entries_hide_none_and_are_named);
 	tcase_add_test(t, what_was_cut_off_is_put_aside);
 	tcase_add_test(t, what_a_person_wrote_stays);
 	suite_add_tcase(s, t);
