@@ -1,6 +1,8 @@
 #include <lauxlib.h>
-#include <stdlib.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
+#include "common/err.h"
 #include "common/jsontext.h"
 #include "common/lua_json.h"
 #include "rpc/app_private.h"
@@ -94,34 +96,52 @@ static int run_end(lua_State *L, int status, lua_KContext context)
 	return 2;
 }
 
-static void compile(lua_State *L, const char *code, size_t n)
+static bool loads(lua_State *L, const char *code, size_t n)
 {
+	return luaL_loadbufferx(L, code, n, "=console", "t") == LUA_OK;
+}
+
+/* The message on top says that more was expected. */
+static bool ends_too_early(lua_State *L)
+{
+	static const char end[] = "near <eof>";
+	size_t n;
+	const char *why = lua_tolstring(L, -1, &n);
+
+	return n >= sizeof end - 1 && !strcmp(why + n - (sizeof end - 1), end);
+}
+
+/*
+ * Pushes the code as a function: an expression, or else statements. false: what is wrong is pushed in its place. What only lacks
+ * its end as an expression ("1 +") is no statement, but that would say nothing.
+ */
+static bool compile(lua_State *L, const char *code, size_t n)
+{
+	size_t bytes;
+
 	lua_pushliteral(L, "return ");
 	lua_pushlstring(L, code, n);
 	lua_concat(L, 2);
-	size_t bytes;
-	const char *text = lua_tolstring(L, -1, &bytes);
+	int at = lua_gettop(L);
+	const char *text = lua_tolstring(L, at, &bytes);
+	bool good = loads(L, text, bytes), more = !good && ends_too_early(L);
 
-	if (luaL_loadbufferx(L, text, bytes, "=console", "t") != LUA_OK) {
-		lua_pop(L, 1);
-		if (luaL_loadbufferx(L, code, n, "=console", "t") != LUA_OK)
-			lua_error(L);
+	if (good || loads(L, code, n)) {
+		lua_replace(L, at);
+		lua_settop(L, at);
+		return true;
 	}
-	lua_remove(L, -2);
+	if (more && !ends_too_early(L))
+		lua_pop(L, 1);
+	if (ends_too_early(L)) {
+		lua_pushliteral(L, ": the code ends too early");
+		lua_concat(L, 2);
+	}
+	return false;
 }
 
 static int run(lua_State *L)
 {
-	struct app *a = app_of(L);
-	size_t n;
-	const char *code = lua_tolstring(L, 1, &n);
-
-	compile(L, code, n);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, a->console);
-	if (luahost_push_require(L))
-		lua_setfield(L, -2, "require");
-	lua_setupvalue(L, -2, 1);
-	lua_remove(L, 1);
 	lua_callk(L, 0, LUA_MULTRET, 0, run_end);
 	return run_end(L, LUA_OK, 0);
 }
@@ -131,7 +151,14 @@ static int push_run(lua_State *L, struct luajob *self)
 	struct app_job *j = (struct app_job *)self;
 
 	lua_pushcfunction(L, run);
-	lua_pushlstring(L, j->in.data, j->body.n);
+	if (!compile(L, j->in.data, j->body.n)) {
+		snprintf(j->why, sizeof j->why, "%s", lua_tostring(L, -1));
+		return ERR_BAD_REQUEST;
+	}
+	lua_rawgeti(L, LUA_REGISTRYINDEX, j->app->console);
+	if (luahost_push_require(L))
+		lua_setfield(L, -2, "require");
+	lua_setupvalue(L, -2, 1);
 	return 1;
 }
 

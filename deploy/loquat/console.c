@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "common/buf.h"
 #include "common/err.h"
 #include "deploy/loquat/loquat.h"
 
@@ -10,7 +11,8 @@
 
 const char console_help[] =
 	"\n  Lines of Lua are run in a task of one worker, as a request is; their values are printed. Without -e they are read\n"
-	"  from stdin. The environment is the service's (state, app, require, …), globals you set are kept, and:\n"
+	"  from stdin: code that ends too early goes on in the next line (>>), until it is whole or a dot alone drops it. The\n"
+	"  environment is the service's (state, app, require, …), globals you set are kept, and:\n"
 	"  .tasks     what runs or waits, with tracebacks      console.tasks()\n"
 	"  .timers    what is due when                         console.timers()\n"
 	"  .sessions  whose requests this worker runs          console.sessions()\n"
@@ -34,16 +36,21 @@ static const struct route_row *instance(struct cluster *c, const char *command, 
 	return row && row->http_port ? row : NULL;
 }
 
-/* The answer's text, the caller's to free; NULL: one line was printed. */
+/*
+ * The answer's text, the caller's to free; NULL: one line was printed, or the code ends too early, which unfinished tells
+ * (NULL: that is an error like others).
+ */
 static char *post(struct cluster *c, const char *command, const struct route_row *row, const char *path,
-		  const char *body)
+		  const char *body, bool *unfinished)
 {
 	char *text = NULL;
 	int status = ask(c, row->host, row->http_port, "POST", path, body, &text);
 
 	if (status == 200)
 		return text;
-	if (status < 0) {
+	if (unfinished && status == 400 && strstr(text, "near <eof>: the code ends too early")) {
+		*unfinished = true;
+	} else if (status < 0) {
 		complain("%s: %s does not answer: build/bin/loquat status", command, row->id);
 	} else {
 		json_t *o = json_loads(text, 0, NULL);
@@ -131,21 +138,36 @@ static const char *lua_of(const char *line)
 	return line;
 }
 
-static int run_line(struct cluster *c, const struct route_row *row, const char *worker, const char *line)
+static int run_code(struct cluster *c, const struct route_row *row, const char *worker, const char *code,
+		    bool *unfinished)
 {
 	char path[64];
 
 	snprintf(path, sizeof path, "/admin/console?worker=%.8s", worker);
-	char *text = post(c, "console", row, path, lua_of(line));
+	char *text = post(c, "console", row, path, lua_of(code), unfinished);
 
 	return text ? print_values(text) : 1;
 }
 
-static void prompt(bool people)
+static void prompt(bool people, const struct buf *code)
 {
 	if (people)
-		fputs("> ", stdout);
+		fputs(code->len ? ">> " : "> ", stdout);
 	fflush(stdout);
+}
+
+/* The line behind those before it, which end too early by themselves. */
+static void add_line(struct cluster *c, const struct route_row *row, const char *worker, struct buf *code,
+		     const char *line)
+{
+	bool unfinished = false;
+
+	if (code->len)
+		buf_addch(code, '\n');
+	buf_addstr(code, line);
+	run_code(c, row, worker, buf_cstr(code), &unfinished);
+	if (!unfinished)
+		buf_clear(code);
 }
 
 static int run_lines(struct cluster *c, const struct route_row *row, const char *worker)
@@ -154,6 +176,7 @@ static int run_lines(struct cluster *c, const struct route_row *row, const char 
 	size_t cap = 0;
 	ssize_t n;
 	bool people = isatty(0);
+	struct buf code = BUF_INIT;
 
 	if (!reaches(row->host, row->http_port)) {
 		complain("console: %s does not answer: build/bin/loquat status", row->id);
@@ -161,12 +184,17 @@ static int run_lines(struct cluster *c, const struct route_row *row, const char 
 	}
 	if (people)
 		printf("%s, worker %s: Lua, or .tasks .timers .sessions .memory; Ctrl-D ends\n", row->id, worker);
-	for (prompt(people); (n = getline(&line, &cap, stdin)) >= 0; prompt(people)) {
+	for (prompt(people, &code); (n = getline(&line, &cap, stdin)) >= 0; prompt(people, &code)) {
 		while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == ' '))
 			line[--n] = '\0';
-		if (n)
-			run_line(c, row, worker, line);
+		if (code.len && !strcmp(line, "."))
+			buf_clear(&code);
+		else if (n)
+			add_line(c, row, worker, &code, line);
 	}
+	if (code.len)
+		run_code(c, row, worker, buf_cstr(&code), NULL); /* says what is missing */
+	buf_release(&code);
 	free(line);
 	return 0;
 }
@@ -189,7 +217,7 @@ int command_console(struct cluster *c, int argc, char **argv)
 
 	if (!row || !*worker || strspn(worker, "0123456789") != strlen(worker))
 		return row ? complain("console: --worker: expected a number") : 2;
-	return line ? run_line(c, row, worker, line) : run_lines(c, row, worker);
+	return line ? run_code(c, row, worker, line, NULL) : run_lines(c, row, worker);
 }
 
 /* ---- profile --------------------------------------------------------------------------------------------------------- */
@@ -216,7 +244,7 @@ int command_profile(struct cluster *c, int argc, char **argv)
 	if (strspn(seconds, "0123456789") != strlen(seconds) || strspn(hz, "0123456789") != strlen(hz))
 		return complain("profile: --seconds and --hz: expected numbers");
 	snprintf(path, sizeof path, "/admin/profile?seconds=%.8s&hz=%.8s", seconds, hz);
-	char *text = post(c, "profile", row, path, "");
+	char *text = post(c, "profile", row, path, "", NULL);
 
 	if (!text)
 		return 1;

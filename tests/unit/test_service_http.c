@@ -753,13 +753,34 @@ START_TEST(an_operator_s_line_runs_in_a_worker)
 	ck_assert_str_eq(http.body, "[5,7,[1],\"function\"]");
 	post("/admin/console", "#console.tasks(), #console.timers(), #console.sessions(), #console.memory() > 0");
 	ck_assert_str_eq(http.body, "[1,0,0,true]");
-	post("/admin/console", "local x =");
-	ck_error(500, "failed", "none");
+	post("/admin/console", "local x = )");
+	ck_error(400, "bad_request", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "console:1: unexpected symbol near ')'"));
 	post("/admin/console", "nowhere");
 	ck_error(500, "failed", "none");
 	ck_assert_ptr_nonnull(strstr(http.body, "console:1: the global 'nowhere' is not defined"));
 	post("/admin/console?worker=99", "1");
 	ck_error(400, "bad_request", "none");
+}
+END_TEST
+
+START_TEST(an_operator_s_line_that_ends_too_early_is_told_so)
+{
+	static const char *const lines[] = { "1 +", "f(", "for i = 1, 3 do", "x = {", "if x then", "return [[text" };
+
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+		post("/admin/console", lines[i]);
+		ck_error(400, "bad_request", "none");
+		ck_assert_ptr_nonnull(strstr(http.body, "near <eof>: the code ends too early"));
+	}
+	post("/admin/console", "error('near <eof>', 0)"); /* it ran */
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_null(strstr(http.body, "too early"));
+	ck_assert_int_eq(post("/admin/console", "for i = 1, 3 do\nn = i end"), 200);
+	post("/admin/console", "n, 1 +\n2");
+	ck_assert_str_eq(http.body, "[3,3]");
 }
 END_TEST
 
@@ -851,6 +872,7 @@ int main(void)
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
+	tcase_add_test(one, an_operator_s_line_that_ends_too_early_is_told_so);
 	tcase_add_test(one, a_profile_of_all_workers_is_folded_stacks);
 	tcase_add_test(one, what_is_only_tried_reaches_nobody);
 	tcase_add_test(one, broken_code_changes_nothing_and_the_error_names_file_and_line);
