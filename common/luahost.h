@@ -44,6 +44,7 @@ struct luahost_options {
 	} gc;           /* how it collects: luahost_gc.c */
 	uint32_t texts; /* room for so many different short texts is made at once; 0: it grows as needed */
 	bool trial;     /* a host for luahost_check: nobody watches it, so instructions are counted */
+	bool known;     /* what is loaded has been loaded like this before: each file is compiled when it is required */
 	void *user;     /* the embedder's own: luahost_user */
 	void (*may_sleep)(lua_State *L); /* asked by clock.sleep: raises if the task must not wait now; may be NULL */
 };

@@ -203,7 +203,9 @@ static void list_methods(lua_State *L, struct luacode *code, const struct schema
 
 static int begin(lua_State *L, void *arg)
 {
-	luahost_of(L)->next = new_code(L, arg);
+	struct luahost *h = luahost_of(L);
+	h->next = new_code(L, arg);
+	h->next->at = h->o.known ? luasrc_files(h->next->src) : 0;
 	return 0;
 }
 

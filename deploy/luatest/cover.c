@@ -5,13 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "deploy/luatest/luatest.h"
 
 struct covered {
 	char source[ENV_PATH_MAX]; /* "@role/lua/items.lua" */
 	const struct luasrc_file *file;
 	unsigned lines;
-	uint8_t *code, *ran; /* by line number */
+	uint8_t *code, *ran; /* by line number; ran: all processes of the run mark it */
 };
 struct cover {
 	struct covered *file;
@@ -239,8 +240,8 @@ struct cover *cover_new(struct luasrc *src)
 			f->lines += file->text[k] == '\n';
 		f->lines++;
 		f->code = calloc(f->lines + 1, 1);
-		f->ran = calloc(f->lines + 1, 1);
-		assert(f->code && f->ran);
+		f->ran = mmap(NULL, f->lines + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		assert(f->code && f->ran != MAP_FAILED);
 		find_lines(L, f);
 		c->files++;
 	}
@@ -252,7 +253,7 @@ void cover_free(struct cover *c)
 {
 	for (size_t i = 0; c && i < c->files; i++) {
 		free(c->file[i].code);
-		free(c->file[i].ran);
+		munmap(c->file[i].ran, c->file[i].lines + 1);
 	}
 	if (c)
 		free(c->file);

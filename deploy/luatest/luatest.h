@@ -11,14 +11,15 @@
  *
  * The service's code and the library app are the real ones, with the service's own C; what lies outside of the worker is
  * the test's: the linker puts the functions of outside.c in place of the calls, the log, the database, the clock and
- * chance. So a test has a worker, a Lua state, tables and a time of its own, and takes less than a millisecond.
+ * chance. So a test has a worker, a Lua state, tables and a time of its own, and takes half a millisecond.
  *
- *   main.c     the command line, one test after another     world.c    one test's worker; its time
- *   outside.c  what the linker puts in place                calls.c    calls, requests, fakes, sessions
- *   store.c    tables and records                           lib.c      what tests see as `test`, with test.lua
- *   cover.c    which lines ran                              report.c   TAP, and words for people
+ *   main.c     the command line                             plan.c     which tests run, on all cores
+ *   world.c    one test's worker; its time                  calls.c    calls, requests, fakes, sessions
+ *   outside.c  what the linker puts in place                lib.c      what tests see as `test`, with test.lua
+ *   store.c    tables and records                           report.c   TAP, and words for people
+ *   cover.c    which lines ran
  *
- * Threads: one.
+ * Threads: one, in each of its processes.
  */
 
 /* ---- what all tests of a service share ----------------------------------------------------------------------- */
@@ -45,6 +46,7 @@ struct tester {
 		struct buf code;
 	} * compiled; /* of src's files and the prelude, by their text */
 	size_t compiled_n;
+	bool proven; /* a world with these files has been opened */
 };
 struct compiled *tester_compiled(struct tester *t, const char *text); /* NULL: none of its files */
 /* The services that have Lua and C; NULL: none of that name. */

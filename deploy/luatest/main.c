@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include "common/err.h"
 #include "deploy/luatest/luatest.h"
+#include "deploy/luatest/plan.h"
 #include "deploy/luatest/report.h"
 #include "rpc/service_config.h"
 
@@ -28,14 +28,6 @@ static int complain(const char *fmt, ...)
 	fputc('\n', stderr);
 	va_end(args);
 	return 2;
-}
-
-static uint64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 /* ---- what all tests share --------------------------------------------------------------------------------- */
@@ -188,44 +180,14 @@ static void close_tester(struct tester *t)
 	env_free(t->env);
 }
 
-/* ---- one test ------------------------------------------------------------------------------------------------- */
+/* ---- all tests, in order ------------------------------------------------------------------------------------- */
 
-static const char *why_of(struct world *x)
+static void add_item(struct plan *p, const char *module, int index, const char *name)
 {
-	return *x->fail ? x->fail : buf_cstr(&x->why);
-}
-
-static void run_one(struct tester *t, const char *module, int index, const char *name, struct report *r)
-{
-	struct world x;
-	uint64_t begun = now_us();
-
-	if (world_open(&x, t) == 0 && test_count(&x, module) > 0) {
-		test_start(&x, index);
-		while (!x.ended && world_turn(&x))
-			continue;
-		if (!x.ended)
-			buf_addstr(&x.why, "the test waits for what never comes");
-	}
-	report_test(r, strchr(module, '.') + 1, name, x.ok && !*x.fail, why_of(&x), buf_cstr(&x.log), now_us() - begun);
-	world_close(&x);
-}
-
-/* The names, as a fresh world lists them; negative: the file cannot be loaded, which is a failed test. */
-static int list_tests(struct tester *t, const char *module, char ***names, struct report *r)
-{
-	struct world x;
-	struct buf b = BUF_INIT;
-	int n = world_open(&x, t) == 0 ? test_count(&x, module) : ERR_FAILED;
-
-	if (n < 0)
-		report_test(r, strchr(module, '.') + 1, "the file is loaded", false, why_of(&x), buf_cstr(&x.log), 0);
-	*names = calloc((size_t)(n > 0 ? n : 0) + 1, sizeof **names);
-	for (int i = 0; *names && i < n; i++)
-		(*names)[i] = strdup(test_name(&x, i + 1, &b));
-	buf_release(&b);
-	world_close(&x);
-	return n;
+	p->item = realloc(p->item, (p->items + 1) * sizeof *p->item);
+	if (!p->item)
+		abort();
+	p->item[p->items++] = (struct item){ module, strdup(name), index };
 }
 
 static bool is_wanted(const struct options *o, const char *module, const char *name)
@@ -233,32 +195,50 @@ static bool is_wanted(const struct options *o, const char *module, const char *n
 	return !o->word || strstr(name, o->word) || strstr(module, o->word);
 }
 
-static void run_file(struct tester *t, const char *module, const struct options *o, struct report *r)
+/* The names, as a fresh world lists them. A file that cannot be loaded is a test that fails. */
+static void list_tests(struct tester *t, const char *module, const struct options *o, struct plan *p)
 {
-	char **names;
-	int n = list_tests(t, module, &names, r);
+	struct world x;
+	struct buf b = BUF_INIT;
+	int n = world_open(&x, t) == 0 ? test_count(&x, module) : ERR_FAILED;
 
-	for (int i = 0; names && i < n; i++) {
-		if (is_wanted(o, module, names[i]))
-			run_one(t, module, i + 1, names[i], r);
-		free(names[i]);
+	if (n < 0)
+		add_item(p, module, 0, "the file is loaded");
+	for (int i = 1; i <= n; i++)
+		if (is_wanted(o, module, test_name(&x, i, &b)))
+			add_item(p, module, i, buf_cstr(&b));
+	buf_release(&b);
+	world_close(&x);
+}
+
+static void make_plan(struct tester *t, const struct options *o, struct plan *p)
+{
+	*p = (struct plan){ .tester = t };
+	for (size_t i = 0; i < luasrc_files(t->src); i++) {
+		const char *name = luasrc_at(t->src, i)->name;
+
+		if (!strncmp(name, "tests.", 6))
+			list_tests(t, name, o, p);
 	}
-	free(names);
+}
+
+static void on_result(void *arg, const struct item *item, struct outcome *out)
+{
+	report_test(arg, strchr(item->module, '.') + 1, item->name, out->ok, buf_cstr(&out->why), buf_cstr(&out->log),
+		    out->took_us);
 }
 
 static int run_all(struct tester *t, const struct options *o)
 {
 	struct report r = { .tap = o->tap };
 	struct cover_line line;
+	struct plan p;
 	uint64_t begun = now_us();
 
 	report_begin(&r, o->service);
-	for (size_t i = 0; i < luasrc_files(t->src); i++) {
-		const char *name = luasrc_at(t->src, i)->name;
-
-		if (!strncmp(name, "tests.", 6))
-			run_file(t, name, o, &r);
-	}
+	make_plan(t, o, &p);
+	plan_run(&p, on_result, &r);
+	plan_release(&p);
 	begun = now_us() - begun;
 	if (t->cover && !o->word) {
 		if (!o->tap)

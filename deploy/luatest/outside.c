@@ -54,7 +54,10 @@ int __wrap_luahost_new(const struct luahost_options *o, struct luahost **out);
 int __real_luahost_new(const struct luahost_options *o, struct luahost **out);
 int __wrap_luahost_new(const struct luahost_options *o, struct luahost **out)
 {
-	int err = __real_luahost_new(o, out);
+	struct luahost_options mine = *o;
+
+	mine.known = luatest_world && luatest_world->t->proven;
+	int err = __real_luahost_new(&mine, out);
 
 	if (err == 0 && luatest_world && luatest_world->t->cover)
 		cover_hook(luatest_world->t->cover, luahost_state(*out));

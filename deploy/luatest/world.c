@@ -178,6 +178,7 @@ int world_open(struct world *x, struct tester *t)
 		continue;
 	if (!*x->fail && x->opened <= 0)
 		snprintf(x->fail, sizeof x->fail, "init_service %s", x->opened ? "failed" : "never ends");
+	t->proven = t->proven || !*x->fail;
 	return *x->fail ? ERR_FAILED : 0;
 }
 

@@ -83,6 +83,22 @@ ON_LOOP(a_file_that_nobody_requires_yet_is_checked_too)
 	ck_assert_str_eq(why, "xHandler.lua: the file must return its table of functions");
 }
 
+ON_LOOP(what_is_known_is_compiled_where_it_is_required)
+{
+	struct luahost_options o = { .loop = luahost_loop(host), .known = true };
+	struct luasrc *unasked = SRC("init", "return {}", "later", "local x =");
+	struct luasrc *asked = SRC("init", "return require 'later'", "later", "local x =");
+	struct luahost *other;
+
+	ck_assert_int_eq(luahost_new(&o, &other), 0);
+	ck_assert_int_eq(luahost_load(other, unasked, why, sizeof why), 0);
+	ck_assert_int_eq(luahost_load(other, asked, why, sizeof why), ERR_FAILED);
+	ck_assert_int_eq(strncmp(why, "later.lua:1:", 12), 0);
+	luahost_free(other);
+	luasrc_unref(unasked);
+	luasrc_unref(asked);
+}
+
 ON_LOOP(what_was_prepared_can_be_dropped)
 {
 	struct luasrc *src = SRC("init", "return {go = function() return 'new' end}");
@@ -186,6 +202,7 @@ int main(void)
 	tcase_add_test(c, a_reload_keeps_the_state_and_running_tasks_finish_on_the_old_code);
 	tcase_add_test(c, broken_code_changes_nothing_and_is_named);
 	tcase_add_test(c, a_file_that_nobody_requires_yet_is_checked_too);
+	tcase_add_test(c, what_is_known_is_compiled_where_it_is_required);
 	tcase_add_test(c, what_was_prepared_can_be_dropped);
 	if (!SIGNALS_WAIT)
 		tcase_add_test(c, an_endless_loop_at_the_top_of_a_file_is_stopped_too);
