@@ -107,7 +107,8 @@ end
 local function login_locked(player, args)
   local resumed = args.resume ~= nil and args.resume == player.resume
   local rid = player.rid
-  if args.resume and not resumed and player.resume then   -- it must not throw out who came after it
+  local last = player.resume or Players.last_resume(player.uid)
+  if args.resume and last and last ~= args.resume then   -- it must not throw out who came after it
     return nil, "denied", "this resume token was used or is void"
   end
   if not make_room(player, args) then return { refused = true, message = "this name is online already" } end

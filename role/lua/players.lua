@@ -57,6 +57,17 @@ local function leave(player)
   if player.was_online then app.send.team.teamRemote.online(uid, { uid = uid, gone = true }) end
 end
 
+-- Of who has gone, which resume token was the last: those before it stay void as long as they live. Another owner of the
+-- uid would have given out newer ones, so what was known before players moved says nothing.
+local RESUME_S = 86400
+
+local function resume_key(uid) return "resume:" .. uid end
+
+function Players.last_resume(uid)
+  local last = cache.get(resume_key(uid))
+  return last and last.moves == state.moves and last.resume or nil
+end
+
 local function drop(player)
   local uid = player.uid
   if state.players[uid] == player then state.players[uid] = nil end
@@ -71,6 +82,9 @@ local function grace_over(player)
     return
   end
   leave(player)
+  if player.resume then
+    cache.put(resume_key(player.uid), { resume = player.resume, moves = state.moves }, RESUME_S)
+  end
   drop(player)
 end
 
