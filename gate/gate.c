@@ -158,6 +158,7 @@ static int gate_start(struct worker *w)
 	g->start_ms = gate_now_ms(g);
 	g->start_us = gate_wall_us(g);
 	limits_read(g);
+	addrcount_init(&g->held, g->service->env);
 	g->ask_load = need(g, "connector.connectorRemote.load");
 	g->verify = need(g, "platform.platformRemote.verify");
 	g->take = need(g, "gate.gateRemote.take");

@@ -126,7 +126,7 @@ static bool fits(struct gate *g, const char *addr, struct addrplace from)
 struct place *place_new(struct gate *g, const char *addr, const char *uid, bool guest, unsigned rank,
 			const char *origin, const char *nonce, uint64_t since_us)
 {
-	struct addrplace from = addrcount_place(addr);
+	struct addrplace from = addrcount_place(&g->held, addr);
 	uint8_t raw[8];
 
 	if (g->places >= GATE_PLACES_MAX || !fits(g, addr, from))

@@ -31,14 +31,14 @@ struct clientlisten {
 void clientlisten_gone(struct clientlisten *l, const char *addr)
 {
 	atomic_fetch_sub_explicit(&l->all, 1, memory_order_relaxed);
-	addrcount_add(&l->open, addrcount_place(addr), -1);
+	addrcount_add(&l->open, addrcount_place(&l->open, addr), -1);
 }
 
 /* Whether the address has opened too many in this second. */
 static bool too_fast(struct clientlisten *l, const char *addr)
 {
 	uint32_t second = (uint32_t)(l->o.loop->now_ms / 1000);
-	unsigned at = addrcount_place(addr).host;
+	unsigned at = addrcount_place(&l->open, addr).host;
 
 	if (l->rate[at].second != second) {
 		l->rate[at].second = second;
@@ -51,7 +51,7 @@ static bool too_fast(struct clientlisten *l, const char *addr)
 static const char *refusal(struct clientlisten *l, const char *addr)
 {
 	unsigned all = atomic_fetch_add_explicit(&l->all, 1, memory_order_relaxed);
-	struct addrcounted before = addrcount_add(&l->open, addrcount_place(addr), 1);
+	struct addrcounted before = addrcount_add(&l->open, addrcount_place(&l->open, addr), 1);
 
 	if (all >= l->o.all_max)
 		return "too many connections";
@@ -210,6 +210,7 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 
 	assert(l);
 	l->o = *o;
+	addrcount_init(&l->open, o->loop->env);
 	if (!l->o.all_max)
 		l->o.all_max = files_left(o->loop->env);
 	l->accepted = metric(o->metrics, o->loop->index, METRIC_COUNTER, "loquat_client_accepted_total",
@@ -266,7 +267,7 @@ const struct env_listener *clientlisten_listener(const struct clientlisten *l)
 void clientlisten_came(struct clientlisten *l, const char *addr)
 {
 	atomic_fetch_add_explicit(&l->all, 1, memory_order_relaxed);
-	addrcount_add(&l->open, addrcount_place(addr), 1);
+	addrcount_add(&l->open, addrcount_place(&l->open, addr), 1);
 }
 
 uint16_t clientlisten_port(const struct clientlisten *l)
