@@ -67,7 +67,7 @@ static ssize_t web_data(struct clientconn *c, const char *data, size_t n)
 	return (ssize_t)n;
 }
 
-/* A balancer of ours says whose connection this is. false: that one has too many. */
+/* A balancer of ours says whose connection this is. false: that one has too many, or opens them too fast. */
 static bool forwarded(struct clientconn *c, const char *request, size_t n)
 {
 	struct clientconn_face *f = c->face;
@@ -79,11 +79,11 @@ static bool forwarded(struct clientconn *c, const char *request, size_t n)
 	    !websocket_header(request, n, "X-Forwarded-For", &value, &value_n) ||
 	    !balancer_forwarded(f->balancers, value, value_n, addr))
 		return true;
-	bool fits = clientlisten_moved(*f->listen, c->addr, addr);
+	const char *why = clientlisten_moved(*f->listen, c->addr, addr);
 	memcpy(c->addr, addr, sizeof(addr));
-	if (!fits)
-		clientconn_drop(c, "too many connections from this address");
-	return fits;
+	if (why)
+		clientconn_drop(c, why);
+	return !why;
 }
 
 static ssize_t http_data(struct clientconn *c, const char *data, size_t n)

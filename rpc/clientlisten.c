@@ -23,9 +23,7 @@ struct clientlisten {
 	struct log_bound said; /* who was refused */
 	_Atomic unsigned all;
 	struct addrcount open;
-	struct {
-		uint32_t second, n;
-	} rate[ADDRCOUNT_PLACES]; /* the accepting loop's */
+	_Atomic uint64_t rate[ADDRCOUNT_PLACES]; /* the second, and in its lower half how many have come in it */
 };
 
 void clientlisten_gone(struct clientlisten *l, const char *addr)
@@ -37,14 +35,16 @@ void clientlisten_gone(struct clientlisten *l, const char *addr)
 /* Whether the address has opened too many in this second. */
 static bool too_fast(struct clientlisten *l, const char *addr)
 {
-	uint32_t second = (uint32_t)(l->o.loop->now_ms / 1000);
-	unsigned at = addrcount_place(&l->open, addr).host;
+	if (!l->o.connects_per_s || balancers_trust(l->o.balancers, addr))
+		return false;
+	_Atomic uint64_t *rate = &l->rate[addrcount_place(&l->open, addr).host];
+	uint64_t second = env_mono_ns(l->o.loop->env) / 1000000000 << 32;
+	uint64_t was = atomic_load_explicit(rate, memory_order_relaxed), is;
 
-	if (l->rate[at].second != second) {
-		l->rate[at].second = second;
-		l->rate[at].n = 0;
-	}
-	return l->o.connects_per_s && ++l->rate[at].n > l->o.connects_per_s && !balancers_trust(l->o.balancers, addr);
+	do
+		is = was >> 32 == second >> 32 ? was + 1 : second + 1;
+	while (!atomic_compare_exchange_weak_explicit(rate, &was, is, memory_order_relaxed, memory_order_relaxed));
+	return (uint32_t)is > l->o.connects_per_s;
 }
 
 /* NULL: it may come in. It is counted in any case. */
@@ -61,7 +61,7 @@ static const char *refusal(struct clientlisten *l, const char *addr)
 		return "too many connections from this address";
 	if (l->o.per_subnet_max && before.subnet >= l->o.per_subnet_max)
 		return "too many connections from this subnet";
-	return NULL;
+	return too_fast(l, addr) ? "too many new connections from this address in a second" : NULL;
 }
 
 struct hand_over {
@@ -107,10 +107,10 @@ static struct loop *choose(struct clientlisten *l, void **user)
 	return NULL;
 }
 
-bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr)
+const char *clientlisten_moved(struct clientlisten *l, const char *from, const char *addr)
 {
 	clientlisten_gone(l, from);
-	return !refusal(l, addr);
+	return refusal(l, addr);
 }
 
 static void refuse(struct clientlisten *l, struct env_conn *conn, const char *addr, const char *why)
@@ -142,9 +142,10 @@ static void pass(struct clientlisten *l, struct env_conn *conn, const char *addr
 static void on_door_open(void *arg, struct env_conn *conn, const char *from, const char *addr)
 {
 	struct clientlisten *l = arg;
+	const char *why = strcmp(from, addr) == 0 ? NULL : clientlisten_moved(l, from, addr);
 
-	if (strcmp(from, addr) != 0 && !clientlisten_moved(l, from, addr))
-		refuse(l, conn, addr, "too many connections from this address or subnet");
+	if (why)
+		refuse(l, conn, addr, why);
 	else
 		pass(l, conn, addr);
 }
@@ -164,8 +165,6 @@ static void on_accept(void *arg, struct env_conn *conn)
 
 	env_conn_peer(conn, addr);
 	const char *why = refusal(l, addr);
-	if (!why && too_fast(l, addr))
-		why = "too many new connections from this address in a second";
 	if (why)
 		refuse(l, conn, addr, why);
 	else if (l->door && (l->o.tls || balancers_trust(l->o.balancers, addr)))

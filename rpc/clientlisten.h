@@ -36,8 +36,8 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 uint16_t clientlisten_port(const struct clientlisten *l);
 /* From now on connections go to this worker's loop too; as long as there is none they are closed. */
 void clientlisten_add(struct clientlisten *l, struct loop *loop, void *user);
-/* The connection turns out to be another's (a balancer has said so). false: that one has too many. It counts for addr either way. */
-bool clientlisten_moved(struct clientlisten *l, const char *from, const char *addr);
+/* The connection turns out to be another's (a balancer has said so). NULL, or why that one may not. It counts for addr either way. */
+const char *clientlisten_moved(struct clientlisten *l, const char *from, const char *addr);
 /* Handing over (rpc/handover.h): who connects waits in the kernel's queue; the port itself; a connection from before. */
 void clientlisten_rest(struct clientlisten *l, bool rest);
 const struct env_listener *clientlisten_listener(const struct clientlisten *l);

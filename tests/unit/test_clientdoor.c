@@ -305,6 +305,35 @@ START_TEST(connections_are_counted_for_the_player_behind_the_balancer)
 }
 END_TEST
 
+/* How many of so many connections of one player's, one after the other, are closed at once. */
+static int closed_of(int many)
+{
+	struct wireclient c;
+	int closed = 0;
+
+	for (int i = 0; i < many; i++) {
+		wireclient_open(&c, s.port);
+		wireclient_raw(&c, BYTES(FROM_1234 HELLO));
+		closed += !*known_as(&c);
+		wireclient_close(&c);
+	}
+	return closed;
+}
+
+START_TEST(new_connections_in_a_second_are_counted_for_the_player_behind_the_balancer)
+{
+	struct wireclient other;
+
+	s.o.connects_per_s = 3;
+	serve(false, "127.0.0.1");
+	ck_assert_int_gt(closed_of(30), 0);
+	wireclient_open(&other, s.port);
+	wireclient_raw(&other, BYTES(SIGNATURE "\x21\x11\0\x0c\1\2\3\5\5\6\7\x08\x10\xe1\0\x50" HELLO));
+	ck_assert_str_eq(known_as(&other), "1.2.3.5:4321");
+	wireclient_close(&other);
+}
+END_TEST
+
 static void upgrade_with(struct wireclient *c, const char *headers)
 {
 	char request[600];
@@ -359,6 +388,7 @@ int main(void)
 	tcase_add_test(t, a_strangers_header_ends_the_connection);
 	tcase_add_test(t, a_broken_header_and_a_second_one_end_the_connection);
 	tcase_add_test(t, connections_are_counted_for_the_player_behind_the_balancer);
+	tcase_add_test(t, new_connections_in_a_second_are_counted_for_the_player_behind_the_balancer);
 	tcase_add_test(t, forwarded_for_is_believed_of_balancers_alone);
 	Suite *suite = suite_create("clientdoor");
 	suite_add_tcase(suite, t);
