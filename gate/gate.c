@@ -16,6 +16,8 @@ static const struct config_row rows[] = {
 	  "Places of players_max that only those take who come back by resume." },
 	{ "gate.rank_lead_s", CONFIG_INT, "60", false, 0, 86400,
 	  "So many seconds earlier each priority class stands in the queue." },
+	{ "gate.guests", CONFIG_BOOL, "true", false, 0, 0,
+	  "Players may come by a name alone; false: with an account of a platform only." },
 	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
 	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
 	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000,
@@ -143,6 +145,7 @@ static void limits_read(struct gate *g)
 	g->reserved = (unsigned)config_int(config, "gate.reserved", 0);
 	g->per_address_max = (unsigned)config_int(config, "gate.per_address_max", 20000);
 	g->per_subnet_max = (unsigned)config_int(config, "gate.per_subnet_max", 0);
+	g->guests = config_bool(config, "gate.guests", true);
 	g->rank_lead_s = (unsigned)config_int(config, "gate.rank_lead_s", 60);
 }
 

@@ -121,6 +121,7 @@ struct gate {
 	struct place *place[GATE_HASH], *account[GATE_HASH];
 	struct addrcount held; /* places, by the address that asked for them */
 	unsigned per_address_max, per_subnet_max;
+	bool guests;               /* may come */
 	unsigned places, admitted; /* admitted: and not heard of since */
 	uint64_t entered;          /* heard of */
 	uint64_t since_us;         /* the last place's */

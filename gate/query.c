@@ -243,6 +243,9 @@ static void query_entry(struct visitor *v, const struct pomelo_message *m)
 	else if (!player_uid_ok(uid) || strchr(uid, ':'))
 		visitor_refuse(v, m->id, start_ns, ERR_BAD_REQUEST,
 			       "uid: 1 to 64 bytes without control characters, : and *");
+	else if (!v->gate->guests)
+		visitor_refuse(v, m->id, start_ns, ERR_DENIED,
+			       "guests are not let in: platform, account and credential are needed");
 	else
 		come(v, m->id, uid, true, 0, start_ns);
 	json_decref(o);

@@ -319,6 +319,19 @@ START_TEST(guests_are_refused_where_they_need_a_token)
 }
 END_TEST
 
+START_TEST(where_guests_are_not_let_in_only_accounts_get_a_token)
+{
+	struct wireclient gate, c;
+	char token[TOKEN_MAX];
+	begin(_i, "gate = { guests = false }, connector = { guests = false },");
+	expect(query(&gate, 0, "{\"uid\":\"frank\"}"), "\"error\":\"denied\"");
+	wireclient_close(&gate);
+	enter_by_gate(&c, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}", token);
+	wireclient_close(&c);
+	end();
+}
+END_TEST
+
 START_TEST(a_login_that_the_owner_refuses_leaves_the_connection_outside)
 {
 	struct wireclient c;
@@ -1124,6 +1137,7 @@ int main(void)
 	BOTH(what_a_public_method_sets_before_login_is_not_what_a_session_goes_by);
 	BOTH(before_login_few_public_requests_are_under_way);
 	BOTH(guests_are_refused_where_they_need_a_token);
+	BOTH(where_guests_are_not_let_in_only_accounts_get_a_token);
 	BOTH(a_login_that_the_owner_refuses_leaves_the_connection_outside);
 	BOTH(a_connection_lost_during_login_is_logged_out_again);
 	BOTH(a_resume_token_takes_the_session_over_once);
