@@ -153,12 +153,13 @@ static inline uint32_t mark_of(uint64_t position, uint64_t bytes)
  * The log thread has read these lines since, and its processor a few more on its own account: what is asked for now is here
  * when one of the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one
  * after it. All of them each time: the first record of a burst asks for what was taken away since the last one, and what
- * is here costs next to nothing.
+ * is here costs next to nothing. Behind the ring's end it asks for nothing: eight lines in a round.
  */
-static inline void ask_ahead(const struct log *log, uint64_t position, uint32_t bytes)
+static inline void ask_ahead(const char *end)
 {
-	for (uint32_t at = bytes; at < bytes + AHEAD; at += GRAIN)
-		prefetch_write(log->ring + (position + at) % RING);
+#pragma GCC unroll 8
+	for (uint32_t at = 0; at < AHEAD; at += GRAIN)
+		prefetch_write(end + at);
 }
 
 /* Half of the ring is full, as far as is known: looks how much it is, and tells the log thread once. */
@@ -192,7 +193,6 @@ static inline bool reserve(struct log *log, uint32_t need, uint64_t *position)
 		r->level = PADDING;
 		atomic_store_explicit(&r->mark, mark_of(tail, skip), memory_order_release);
 	}
-	ask_ahead(log, tail + skip, need);
 	*position = tail + skip;
 	return true;
 }
@@ -204,19 +204,15 @@ static void wake_if_asleep(struct log *log)
 		env_loop_wake(log->loop);
 }
 
-static inline __attribute__((always_inline)) void say(struct log *log, enum log_level level, const char *event,
-						      const char *fmt, bool fixed, va_list *args)
+/* A line as the place, or who has none, says it: event is NULL if it is the place's, fmt if the place has it. */
+static inline __attribute__((always_inline)) void say_as(struct log *log, enum log_level level,
+							 const struct place *place, const struct log_format *format,
+							 const char *event, const char *fmt, va_list *args)
 {
-	struct log_format own;
-	const struct place *place = place_of(log, event, fmt, fixed);
-	const struct log_format *format = place ? &place->format : &own;
-	if (__builtin_expect(!place, 0))
-		log_format_parse(&own, fmt);
+	uint64_t ticks = env_ticks(log->env); /* long under way, so it begins before what it can go beside */
 	struct log_args taken;
 	log_args_take(&taken, format, args);
-
-	const bool own_event = __builtin_expect(!place || (!fixed && strcmp(place->event, event) != 0), 0);
-	size_t event_n = own_event ? strnlen(event, EVENT_MAX) : 0, fmt_n = place ? 0 : format->text_n + 1u;
+	size_t event_n = event ? strnlen(event, EVENT_MAX) : 0, fmt_n = fmt ? format->text_n + 1u : 0;
 	size_t bytes = sizeof(struct record) + event_n + fmt_n + log_args_bytes(&taken);
 	bytes = (bytes + GRAIN - 1) / GRAIN * GRAIN;
 	uint64_t position;
@@ -225,16 +221,17 @@ static inline __attribute__((always_inline)) void say(struct log *log, enum log_
 		return;
 	}
 	struct record *r = record_at(log, position);
+	ask_ahead((const char *)r + bytes);
 	r->level = (uint8_t)level;
-	r->flags = (taken.cut || format->cut ? CUT : 0) | (own_event ? OWN_EVENT : 0);
+	r->flags = (taken.cut || format->cut ? CUT : 0) | (event ? OWN_EVENT : 0);
 	r->words = (uint8_t)taken.words;
 	r->event_n = (uint8_t)event_n;
-	r->ticks = env_ticks(log->env);
+	r->ticks = ticks;
 	r->place = place;
 	char *p = r->data;
-	if (own_event)
+	if (event)
 		p = log_copy(p, event, event_n);
-	if (fmt_n) {
+	if (fmt) {
 		p = log_copy(p, fmt, fmt_n - 1);
 		*p++ = 0;
 	}
@@ -244,13 +241,32 @@ static inline __attribute__((always_inline)) void say(struct log *log, enum log_
 	wake_if_asleep(log);
 }
 
+static __attribute__((noinline)) void say_placeless(struct log *log, enum log_level level, const char *event,
+						    const char *fmt, va_list *args)
+{
+	struct log_format own;
+	log_format_parse(&own, fmt);
+	say_as(log, level, NULL, &own, event, fmt, args);
+}
+
+/* The first line after a pause: its place in the ring is asked for while the rest is made ready. */
+static inline void ask_first(struct log *log)
+{
+	prefetch_write(record_at(log, atomic_load_explicit(&log->tail, memory_order_relaxed)));
+}
+
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 {
 	if (log_level_get(log) > level)
 		return;
 	va_list args;
 	va_start(args, fmt);
-	say(log, level, event, fmt, false, &args);
+	ask_first(log);
+	const struct place *place = place_of(log, event, fmt, false);
+	if (__builtin_expect(!place, 0))
+		say_placeless(log, level, event, fmt, &args);
+	else
+		say_as(log, level, place, &place->format, strcmp(place->event, event) ? event : NULL, NULL, &args);
 	va_end(args);
 }
 
@@ -260,7 +276,12 @@ void log_write_fixed(struct log *log, enum log_level level, const char *event, c
 		return;
 	va_list args;
 	va_start(args, fmt);
-	say(log, level, event, fmt, true, &args);
+	ask_first(log);
+	const struct place *place = place_of(log, event, fmt, true);
+	if (__builtin_expect(!place, 0))
+		say_placeless(log, level, event, fmt, &args);
+	else
+		say_as(log, level, place, &place->format, NULL, NULL, &args);
 	va_end(args);
 }
 

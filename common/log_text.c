@@ -218,14 +218,6 @@ cut:
 	to->words = (unsigned)(word - to->word);
 }
 
-void log_args_put(const struct log_args *a, char *to)
-{
-	for (const uint64_t *word = a->word, *end = word + a->words; word < end; word++, to += sizeof *word)
-		memcpy(to, word, sizeof *word);
-	for (unsigned i = 0; i < a->texts; i++)
-		to = log_copy(to, a->text[i].p, a->text[i].n);
-}
-
 /* ---- printing ------------------------------------------------------------------------------- */
 
 struct unpack {

@@ -78,7 +78,14 @@ static inline size_t log_args_bytes(const struct log_args *a)
 {
 	return a->words * sizeof *a->word + a->text_bytes;
 }
-void log_args_put(const struct log_args *a, char *to); /* log_args_bytes: all words, then all texts */
+/* log_args_bytes: all words, then all texts */
+static inline void log_args_put(const struct log_args *a, char *to)
+{
+	for (const uint64_t *word = a->word, *end = word + a->words; word < end; word++, to += sizeof *word)
+		memcpy(to, word, sizeof *word);
+	for (unsigned i = 0; i < a->texts; i++)
+		to = log_copy(to, a->text[i].p, a->text[i].n);
+}
 
 /* The two that follow write at `to` and return the end. */
 #define LOG_VALUE_ROOM(n) (4 * (size_t)(n) + 2)
