@@ -13,6 +13,7 @@
  * Record:  a comment line "-- loquat lsn=… epoch=… time=… key=… trace=… len=… crc=…\n" and len bytes of body
  *          "BEGIN;\n…;\nCOMMIT;\n"; crc is CRC-32C, 8 hex digits, over the line up to before " crc=" and then the body.
  *          One statement per line: text never holds a raw newline, so "\n-- loquat " begins a record and nothing else.
+ *          Behind BEGIN may stand which request made it: "-- request=role.shopHandler.buy\n", a comment to any client.
  * Files:   FOLDER/NNNNNNNN.sql, rotated by size, each starts with "SET NAMES utf8mb4;\n". Each start of the process
  *          begins a new file. Beside them: lock, locked by the writer; epoch, a line per start: its epoch and the lsn it
  *          began behind; clean, after a stop in order; replayed, what dbwriter has landed (a hint that shortens opening);
@@ -59,7 +60,7 @@ struct sql_value {
 struct sql_form;
 #define SQL_FORMS 8
 struct sql_record {
-	struct buf body;           /* "BEGIN;\nUPDATE …;\n" so far */
+	struct buf body;           /* "BEGIN;\nUPDATE …;\n" so far; statements 0: at most its beginning */
 	char keys[SQLLOG_KEY_MAX]; /* "role:42,bag:42" */
 	uint16_t keys_bytes;
 	unsigned statements;
@@ -75,6 +76,12 @@ void sql_record_clear(struct sql_record *r);
  * bytes stand as %XX. ERR_FULL: no room for more; ERR_BAD_REQUEST: empty or too long. r is unchanged then.
  */
 int sql_record_key(struct sql_record *r, const char *key);
+/*
+ * Which request makes the record: before its first statement; letters, digits and "._-/", at most
+ * SQLLOG_REQUEST_MAX of them, anything else is left out.
+ */
+#define SQLLOG_REQUEST_MAX 128
+void sql_record_request(struct sql_record *r, const char *method);
 /*
  * Appends one statement: INSERT, UPDATE, DELETE or REPLACE of plain ASCII. ERR_BAD_REQUEST: another verb, wrong count of
  * values, NaN or infinity, text that is not UTF-8, a ';', quote, backslash, comment or control byte in sql itself;
@@ -188,6 +195,8 @@ ssize_t sqllog_find(const char *data, size_t n, size_t from);
 bool sqllog_key_next(const struct sqllog_record *r, size_t *at, const char **key, size_t *bytes);
 /* The statements of a body without its BEGIN and COMMIT lines; *count: how many, one per line. */
 const char *sqllog_statements(const struct sqllog_record *r, size_t *bytes, unsigned *count);
+/* Which request made the record; "" with *bytes 0: it does not say. */
+const char *sqllog_request(const struct sqllog_record *r, size_t *bytes);
 /* Writes the comment line of a record with its crc; out has SQLLOG_HEAD_MAX bytes. Returns its length. */
 size_t sqllog_head(char *out, const struct sqllog_record *r);
 uint32_t crc32c(uint32_t crc, const void *p, size_t n); /* 0 to start */

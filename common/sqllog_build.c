@@ -409,6 +409,27 @@ int sqllog_key_text(char out[SQLLOG_KEY_TEXT_MAX], const char *key)
 	return (int)(o - out);
 }
 
+static const bool request_class[256] = {
+	['0' ... '9'] = true, ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['_'] = true,
+	['.'] = true,         ['-'] = true,         ['/'] = true,
+};
+
+void sql_record_request(struct sql_record *r, const char *method)
+{
+	static const char mark[] = "-- request=";
+	if (r->statements || r->body.len)
+		return;
+	char *start = buf_reserve(&r->body, sizeof begin + sizeof mark + SQLLOG_REQUEST_MAX + 1);
+	char *o = mempcpy(mempcpy(start, begin, sizeof begin - 1), mark, sizeof mark - 1), *first = o;
+	for (const char *p = method; *p && o < first + SQLLOG_REQUEST_MAX; p++)
+		if (request_class[(unsigned char)*p])
+			*o++ = *p;
+	if (o == first)
+		return;
+	*o++ = '\n';
+	r->body.len = (size_t)(o - start);
+}
+
 static bool has_key(const struct sql_record *r, const char *text, size_t n)
 {
 	const struct sqllog_record keys = { .keys = r->keys, .keys_bytes = r->keys_bytes };

@@ -10,6 +10,7 @@ static const char mark[] = "-- loquat lsn=";
 static const char comment[] = "-- loquat ";
 static const char begin[] = "BEGIN;\n";
 static const char commit[] = "COMMIT;\n";
+static const char request[] = "-- request=";
 #define LENGTH(text) (sizeof(text) - 1)
 
 static ssize_t corrupt(char *why, size_t size, const char *what)
@@ -195,10 +196,25 @@ bool sqllog_key_next(const struct sqllog_record *r, size_t *at, const char **key
 	return true;
 }
 
+const char *sqllog_request(const struct sqllog_record *r, size_t *bytes)
+{
+	size_t n = r->body_bytes - LENGTH(begin) - LENGTH(commit);
+	const char *line = r->body + LENGTH(begin);
+	*bytes = 0;
+	if (n <= LENGTH(request) || memcmp(line, request, LENGTH(request)))
+		return "";
+	const char *from = line + LENGTH(request);
+	*bytes = (size_t)((const char *)memchr(from, '\n', n - LENGTH(request)) -
+			  from); /* well_formed saw the last one */
+	return from;
+}
+
 const char *sqllog_statements(const struct sqllog_record *r, size_t *bytes, unsigned *count)
 {
-	const char *first = r->body + LENGTH(begin);
-	*bytes = r->body_bytes - LENGTH(begin) - LENGTH(commit);
+	const char *first = r->body + LENGTH(begin), *method = sqllog_request(r, bytes);
+	if (*bytes)
+		first = method + *bytes + 1;
+	*bytes = (size_t)(r->body + r->body_bytes - LENGTH(commit) - first);
 	*count = 0;
 	for (const char *p = first, *end = first + *bytes; p < end; p++, ++*count)
 		p = memchr(p, '\n', (size_t)(end - p)); /* well_formed saw the last one */

@@ -20,7 +20,6 @@ void show_record(struct buf *out, const char *instance, const struct sqllog_reco
 {
 	size_t bytes;
 	unsigned count;
-	const char *p = sqllog_statements(r, &bytes, &count), *end = p + bytes;
 	if (instance) {
 		add_time(out, r->time_us);
 		buf_addf(out, "  %s  ", instance);
@@ -30,7 +29,12 @@ void show_record(struct buf *out, const char *instance, const struct sqllog_reco
 		buf_addstr(out, "  ");
 		add_time(out, r->time_us);
 	}
-	buf_addf(out, "  key %.*s  trace %llx\n", (int)r->keys_bytes, r->keys, (unsigned long long)r->trace);
+	buf_addf(out, "  key %.*s  trace %llx", (int)r->keys_bytes, r->keys, (unsigned long long)r->trace);
+	const char *request = sqllog_request(r, &bytes);
+	if (bytes)
+		buf_addf(out, "  request %.*s", (int)bytes, request);
+	buf_addch(out, '\n');
+	const char *p = sqllog_statements(r, &bytes, &count), *end = p + bytes;
 	while (p < end) {
 		const char *newline = memchr(p, '\n', (size_t)(end - p));
 		buf_addf(out, "    %.*s\n", (int)(newline - p), p);

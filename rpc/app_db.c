@@ -23,10 +23,7 @@ static struct app_job *collecting(lua_State *L)
 
 	if (!j)
 		app_raise(L, "db: changes belong to a request or a task: use app.task(fn) in a timer");
-	if (!j->recording) {
-		sql_record_clear(&j->record);
-		j->recording = true;
-	}
+	app_job_record(j);
 	return j;
 }
 

@@ -74,6 +74,23 @@ void app_job_free(struct app_job *j)
 
 /* ---- all or nothing ------------------------------------------------------------------------------------------- */
 
+/* What the record is called by in the log: the method; of what no call began the path or the hook, of a timer's task nothing. */
+static const char *request_of(const struct app_job *j)
+{
+	if (j->method)
+		return j->method->full;
+	return j->kind == APP_HTTP ? j->http_path : j->kind == APP_HOOK ? j->hook : "";
+}
+
+void app_job_record(struct app_job *j)
+{
+	if (j->recording)
+		return;
+	sql_record_clear(&j->record);
+	sql_record_request(&j->record, request_of(j));
+	j->recording = true;
+}
+
 void app_job_discard(struct app_job *j)
 {
 	if (j->recording)

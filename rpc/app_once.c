@@ -425,10 +425,7 @@ int app_once_record(struct app_job *j)
 
 	if (!a->worker->service->sqllog)
 		return 0;
-	if (!j->recording) {
-		sql_record_clear(&j->record);
-		j->recording = true;
-	}
+	app_job_record(j);
 	if ((err = add_key(&j->record, part(j, j->once.owner))) < 0 || (err = add_row(j)) < 0)
 		return err;
 	for (int n = 0; n < DELETE_MAX && once_forget(a->once.server, j->once.entry, DELETE_ROWS, &f); n++)

@@ -220,6 +220,7 @@ void app_job_held(struct luajob *self, uint32_t ms);
 void app_job_done(struct luajob *self, const struct luaresult *r);
 /* The staged record goes out and the staged changes are applied; > 0: an lsn to wait for, 0: nothing to wait for, or ERR_*. */
 int app_job_commit(struct app_job *j, uint64_t *lsn);
+void app_job_record(struct app_job *j); /* the task collects a record from now on, if it does not yet */
 void app_job_discard(struct app_job *j);
 void app_job_watch(struct app_job *j, uint64_t handle); /* begins to look whether it is still waited for */
 /*

@@ -17,7 +17,9 @@ START_TEST(a_change_is_in_memory_and_in_the_log_when_it_is_answered)
 {
 	begin(CHANGE "function Remote.put(args) change(args.number) return { number = state.t.gold or -1 } end");
 	ck_put("{\"number\":10}", "{\"number\":-1}"); /* until it ends the table shows the old value */
-	ck_assert_ptr_nonnull(strstr(log_text(), "BEGIN;\nUPDATE role SET gold = gold + 10 WHERE id = 1;\nCOMMIT;\n"));
+	ck_assert_ptr_nonnull(strstr(
+		log_text(),
+		"BEGIN;\n-- request=calls.boxRemote.put\nUPDATE role SET gold = gold + 10 WHERE id = 1;\nCOMMIT;\n"));
 	ck_assert_ptr_nonnull(strstr(log_text(), "key=role:1 "));
 	get(&reply);
 	ck_says(&reply, "{\"number\":10}");

@@ -230,14 +230,15 @@ START_TEST(the_history_of_a_key_is_every_change_of_it_in_order)
 		records_add(&b, (struct made){ .lsn = lsn,
 					       .epoch = 1,
 					       .keys = lsn % 2 ? "role:4,bag:4" : "role:42",
-					       .statements = "UPDATE role SET gold = 1 WHERE id = 4;\n" });
+					       .statements = "-- request=role.shopHandler.buy\n"
+							     "UPDATE role SET gold = 1 WHERE id = 4;\n" });
 	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
 	buf_release(&b);
 	ck_assert_int_eq(history_each(here.env, from, 1, "bag:4", add, &out, why, sizeof why), 3);
 	const char *text = buf_cstr(&out);
 	ck_assert_msg(
 		strstr(text,
-		       "2023-11-14T22:13:20.000003Z  role-1  lsn 3  epoch 1  key role:4,bag:4  trace 0\n    UPDATE role SET gold = 1 WHERE id = 4;\n"),
+		       "2023-11-14T22:13:20.000003Z  role-1  lsn 3  epoch 1  key role:4,bag:4  trace 0  request role.shopHandler.buy\n    UPDATE role SET gold = 1 WHERE id = 4;\n"),
 		"%s", text);
 	ck_assert(strstr(text, "lsn 1 ") < strstr(text, "lsn 3 ") && strstr(text, "lsn 3 ") < strstr(text, "lsn 5 "));
 	ck_assert(!strstr(text, "role:42"));

@@ -284,6 +284,33 @@ START_TEST(keys_have_bounds)
 }
 END_TEST
 
+START_TEST(the_request_stands_behind_the_begin_as_a_comment_that_ends_nowhere_else)
+{
+	struct sql_value v = INT(1);
+	sql_record_request(&r, "role.shop Handler\n;'\xc3.buy_2-/");
+	ck_assert_uint_eq(r.statements, 0);
+	ck_assert_int_lt(sql_record_add(&r, "SELECT ?", &v, 1, why, sizeof why), 0);
+	ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
+	sql_record_request(&r, "too.late");
+	const char *body = "BEGIN;\n-- request=role.shopHandler.buy_2-/\nUPDATE a SET b = 1;\n";
+	ck_assert_str_eq(buf_cstr(&r.body), body);
+	sql_record_clear(&r); /* now by the form that is kept */
+	sql_record_request(&r, "role.shopHandler.buy_2-/");
+	ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
+	ck_assert_str_eq(buf_cstr(&r.body), body);
+	sql_record_clear(&r);
+	sql_record_request(&r, "");
+	ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
+	ck_assert_str_eq(buf_cstr(&r.body), "BEGIN;\nUPDATE a SET b = 1;\n");
+	char longer[3 * SQLLOG_REQUEST_MAX];
+	memset(longer, 'x', sizeof longer - 1);
+	longer[sizeof longer - 1] = '\0';
+	sql_record_clear(&r);
+	sql_record_request(&r, longer);
+	ck_assert_uint_eq(r.body.len, strlen("BEGIN;\n-- request=\n") + SQLLOG_REQUEST_MAX);
+}
+END_TEST
+
 START_TEST(a_cleared_record_is_as_new_and_keeps_its_memory)
 {
 	struct sql_value v = INT(1);
@@ -319,6 +346,7 @@ int main(void)
 	tcase_add_test(t, another_statement_at_the_same_address_is_not_taken_for_the_one_before);
 	tcase_add_test(t, keys_are_kept_once_and_written_without_separators);
 	tcase_add_test(t, keys_have_bounds);
+	tcase_add_test(t, the_request_stands_behind_the_begin_as_a_comment_that_ends_nowhere_else);
 	tcase_add_test(t, a_cleared_record_is_as_new_and_keeps_its_memory);
 	Suite *s = suite_create("sqllog_build");
 	suite_add_tcase(s, t);

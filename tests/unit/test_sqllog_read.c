@@ -138,6 +138,31 @@ START_TEST(a_record_gives_its_parts)
 }
 END_TEST
 
+START_TEST(a_record_tells_which_request_made_it_and_that_is_no_statement)
+{
+	struct sqllog_record r;
+	size_t n;
+	unsigned count;
+	struct buf b = BUF_INIT;
+	add_record(&b, 1, "role:1", "-- request=role.shopHandler.buy\nDELETE FROM bag;\n");
+	ck_assert_int_gt(sqllog_read(b.data, b.len, &r, why, sizeof why), 0);
+	const char *request = sqllog_request(&r, &n);
+	ck_assert(n == 20 && !memcmp(request, "role.shopHandler.buy", n));
+	const char *text = sqllog_statements(&r, &n, &count);
+	ck_assert_uint_eq(count, 1);
+	ck_assert(n == 17 && !memcmp(text, "DELETE FROM bag;\n", n));
+	buf_clear(&b);
+	add_record(&b, 1, "role:1", "-- request=alone\n");
+	ck_assert_int_gt(sqllog_read(b.data, b.len, &r, why, sizeof why), 0);
+	sqllog_statements(&r, &n, &count);
+	ck_assert_uint_eq(count + n, 0);
+	buf_release(&b);
+	ck_assert_int_gt(sqllog_read(file.data + starts[4], file.len - starts[4], &r, why, sizeof why), 0);
+	sqllog_request(&r, &n);
+	ck_assert_uint_eq(n, 0);
+}
+END_TEST
+
 START_TEST(a_record_without_keys_or_statements_can_be_read)
 {
 	struct sqllog_record r;
@@ -286,6 +311,7 @@ int main(void)
 	tcase_add_test(t, a_record_stands_as_the_interface_says);
 	tcase_add_test(t, the_first_line_comes_as_a_record_without_number);
 	tcase_add_test(t, a_record_gives_its_parts);
+	tcase_add_test(t, a_record_tells_which_request_made_it_and_that_is_no_statement);
 	tcase_add_test(t, a_record_without_keys_or_statements_can_be_read);
 	tcase_add_test(t, a_file_cut_anywhere_gives_all_whole_records_and_asks_for_more);
 	tcase_add_test(t, no_flipped_bit_passes);
