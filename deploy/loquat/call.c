@@ -8,7 +8,8 @@
 #include "deploy/loquat/control.h"
 
 /* Any process of the cluster makes the call for us; the row's own service comes first, for it is one hop less. */
-static int ask_anyone(struct cluster *c, const char *service, const char *path, const char *body, char **answer)
+static int ask_anyone(struct cluster *c, const char *service, const char *path, const char *body, char **answer,
+		      const struct route_row **asked)
 {
 	int status = ERR_UNAVAILABLE;
 
@@ -18,6 +19,7 @@ static int ask_anyone(struct cluster *c, const char *service, const char *path, 
 
 			if (!r->http_port || (strcmp(r->service, service) == 0) != (round == 0))
 				continue;
+			*asked = r;
 			status = ask(c, r->host, r->http_port, "POST", path, body, answer);
 			if (status != ERR_UNAVAILABLE)
 				return status;
@@ -74,9 +76,21 @@ static int show_error(const char *method, int status, const char *text)
 	return 1;
 }
 
+/* No answer has come. */
+static int show_silence(const char *method, int err, const struct route_row *asked)
+{
+	if (err == ERR_UNAVAILABLE || !asked)
+		complain("%s: no process of this cluster answers: build/bin/loquat status", method);
+	else
+		complain("%s: unknown: %s took the call and %s: build/bin/loquat logs %s (effect: unknown)", method,
+			 asked->id, err == ERR_TIMEOUT ? "has not answered" : "ended before its answer", asked->id);
+	return 1;
+}
+
 static int call(struct cluster *c, const char *method, const char *json, const char *key)
 {
 	struct buf path = BUF_INIT;
+	const struct route_row *asked = NULL;
 	char service[32], *answer = NULL;
 	int status = path_of(method, key, service, &path);
 
@@ -84,12 +98,10 @@ static int call(struct cluster *c, const char *method, const char *json, const c
 		buf_release(&path);
 		return status;
 	}
-	status = ask_anyone(c, service, buf_cstr(&path), json, &answer);
+	status = ask_anyone(c, service, buf_cstr(&path), json, &answer, &asked);
 	buf_release(&path);
-	if (status < 0) {
-		complain("%s: no process of this cluster answers: build/bin/loquat status", method);
-		return 1;
-	}
+	if (status < 0)
+		return show_silence(method, status, asked);
 	if (status == 200)
 		printf("%s%s", answer, *answer && answer[strlen(answer) - 1] == '\n' ? "" : "\n");
 	else
