@@ -275,6 +275,15 @@ static int note_applied(struct schema *s, unsigned number, const char *name, con
 	return 0;
 }
 
+static int refuse_order(struct schema *s, const struct file *before, const struct file *f)
+{
+	if (f->number >= SCHEMA_GAMES)
+		return refuse(s, "%s: %s was not applied, and %s was already: exchange their numbers", s->folder,
+			      before->name, f->name);
+	return refuse(s, "%s: %s was not applied, and %s was already: if that is the game's own, rename it to %03u%s",
+		      s->folder, before->name, f->name, next_number(s, SCHEMA_GAMES), f->name + 3);
+}
+
 /* Each range by itself: what an update of Loquat's brings comes behind what the game has applied already. */
 static int in_order(struct schema *s)
 {
@@ -282,8 +291,7 @@ static int in_order(struct schema *s)
 		const struct file *f = &s->file[i], *before = f - 1;
 
 		if (f->applied && !before->applied && same_range(f->number, before->number))
-			return refuse(s, "%s: %s was not applied, and %s was already", s->folder, before->name,
-				      f->name);
+			return refuse_order(s, before, f);
 	}
 	return 0;
 }
