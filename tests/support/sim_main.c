@@ -6,12 +6,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define JOBS_MAX 64
-#define SEED_S   60 /* real seconds one seed may take */
+#define SEED_S   60 /* seconds of processor time one seed may take; by the clock ten times as many */
 
 struct options {
 	const char *program, *scenario;
@@ -61,14 +62,22 @@ static void note_failure(struct board *b, uint64_t seed, const char *why)
 	atomic_store(&b->stop, true);
 }
 
+/* Ends the program with SIGPROF or SIGALRM unless called again in time; 0: no limit. Processor time, as somebody who
+ * stops the program or takes its cores does not make a seed endless; the clock, as one that sleeps for ever takes none. */
+static void limit_s(unsigned s)
+{
+	setitimer(ITIMER_PROF, &(struct itimerval){ .it_value.tv_sec = s }, NULL);
+	alarm(10 * s);
+}
+
 /* ---- a worker ---------------------------------------------------------------------------------------------------- */
 
 static void go(struct board *b, const struct options *o, const struct sim_scenario *s, struct sim *w)
 {
 	uint64_t seed = sim_seed(w), from_ms = sim_now_ns(w) / 1000000, events = sim_events(w);
-	alarm(SEED_S);
+	limit_s(SEED_S);
 	s->run(w);
-	alarm(0);
+	limit_s(0);
 	atomic_fetch_add(&b->sim_ms, sim_now_ns(w) / 1000000 - from_ms);
 	atomic_fetch_add(&b->events, sim_events(w) - events);
 	atomic_fetch_add(&b->done, 1);
@@ -102,9 +111,9 @@ static void go_forked(struct board *b, const struct options *o, const struct sim
 static struct sim *prepared(struct board *b, const struct sim_scenario *s)
 {
 	struct sim *w = sim_new(0);
-	alarm(SEED_S);
+	limit_s(SEED_S);
 	s->prepare(w);
-	alarm(0);
+	limit_s(0);
 	if (sim_failure(w))
 		note_failure(b, 0, sim_failure(w));
 	return w;
@@ -133,7 +142,7 @@ static void note_death(struct board *b, uint64_t seed, int status)
 	char why[64];
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return;
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
+	if (WIFSIGNALED(status) && (WTERMSIG(status) == SIGPROF || WTERMSIG(status) == SIGALRM))
 		snprintf(why, sizeof(why), "it does not end within %d s", SEED_S);
 	else if (WIFSIGNALED(status))
 		snprintf(why, sizeof(why), "the program died: %s", strsignal(WTERMSIG(status)));
@@ -220,7 +229,7 @@ static void on_crash(int signo)
 static void catch_crashes(void)
 {
 	static char stack[65536];
-	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGALRM };
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGPROF, SIGALRM };
 	stack_t alternative = { .ss_sp = stack, .ss_size = sizeof(stack) };
 	struct sigaction action = { .sa_handler = on_crash, .sa_flags = SA_ONSTACK };
 	sigaltstack(&alternative, NULL);
@@ -233,13 +242,13 @@ static bool tell_seed(const struct options *o, const struct sim_scenario *s)
 	told = sim_new(s->prepare ? 0 : o->from);
 	catch_crashes();
 	sim_verbose(told, true);
-	alarm(SEED_S);
+	limit_s(SEED_S);
 	if (s->prepare) {
 		s->prepare(told);
 		sim_reseed(told, o->from);
 	}
 	s->run(told);
-	alarm(0);
+	limit_s(0);
 	sim_trace_print(told);
 	printf("# hash %016llx, %llu events, %.3f simulated s\n", (unsigned long long)sim_hash(told),
 	       (unsigned long long)sim_events(told), (double)sim_now_ns(told) / 1e9);
