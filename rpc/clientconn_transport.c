@@ -71,13 +71,13 @@ static ssize_t web_data(struct clientconn *c, const char *data, size_t n)
 static bool forwarded(struct clientconn *c, const char *request, size_t n)
 {
 	struct clientconn_face *f = c->face;
+	struct buf list = BUF_INIT;
 	char addr[ENV_ADDR_MAX];
-	const char *value;
-	size_t value_n;
 
-	if (!balancers_trust(f->balancers, c->addr) ||
-	    !websocket_header(request, n, "X-Forwarded-For", &value, &value_n) ||
-	    !balancer_forwarded(f->balancers, value, value_n, addr))
+	bool says = balancers_trust(f->balancers, c->addr) && websocket_headers(request, n, "X-Forwarded-For", &list) &&
+		    balancer_forwarded(f->balancers, list.data, list.len, addr);
+	buf_release(&list);
+	if (!says)
 		return true;
 	const char *why = clientlisten_moved(*f->listen, c->addr, addr);
 	memcpy(c->addr, addr, sizeof(addr));

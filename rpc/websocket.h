@@ -28,8 +28,8 @@ struct websocket_rules {
 };
 /* Of the subprotocols a client offers the first is taken, for browsers close a connection that takes none. rules NULL: none. */
 ssize_t websocket_upgrade(const char *data, size_t n, const struct websocket_rules *rules, struct buf *reply);
-/* The value of a header of that request, without white space around it. false: it has none. */
-bool websocket_header(const char *data, size_t n, const char *name, const char **value, size_t *value_n);
+/* Adds the list that a header of that request is, of all its lines in their order. false: it has none. */
+bool websocket_headers(const char *data, size_t n, const char *name, struct buf *list);
 /* Whether a close frame's payload is as RFC 6455 wants it: nothing, or a code that may be sent and a reason in UTF-8. */
 bool websocket_close_ok(const char *payload, size_t n);
 

@@ -49,23 +49,30 @@ static bool line_next(struct line *rest, struct line *out)
 	return true;
 }
 
-/* The value of a header, without the white space around it; n 0 when absent. */
-static struct line header(struct line rest, const char *name)
+/* Whether the line is this header; then it becomes the value, without the white space around it. */
+static bool is_header(struct line *l, const char *name)
 {
 	size_t name_n = strlen(name);
+
+	if (l->n <= name_n || l->p[name_n] != ':' || strncasecmp(l->p, name, name_n) != 0)
+		return false;
+	l->p += name_n + 1;
+	l->n -= name_n + 1;
+	while (l->n && (*l->p == ' ' || *l->p == '\t'))
+		l->p++, l->n--;
+	while (l->n && (l->p[l->n - 1] == ' ' || l->p[l->n - 1] == '\t'))
+		l->n--;
+	return true;
+}
+
+/* The value of a header, of the first line with that name; n 0 when absent. */
+static struct line header(struct line rest, const char *name)
+{
 	struct line l;
 
-	while (line_next(&rest, &l)) {
-		if (l.n <= name_n || l.p[name_n] != ':' || strncasecmp(l.p, name, name_n) != 0)
-			continue;
-		l.p += name_n + 1;
-		l.n -= name_n + 1;
-		while (l.n && (*l.p == ' ' || *l.p == '\t'))
-			l.p++, l.n--;
-		while (l.n && (l.p[l.n - 1] == ' ' || l.p[l.n - 1] == '\t'))
-			l.n--;
-		return l;
-	}
+	while (line_next(&rest, &l))
+		if (is_header(&l, name))
+			return l;
 	return (struct line){ NULL, 0 };
 }
 
@@ -171,16 +178,20 @@ ssize_t websocket_upgrade(const char *data, size_t n, const struct websocket_rul
 	return err < 0 ? err : (ssize_t)whole;
 }
 
-bool websocket_header(const char *data, size_t n, const char *name, const char **value, size_t *value_n)
+bool websocket_headers(const char *data, size_t n, const char *name, struct buf *list)
 {
-	struct line rest = { data, n }, request;
+	struct line rest = { data, n }, l;
+	bool any = false;
 
-	if (!line_next(&rest, &request))
-		return false;
-	struct line v = header(rest, name);
-	*value = v.p;
-	*value_n = v.n;
-	return v.p != NULL;
+	for (bool more = line_next(&rest, &l); more; more = line_next(&rest, &l)) {
+		if (!is_header(&l, name))
+			continue;
+		if (any)
+			buf_addstr(list, ", ");
+		buf_add(list, l.p, l.n);
+		any = true;
+	}
+	return any;
 }
 
 bool websocket_close_ok(const char *p, size_t n)

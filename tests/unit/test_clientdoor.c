@@ -363,6 +363,13 @@ START_TEST(forwarded_for_is_believed_of_balancers_alone)
 	upgrade_with(&c, "X-Forwarded-For: 6.6.6.6, 1.2.3.4\r\n");
 	ck_assert_str_eq(known_as(&c), "1.2.3.4:0");
 	wireclient_close(&c);
+	/* some add a line of their own behind what the client wrote; one may stand behind another */
+	upgrade_with(&c, "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\n");
+	ck_assert_str_eq(known_as(&c), "1.2.3.4:0");
+	wireclient_close(&c);
+	upgrade_with(&c, "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 127.0.0.1\r\n");
+	ck_assert_str_eq(known_as(&c), "1.2.3.4:0");
+	wireclient_close(&c);
 	clientserver_shut(&s);
 	balancers_free(balancers);
 	serve(false, "10.0.0.1");
