@@ -76,8 +76,10 @@ static int push_request(lua_State *L, struct luajob *self)
 		return ERR_UNAVAILABLE;
 	}
 	j->begun = true;
-	if (j->session)
+	if (j->session) {
 		rpc_began(j->app->worker, j->handle);
+		j->job.budget_ms = app_session_budget_ms(j->app, j->session);
+	}
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
@@ -177,8 +179,6 @@ void app_job_begin(struct app_job *j)
 		app_job_free(j);
 		return;
 	}
-	if (j->session)
-		j->job.budget_ms = app_session_budget_ms(a, j->session);
 	if (!j->session || luaqueue_push(&j->session->queue, &j->job) < 0) {
 		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE, "too many requests of this session wait");
 		app_job_free(j);

@@ -512,8 +512,10 @@ void app_job_held(struct luajob *self, uint32_t ms)
 {
 	struct app_job *j = (struct app_job *)self;
 
-	if (j->session)
-		app_session_held(j->app, j->session, ms);
+	if (!j->session)
+		return;
+	app_session_held(j->app, j->session, ms);
+	j->job.budget_ms = app_session_budget_ms(j->app, j->session);
 }
 
 void app_job_done(struct luajob *self, const struct luaresult *r)

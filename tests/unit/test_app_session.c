@@ -216,6 +216,27 @@ START_TEST(a_session_that_holds_up_the_others_within_its_budget_rests_too)
 }
 END_TEST
 
+START_TEST(a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget)
+{
+	begin_sessions("function Handler.say(session, msg)\n"
+		       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
+		       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
+		       "  while msg.text do end\n"
+		       "  return {}\n"
+		       "end");
+	say(1, "{\"text\":\"later\"}", 0, &reply);
+	say(1, "{\"text\":\"loop\"}", 0, &second);
+	say(2, "{\"text\":\"wake\"}", 0, &third);
+	reply_wait(&third);
+	reply_wait(&reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	ck_assert_msg(strstr(reply.message, "budget of 100 ms"), "%s", reply.message);
+	reply_wait(&second);
+	ck_reply(&second, ERR_FAILED, EFFECT_NONE);
+	ck_assert_msg(strstr(second.message, "budget of 20 ms"), "%s", second.message);
+}
+END_TEST
+
 START_TEST(a_request_that_waits_while_its_session_begins_to_rest_does_not_run)
 {
 	begin_sessions("function Handler.say(session, msg)\n"
@@ -305,6 +326,7 @@ int main(void)
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
 	tcase_add_test(one, a_session_that_holds_up_the_others_within_its_budget_rests_too);
+	tcase_add_test(one, a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget);
 	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
 #endif
 	return scripted_run(s);
