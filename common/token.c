@@ -193,6 +193,11 @@ static void grow(struct generation *g)
 
 static void turn(struct token_once *o, uint64_t now_ms)
 {
+	if (now_ms < o->turn_ms) { /* told late; or the clock was set, and time begins anew */
+		if (o->turn_ms - now_ms > o->keep_ms)
+			o->turn_ms = now_ms;
+		return;
+	}
 	if (now_ms - o->turn_ms < o->keep_ms)
 		return;
 	free(o->before.slot);

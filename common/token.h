@@ -31,7 +31,7 @@ int token_read(const char *key, const char *kind, uint64_t now_ms, const char *t
 
 /*
  * Remembers what was used for at least keep_ms: two generations of a hash set, the older dropped whole. Bounded:
- * at most max entries per generation.
+ * at most max entries per generation. A time before the last one makes nothing forgotten.
  */
 struct token_once;
 struct token_once *token_once_new(uint64_t keep_ms, size_t max);

@@ -126,6 +126,23 @@ START_TEST(what_was_used_is_forgotten_after_twice_the_time)
 }
 END_TEST
 
+/* Workers take the time before they ask the one that remembers: the later may be heard first. And clocks are set. */
+START_TEST(an_earlier_time_makes_nothing_forgotten)
+{
+	struct token_once *o = token_once_new(1000, 100);
+
+	ck_assert_int_eq(token_once_use(o, "a", 10000), 0);
+	ck_assert_int_eq(token_once_use(o, "b", 11000), 0);
+	ck_assert_int_eq(token_once_use(o, "c", 10999), 0);
+	ck_assert_int_eq(token_once_use(o, "a", 11000), ERR_DENIED);
+	ck_assert_int_eq(token_once_use(o, "b", 11000), ERR_DENIED);
+	ck_assert_int_eq(token_once_use(o, "c", 5000), ERR_DENIED);
+	ck_assert_int_eq(token_once_use(o, "b", 5000), ERR_DENIED);
+	ck_assert_int_eq(token_once_use(o, "b", 8000), 0); /* it goes on from the time it was set to */
+	token_once_free(o);
+}
+END_TEST
+
 START_TEST(memory_of_what_was_used_is_bounded)
 {
 	struct token_once *o = token_once_new(1000, 2);
@@ -162,6 +179,7 @@ int main(void)
 	tcase_add_test(t, a_field_with_a_newline_is_refused);
 	tcase_add_test(t, a_nonce_is_used_once);
 	tcase_add_test(t, what_was_used_is_forgotten_after_twice_the_time);
+	tcase_add_test(t, an_earlier_time_makes_nothing_forgotten);
 	tcase_add_test(t, memory_of_what_was_used_is_bounded);
 	tcase_add_test(t, hmac_is_the_one_of_rfc_4231);
 	Suite *s = suite_create("token");
