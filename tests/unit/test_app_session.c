@@ -75,14 +75,14 @@ START_TEST(a_request_whose_time_was_over_while_it_waited_does_not_run)
 {
 	begin_sessions("function Handler.say(session, msg)\n"
 		       "  if msg.flag then app.wait(state.t.queue) end\n"
-		       "  if msg.text == 'wake' then clock.sleep(60) app.wake(state.t.queue) end\n"
+		       "  if msg.text == 'wake' then clock.sleep(660) app.wake(state.t.queue) end\n"
 		       "  table.insert(state.t.list, msg.text or '?')\n"
 		       "  return { words = state.t.list }\n"
 		       "end");
 	say(3, "{\"text\":\"hello\"}", 0, &second); /* the link stands: what follows is sent in time */
 	reply_wait(&second);
 	say(1, "{\"text\":\"first\",\"flag\":true}", 0, &reply);
-	say(1, "{\"text\":\"late\"}", 50, &second);
+	say(1, "{\"text\":\"late\"}", 600, &second);
 	reply_wait(&second);
 	ck_reply(&second, ERR_TIMEOUT, EFFECT_UNKNOWN); /* the caller cannot know */
 	say(2, "{\"text\":\"wake\"}", 0, &third); /* it comes after the late one, and rests for longer than that has */
