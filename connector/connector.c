@@ -21,6 +21,8 @@ static const struct config_row rows[] = {
 	  "Per connection; above: busy, four times above: kicked." },
 	{ "connector.bytes_per_s", CONFIG_INT, "0", false, 0, 1000000000,
 	  "Of requests' bodies, per connection; above: busy, four times above: kicked; 0: no bound." },
+	{ "connector.address_packets_per_s", CONFIG_INT, "0", false, 0, 100000000,
+	  "Of all connections of one address (IPv6: /64); above: busy; 0: no bound." },
 	{ "connector.per_address_max", CONFIG_INT, "20000", false, 1, 10000000, "Connections of one address." },
 	{ "connector.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
 	  "Connections of one subnet (IPv4: /24, IPv6: /64); 0: no bound." },
@@ -202,6 +204,7 @@ static int listen_open(struct edge *e)
 		.per_address_max = (unsigned)config_int(s->config, "connector.per_address_max", 20000),
 		.per_subnet_max = (unsigned)config_int(s->config, "connector.per_subnet_max", 0),
 		.connects_per_s = (unsigned)config_int(s->config, "connector.connects_per_s", 0),
+		.packets_per_s = (unsigned)config_int(s->config, "connector.address_packets_per_s", 0),
 		.on_conn = on_conn,
 	};
 

@@ -31,13 +31,13 @@ return {
 	-- a login storm is let in slowly; who is too many stands in the queue
 	gate = {
 		players_max = 5000, admit_per_s = 200, packets_per_s = 20,
-		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50,
+		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50, address_packets_per_s = 100,
 		-- where every player has an account: guests = false
 	},
-	-- three times what a player in battle sends; a token of the gate is needed; a few players behind one address
+	-- three times what a player in battle sends; a token of the gate is needed; some sixty players behind one address
 	connector = {
 		guests = false, packets_per_s = 60, bytes_per_s = 65536, heartbeat_s = 10, request_s = 5,
-		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50,
+		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50, address_packets_per_s = 1200,
 	},
 	session = { grace_s = 60 },
 	chat = { per_s = 1 },

@@ -20,6 +20,8 @@ static const struct config_row rows[] = {
 	  "Players may come by a name alone; false: with an account of a platform only." },
 	{ "gate.heartbeat_s", CONFIG_INT, "10", false, 1, 3600, "Seconds between heartbeats; two missed: closed." },
 	{ "gate.packets_per_s", CONFIG_INT, "100", false, 1, 1000000, "Per connection; above: busy." },
+	{ "gate.address_packets_per_s", CONFIG_INT, "0", false, 0, 100000000,
+	  "Of all connections of one address (IPv6: /64); above: busy; 0: no bound." },
 	{ "gate.per_address_max", CONFIG_INT, "20000", false, 1, 10000000,
 	  "Connections of one address, and places it holds." },
 	{ "gate.per_subnet_max", CONFIG_INT, "0", false, 0, 10000000,
@@ -110,6 +112,7 @@ static int listen_open(struct gate *g)
 		.per_address_max = g->per_address_max,
 		.per_subnet_max = g->per_subnet_max,
 		.connects_per_s = (unsigned)config_int(s->config, "gate.connects_per_s", 0),
+		.packets_per_s = (unsigned)config_int(s->config, "gate.address_packets_per_s", 0),
 		.on_conn = on_conn,
 	};
 

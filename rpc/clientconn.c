@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/clientconn_private.h"
+#include "rpc/clientlisten.h"
 
 #define PART_MS  10000 /* from a package's first byte to its last; looked at once a heartbeat */
 #define SLACK_MS 500   /* over two intervals of silence: a busy client's timer is late too */
@@ -213,6 +214,7 @@ void clientconn_accept(struct clientconn *c, struct clientconn_face *f, struct e
 	c->beat.fire = on_beat;
 	c->deadline.fire = on_deadline;
 	snprintf(c->addr, sizeof(c->addr), "%s", addr);
+	c->host = clientlisten_host(*f->listen, addr);
 	metric_set(f->connections, (int64_t)++f->open);
 	c->next = f->conns;
 	c->prev = &f->conns;

@@ -71,7 +71,7 @@ struct clientconn_face {
 	size_t leasts;
 	struct websocket_rules rules;
 	const struct balancers *balancers;  /* whose X-Forwarded-For is believed; NULL: nobody's */
-	struct clientlisten *const *listen; /* where addresses are counted; may be NULL without balancers */
+	struct clientlisten *const *listen; /* where addresses and their packets are counted */
 	const struct clientconn_ops *ops;
 	struct clientconn_limits limits;
 	void *user; /* the owner's own */
@@ -115,6 +115,7 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 	uint64_t last_in_ms, last_out_ms, last_beat_ms, second;
 	uint64_t login_left_ms; /* while the deadline stands */
 	unsigned packets;
+	int host;               /* where its address' packets are counted (rpc/clientlisten.h) */
 	uint64_t bytes;         /* of requests in this second, uncompressed */
 	unsigned pieces;        /* of this second: packages and frames of any kind, the empty ones too */
 	unsigned wholes;        /* packages that have come */

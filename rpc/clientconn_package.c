@@ -1,5 +1,6 @@
 #include <string.h>
 #include "rpc/clientconn_private.h"
+#include "rpc/clientlisten.h"
 #include "rpc/inflate.h"
 
 /* What comes from the client, package by package: the handshake, heartbeats, requests; how many of them in a second. */
@@ -105,6 +106,16 @@ bool clientconn_pieces_ok(struct clientconn *c, unsigned n)
 	return false;
 }
 
+/* Neither many connections nor coming again, when kicked, give an address more. Nobody is kicked for its neighbours. */
+static bool address_ok(struct clientconn *c, const struct pomelo_message *m)
+{
+	if (c->host == CLIENTLISTEN_NOWHERE || clientlisten_packet(*c->face->listen, c->host, c->face->loop->now_ms))
+		return true;
+	metric_add(c->face->refused, 1);
+	clientconn_error(c, m->id, ERR_BUSY, EFFECT_NONE, "too many packets of this address in this second");
+	return false;
+}
+
 /* Whether one more packet fits into this second. */
 static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 {
@@ -112,7 +123,7 @@ static bool rate_ok(struct clientconn *c, const struct pomelo_message *m)
 
 	second_turn(c);
 	if (++c->packets <= max)
-		return true;
+		return address_ok(c, m);
 	metric_add(c->face->refused, 1);
 	if (c->packets > FLOOD_FACTOR * max)
 		clientconn_kick(c, "too many packets");

@@ -81,6 +81,7 @@ static bool forwarded(struct clientconn *c, const char *request, size_t n)
 		return true;
 	const char *why = clientlisten_moved(*f->listen, c->addr, addr);
 	memcpy(c->addr, addr, sizeof(addr));
+	c->host = clientlisten_host(*f->listen, addr);
 	if (why)
 		clientconn_drop(c, why);
 	return !why;

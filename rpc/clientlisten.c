@@ -23,7 +23,8 @@ struct clientlisten {
 	struct log_bound said; /* who was refused */
 	_Atomic unsigned all;
 	struct addrcount open;
-	_Atomic uint64_t rate[ADDRCOUNT_PLACES]; /* the second, and in its lower half how many have come in it */
+	_Atomic uint64_t rate[ADDRCOUNT_PLACES]; /* see one_more: connections of an address */
+	_Atomic uint64_t *packets;               /* the same of its packets; NULL: no bound */
 };
 
 void clientlisten_gone(struct clientlisten *l, const char *addr)
@@ -32,19 +33,39 @@ void clientlisten_gone(struct clientlisten *l, const char *addr)
 	addrcount_add(&l->open, addrcount_place(&l->open, addr), -1);
 }
 
+/*
+ * A place has the second, and in its lower half how many came in it. Threads may be in different seconds for a moment: none
+ * begins one anew that another has begun. false: more than max.
+ */
+static bool one_more(_Atomic uint64_t *place, uint32_t second, unsigned max)
+{
+	uint64_t was = atomic_load_explicit(place, memory_order_relaxed), is;
+
+	do
+		is = (int32_t)(second - (uint32_t)(was >> 32)) > 0 ? (uint64_t)second << 32 | 1 : was + 1;
+	while (!atomic_compare_exchange_weak_explicit(place, &was, is, memory_order_relaxed, memory_order_relaxed));
+	return (uint32_t)is <= max;
+}
+
 /* Whether the address has opened too many in this second. */
 static bool too_fast(struct clientlisten *l, const char *addr)
 {
 	if (!l->o.connects_per_s || balancers_trust(l->o.balancers, addr))
 		return false;
-	_Atomic uint64_t *rate = &l->rate[addrcount_place(&l->open, addr).host];
-	uint64_t second = env_mono_ns(l->o.loop->env) / 1000000000 << 32;
-	uint64_t was = atomic_load_explicit(rate, memory_order_relaxed), is;
+	return !one_more(&l->rate[addrcount_place(&l->open, addr).host],
+			 (uint32_t)(env_mono_ns(l->o.loop->env) / 1000000000), l->o.connects_per_s);
+}
 
-	do
-		is = was >> 32 == second >> 32 ? was + 1 : second + 1;
-	while (!atomic_compare_exchange_weak_explicit(rate, &was, is, memory_order_relaxed, memory_order_relaxed));
-	return (uint32_t)is > l->o.connects_per_s;
+int clientlisten_host(const struct clientlisten *l, const char *addr)
+{
+	bool counts = l->packets && !balancers_trust(l->o.balancers, addr);
+
+	return counts ? addrcount_place(&l->open, addr).host : CLIENTLISTEN_NOWHERE;
+}
+
+bool clientlisten_packet(struct clientlisten *l, int host, uint64_t now_ms)
+{
+	return one_more(&l->packets[host], (uint32_t)(now_ms / 1000), l->o.packets_per_s);
 }
 
 /* NULL: it may come in. It is counted in any case. */
@@ -221,6 +242,10 @@ int clientlisten_new(const struct clientlisten_options *o, struct clientlisten *
 		free(l);
 		return err;
 	}
+	if (o->packets_per_s) {
+		l->packets = calloc(ADDRCOUNT_PLACES, sizeof(*l->packets));
+		assert(l->packets);
+	}
 	door_open(l);
 	*out = l;
 	return 0;
@@ -290,5 +315,6 @@ void clientlisten_free(struct clientlisten *l)
 	if (!l)
 		return;
 	assert(!l->listener);
+	free(l->packets);
 	free(l);
 }

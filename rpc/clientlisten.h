@@ -10,7 +10,8 @@
  * Threads: made and closed on the loop given, where it also accepts; clientlisten_add and _gone from any thread.
  * Memory:  close stops it; free when no thread can call it any more.
  * Bounds:  all_max open connections, per_address_max of one address, per_subnet_max of one subnet, connects_per_s new ones
- *          of an address in a second; more are closed at once, counted and logged. Counted as rpc/addrcount.h says.
+ *          of an address in a second; more are closed at once, counted and logged. packets_per_s of all connections of an
+ *          address together: clientlisten_packet. Counted as rpc/addrcount.h says.
  */
 struct clientlisten;
 struct clientlisten_options {
@@ -25,6 +26,7 @@ struct clientlisten_options {
 	unsigned
 		per_subnet_max; /* of an IPv4 address' first three numbers, an IPv6 one's first four groups; 0: no bound */
 	unsigned connects_per_s; /* of one address (IPv6: of one subnet); 0: no bound */
+	unsigned packets_per_s;  /* of all connections of one address (IPv6: of one subnet); 0: no bound */
 	struct env_tls *tls;     /* beside plain connections, told apart by the first byte; NULL: none */
 	bool tls_required;
 	const struct balancers *balancers; /* NULL: none */
@@ -47,6 +49,11 @@ void clientlisten_came(struct clientlisten *l, const char *addr);
 void clientlisten_guests(struct clientlisten *l,
 			 void (*one)(void *arg, const struct env_conn *conn, struct span packed), void *arg);
 void clientlisten_guest(struct clientlisten *l, struct env_conn *conn, struct span packed);
+/* Where the packets of this address are counted; CLIENTLISTEN_NOWHERE: there is no bound, or it is a balancer's. */
+#define CLIENTLISTEN_NOWHERE (-1)
+int clientlisten_host(const struct clientlisten *l, const char *addr);
+/* One more packet; host is not CLIENTLISTEN_NOWHERE. false: too many in this second. From any thread. */
+bool clientlisten_packet(struct clientlisten *l, int host, uint64_t now_ms);
 /* The connection with this address has been closed. */
 void clientlisten_gone(struct clientlisten *l, const char *addr);
 void clientlisten_close(struct clientlisten *l); /* accepts no more; twice is once; NULL is fine */

@@ -707,6 +707,53 @@ START_TEST(new_connections_of_one_address_are_bounded_in_each_second)
 }
 END_TEST
 
+/* Sends so many requests at once; how many of them were refused for what their address has sent. */
+static int refused_of(struct wireclient *c, int n)
+{
+	char head[POMELO_MESSAGE_HEAD_MAX];
+	struct buf all = BUF_INIT;
+	int refused = 0;
+
+	for (int i = 0; i < n; i++) {
+		buf_add(&all, head, pomelo_request_head(head, (uint32_t)i + 1, 0, "echo", 4, 2));
+		buf_add(&all, "{}", 2);
+	}
+	wireclient_raw(c, all.data, all.len);
+	for (int i = 0; i < n; i++) {
+		struct wiregot got = wireclient_next(c, false);
+		ck_assert_int_eq(got.type, POMELO_DATA);
+		refused += strstr(got.m.body, "too many packets of this address") != NULL;
+	}
+	buf_release(&all);
+	return refused;
+}
+
+START_TEST(packets_of_one_address_are_bounded_over_all_its_connections)
+{
+	enum { FEW = 20, TRIES = FEW / 2, LATER = 1000 }; /* so few tries of its own are never too many */
+	struct wireclient c[3];
+	int tries = 0;
+
+	s.o.packets_per_s = FEW;
+	serve();
+	for (int i = 0; i < 3; i++) {
+		ck_assert(comes_in(&c[i], i < 2 ? "127.9.8.1" : "127.9.8.2"));
+		wireclient_package(&c[i], POMELO_ACK, NULL, 0);
+	}
+	ck_assert_int_ge(refused_of(&c[0], 3 * FEW), 2 * FEW); /* they are read at once, in one second */
+	/* what one has sent the other cannot; a second may have begun in between */
+	while (tries++ < TRIES && (refused_of(&c[0], 3 * FEW) < 2 * FEW || !refused_of(&c[1], 1))) {
+	}
+	ck_assert_int_lt(tries, TRIES);
+	ck_assert_int_eq(refused_of(&c[2], 1), 0);                      /* another address */
+	for (tries = 0; tries < LATER && refused_of(&c[1], 1); tries++) /* in a later second */
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	ck_assert_int_lt(tries, LATER);
+	for (int i = 0; i < 3; i++)
+		wireclient_close(&c[i]);
+}
+END_TEST
+
 /* What is no request costs, too. */
 static const struct flood_of {
 	const char *bytes;
@@ -921,6 +968,7 @@ int main(void)
 	tcase_add_test(t, connections_of_one_address_are_bounded);
 	tcase_add_test(t, connections_of_one_subnet_are_bounded);
 	tcase_add_test(t, new_connections_of_one_address_are_bounded_in_each_second);
+	tcase_add_test(t, packets_of_one_address_are_bounded_over_all_its_connections);
 	tcase_add_loop_test(t, a_flood_of_what_is_no_request_is_kicked, 0, FLOODS);
 	tcase_add_test(t, what_a_client_sends_of_all_kinds_fits_into_its_seconds);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
