@@ -198,7 +198,7 @@ fuzz: ## each parser against libFuzzer, FUZZ_S seconds each (30)
 	@deploy/install-deps --fuzz
 	@$(MAKE) BUILD=build/fuzz SAN=fuzzer-no-link,address,undefined CC=clang $(FUZZERS:$(BUILD)/%=build/fuzz/%)
 	@for f in $(FUZZERS:$(BUILD)/%=build/fuzz/%); do first=tests/fuzz/corpus/$${f##*/}; mkdir -p $$f.corpus; \
-		$$f -max_total_time=$(FUZZ_S) -timeout=5 $$f.corpus $$(ls -d $$first 2>/dev/null) || exit 1; done
+		$$f -max_total_time=$(FUZZ_S) -timeout=5 -artifact_prefix=$$f. $$f.corpus $$(ls -d $$first 2>/dev/null) || exit 1; done
 
 sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@deploy/install-deps --test
