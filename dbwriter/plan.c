@@ -535,6 +535,17 @@ static bool names_one_row(const struct plan *p, const struct shape *s)
 	return true;
 }
 
+/* What is divided by 0 or comes near the numbers' end is left to the database as it stands. */
+static bool may_work(const struct plan *p, const struct shape *s)
+{
+	for (unsigned i = 0; s->worked && i < s->params; i++) {
+		int64_t v = s->worked >> i & 1 ? p->split.value[i].i : 1;
+		if (v == INT64_MIN || (!v && s->divisors >> i & 1))
+			return false;
+	}
+	return true;
+}
+
 /* Most statements are like one of the last few. */
 static struct known *split_and_find(struct plan *p, const char *statement, size_t n)
 {
@@ -560,7 +571,7 @@ static void add_statement(struct plan *p, const char *statement, size_t n)
 {
 	p->figures.statements++;
 	struct known *k = split_and_find(p, statement, n);
-	if (!k || k->shape->reach == SHAPE_ANYTHING)
+	if (!k || k->shape->reach == SHAPE_ANYTHING || !may_work(p, k->shape))
 		add_text(p, statement, n);
 	else if (k->shape->reach == SHAPE_TABLE || !names_one_row(p, k->shape))
 		place_table(p, k);

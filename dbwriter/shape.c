@@ -106,12 +106,90 @@ static unsigned inserted(const struct shape *s, const struct table_column *c)
 	return SHAPE_VALUES_MAX;
 }
 
-/* column = ?, column = column + ?, column = VALUES(column) */
+static bool take_term(struct reader *r, struct shape_set *set, unsigned depth, bool divides);
+
+/*
+ * Whole numbers that the row has or that are given, by + - * and %: nothing else than this row decides what it gives, and
+ * to a database a value that is bound is what the literal is. No column that may be NULL: whether that is refused is no
+ * matter of rows. By columns nothing is divided, for they may be 0.
+ */
+static bool take_work(struct reader *r, struct shape_set *set, unsigned depth)
+{
+	bool divides = false;
+	for (;;) {
+		if (!take_term(r, set, depth, divides))
+			return false;
+		divides = take(r, "%");
+		if (!divides && !take(r, "+") && !take(r, "-") && !take(r, "*"))
+			return true;
+	}
+}
+
+static bool take_term(struct reader *r, struct shape_set *set, unsigned depth, bool divides)
+{
+	enum { DEPTH_MAX = 8 };
+	struct shape *s = r->s;
+	if (take(r, "?")) {
+		unsigned param = r->param++;
+		s->param[param] = (struct shape_param){ set->column, CHANGE_WORK };
+		s->worked |= 1ull << param;
+		s->divisors |= (uint64_t)divides << param;
+		return s->type[param] == VALUE_INT;
+	}
+	if (divides)
+		return false;
+	if (take(r, "("))
+		return depth < DEPTH_MAX && take_work(r, set, depth + 1) && take(r, ")");
+	const struct table_column *c = take_column(r);
+	if (!c || c->kind != COLUMN_INT || !c->not_null)
+		return false;
+	set->reads |= bit(s, c);
+	return true;
+}
+
+/* ?, column + ?, column - ? */
+static bool take_simple(struct reader *r, struct shape_set *set)
+{
+	skip_spaces(r);
+	if (*r->p != '?') {
+		const struct table_column *again = take_column(r);
+		set->change = take(r, "+") ? CHANGE_ADD : take(r, "-") ? CHANGE_SUB : CHANGE_NONE;
+		if (again != set->column || set->change == CHANGE_NONE)
+			return false;
+	}
+	return take_param(r, set->column, set->change, &set->param);
+}
+
+static bool goes_on(struct reader *r)
+{
+	skip_spaces(r);
+	return *r->p && strchr("+-*%", *r->p);
+}
+
+static bool take_new_value(struct reader *r, struct shape_set *set)
+{
+	const struct reader before = *r;
+	bool fine = take_simple(r, set);
+	if (r->s->verb != SHAPE_UPDATE || (fine && !goes_on(r)))
+		return fine;
+	r->p = before.p;
+	r->param = set->param = before.param;
+	set->change = CHANGE_WORK;
+	skip_spaces(r);
+	set->work = r->p;
+	fine = set->column->kind == COLUMN_INT && take_work(r, set, 0);
+	set->work_end = r->p;
+	while (set->work_end > set->work && set->work_end[-1] == ' ')
+		set->work_end--;
+	return fine;
+}
+
+/* column = ?, column = column + ?, column = VALUES(column), column = (column * ? + other) % ? */
 static bool take_assignment(struct reader *r)
 {
 	struct shape *s = r->s;
 	const struct table_column *c = take_column(r), *again;
-	struct shape_set set = { .change = CHANGE_SET };
+	struct shape_set set = { .change = CHANGE_SET, .column = c };
 	if (!c || !take(r, "=") || s->changes & bit(s, c))
 		return false;
 	s->changes |= bit(s, c);
@@ -125,14 +203,7 @@ static bool take_assignment(struct reader *r)
 			return again == c && set.inserted < SHAPE_VALUES_MAX && take(r, ")");
 		}
 	}
-	skip_spaces(r);
-	if (*r->p != '?') {
-		again = take_column(r);
-		set.change = take(r, "+") ? CHANGE_ADD : take(r, "-") ? CHANGE_SUB : CHANGE_NONE;
-		if (again != c || set.change == CHANGE_NONE)
-			return false;
-	}
-	bool fine = take_param(r, c, set.change, &set.param);
+	bool fine = take_new_value(r, &set);
 	s->set[s->sets++] = set;
 	return fine;
 }
@@ -143,6 +214,15 @@ static bool take_assignments(struct reader *r)
 		if (!take_assignment(r))
 			return false;
 	while (take(r, ","));
+	return true;
+}
+
+/* What reads a column that is assigned beside it would see its old or its new value, as a database likes. */
+static bool reads_apart(const struct shape *s)
+{
+	for (unsigned i = 0; i < s->sets; i++)
+		if (s->set[i].reads & s->changes & ~bit(s, s->set[i].column))
+			return false;
 	return true;
 }
 
@@ -227,8 +307,8 @@ static bool read_shape(struct reader *r, const struct tables *t)
 	struct shape *s = r->s;
 	if (take(r, "UPDATE")) {
 		s->verb = SHAPE_UPDATE;
-		return take_table(r, t) && take(r, "SET") && take_assignments(r) && take(r, "WHERE") &&
-		       take_conditions(r);
+		return take_table(r, t) && take(r, "SET") && take_assignments(r) && reads_apart(s) &&
+		       take(r, "WHERE") && take_conditions(r);
 	}
 	if (take(r, "DELETE")) {
 		s->verb = SHAPE_DELETE;
@@ -270,6 +350,8 @@ static bool sums_whole(const struct shape *s)
 	for (unsigned i = 0; i < s->sets; i++) {
 		const struct shape_set *set = &s->set[i];
 		bool adds = set->change == CHANGE_ADD || set->change == CHANGE_SUB;
+		if (set->change == CHANGE_WORK)
+			return false;
 		if (adds && s->param[set->param].column->kind != COLUMN_INT)
 			return false;
 		if (adds && s->verb == SHAPE_UPSERT &&
@@ -289,6 +371,21 @@ static void joins_forget(struct shape *s)
 	free(s->join[0]);
 	free(s->join[1]);
 	s->join[0] = s->join[1] = NULL;
+}
+
+/* What is worked out, by the columns of the table and of the values' rows. */
+static void add_work(struct buf *b, const struct shape *s, const struct shape_set *set)
+{
+	unsigned param = set->param;
+	for (const char *p = set->work; p < set->work_end; p++) {
+		if (*p == '?') {
+			buf_addf(b, "v.p%u", param++);
+			continue;
+		}
+		if (shape_in_word(p, set->work_end) && (p == set->work || !shape_in_word(p - 1, p)))
+			buf_addf(b, "%s.", s->table->name);
+		buf_addch(b, *p);
+	}
 }
 
 /*
@@ -312,8 +409,12 @@ static void make_join(struct shape *s)
 	buf_addstr(&b, " SET ");
 	for (unsigned i = 0; i < s->sets; i++) {
 		const struct shape_set *set = &s->set[i];
-		const char *name = s->param[set->param].column->name;
+		const char *name = set->column->name;
 		buf_addf(&b, "%s%s.%s = ", i ? ", " : "", table, name);
+		if (set->change == CHANGE_WORK) {
+			add_work(&b, s, set);
+			continue;
+		}
 		if (set->change != CHANGE_SET)
 			buf_addf(&b, "%s.%s %c ", table, name, set->change == CHANGE_ADD ? '+' : '-');
 		buf_addf(&b, "v.p%u", set->param);
@@ -332,7 +433,7 @@ void shape_resolve(struct shape *s, const struct tables *t)
 	s->table = NULL;
 	s->folds = false;
 	s->sets = 0;
-	s->changes = 0;
+	s->changes = s->worked = s->divisors = 0;
 	s->columns = NULL;
 	if (!read_shape(&r, t) || r.param != s->params || s->table->entangled)
 		return;

@@ -52,20 +52,25 @@ enum shape_reach {
 	SHAPE_ROW       /* the one row its key values name */
 };
 enum shape_change {
-	CHANGE_NONE,  /* a value of the row that is inserted, or of a condition */
-	CHANGE_SET,   /* column = ? */
-	CHANGE_ADD,   /* column = column + ? */
-	CHANGE_SUB,   /* column = column - ? */
-	CHANGE_INSERT /* column = VALUES(column): no value of its own; of an upsert */
+	CHANGE_NONE,   /* a value of the row that is inserted, or of a condition */
+	CHANGE_SET,    /* column = ? */
+	CHANGE_ADD,    /* column = column + ? */
+	CHANGE_SUB,    /* column = column - ? */
+	CHANGE_INSERT, /* column = VALUES(column): no value of its own; of an upsert */
+	CHANGE_WORK    /* column = what is worked out from whole numbers, of this row and given; of an UPDATE */
 };
 struct shape_param {
 	const struct table_column *column;
 	enum shape_change change;
 };
-struct shape_set {         /* an assignment of an upsert */
-	unsigned param;    /* of the assignment; CHANGE_INSERT: the inserted value */
-	unsigned inserted; /* the inserted value of the same column; SHAPE_VALUES_MAX: none */
+struct shape_set { /* an assignment */
+	const struct table_column *column;
+	unsigned param;    /* of the assignment, the first one; CHANGE_INSERT: the inserted value */
+	unsigned inserted; /* of an upsert: the inserted value of the same column; SHAPE_VALUES_MAX: none */
 	enum shape_change change;
+	const char *work; /* CHANGE_WORK: in sql, to work_end */
+	const char *work_end;
+	uint64_t reads; /* columns it is worked out from, a bit each */
 };
 struct shape_piece { /* of its text, up to a value or the end */
 	uint32_t at, bytes;
@@ -89,8 +94,10 @@ struct shape {
 	struct shape_set set[SHAPE_VALUES_MAX];
 	unsigned sets;
 	uint64_t changes; /* columns it assigns, a bit each; of an UPDATE */
-	bool folds;       /* two of them for one row may become one, if their values allow */
-	char *join[2];    /* of an UPDATE of rows by numbers: the same for many rows at once, before and behind them */
+	/* params of a CHANGE_WORK, a bit each; of them those behind a '%', which must not be 0 */
+	uint64_t worked, divisors;
+	bool folds;    /* two of them for one row may become one, if their values allow */
+	char *join[2]; /* of an UPDATE of rows by numbers: the same for many rows at once, before and behind them */
 	const char *columns; /* of INSERT and REPLACE: where in sql the first "(?" of the values begins */
 };
 /* A shape of a split statement; its meaning is that of SHAPE_ANYTHING until shape_resolve. */

@@ -10,8 +10,9 @@
  */
 
 const unsigned char shape_class[256] = {
-	['a' ... 'z'] = 2, ['A' ... 'Z'] = 2, ['_'] = 2, ['0' ... '9'] = 3, ['\''] = 4, [' '] = 1, ['('] = 1, [')'] = 1,
-	[','] = 1,         ['='] = 1,         ['+'] = 1, ['-'] = 1,         ['*'] = 1,  ['.'] = 1, ['<'] = 1, ['>'] = 1,
+	['a' ... 'z'] = 2, ['A' ... 'Z'] = 2, ['_'] = 2, ['0' ... '9'] = 3, ['\''] = 4, [' '] = 1,
+	['('] = 1,         [')'] = 1,         [','] = 1, ['='] = 1,         ['%'] = 1,  ['+'] = 1,
+	['-'] = 1,         ['*'] = 1,         ['.'] = 1, ['<'] = 1,         ['>'] = 1,
 };
 
 struct cutter {
@@ -199,7 +200,7 @@ static bool cut_text(struct cutter *c)
 static bool is_sign(const struct cutter *c)
 {
 	return *c->p == '-' && c->p + 1 < c->end && isdigit((unsigned char)c->p[1]) && c->last &&
-	       strchr("=(,+-*<>", c->last);
+	       strchr("=(,+-*%<>", c->last);
 }
 
 static bool cut(struct cutter *c)

@@ -137,7 +137,7 @@ START_TEST(what_a_trigger_sees_and_what_is_not_understood_stays_in_its_place)
 {
 	static const char sql[] =
 		"UPDATE rich SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 1 WHERE id = 1;\n"
-		"UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 1;\n"
+		"UPDATE role SET gold = GREATEST(gold, 2) WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 1;\n"
 		"UPDATE nothing SET a = 1 WHERE id = 1;\nUPDATE role SET gold = 4 WHERE id = 1;\n";
 	gives(sql, sql);
 }
@@ -163,6 +163,68 @@ START_TEST(a_row_stands_once_in_a_statement_for_many)
 		buf_cstr(&text),
 		"UPDATE JSON_TABLE('[[1,1],[3,2]]', '$[*]' COLUMNS (p0 BIGINT PATH '$[0]', p1 BIGINT PATH '$[1]')) "
 		"AS v STRAIGHT_JOIN role ON role.id = v.p1 SET role.gold = v.p0;\n");
+}
+END_TEST
+
+START_TEST(what_is_worked_out_from_its_own_row_is_gathered_in_its_order_and_never_folded)
+{
+	static const char work[] = "UPDATE role SET gold = (gold * 31 + %d) %% 1009, debt = debt + 1 WHERE id = %d;\n";
+	char given[1000], expected[1000];
+	int n = snprintf(given, sizeof given, work, 5, 1);
+	n += snprintf(given + n, sizeof given - (size_t)n, "UPDATE role SET gold = 3 WHERE id = 2;\n");
+	n += snprintf(given + n, sizeof given - (size_t)n, work, 6, 2);
+	n += snprintf(given + n, sizeof given - (size_t)n, "UPDATE role SET gold = 4 WHERE id = 2;\n");
+	snprintf(given + n, sizeof given - (size_t)n, work, -7, 3);
+	n = snprintf(expected, sizeof expected, work, 5, 1);
+	n += snprintf(expected + n, sizeof expected - (size_t)n, work, -7, 3);
+	n += snprintf(expected + n, sizeof expected - (size_t)n, "UPDATE role SET gold = 3 WHERE id = 2;\n");
+	n += snprintf(expected + n, sizeof expected - (size_t)n, work, 6, 2);
+	snprintf(expected + n, sizeof expected - (size_t)n, "UPDATE role SET gold = 4 WHERE id = 2;\n");
+	gives(given, expected);
+	ck_assert_uint_eq(plan_groups(plan), 4);
+	plan_begin(plan, &tables, true);
+	gives("UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = gold * 2 WHERE id = 1;\n",
+	      "UPDATE role SET gold = gold * 2 WHERE id = 1;\nUPDATE role SET gold = gold * 2 WHERE id = 1;\n");
+	ck_assert_uint_eq(plan_figures(plan).folded, 0);
+}
+END_TEST
+
+START_TEST(what_is_worked_out_is_joined_by_the_names_of_its_table)
+{
+	plan_add(plan, "UPDATE role SET gold = 7 - (gold * 31 + debt) % 9 WHERE id = 4;\n", 64);
+	plan_join(plan_group(plan, 0), 0, 1, &text);
+	ck_assert_str_eq(
+		buf_cstr(&text),
+		"UPDATE JSON_TABLE('[[7,31,9,4]]', '$[*]' COLUMNS (p0 BIGINT PATH '$[0]', p1 BIGINT PATH '$[1]', "
+		"p2 BIGINT PATH '$[2]', p3 BIGINT PATH '$[3]')) AS v STRAIGHT_JOIN role ON role.id = v.p3 "
+		"SET role.gold = v.p0 - (role.gold * v.p1 + role.debt) % v.p2;\n");
+}
+END_TEST
+
+/* Each stands as text, so that what is before and behind it stays there. */
+START_TEST(what_another_assignment_a_null_or_a_zero_decides_is_not_worked_out)
+{
+	static const char *const left[] = {
+		"UPDATE role SET debt = 2, gold = gold + debt * 2 WHERE id = 1",
+		"UPDATE role SET gold = gold % 0 WHERE id = 1",
+		"UPDATE role SET gold = gold % debt WHERE id = 1",
+		"UPDATE role SET gold = gold % (debt + 1) WHERE id = 1",
+		"UPDATE role SET gold = gold * -9223372036854775808 WHERE id = 1",
+		"UPDATE role SET gold = gold * 1.5 WHERE id = 1",
+		"UPDATE role SET gold = gold * 2 / 2 WHERE id = 1",
+		"UPDATE role SET gold = gold + name * 2 WHERE id = 1",
+		"UPDATE role SET gold = gold * (SELECT 2) WHERE id = 1",
+		"UPDATE role SET gold = gold * seat.id WHERE id = 1",
+		"UPDATE role SET gold = gold * (2 WHERE id = 1",
+		"UPDATE role SET gold = (((((((((gold))))))))) * 2 WHERE id = 1",
+		"UPDATE role SET name = gold * 2 WHERE id = 1",
+		"INSERT INTO word (word, n) VALUES ('a', 2) ON DUPLICATE KEY UPDATE n = n * 2",
+	};
+	for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+		plan_begin(plan, &tables, true);
+		plan_add(plan, left[i], strlen(left[i]));
+		ck_assert_msg(plan_groups(plan) == 1 && !plan_group(plan, 0)->shape, "%s", left[i]);
+	}
 }
 END_TEST
 
@@ -243,6 +305,9 @@ int main(void)
 	tcase_add_test(t, what_a_trigger_sees_and_what_is_not_understood_stays_in_its_place);
 	tcase_add_test(t, a_text_that_ends_in_a_space_may_be_the_same_row);
 	tcase_add_test(t, a_row_stands_once_in_a_statement_for_many);
+	tcase_add_test(t, what_is_worked_out_from_its_own_row_is_gathered_in_its_order_and_never_folded);
+	tcase_add_test(t, what_is_worked_out_is_joined_by_the_names_of_its_table);
+	tcase_add_test(t, what_another_assignment_a_null_or_a_zero_decides_is_not_worked_out);
 	tcase_add_test(t, an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_that_is_not);
 	Suite *s = suite_create("plan");
 	suite_add_tcase(s, t);
