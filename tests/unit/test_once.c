@@ -1,0 +1,483 @@
+/* Once-calls: what each half promises, one by one. tests/sim/once.c puts them together over a bad network. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "rpc/once.h"
+
+#define LEASE_MS 1000
+
+static struct once_server *server;
+static struct once_result result;
+static uint64_t now_ms;
+
+static void begin(bool stored, size_t bytes_max)
+{
+	now_ms = 1;
+	server = once_server_new(
+		&(struct once_options){ .stored = stored, .lease_ms = LEASE_MS, .bytes_max = bytes_max });
+}
+
+static void setup_memory(void)
+{
+	begin(false, 0);
+}
+
+static void setup_stored(void)
+{
+	begin(true, 0);
+}
+
+static void teardown(void)
+{
+	once_server_free(server);
+}
+
+static struct span text(const char *s)
+{
+	return span_of(s, strlen(s));
+}
+
+/* The call seq of client "a" with a fingerprint of its own; key "": by its number alone. */
+static struct once_call a_call(uint64_t seq, const char *key)
+{
+	return (struct once_call){
+		.owner = text("role/p1"),
+		.method = text("roleRemote.grant"),
+		.key = text(key),
+		.client = text("a-1/0/17"),
+		.seq = seq,
+		.first_incomplete = 1,
+		.fingerprint = 100 + seq,
+	};
+}
+
+static enum once_verdict ask(struct once_call c)
+{
+	return once_ask(server, &c, now_ms, &result);
+}
+
+/* Its end: answered with this. */
+static void answer(struct once_call c, const char *with)
+{
+	ck_assert_int_eq(ask(c), ONCE_RUN);
+	once_done(server, result.entry, false, text(with));
+}
+
+static void ck_answer(const char *expected)
+{
+	ck_assert_uint_eq(result.answer.n, strlen(expected));
+	ck_assert_mem_eq(result.answer.p, expected, result.answer.n);
+}
+
+/* What the database has of the owner: nothing, or a business key of this hash. */
+static void load(uint64_t hash)
+{
+	struct once_owner *o = result.owner;
+
+	if (hash)
+		once_load_row(server, o, hash, text(""), 0, now_ms);
+	once_loaded(server, o, true);
+}
+
+static uint64_t hash_of_key(struct once_call c)
+{
+	struct once_row row;
+
+	ck_assert_int_eq(ask(c), ONCE_RUN);
+	once_row(result.entry, &row);
+	uint64_t hash = row.hash;
+
+	once_gone(server, result.entry);
+	return hash;
+}
+
+/* ---- the client's half ------------------------------------------------------------------------------------------- */
+
+START_TEST(numbers_begin_at_1_and_the_first_incomplete_one_waits_for_the_oldest)
+{
+	struct once_client c = { 0 };
+
+	ck_assert_uint_eq(once_client_first(&c), 1);
+	for (uint64_t i = 1; i <= 5; i++)
+		ck_assert_uint_eq(once_client_begin(&c), i);
+	once_client_end(&c, 2);
+	once_client_end(&c, 3);
+	ck_assert_uint_eq(once_client_first(&c), 1);
+	once_client_end(&c, 1);
+	ck_assert_uint_eq(once_client_first(&c), 4);
+	once_client_release(&c);
+}
+END_TEST
+
+START_TEST(a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_ended)
+{
+	struct once_client c = { 0 };
+
+	for (uint64_t i = 1; i <= ONCE_WINDOW; i++)
+		ck_assert_uint_eq(once_client_begin(&c), i);
+	once_client_end(&c, 2);
+	ck_assert_uint_eq(once_client_begin(&c), 0);
+	once_client_end(&c, 1);
+	ck_assert_uint_eq(once_client_first(&c), 3);
+	ck_assert_uint_eq(once_client_begin(&c), ONCE_WINDOW + 1);
+	once_client_release(&c);
+}
+END_TEST
+
+/* Three times around the window, with up to the whole of it under way. */
+START_TEST(the_first_incomplete_number_is_what_a_plain_list_says)
+{
+	static bool open[4 * ONCE_WINDOW];
+	struct once_client c = { 0 };
+	uint64_t first = 1, top = 0;
+
+	srand(7);
+	while (top < 3 * ONCE_WINDOW) {
+		for (int n = rand() % 500; n > 0; n--) {
+			uint64_t seq = once_client_begin(&c);
+
+			ck_assert(seq == (top - first + 1 < ONCE_WINDOW ? top + 1 : 0));
+			if (seq)
+				open[top = seq] = true;
+		}
+		for (int n = rand() % 500; n > 0 && first <= top; n--) {
+			uint64_t seq = rand() % 4 ? first : first + (uint64_t)rand() % (top - first + 1);
+
+			if (open[seq])
+				once_client_end(&c, seq);
+			open[seq] = false;
+			while (first <= top && !open[first])
+				first++;
+			ck_assert_uint_eq(once_client_first(&c), first);
+		}
+	}
+	once_client_release(&c);
+}
+END_TEST
+
+/* ---- asking ---------------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_new_call_runs_and_its_repeat_gets_the_first_answer)
+{
+	answer(a_call(1, ""), "gold: 90");
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_DONE);
+	ck_answer("gold: 90");
+	answer(a_call(2, "order-17"), "gold: 80");
+	struct once_call other = a_call(9, "order-17"); /* from elsewhere, with the same body */
+
+	other.client = text("b-1/0/18");
+	other.fingerprint = a_call(2, "").fingerprint;
+	ck_assert_int_eq(ask(other), ONCE_DONE);
+	ck_answer("gold: 80");
+	ck_assert_uint_eq(once_figures(server)->repeats, 2);
+}
+END_TEST
+
+START_TEST(the_same_key_at_another_owner_or_method_is_another_call)
+{
+	struct once_call c = a_call(1, "order-17");
+
+	answer(c, "one");
+	c.owner = text("role/p2");
+	c.seq = 2;
+	answer(c, "two");
+	c.method = text("roleRemote.take");
+	c.seq = 3;
+	answer(c, "three");
+}
+END_TEST
+
+static int told;
+static void on_told(struct once_waiter *self)
+{
+	(void)self;
+	told++;
+}
+
+START_TEST(a_repeat_waits_while_the_first_runs_and_is_told_of_its_end)
+{
+	struct once_waiter waiter = { .fn = on_told }, gone = { .fn = on_told };
+
+	told = 0;
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	struct once_entry *e = result.entry;
+
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_WAIT);
+	once_wait(result.waiters, &waiter);
+	once_wait(result.waiters, &gone);
+	once_leave(&gone);
+	ck_assert_int_eq(told, 0);
+	once_done(server, e, false, text("yes"));
+	ck_assert_int_eq(told, 1);
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_DONE);
+}
+END_TEST
+
+START_TEST(a_key_or_a_number_with_another_body_is_refused)
+{
+	struct once_call c = a_call(1, "order-17"), same = a_call(2, "");
+
+	answer(c, "yes");
+	c.seq = 3;
+	c.fingerprint++;
+	ck_assert_int_eq(ask(c), ONCE_REUSED);
+	answer(same, "yes");
+	same.fingerprint++;
+	ck_assert_int_eq(ask(same), ONCE_REUSED);
+	ck_assert_uint_eq(once_figures(server)->refused, 2);
+}
+END_TEST
+
+/* ---- the ends ----------------------------------------------------------------------------------------------------------- */
+
+START_TEST(what_changed_nothing_and_told_nobody_may_run_again)
+{
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	once_gone(server, result.entry);
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	once_gone(server, result.entry);
+	ck_assert_uint_eq(once_figures(server)->running, 0);
+}
+END_TEST
+
+START_TEST(an_error_that_was_told_is_remembered_for_its_call_and_not_for_its_key)
+{
+	ck_assert_int_eq(ask(a_call(1, "order-17")), ONCE_RUN);
+	once_refused(server, result.entry, ERR_DENIED, EFFECT_NONE, text("too little gold"));
+	ck_assert_int_eq(ask(a_call(1, "order-17")), ONCE_REFUSED); /* an earlier attempt that comes late */
+	ck_assert_int_eq(result.err, ERR_DENIED);
+	ck_answer("too little gold");
+	answer(a_call(2, "order-17"), "now it does");
+	ck_assert_int_eq(ask(a_call(3, "")), ONCE_RUN);
+	once_refused(server, result.entry, ERR_DENIED, EFFECT_NONE, text("too little gold"));
+	ck_assert_int_eq(ask(a_call(3, "")), ONCE_REFUSED);
+}
+END_TEST
+
+/* ---- forgetting ------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(an_acknowledged_number_is_forgotten_and_never_runs_again)
+{
+	answer(a_call(1, ""), "yes");
+	struct once_call next = a_call(2, "");
+
+	next.first_incomplete = 2;
+	answer(next, "yes");
+	ck_assert_uint_eq(once_figures(server)->forgotten, 1);
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_FORGOTTEN);
+	ck_assert_int_eq(ask(next), ONCE_DONE);
+}
+END_TEST
+
+START_TEST(what_is_acknowledged_while_it_runs_goes_at_its_end)
+{
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	struct once_entry *e = result.entry;
+	struct once_call next = a_call(2, "");
+
+	next.first_incomplete = 2; /* the first was given up */
+	answer(next, "yes");
+	ck_assert_uint_eq(once_figures(server)->forgotten, 0);
+	once_done(server, e, false, text("late"));
+	ck_assert_uint_eq(once_figures(server)->forgotten, 1);
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_FORGOTTEN);
+}
+END_TEST
+
+START_TEST(a_silent_client_s_numbers_go_after_its_lease_and_no_sooner_and_business_keys_stay)
+{
+	answer(a_call(1, ""), "yes");
+	answer(a_call(2, "order-17"), "kept");
+	now_ms += LEASE_MS - 1;
+	ck_assert(once_tick(server, now_ms));
+	ck_assert_uint_eq(once_figures(server)->forgotten, 0);
+	now_ms++;
+	once_tick(server, now_ms);
+	ck_assert_uint_eq(once_figures(server)->forgotten, 1);
+	ck_assert(!once_tick(server, now_ms)); /* no client is left */
+	ck_assert_int_eq(ask(a_call(2, "order-17")), ONCE_DONE);
+	ck_answer("kept");
+}
+END_TEST
+
+/* ---- with a database ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(an_owner_is_loaded_before_anything_old_is_judged)
+{
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN); /* never sent before: it is new, whatever the database has */
+	once_gone(server, result.entry);
+	struct once_call again = a_call(2, "");
+
+	again.attempt = 1;
+	ck_assert_int_eq(ask(again), ONCE_LOAD);
+	struct once_owner *o = result.owner;
+
+	ck_assert_int_eq(ask(a_call(3, "order-17")), ONCE_WAIT); /* one reads for all */
+	once_loaded(server, o, false);
+	ck_assert_int_eq(ask(again), ONCE_LOAD); /* it could not be read: nothing runs */
+	once_load_row(server, result.owner, 0, again.client, 2, now_ms);
+	once_loaded(server, result.owner, true);
+	ck_assert_int_eq(ask(again), ONCE_READ); /* it was answered before */
+	once_read(server, result.entry, again.fingerprint, false, text("yes"));
+	ck_assert_int_eq(ask(again), ONCE_DONE);
+	ck_answer("yes");
+	ck_assert_int_eq(ask(a_call(3, "order-17")), ONCE_RUN);
+	once_gone(server, result.entry);
+}
+END_TEST
+
+static bool nothing_is_kept(const void *arg, uint64_t key_hash)
+{
+	(void)arg, (void)key_hash;
+	return false;
+}
+
+START_TEST(a_stored_key_is_read_back_and_its_body_compared)
+{
+	struct once_call c = a_call(1, "order-17"), other = a_call(2, "order-17");
+
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(0);
+	uint64_t hash = hash_of_key(c);
+
+	once_unload(server, nothing_is_kept, NULL); /* others may have answered meanwhile */
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(hash);
+	ck_assert_int_eq(ask(c), ONCE_READ);
+	once_read(server, result.entry, c.fingerprint, false, text("kept"));
+	ck_assert_int_eq(ask(c), ONCE_DONE);
+	ck_answer("kept");
+	ck_assert_int_eq(ask(other), ONCE_REUSED);
+}
+END_TEST
+
+START_TEST(a_key_whose_row_is_another_s_is_new)
+{
+	struct once_call c = a_call(1, "order-17");
+
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(0);
+	uint64_t hash = hash_of_key(c);
+
+	once_unload(server, nothing_is_kept, NULL);
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(hash);
+	ck_assert_int_eq(ask(c), ONCE_READ);
+	once_read_failed(server, result.entry, true);
+	answer(c, "yes");
+}
+END_TEST
+
+START_TEST(who_is_lost_runs_again_only_when_the_owner_was_loaded_anew)
+{
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	once_lost(server, result.entry); /* its record may be there or not */
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_LOAD);
+	load(0);
+	answer(a_call(1, ""), "yes");
+}
+END_TEST
+
+START_TEST(acknowledged_rows_are_told_to_be_deleted_once)
+{
+	struct once_forget f;
+
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	struct once_entry *first = result.entry;
+
+	ck_assert(!once_forget(server, first, 1, &f));
+	once_done(server, first, false, text("yes"));
+	answer(a_call(2, ""), "yes");
+	struct once_call next = a_call(3, "");
+
+	next.first_incomplete = 3;
+	ck_assert_int_eq(ask(next), ONCE_RUN);
+	struct once_entry *e = result.entry;
+
+	ck_assert(!once_forget(server, e, 3, &f));
+	ck_assert(once_forget(server, e, 2, &f));
+	ck_assert_uint_eq(f.below, 3);
+	ck_assert_uint_eq(f.client.n, strlen("a-1/0/17"));
+	ck_assert_mem_eq(f.client.p, "a-1/0/17", f.client.n);
+	ck_assert(!once_forget(server, e, 1, &f));
+	once_done(server, e, false, text("yes"));
+}
+END_TEST
+
+/* ---- memory ---------------------------------------------------------------------------------------------------------------- */
+
+static void setup_small(void)
+{
+	begin(true, 64 << 10);
+}
+
+START_TEST(answers_leave_memory_when_it_is_full_and_their_keys_stay_known)
+{
+	enum { KEYS = 500 };
+	char key[16];
+
+	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
+	once_gone(server, result.entry);
+	ck_assert_int_eq(ask(a_call(1, "k")), ONCE_LOAD);
+	load(0);
+	for (uint64_t i = 1; i <= KEYS; i++) {
+		struct once_call c = a_call(i, key);
+
+		snprintf(key, sizeof(key), "order-%u", (unsigned)i);
+		c.key = text(key);
+		c.first_incomplete = i;
+		now_ms += 200; /* what was just used stays a moment */
+		answer(c, "yes");
+	}
+	ck_assert_uint_le(once_figures(server)->bytes, (64 << 10) + 1024);
+	ck_assert_uint_eq(once_figures(server)->stored, KEYS);
+	struct once_call first = a_call(KEYS + 1, "order-1");
+
+	first.fingerprint = a_call(1, "").fingerprint;
+	first.first_incomplete = KEYS + 1;
+	ck_assert_int_eq(ask(first), ONCE_READ); /* never run again */
+	once_read(server, result.entry, first.fingerprint, false, text("yes"));
+	ck_assert_int_eq(ask(first), ONCE_DONE);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("once");
+	TCase *client = tcase_create("client"), *memory = tcase_create("memory"), *stored = tcase_create("stored"),
+	      *small = tcase_create("small");
+
+	tcase_add_checked_fixture(memory, setup_memory, teardown);
+	tcase_add_checked_fixture(stored, setup_stored, teardown);
+	tcase_add_checked_fixture(small, setup_small, teardown);
+	tcase_set_timeout(client, 60);
+	tcase_add_test(client, numbers_begin_at_1_and_the_first_incomplete_one_waits_for_the_oldest);
+	tcase_add_test(client, a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_ended);
+	tcase_add_test(client, the_first_incomplete_number_is_what_a_plain_list_says);
+	tcase_add_test(memory, a_new_call_runs_and_its_repeat_gets_the_first_answer);
+	tcase_add_test(memory, the_same_key_at_another_owner_or_method_is_another_call);
+	tcase_add_test(memory, a_repeat_waits_while_the_first_runs_and_is_told_of_its_end);
+	tcase_add_test(memory, a_key_or_a_number_with_another_body_is_refused);
+	tcase_add_test(memory, what_changed_nothing_and_told_nobody_may_run_again);
+	tcase_add_test(memory, an_error_that_was_told_is_remembered_for_its_call_and_not_for_its_key);
+	tcase_add_test(memory, an_acknowledged_number_is_forgotten_and_never_runs_again);
+	tcase_add_test(memory, what_is_acknowledged_while_it_runs_goes_at_its_end);
+	tcase_add_test(memory, a_silent_client_s_numbers_go_after_its_lease_and_no_sooner_and_business_keys_stay);
+	tcase_add_test(stored, an_owner_is_loaded_before_anything_old_is_judged);
+	tcase_add_test(stored, a_stored_key_is_read_back_and_its_body_compared);
+	tcase_add_test(stored, a_key_whose_row_is_another_s_is_new);
+	tcase_add_test(stored, who_is_lost_runs_again_only_when_the_owner_was_loaded_anew);
+	tcase_add_test(stored, acknowledged_rows_are_told_to_be_deleted_once);
+	tcase_add_test(small, answers_leave_memory_when_it_is_full_and_their_keys_stay_known);
+	suite_add_tcase(s, client);
+	suite_add_tcase(s, memory);
+	suite_add_tcase(s, stored);
+	suite_add_tcase(s, small);
+	SRunner *r = srunner_create(s);
+
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
