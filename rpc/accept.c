@@ -39,12 +39,14 @@ static void greeting_free(struct greeting *g)
 	free(g);
 }
 
-static void greeting_drop(struct greeting *g, const char *why)
+/* err: what it is counted as. */
+static void greeting_drop(struct greeting *g, int err, const char *why)
 {
 	char addr[ENV_ADDR_MAX];
 
 	env_conn_peer(g->conn, addr);
 	log_info(g->acceptor->service->log, "rpc.greeting", "addr=%s why=%s", addr, why);
+	link_count_closed(g->acceptor->service, SERVICE_CONTROL_WORKER, err);
 	env_conn_close(g->conn);
 	greeting_free(g);
 }
@@ -69,7 +71,7 @@ static void greeting_done(struct greeting *g, struct span payload)
 	const char *why = hello_check(s, m);
 
 	if (why) {
-		greeting_drop(g, why);
+		greeting_drop(g, ERR_BAD_REQUEST, why);
 	} else {
 		struct server_hello *h = malloc(sizeof *h + payload.n);
 
@@ -97,7 +99,8 @@ static void greeting_on_readable(void *arg)
 	if (n == ERR_AGAIN)
 		return;
 	if (n <= 0) {
-		greeting_drop(g, n == ERR_DENIED ? env_last_error() : "it closed before its hello");
+		greeting_drop(g, n == ERR_DENIED ? ERR_DENIED : ERR_CLOSED,
+			      n == ERR_DENIED ? env_last_error() : "it closed before its hello");
 		return;
 	}
 	g->n += (size_t)n;
@@ -106,7 +109,7 @@ static void greeting_on_readable(void *arg)
 	if (got == 0 && g->n < sizeof g->bytes)
 		return;
 	if (got <= 0 || type != FRAME_HELLO || (size_t)got != g->n)
-		greeting_drop(g, "its first frame is not a hello");
+		greeting_drop(g, ERR_CORRUPT, "its first frame is not a hello");
 	else
 		greeting_done(g, payload);
 }
@@ -114,7 +117,8 @@ static void greeting_on_readable(void *arg)
 static void greeting_on_timer(struct timer *t, uint64_t now_ms)
 {
 	(void)now_ms;
-	greeting_drop((struct greeting *)((char *)t - offsetof(struct greeting, timer)), "no hello in time");
+	greeting_drop((struct greeting *)((char *)t - offsetof(struct greeting, timer)), ERR_TIMEOUT,
+		      "no hello in time");
 }
 
 static const struct env_conn_ops greeting_ops = { .on_readable = greeting_on_readable };
@@ -125,6 +129,7 @@ static void on_accept(void *arg, struct env_conn *conn)
 	struct greeting *g = a->count < GREETINGS_MAX ? calloc(1, sizeof *g) : NULL;
 
 	if (!g) {
+		link_count_closed(a->service, SERVICE_CONTROL_WORKER, ERR_BUSY);
 		env_conn_close(conn);
 		return;
 	}
@@ -139,7 +144,7 @@ static void on_accept(void *arg, struct env_conn *conn)
 	a->count++;
 	loop_timer(a->service->control, &g->timer, GREETING_MS);
 	if (env_conn_attach(conn, a->service->control->ev, &greeting_ops, g) < 0)
-		greeting_drop(g, "the loop took no more");
+		greeting_drop(g, ERR_BUSY, "the loop took no more");
 }
 
 int acceptor_start(struct service *s, const char *host, uint16_t port, struct acceptor **out)
@@ -166,6 +171,6 @@ void acceptor_stop(struct acceptor *a)
 		return;
 	env_listener_close(a->listener);
 	while (a->greetings)
-		greeting_drop(a->greetings, "the instance stops");
+		greeting_drop(a->greetings, 0, "the instance stops");
 	free(a);
 }

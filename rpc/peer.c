@@ -5,6 +5,7 @@
 #include <string.h>
 #include "proto/rpc.pb-c.h"
 #include "rpc/auth.h"
+#include "rpc/server.h"
 
 #define PEER_GREETING_MS 3000
 #define PEER_LOOK_MS     (PEER_HEARTBEAT_MS * 9 / 10)
@@ -228,6 +229,8 @@ static void peer_on_close(struct stream *s, int err)
 		peer_remove(p);
 		return;
 	}
+	if (p->state != PEER_CONNECTING)
+		link_count_closed(service, p->worker->index, err);
 	if (was_ready)
 		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
 			 peer_why_down(p, err));

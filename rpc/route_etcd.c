@@ -137,8 +137,7 @@ static void make_metrics(struct etcd_source *s)
 		return;
 	s->connected = metric(m, s->o.worker, METRIC_GAUGE, "loquat_etcd_connected",
 			      "1: etcd answers and its watch stands.", NULL, NULL);
-	s->refused = metric(m, s->o.worker, METRIC_COUNTER, "loquat_routes_refused_total",
-			    "Rows from outside that did not check.", NULL, NULL);
+	s->refused = route_source_refused(&s->o);
 	s->lost = metric(m, s->o.worker, METRIC_COUNTER, "loquat_etcd_leases_lost_total",
 			 "Leases of the own row that ended although it lives.", NULL, NULL);
 }

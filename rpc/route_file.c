@@ -14,6 +14,7 @@ struct file_source {
 	struct route_source_options o;
 	struct env_watch *watch;
 	uint64_t version;
+	struct metric *refused; /* NULL: not counted */
 };
 
 int route_file_load(struct env *env, const char *path, char *error, size_t error_size, struct route_table **out)
@@ -57,6 +58,8 @@ static void on_change(void *arg)
 		return;
 	if (err < 0) {
 		log_warn(s->o.log, "routes.refused", "why=%s", error);
+		if (s->refused)
+			metric_add(s->refused, 1);
 	} else if (t->version <= s->version) {
 		route_unref(t);
 	} else {
@@ -92,6 +95,7 @@ static int file_open(const struct route_source_options *o, struct route_source *
 	s->base.kind = &route_file;
 	s->o = *o;
 	s->version = o->version;
+	s->refused = route_source_refused(o);
 	int err = env_watch(o->loop->ev, o->var, on_change, s, &s->watch);
 
 	if (err < 0) {

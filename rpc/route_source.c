@@ -14,6 +14,14 @@ static const struct route_source_kind *kind_of(const struct config *config)
 	return NULL;
 }
 
+struct metric *route_source_refused(const struct route_source_options *o)
+{
+	if (!o->metrics)
+		return NULL;
+	return metric(o->metrics, o->worker, METRIC_COUNTER, "loquat_routes_refused_total",
+		      "Tables and rows from outside that did not check.", NULL, NULL);
+}
+
 int route_source_check(const struct config *c, char *error, size_t error_size)
 {
 	const struct route_source_kind *kind = kind_of(c);

@@ -68,5 +68,7 @@ struct route_source {
 	const struct route_source_kind *kind;
 };
 extern const struct route_source_kind route_file, route_etcd;
+/* Counts what did not check; NULL without metrics. */
+struct metric *route_source_refused(const struct route_source_options *o);
 /* A live file. ERR_NOT_FOUND, ERR_CONFIG, … with one line. */
 int route_file_load(struct env *env, const char *path, char *error, size_t error_size, struct route_table **out);

@@ -118,6 +118,8 @@ void link_ack(struct link *l);       /* it knows that we are draining, or is gon
 void link_leave_all(struct link *l); /* nobody waits for its requests any more */
 /* server_link.c, for server.c; < 0 ends the link */
 int link_prove(struct link *l, struct span payload);
+/* server_link.c, for all who close inner connections: err is why, 0: no one's mistake. On that worker. */
+void link_count_closed(struct service *s, unsigned worker, int err);
 
 /* rpc/accept.c, control thread */
 struct acceptor;

@@ -14,6 +14,19 @@ static struct link *link_of(struct stream *s)
 	return (struct link *)((char *)s - offsetof(struct link, stream));
 }
 
+/* Not its end by the network or by the other side's own will: these are no one's mistake. */
+void link_count_closed(struct service *s, unsigned worker, int err)
+{
+	const char *values[] = { s->def->name, err_word(err) };
+
+	if (err == 0 || err == ERR_CLOSED || err == ERR_IO)
+		return;
+	metric_add(metric(s->metrics, worker, METRIC_COUNTER, "loquat_rpc_closed_total",
+			  "Inner connections closed for what came over them, or for silence, by reason.",
+			  "service,reason", values),
+		   1);
+}
+
 int link_prove(struct link *l, struct span payload)
 {
 	struct service *s = l->worker->service;
@@ -40,6 +53,7 @@ static void link_on_close(struct stream *stream, int err)
 
 	if (err < 0)
 		log_info(l->worker->service->log, "rpc.closed", "peer=%s why=%s", l->instance, err_word(err));
+	link_count_closed(l->worker->service, l->worker->index, err);
 	link_leave_all(l);
 	loop_timer_stop(l->worker->loop, &l->timer);
 	link_ack(l);

@@ -811,6 +811,7 @@ START_TEST(a_table_that_does_not_check_or_is_older_changes_nothing)
 	both_begin();
 	table_is(10, true, false, "");
 	calls_routes(&c, 11, "{ id = \"calls-1\" },");
+	until(calls_figure(c.s[CALLER], "loquat_routes_refused_total") >= 1);
 	calls_routes(&c, 9, "");
 	table_is(12, true, false, "");
 	calls_ask(c.s[CALLER], "calls.boxRemote.put", "k", "{}", &reply);

@@ -20,6 +20,7 @@ static unsigned char nonce[AUTH_NONCE] = "0123456789abcdef";
 static unsigned char server_nonce[AUTH_NONCE];
 static char in[1 << 16];
 static size_t in_n, used;
+static int closed; /* by the server, for what this client did */
 
 static void dial(void)
 {
@@ -35,6 +36,7 @@ static void dial(void)
 
 static void setup(void)
 {
+	closed = 0;
 	calls_setup(&c, &(struct calls_options){ .threads = 2 });
 	calls_begin(&c, CALLS, &calls_box);
 	dial();
@@ -161,12 +163,23 @@ static void take_answer(uint64_t id, struct frame_response *r)
 	ck_assert_uint_eq(r->id, id);
 }
 
-static void ck_closed(void)
+/* Why links were closed so far. */
+static int64_t closed_for(const char *reason)
+{
+	const char *values[] = { "calls", reason };
+
+	return metrics_total(c.s[CALLS]->metrics, "loquat_rpc_closed_total", values);
+}
+
+static void ck_closed(const char *reason)
 {
 	struct span payload;
 
+	closed++;
 	ck_assert_int_eq(take(&payload), 0);
 	ck_assert_uint_eq(calls_run(CALLS), 0);
+	until(closed_for(reason) == closed);
+	ck_assert_int_eq(calls_figure(c.s[CALLS], "loquat_rpc_closed_total"), closed);
 }
 
 /* ---- a stranger ------------------------------------------------------------------------------------------------- */
@@ -190,7 +203,7 @@ START_TEST(no_request_runs_before_the_proof)
 	send_hello();
 	take_welcome();
 	send_request(7, "{}", 60000);
-	ck_closed();
+	ck_closed("denied");
 }
 END_TEST
 
@@ -200,7 +213,7 @@ START_TEST(no_request_runs_after_a_wrong_proof)
 	take_welcome();
 	send_proof("0000000000000000000000000000000000000000000000000000000000000000");
 	send_request(7, "{}", 60000);
-	ck_closed();
+	ck_closed("denied");
 }
 END_TEST
 
@@ -217,7 +230,7 @@ START_TEST(the_server_s_own_proof_sent_back_proves_nothing)
 	send_message(FRAME_PROVE, &m.base);
 	loquat__rpc__welcome__free_unpacked(w, NULL);
 	send_request(7, "{}", 60000);
-	ck_closed();
+	ck_closed("denied");
 }
 END_TEST
 
@@ -226,7 +239,7 @@ START_TEST(a_proof_of_another_length_is_no_proof)
 	send_hello();
 	take_welcome();
 	send_frame(FRAME_PROVE, NULL, 0);
-	ck_closed();
+	ck_closed("denied");
 }
 END_TEST
 
@@ -236,7 +249,7 @@ START_TEST(a_hello_that_means_another_instance_is_closed)
 
 	m.target = "calls-2";
 	send_message(FRAME_HELLO, &m.base);
-	ck_closed();
+	ck_closed("bad_request");
 }
 END_TEST
 
@@ -246,7 +259,7 @@ START_TEST(a_hello_for_a_worker_that_is_not_there_is_closed)
 
 	m.worker = 2;
 	send_message(FRAME_HELLO, &m.base);
-	ck_closed();
+	ck_closed("bad_request");
 }
 END_TEST
 
@@ -256,19 +269,19 @@ START_TEST(a_hello_with_half_of_its_fields_or_too_long_a_name_is_closed)
 
 	m.instance = NULL;
 	send_message(FRAME_HELLO, &m.base);
-	ck_closed();
+	ck_closed("bad_request");
 	close(fd);
 	dial();
 	m = hello();
 	m.service = "a service whose name is too long to be one";
 	send_message(FRAME_HELLO, &m.base);
-	ck_closed();
+	ck_closed("bad_request");
 	close(fd);
 	dial();
 	m = hello();
 	m.nonce.len = 8;
 	send_message(FRAME_HELLO, &m.base);
-	ck_closed();
+	ck_closed("bad_request");
 }
 END_TEST
 
@@ -278,7 +291,7 @@ START_TEST(what_is_no_hello_is_closed)
 
 	for (int i = 0; i < 3; i++) {
 		ck_assert_int_gt(send(fd, all[i], i == 1 ? 8 : strlen(all[i]), MSG_NOSIGNAL), 0);
-		ck_closed();
+		ck_closed("corrupt");
 		close(fd);
 		dial();
 	}
@@ -294,7 +307,7 @@ START_TEST(who_has_proved_nothing_gets_no_room_for_large_frames)
 	frame_put_header(head, FRAME_PROVE, 1 << 20);
 	send(fd, head, sizeof(head), MSG_NOSIGNAL);
 	send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
-	ck_closed();
+	ck_closed("full");
 }
 END_TEST
 
@@ -350,6 +363,7 @@ START_TEST(a_frame_that_is_no_frame_closes_the_link_and_harms_no_other)
 	calls_ask(c.s[CALLER], "calls.boxRemote.put", "k", "{}", &reply);
 	ck_assert_int_eq(reply.err, 0);
 	ck_assert_int_eq(calls_figure(c.s[CALLS], "loquat_rpc_connections"), links - 1);
+	ck_assert_int_eq(closed_for("corrupt"), 1);
 }
 END_TEST
 
