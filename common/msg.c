@@ -476,6 +476,9 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 	m->group = take_text(s, group->name, strlen(group->name));
 	m->name = take_text(s, from->name, strlen(from->name));
 	m->full = join(s, join(s, m->service, m->group), m->name);
+	m->full_n = (uint16_t)strlen(m->full);
+	m->local = m->full + strlen(m->service) + 1;
+	m->local_n = (uint16_t)strlen(m->local);
 	if (!(m->in = find_type(s, from->input_type)) || !(m->out = find_type(s, from->output_type)))
 		return refuse(l, "%s: unknown message type", m->full);
 	if (option_varint(options, 50001, &kind) && kind > MSG_ONCE)

@@ -107,6 +107,8 @@ struct msg_method {
 	const char *group;   /* "shopHandler" */
 	const char *name;    /* "buy" */
 	const char *full;    /* "role.shopHandler.buy" */
+	const char *local;   /* "shopHandler.buy", inside of full */
+	uint16_t full_n, local_n;
 	const struct msg_type *in, *out;
 	enum msg_kind kind;
 	bool is_handler;              /* the group's name ends in "Handler": clients may ask for it */

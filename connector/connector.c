@@ -121,8 +121,7 @@ static void methods_read(struct edge *e)
 		struct edge_method *slot = method_slot(e, m->full, strlen(m->full));
 		slot->method = m;
 		slot->local = strcmp(m->service, "connector") == 0;
-		method_stats_init(&slot->stats, s->metrics, e->worker->index, m->service,
-				  m->full + strlen(m->service) + 1);
+		method_stats_init(&slot->stats, s->metrics, e->worker->index, m->service, m->local);
 	}
 	method_stats_init(&e->unknown, s->metrics, e->worker->index, "unknown", "unknown");
 }

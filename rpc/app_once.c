@@ -87,7 +87,7 @@ static int field_key(lua_State *L, struct app_job *j)
 static int fingerprint(lua_State *L, struct app_job *j)
 {
 	struct buf *scratch = &j->app->scratch;
-	uint64_t hash = once_hash(0, j->method->full, strlen(j->method->full));
+	uint64_t hash = once_hash(0, j->method->full, j->method->full_n);
 
 	buf_clear(scratch);
 	if (lua_pb_encode(L, -1, j->method->in, scratch, j->why, sizeof j->why) < 0)
@@ -143,11 +143,9 @@ void app_once_push_key(lua_State *L, const struct app_job *j)
 
 static struct once_call call_of(const struct app_job *j)
 {
-	const char *full = j->method->full + strlen(j->method->service) + 1;
-
 	return (struct once_call){
 		.owner = part(j, j->once.owner),
-		.method = span_of(full, strlen(full)),
+		.method = span_of(j->method->local, j->method->local_n),
 		.key = part(j, j->once.key),
 		.client = part(j, j->once.client),
 		.seq = j->once_seq,

@@ -125,10 +125,8 @@ static int peer_request(struct peer *peer, const struct rpc_call *call, uint64_t
 	};
 
 	if (!r.method) { /* not agreed at connect: a reload may have brought it since; by its names, then */
-		const char *name = call->method->full + strlen(call->method->service) + 1;
-
 		r.service = span_of(call->method->service, strlen(call->method->service));
-		r.method_name = span_of(name, strlen(name));
+		r.method_name = span_of(call->method->local, call->method->local_n);
 	}
 	if (seq)
 		once_put(peer->worker, call, seq, attempt, &r);

@@ -27,12 +27,29 @@ uint64_t once_client_begin(struct once_client *c)
 	return c->next++;
 }
 
+/* To the next bit that is set: those of numbers that were not given out yet are not. */
+static void first_advance(struct once_client *c)
+{
+	uint64_t first = c->first;
+
+	while (first < c->next) {
+		uint64_t left = *word_of(c, first) >> first % 64;
+
+		if (left) {
+			first += (unsigned)__builtin_ctzll(left);
+			break;
+		}
+		first += 64 - first % 64;
+	}
+	c->first = first < c->next ? first : c->next;
+}
+
 void once_client_end(struct once_client *c, uint64_t seq)
 {
 	assert(seq >= c->first && seq < c->next);
 	*word_of(c, seq) &= ~(1ull << seq % 64);
-	while (c->first < c->next && !(*word_of(c, c->first) >> c->first % 64 & 1))
-		c->first++;
+	if (seq == c->first)
+		first_advance(c);
 }
 
 void once_client_release(struct once_client *c)

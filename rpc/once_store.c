@@ -21,6 +21,7 @@ uint64_t once_hash(uint64_t hash, const void *p, size_t n)
 
 	size_t left = n;
 
+#pragma GCC unroll 4
 	for (; left >= 8; left -= 8, at += 8) {
 		memcpy(&word, at, 8);
 		h = (h ^ word) * 0x9e3779b97f4a7c15u;
@@ -97,22 +98,29 @@ static char *copy(struct span s)
 	return p;
 }
 
-static void table_put(struct once_table *t, struct once_node *n, uint64_t hash)
-{
-	if (t->n >= t->size) {
-		size_t size = t->size ? t->size * 2 : 64;
-		struct once_node **at = once_make(size * sizeof(*at));
+/* What is seldom done is not inlined into what each call does: that would save and load registers for it. */
+#define SELDOM __attribute__((noinline, cold))
 
-		for (size_t i = 0; i < t->size; i++)
-			for (struct once_node *x = t->at[i], *next; x; x = next) {
-				next = x->next;
-				x->next = at[x->hash & (size - 1)];
-				at[x->hash & (size - 1)] = x;
-			}
-		free(t->at);
-		t->at = at;
-		t->size = size;
-	}
+static SELDOM void table_grow(struct once_table *t)
+{
+	size_t size = t->size ? t->size * 2 : 64;
+	struct once_node **at = once_make(size * sizeof(*at));
+
+	for (size_t i = 0; i < t->size; i++)
+		for (struct once_node *x = t->at[i], *next; x; x = next) {
+			next = x->next;
+			x->next = at[x->hash & (size - 1)];
+			at[x->hash & (size - 1)] = x;
+		}
+	free(t->at);
+	t->at = at;
+	t->size = size;
+}
+
+static inline void table_put(struct once_table *t, struct once_node *n, uint64_t hash)
+{
+	if (t->n >= t->size)
+		table_grow(t);
 	n->hash = hash;
 	n->next = t->at[hash & (t->size - 1)];
 	t->at[hash & (t->size - 1)] = n;
@@ -240,17 +248,10 @@ static void owner_used(struct once_server *s, struct once_owner *o)
 	once_ring_put(&s->owners_used, &o->used);
 }
 
-struct once_owner *once_owner_get(struct once_server *s, struct span name)
+static SELDOM struct once_owner *owner_new(struct once_server *s, struct span name, uint64_t hash)
 {
-	uint64_t hash = name_hash(name);
-	struct once_owner *o;
+	struct once_owner *o = once_make(sizeof(*o));
 
-	for (struct once_node *n = once_table_first(&s->owners, hash); n; n = n->next)
-		if (n->hash == hash && same(owner_of(n)->name, owner_of(n)->name_n, name)) {
-			owner_used(s, owner_of(n));
-			return owner_of(n);
-		}
-	o = once_make(sizeof(*o));
 	o->name = copy(name);
 	o->name_n = name.n;
 	o->loaded = !s->o.stored;
@@ -260,6 +261,18 @@ struct once_owner *once_owner_get(struct once_server *s, struct span name)
 	table_put(&s->owners, &o->node, hash);
 	s->figures.bytes += sizeof(*o) + name.n;
 	return o;
+}
+
+struct once_owner *once_owner_get(struct once_server *s, struct span name)
+{
+	uint64_t hash = name_hash(name);
+
+	for (struct once_node *n = once_table_first(&s->owners, hash); n; n = n->next)
+		if (n->hash == hash && same(owner_of(n)->name, owner_of(n)->name_n, name)) {
+			owner_used(s, owner_of(n));
+			return owner_of(n);
+		}
+	return owner_new(s, name, hash);
 }
 
 /* An owner of whom nothing is known and nothing is under way needs no place. */
@@ -277,12 +290,10 @@ void once_owner_tidy(struct once_server *s, struct once_owner *o)
 
 /* ---- leases -------------------------------------------------------------------------- */
 
-struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms)
+static SELDOM struct once_lease *lease_to_front(struct once_server *s, struct span name, uint64_t now_ms)
 {
 	struct once_lease *l = s->leases, **at = &s->leases;
 
-	if (l && same(l->name, l->name_n, name))
-		return l;
 	while (l && !same(l->name, l->name_n, name)) {
 		at = &l->next;
 		l = l->next;
@@ -295,9 +306,17 @@ struct once_lease *once_lease_get(struct once_server *s, struct span name, uint6
 		l->name_n = name.n;
 		l->seen_ms = now_ms;
 	}
-	l->next = s->leases; /* in front: the next call is often the same client's */
+	l->next = s->leases;
 	s->leases = l;
 	return l;
+}
+
+/* In front: the next call is often the same client's. */
+struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms)
+{
+	struct once_lease *l = s->leases;
+
+	return l && same(l->name, l->name_n, name) ? l : lease_to_front(s, name, now_ms);
 }
 
 void once_lease_free(struct once_lease *l)
@@ -351,7 +370,16 @@ static const int SPARES = 0; /* so that the sanitizer sees each block */
 static const int SPARES = ONCE_SPARE_MAX;
 #endif
 
-static struct once_entry *block_take(struct once_server *s, size_t text_n)
+static SELDOM struct once_entry *block_new(size_t room)
+{
+	struct once_entry *e =
+		room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(sizeof(struct once_entry) + room);
+
+	assert(e);
+	return e;
+}
+
+static inline struct once_entry *block_take(struct once_server *s, size_t text_n)
 {
 	size_t room = text_n <= ONCE_ROOM ? ONCE_ROOM : text_n;
 	struct once_entry *e = room == ONCE_ROOM ? s->spare : NULL;
@@ -360,8 +388,7 @@ static struct once_entry *block_take(struct once_server *s, size_t text_n)
 		s->spare = entry_of(e->node.next);
 		s->spares--;
 	} else {
-		e = room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(sizeof(*e) + room);
-		assert(e);
+		e = block_new(room);
 	}
 	memset(e, 0, sizeof(*e));
 	e->room = (uint32_t)room;

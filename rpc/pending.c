@@ -7,6 +7,7 @@
 enum {
 	CHUNK = 1 << PENDING_CHUNK_BITS,
 	KEEP_BYTES = 512,   /* a larger buffer is given back when its call has ended */
+	LINE = 64,          /* of the cache: a buffer has whole ones, most calls need one */
 	LOOK_PER_MS = 4096, /* slots: some 20 us */
 };
 
@@ -134,8 +135,8 @@ static void make_room(struct pending *p, size_t n)
 	if (p->bytes_cap >= n)
 		return;
 	free(p->bytes);
-	p->bytes_cap = n < KEEP_BYTES / 4 ? KEEP_BYTES / 4 : (uint32_t)n;
-	p->bytes = malloc(p->bytes_cap);
+	p->bytes_cap = (uint32_t)(n + LINE - 1) / LINE * LINE;
+	p->bytes = aligned_alloc(LINE, p->bytes_cap);
 	assert(p->bytes);
 }
 

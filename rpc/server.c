@@ -502,8 +502,7 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 	limit_init(m, w->service->config);
 	m->fn = fn;
 	m->arg = arg;
-	method_stats_init(&m->stats, w->service->metrics, w->index, method->service,
-			  method->full + strlen(method->service) + 1);
+	method_stats_init(&m->stats, w->service->metrics, w->index, method->service, method->local);
 }
 
 struct rpc_server *rpc_server_new(struct worker *w)

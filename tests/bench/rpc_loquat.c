@@ -65,7 +65,7 @@ static void on_once(void *arg, struct rpc_request *r)
 	struct once_server *s = arg;
 	struct once_call c = {
 		.owner = r->key,
-		.method = { r->method->full, strlen(r->method->full) },
+		.method = { r->method->local, r->method->local_n },
 		.client = r->client,
 		.seq = r->once_seq,
 		.first_incomplete = r->once_first,
