@@ -59,6 +59,24 @@ static bool row_starts(const struct config *c, size_t i)
 	return config_bool(c, path, true);
 }
 
+/* Rows are written as Lua and as lines of a log: nothing in them ends a string. */
+static int row_check_texts(const struct route_row *row, size_t i, char *error, size_t error_size)
+{
+	const struct {
+		const char *name, *text;
+	} texts[] = { { "id", row->id }, { "host", row->host }, { "client_host", row->client_host } };
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_[]%";
+
+	for (size_t k = 0; k < sizeof texts / sizeof *texts; k++)
+		if (texts[k].text[strspn(texts[k].text, allowed)]) {
+			snprintf(error, error_size,
+				 "instances[%zu].%s: expected letters, digits and \".:-_[]%%\", found \"%s\"", i,
+				 texts[k].name, texts[k].text);
+			return ERR_CONFIG;
+		}
+	return 0;
+}
+
 static int row_read(const struct config *c, size_t i, struct route_row *row, char *error, size_t error_size)
 {
 	char path[64];
@@ -80,7 +98,7 @@ static int row_read(const struct config *c, size_t i, struct route_row *row, cha
 			 row->id);
 		return ERR_CONFIG;
 	}
-	return 0;
+	return row_check_texts(row, i, error, error_size);
 }
 
 const char *route_client_host(const struct route_row *row)

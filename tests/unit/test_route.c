@@ -155,6 +155,13 @@ START_TEST(a_table_that_does_not_check_is_refused_and_says_why)
 		"instances[1].rpc");
 	refused("return { version = 1, instances = { { id = 'x', service = 'role', host = 'h', rpc = 1, workers = 1 } } }",
 		"instances[1].id");
+	refused("return { version = 1, instances = { { id = 'role-1', service = 'role', host = 'h\"..x', rpc = 1, workers = 1 } } }",
+		"instances[1].host");
+	refused("return { version = 1, instances = { { id = 'role-1', service = 'role', host = 'h', client_host = 'a\\\\', rpc = 1, "
+		"workers = 1 } } }",
+		"instances[1].client_host");
+	refused("return { version = 1, instances = { { id = 'role-1\\n', service = 'role', host = 'h', rpc = 1, workers = 1 } } }",
+		"instances[1].id");
 	refused("return { version = 1, instances = { { id = 'role-1', service = 'role', host = 'h', rpc = 1, workers = 1 },"
 		"{ id = 'role-1', service = 'role', host = 'h', rpc = 2, workers = 1 } } }",
 		"there already");
