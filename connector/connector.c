@@ -228,7 +228,7 @@ static void kick_all(struct edge *e)
 {
 	for (uint32_t i = 0; i < e->slots; i++)
 		if (e->slot[i])
-			clientconn_kick(&e->slot[i]->conn, "this connector is going away: resume at another");
+			session_send_on(e->slot[i], "this connector is going away: resume at another");
 }
 
 static void on_drain(struct timer *t, uint64_t now_ms)

@@ -121,12 +121,24 @@ static void leave(struct edge *e, const struct msg_method *m, const char *uid, u
 	call(e, m, uid, &b, 0, NULL, NULL);
 }
 
+static void leave_kicked(struct session *s)
+{
+	struct buf b = BUF_INIT;
+
+	who_add(&b, s->edge, s->uid, s->conn.sid);
+	buf_addstr(&b, ",\"kicked\":true}");
+	call(s->edge, s->edge->logout, s->uid, &b, 0, NULL, NULL);
+}
+
 void entry_leave(struct session *s)
 {
 	if (s->edge->stopping)
 		return;
 	leave(s->edge, s->edge->chat_remove, s->uid, s->conn.sid);
-	leave(s->edge, s->edge->logout, s->uid, s->conn.sid);
+	if (s->conn.kicked && !s->comes_back)
+		leave_kicked(s);
+	else
+		leave(s->edge, s->edge->logout, s->uid, s->conn.sid);
 }
 
 /* ---- last step: the answer ---------------------------------------------------------------------------------------- */

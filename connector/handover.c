@@ -175,7 +175,7 @@ static void pack(struct worker *w, struct handover_list *out)
 		if (s->stage != SESSION_ENTERING && clientconn_can_move(&s->conn))
 			session_pack(s, handover_add(out));
 		else
-			clientconn_kick(&s->conn, "this connector starts anew: resume");
+			session_send_on(s, "this connector starts anew: resume");
 	}
 	missed_each(e, missed_pack, out);
 	if (w->index == 0)

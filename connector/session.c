@@ -195,6 +195,12 @@ void session_login(struct session *s)
 	forward_held(s);
 }
 
+void session_send_on(struct session *s, const char *reason)
+{
+	s->comes_back = true;
+	clientconn_kick(&s->conn, reason);
+}
+
 void session_logout(struct session *s)
 {
 	s->stage = SESSION_OUT;

@@ -49,6 +49,7 @@ struct session {
 	struct forward *forwards; /* calls under way */
 	unsigned flights;
 	struct entry *entry;  /* the login under way */
+	bool comes_back;      /* its kick tells it to resume */
 	const char *deciding; /* the attribute that a request under way may change, or NULL */
 	struct held *held, **held_last;
 	unsigned helds;
@@ -117,6 +118,8 @@ int session_attr_set(struct session *s, struct span name, struct span value);
 void session_login(struct session *s);
 /* A login that failed: back to before it. */
 void session_logout(struct session *s);
+/* Kicks it, with a reason that says to resume. After any other kick its resume token is void. */
+void session_send_on(struct session *s, const char *reason);
 /* The routes of the schema's handlers, with their figures. */
 struct edge_method {
 	const struct msg_method *method; /* NULL: a free slot */

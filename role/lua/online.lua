@@ -147,7 +147,10 @@ end
 
 function Online.logout(args)
   local player = Players.presence(args.uid)
-  if player and is_same(player.session, args) then lost(player) end
+  if player and is_same(player.session, args) then
+    if args.kicked then player.resume = app.nonce() end   -- nobody has it
+    lost(player)
+  end
   return {}
 end
 

@@ -132,6 +132,8 @@ static void on_logout(void *arg, struct rpc_request *r)
 
 	(void)arg;
 	note("logout", text(o, "uid"));
+	if (json_is_true(json_object_get(o, "kicked")))
+		note("void", text(o, "uid"));
 	answer(r, "{}");
 	json_decref(o);
 }

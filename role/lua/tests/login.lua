@@ -69,6 +69,17 @@ test("a resume token that was used is void also when the player has gone", funct
   test.equal(select(2, login(test.session("ann"), { resume = second.resume })), "denied")
 end)
 
+test("a resume token is void after a kick", function()
+  local ann = test.session("ann")
+  local token = login(ann).resume
+  alive(false)
+  test.call("role.roleRemote.logout", "ann", { uid = "ann", connector = ann.connector, sid = ann.sid, kicked = true })
+  test.equal(select(2, login(test.session("ann"), { resume = token })), "denied")
+  test.turn(31000)
+  test.equal(select(2, login(test.session("ann"), { resume = token })), "denied")
+  test.holds(login(test.session("ann")).resume)
+end)
+
 test("who left is forgotten after its grace, and the scene is told", function()
   local ann = test.session("ann")
   login(ann)
