@@ -43,7 +43,12 @@ test("a body that is no call is refused by its field", function()
     test.holds(answer.message:find(field, 1, true), answer.message)
   end
   test.equal((pay(call_of { order = "" })), 400)
-  test.equal((pay(call_of { time = 1 })), 400)
+end)
+
+test("a callback that is repeated years later gets the bytes of the first", function()
+  local status, answer = pay(call_of { time = 1 })
+  test.equal(status, 200)
+  test.equal(answer, { code = 200, order = "o1", gems = 100 })
 end)
 
 test("a product that is not sold is not found", function()
