@@ -74,7 +74,10 @@ function Handler.history(session, msg)
   if not player then return nil, "unavailable", NOT_YET end
   local room, err, why = room_of(player, msg.channel or "room", msg.rid)
   if not room then return nil, err, why end
-  return app.rpc.chat.roomRemote.history(room, { room = room, limit = msg.limit })
+  local answer
+  answer, err, why = app.rpc.chat.roomRemote.history(room, { room = room, limit = msg.limit })
+  if not answer then return nil, err, why end
+  return { messages = answer.messages or {} }   -- an empty list is not on the wire between services
 end
 
 return Handler

@@ -40,7 +40,7 @@ function Remote.remove(args)
   return {}
 end
 
--- The player is called otherwise: to the others of the room the old name leaves and the new one comes.
+-- The player is called otherwise: to the others of the room the old name leaves and the new one comes. Yields.
 function Remote.rename(args)
   local player = state.players[args.uid]
   local old = player and player.member
@@ -48,7 +48,6 @@ function Remote.rename(args)
   local member = { uid = old.uid, name = args.name, connector = old.connector, sid = old.sid }
   player.member = member
   app.send.chat.nameRemote.clear(old.name, { member = old })
-  app.send.chat.nameRemote.set(member.name, { member = member })
   local rooms = { "room:" .. player.rid, "world:" }
   for _, channel in ipairs { "scene", "team" } do
     if player[channel] then rooms[#rooms + 1] = channel .. ":" .. player[channel] end
@@ -57,7 +56,7 @@ function Remote.rename(args)
     leave(room, old)
     app.send.chat.roomRemote.join(room, { room = room, member = member })
   end
-  return {}
+  return app.rpc.chat.nameRemote.set(member.name, { member = member })
 end
 
 -- The scene or the team a player is in has changed.

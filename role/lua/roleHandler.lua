@@ -15,12 +15,15 @@ local function check_name(name)
   if name:find("[%c*]") or name:find("\xc2[\x80-\x9f]") then return "a name holds no control characters and no *" end
 end
 
+local CHAT_MS = 1000   -- without a chat a name is good as well
+
 -- Others know the player by its name: team and chat now, and the chat after a restart of it from the connector.
+-- Yields: who has the answer is reached by the new name.
 local function tell(session, name)
   app.send.team.teamRemote.online(session.uid,
     { uid = session.uid, name = name, connector = session.connector, sid = session.sid })
-  app.send.chat.chatRemote.rename(session.uid, { uid = session.uid, name = name })
   session:set("name", name)
+  app.rpc.chat.chatRemote.rename(session.uid, { uid = session.uid, name = name }, { timeout_ms = CHAT_MS })
 end
 
 -- For accounts: guests get theirs at the first entry. Yields.

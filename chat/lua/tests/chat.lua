@@ -126,6 +126,10 @@ test("a new name is heard as a leave and a come", function()
   test.refused(say(ann, { content = "x", target = "bob" }), "not_found")
 end)
 
+test("where nothing was said the history is an empty list", function()
+  test.equal(ann:request("chat.chatHandler.history", {}), { code = 200, messages = {} })
+end)
+
 test("history holds the last of what was said", function()
   for i = 1, 120 do say(ann, { content = "n" .. i }) end
   local messages = bob:request("chat.chatHandler.history", { limit = 3 }).messages
