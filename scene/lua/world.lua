@@ -89,7 +89,8 @@ function World.scene(number)
   if scene then return scene end
   scene = {
     number = number, players = {}, entities = {}, tick = 0, count = 0, free = {},
-    view = views.new(Rules.width, Rules.height, Rules.view, app.config("scene.view_max", 32)),
+    -- a view counts the others only, and a player's own entity is among those it is told
+    view = views.new(Rules.width, Rules.height, Rules.view, app.config("scene.view_max", 32) - 1),
   }
   state.scenes[number] = scene
   require("monsters").populate(scene)

@@ -61,6 +61,18 @@ test("players see each other, and who leaves is gone", function()
   test.equal(ann:pushed("onSceneUpdate").leave, { update.enter[1].id })
 end)
 
+test("of players nobody sees more than view_max, oneself counted", function()
+  test.config("scene.view_max", 3)
+  for i = 1, 5 do enter("p" .. i, 1) end
+  local _, answer = enter("ann", 1)
+  local players = 0
+  for _, e in ipairs(answer.entities) do
+    if e.kind == "player" then players = players + 1 end
+  end
+  test.equal(players, 3)
+  test.equal(answer.entities[1].id, answer.id)
+end)
+
 test("a step is as far as one's speed allows", function()
   local ann, first = enter("ann", 1)
   test.turn(500)
