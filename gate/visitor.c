@@ -26,14 +26,14 @@ static void text_add(struct buf *b, const char *name, const char *value)
 	jsontext_quote(b, value, strlen(value));
 }
 
-/* {"code":200,"host":…,"port":…,"token":…,"uid":…} */
+/* "host":…,"port":…,"token":…,"uid":…} */
 static void way_add(struct buf *b, const struct place *p)
 {
 	char token[TOKEN_MAX] = "";
 
 	place_token(p, token);
-	buf_addstr(b, "{\"code\":200");
-	text_add(b, "host", p->load->host);
+	buf_addstr(b, "\"host\":");
+	jsontext_quote(b, p->load->host, strlen(p->load->host));
 	buf_addf(b, ",\"port\":%u", p->load->port);
 	text_add(b, "token", token);
 	text_add(b, "uid", p->uid);
@@ -80,6 +80,7 @@ void visitor_admitted(struct place *p)
 
 	if (!p->visitor || !p->position)
 		return; /* it has gone, or its queryEntry is being answered */
+	buf_addch(&b, '{');
 	way_add(&b, p);
 	push(p->visitor, "onAdmit", &b);
 	buf_release(&b);
@@ -89,10 +90,12 @@ void visitor_answer(struct visitor *v, uint32_t id, struct place *p, uint64_t st
 {
 	struct buf b = BUF_INIT;
 
-	if (p->state == PLACE_ADMITTED)
+	if (p->state == PLACE_ADMITTED) {
+		buf_addstr(&b, "{\"code\":200,");
 		way_add(&b, p);
-	else
+	} else {
 		place_add(&b, p);
+	}
 	visitor_note(v->gate, 0, start_ns);
 	clientconn_login(&v->conn);
 	clientconn_respond(&v->conn, id, b.data, b.len);

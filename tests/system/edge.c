@@ -789,6 +789,7 @@ START_TEST(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves)
 	wireclient_close(&in[0]);
 	const char *admit = wireclient_push(&gate, "onAdmit");
 	ck_assert_str_eq(member(admit, "uid"), "waits");
+	ck_assert_ptr_null(strstr(admit, "\"code\""));
 	snprintf(body, sizeof(body), "{\"token\":\"%s\"}", member(admit, "token"));
 	wireclient_ready(&c, (uint16_t)atoi(member(admit, "port")), false);
 	expect(wireclient_ask(&c, ENTER, body), "\"code\":200");
