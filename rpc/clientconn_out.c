@@ -332,6 +332,5 @@ void clientconn_heartbeat(struct clientconn *c)
 	char head[POMELO_HEAD];
 
 	pomelo_package_head(head, POMELO_HEARTBEAT, 0);
-	c->last_beat_ms = c->face->loop->now_ms;
 	clientconn_write(c, head, sizeof(head), NULL, 0);
 }

@@ -241,6 +241,15 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 		c->face->ops->on_message(c, &m);
 }
 
+/* Each is answered, but of a storm's one in a while. What we send unasked does not count: a client waits for its answer. */
+static void on_heartbeat(struct clientconn *c)
+{
+	if (c->last_in_ms - c->last_beat_ms < CLIENTCONN_BEAT_GAP_MS)
+		return;
+	c->last_beat_ms = c->last_in_ms;
+	clientconn_heartbeat(c);
+}
+
 static void on_package(struct clientconn *c, const struct pomelo_package *p)
 {
 	c->last_in_ms = c->face->loop->now_ms;
@@ -250,10 +259,7 @@ static void on_package(struct clientconn *c, const struct pomelo_package *p)
 	switch (p->type) {
 	case POMELO_HANDSHAKE: on_hello(c, p); break;
 	case POMELO_ACK: on_ack(c); break;
-	case POMELO_HEARTBEAT:
-		if (c->last_in_ms - c->last_beat_ms >= CLIENTCONN_BEAT_GAP_MS)
-			clientconn_heartbeat(c);
-		break;
+	case POMELO_HEARTBEAT: on_heartbeat(c); break;
 	default: on_packet(c, p); break;
 	}
 }
