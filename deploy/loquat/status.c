@@ -194,7 +194,7 @@ int command_start(struct cluster *c, int argc, char **argv)
 
 	if (argc != 2)
 		return complain("%s: expected one instance: loquat %s ID", argv[0], argv[0]);
-	if (!is_name(argv[1]))
+	if (*argv[1] == '-' || !is_name(argv[1]))
 		return complain("%s: \"%s\" is no instance's name", argv[0], argv[1]);
 	snprintf(path, sizeof path, "/admin/%s?id=%s", argv[0], argv[1]);
 	if (supervisor_ask(c, "POST", path, &answer) < 0)
