@@ -46,9 +46,11 @@ unsigned env_files_max(struct env *env);               /* any thread: descriptor
 void env_random(struct env *env, void *buf, size_t n); /* any thread: cryptographic (seeded in simulation) */
 int env_pid(struct env *env);
 const char *env_getenv(struct env *env, const char *name); /* NULL if unset */
-const char *env_last_error(void);                          /* text for the last ERR_IO on this thread */
-uint64_t env_cpu_us(struct env *env);                      /* CPU time of the process, 0 in simulation */
-uint64_t env_rss_bytes(struct env *env);                   /* resident memory, 0 in simulation */
+/* The folder that holds build/bin, by the place of this very program; false: it is not known, as in simulation. */
+bool env_home(struct env *env, char out[ENV_PATH_MAX]);
+const char *env_last_error(void);        /* text for the last ERR_IO on this thread */
+uint64_t env_cpu_us(struct env *env);    /* CPU time of the process, 0 in simulation */
+uint64_t env_rss_bytes(struct env *env); /* resident memory, 0 in simulation */
 /*
  * Zeroed memory for long, in large pages where the system has them: a table of many megabytes that is looked into at
  * random spends much of its time on finding small ones. Pages are taken when they are first touched. NULL: none.

@@ -205,6 +205,23 @@ const char *env_getenv(struct env *env, const char *name)
 	return getenv(name);
 }
 
+bool env_home(struct env *env, char out[ENV_PATH_MAX])
+{
+	ssize_t n = readlink("/proc/self/exe", out, ENV_PATH_MAX - 1);
+	char *slash;
+
+	(void)env;
+	if (n <= 0)
+		return false;
+	out[n] = '\0';
+	for (int up = 0; up < 3; up++) { /* NAME, bin, build */
+		if (!(slash = strrchr(out, '/')))
+			return false;
+		*slash = '\0';
+	}
+	return true;
+}
+
 uint64_t env_cpu_us(struct env *env)
 {
 	(void)env;

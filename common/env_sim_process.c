@@ -373,6 +373,13 @@ int env_pid(struct env *env)
 	return env->pid;
 }
 
+bool env_home(struct env *env, char out[ENV_PATH_MAX])
+{
+	(void)env;
+	*out = '\0';
+	return false;
+}
+
 const char *env_getenv(struct env *env, const char *name)
 {
 	for (struct text_pair *v = env->p->vars; v; v = v->next)

@@ -39,11 +39,16 @@ const char *service_path(const struct service *s, const char *relative, char out
 /* A configuration may stand anywhere; what it does not bring along is the installation's, which `loquat up` names. */
 const char *service_part(const struct service *s, const char *relative, char out[ENV_PATH_MAX])
 {
-	const char *home = env_getenv(s->env, "LOQUAT_HOME");
+	const char *told = env_getenv(s->env, "LOQUAT_HOME");
+	char home[ENV_PATH_MAX];
 
 	service_path(s, relative, out);
-	if (home && *relative != '/' && env_file_mtime_us(s->env, out) < 0)
-		snprintf(out, ENV_PATH_MAX, "%s/%s", home, relative);
+	if (*relative == '/' || env_file_mtime_us(s->env, out) >= 0)
+		return out;
+	if (!told && !env_home(s->env, home))
+		return out;
+	int n = snprintf(out, ENV_PATH_MAX, "%s/%s", told ? told : home, relative);
+	assert(n < ENV_PATH_MAX);
 	return out;
 }
 

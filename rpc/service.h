@@ -134,5 +134,8 @@ void service_database(struct service *s, struct env_db_options *out);
 struct worker *service_worker(struct service *s, const char *key,
 			      size_t n); /* the owner of a key inside this instance */
 const char *service_path(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);
-/* A part of the installation ("chat/lua"): below root, or, when it is not there, below the environment's LOQUAT_HOME. */
+/*
+ * A part of the installation ("chat/lua"): below root; when it is not there, below the environment's LOQUAT_HOME, and
+ * without that below the folder that holds this program's build/bin.
+ */
 const char *service_part(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);

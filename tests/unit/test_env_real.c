@@ -65,6 +65,14 @@ START_TEST(the_process_knows_itself)
 	setenv("LOQUAT_TEST", "x", 1);
 	ck_assert_str_eq(env_getenv(env, "LOQUAT_TEST"), "x");
 	ck_assert_ptr_null(env_getenv(env, "LOQUAT_TEST_NOT_SET"));
+	char home[ENV_PATH_MAX], program[ENV_PATH_MAX] = "";
+	ck_assert_int_gt(readlink("/proc/self/exe", program, sizeof program - 1), 0);
+	ck_assert(env_home(env, home)); /* three names are below it */
+	ck_assert_mem_eq(program, home, strlen(home));
+	unsigned below = 0;
+	for (const char *at = program + strlen(home); *at; at++)
+		below += *at == '/';
+	ck_assert_uint_eq(below, 3);
 }
 END_TEST
 
