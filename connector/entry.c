@@ -355,13 +355,20 @@ static void owner_said(struct entry *t, struct span body, const json_t *answer)
 		copy_text(t->rid, sizeof(t->rid), json_object_get(answer, "rid"));
 }
 
+static void ask_owner(struct entry *t);
+
+/* The owner knows its session again: when its answer was lost, as by its death, it is asked once more. */
+#define LOGIN_LOST_MAX 3
+
 static void on_login(void *arg, const struct rpc_answer *a)
 {
 	struct entry *t = arg;
 	char message[256];
 	json_t *answer = a->err < 0 ? NULL : json_loadb(a->body.p, a->body.n, 0, NULL);
 
-	if (a->err < 0) {
+	if (a->err == ERR_UNAVAILABLE && a->effect == EFFECT_UNKNOWN && t->session && t->lost++ < LOGIN_LOST_MAX) {
+		ask_owner(t);
+	} else if (a->err < 0) {
 		snprintf(message, sizeof(message), "%.*s", (int)a->message.n, a->message.n ? a->message.p : "");
 		if (a->effect != EFFECT_NONE) /* it may hold us now for one who is in */
 			leave(t->edge, t->edge->logout, t->uid, t->sid);

@@ -28,6 +28,7 @@ struct entry {
 	uint64_t older_sid;
 	struct clientlate *missed, *came;
 	unsigned misses;
+	unsigned lost;      /* answers of the owner */
 	bool reload;        /* not all of it is known */
 	struct buf role;    /* its JSON text */
 	struct timer place; /* a guest waits for one */

@@ -105,10 +105,11 @@ local function answer_of(player, resumed, rid)
 end
 
 local function login_locked(player, args)
-  local resumed = args.resume ~= nil and args.resume == player.resume
+  local again = args.resume == player.taken and is_same(player.session, args)   -- our answer did not reach it
+  local resumed = args.resume ~= nil and (args.resume == player.resume or again == true)
   local rid = player.rid
   local last = player.resume or Players.last_resume(player.uid)
-  if args.resume and last and last ~= args.resume then   -- it must not throw out who came after it
+  if args.resume and last and last ~= args.resume and not again then   -- it must not throw out who came after it
     return nil, "denied", "this resume token was used or is void"
   end
   if not make_room(player, args) then return { refused = true, message = "this name is online already" } end
@@ -117,7 +118,7 @@ local function login_locked(player, args)
     if not ok then return nil, err, why end
   end
   Players.bind(player, { uid = player.uid, sid = args.sid, connector = args.connector })
-  player.rid = args.rid or rid
+  player.rid, player.taken = args.rid or rid, resumed and args.resume or nil
   local there = player.scene
   if there then   -- within grace: the scene's pushes go to the new connection
     local answer = app.rpc.scene.sceneRemote.rebind(tostring(there),
