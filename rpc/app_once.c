@@ -217,7 +217,7 @@ static void answer_again(lua_State *L, struct app_job *j, const struct once_resu
 	static const char code[] = "{\"code\":200";
 	const struct msg_type *type = j->method->out;
 	struct span text = r->answer;
-	struct buf b = BUF_INIT;
+	struct buf *b = &j->app->scratch; /* not one of our own: decoding raises when memory ends */
 	int err;
 
 	j->once.answered = true;
@@ -226,15 +226,15 @@ static void answer_again(lua_State *L, struct app_job *j, const struct once_resu
 		return;
 	}
 	if (r->json && j->method->is_handler && !type->any && text.n >= sizeof code) {
-		buf_addch(&b, '{');
-		buf_add(&b, text.p + sizeof code, text.n - sizeof code);
+		buf_clear(b);
+		buf_addch(b, '{');
+		buf_add(b, text.p + sizeof code, text.n - sizeof code);
 		if (text.p[sizeof code - 1] == '}')
-			buf_addch(&b, '}');
-		text = span_of(b.data, b.len);
+			buf_addch(b, '}');
+		text = span_of(b->data, b->len);
 	}
 	err = r->json ? lua_json_decode(L, type, text.p, text.n, j->why, sizeof j->why)
 		      : lua_pb_decode(L, type, text.p, text.n, NULL, j->why, sizeof j->why);
-	buf_release(&b);
 	if (err == 0)
 		err = app_job_encode(j, L, -1, j->why, sizeof j->why);
 	if (err == 0)
