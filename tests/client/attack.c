@@ -33,6 +33,8 @@ struct attempt {
 	bool over;                    /* the server has closed */
 	size_t said;                  /* bytes from the server since the offence began */
 	uint64_t dials, sends, bytes; /* of all its attempts */
+	const char *awaits;           /* NULL: nothing */
+	bool heard;                   /* it has come */
 	bool counting;                /* it has begun */
 	uint64_t until;               /* of this attempt */
 	pthread_t thread;
@@ -91,6 +93,8 @@ static void look(struct attempt *a, int ms)
 		ssize_t n = recv(a->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 		if (n > 0 && a->counting)
 			a->said += (size_t)n;
+		if (n > 0 && a->awaits)
+			a->heard |= memmem(bytes, (size_t)n, a->awaits, strlen(a->awaits)) != NULL;
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 			a->over = true;
 	}
@@ -468,6 +472,58 @@ static void churn(struct attempt *a)
 	}
 }
 
+#define CONCERT 30 /* times 55 in a second: each keeps to packets_per_s, all are over address_packets_per_s */
+
+static void concert_login(struct attempt *one, unsigned n)
+{
+	char body[80];
+
+	for (unsigned i = 0; i < n; i++)
+		package(&one[i], POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	look(&one[0], 300);
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(body, sizeof(body), "{\"username\":\"bad%u-%u\",\"rid\":\"bad\"}", one[i].address, i);
+		package(&one[i], POMELO_ACK, NULL, 0);
+		ask(&one[i], ENTER, body);
+	}
+	look(&one[0], 1500);
+}
+
+/* Over when one was told that it is too much of the address, or all are closed. */
+static void concert(struct attempt *a)
+{
+	struct attempt one[CONCERT];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < CONCERT; i++) {
+		one[n] = (struct attempt){ .kind = a->kind, .address = a->address, .until = a->until };
+		one[n].awaits = "too many packets of this address";
+		one[n].fd = i ? dial(a) : a->fd;
+		n += one[n].fd >= 0;
+	}
+	concert_login(one, n);
+	a->counting = true;
+	while (!a->over && now_ms() < a->until) {
+		for (unsigned i = 0; i < n; i++)
+			for (int each = 0; each < 55; each++)
+				ask(&one[i], ECHO, "{}");
+		look(&one[0], 1000);
+		unsigned left = 0;
+		for (unsigned i = 0; i < n; i++) {
+			look(&one[i], 0);
+			a->over |= one[i].heard;
+			left += !one[i].over;
+		}
+		a->over |= !left;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		a->sends += one[i].sends;
+		a->bytes += one[i].bytes;
+		if (i)
+			close(one[i].fd);
+	}
+}
+
 static void web_unmasked(struct attempt *a)
 {
 	FRAMES(a, "\x82\x05hello", 1);
@@ -570,6 +626,7 @@ static const struct kind kinds[] = {
 	{ "a compressed bomb", bomb, false },
 	{ "300 connections of one address", many_connections, false },
 	{ "connections by the hundred", churn, false },
+	{ "thirty of one address, none too fast", concert, false },
 	{ "an unmasked frame", web_unmasked, false },
 	{ "a frame with reserved bits", web_reserved, false },
 	{ "a frame of an unknown opcode", web_opcode, false },
