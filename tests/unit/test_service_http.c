@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include "common/log.h"
 #include "rpc/server.h"
 #include "rpc/slow.h"
@@ -717,6 +718,34 @@ START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
 }
 END_TEST
 
+static int price_list_is(const char *table)
+{
+	calls_file(&c, "tables/prices.lua", table);
+	return post("/admin/reload", "");
+}
+
+START_TEST(shared_tables_are_reloaded_with_the_code_or_not_at_all)
+{
+	char folder[400];
+
+	snprintf(folder, sizeof folder, "%s/lua/tables", c.dir);
+	ck_assert_int_eq(mkdir(folder, 0700), 0);
+	calls_file(&c, "tables/prices.lua", "return { potion = { name = 'one' } }\n");
+	version_is("require('tables.prices').potion.name");
+	calls_begin(&c, CALLS, &calls_lua);
+	ck_version("one", 1);
+	ck_assert_int_eq(price_list_is("return { potion = { name = 'two' } }\n"), 200);
+	ck_version("two", 2);
+	price_list_is("return {\n  potion = { name = = 'three' } }\n");
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "tables/prices.lua:2:"));
+	price_list_is("return { potion = { name = function() end } }\n");
+	ck_error(500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "tables/prices.lua: potion.name: only texts"));
+	ck_version("two", 3);
+}
+END_TEST
+
 START_TEST(what_is_only_tried_reaches_nobody)
 {
 	static const char *const texts[] = { "app.push({sid = 1, connector = 'calls-1'}, 'r', {})",
@@ -871,6 +900,7 @@ int main(void)
 	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
 	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
 	tcase_add_test(one, an_operator_s_line_that_ends_too_early_is_told_so);
 	tcase_add_test(one, a_profile_of_all_workers_is_folded_stacks);
