@@ -67,10 +67,12 @@ static void on_over(lua_State *L, lua_Debug *ar)
 /* Where instructions are counted. True: the budget is used up, just now. */
 static bool count(struct luahost *h, lua_State *L, uint32_t n)
 {
-	h->instructions += n;
+	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
+	h->instructions = h->instructions_turn == turn ? h->instructions + n : n;
+	h->instructions_turn = turn;
 	if (h->instructions < budget_ms(h) * (uint64_t)INSTRUCTIONS_PER_MS)
 		return false;
-	h->over = 1;
+	h->over = h->attention = 1;
 	lua_sethook(L, on_over, LUA_MASKCOUNT, 1);
 	return true;
 }
@@ -105,11 +107,11 @@ static uint64_t held_ns(const struct luahost *h)
 static void on_interrupt(void *arg)
 {
 	struct luahost *h = arg;
-	lua_State *L = h->running;
+	lua_State *L = luahost_running(h);
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
-	if (!L || !turn || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
+	if (!L || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
 		return; /* it ended meanwhile */
-	h->late = 1;
+	h->late = h->attention = 1;
 	if (held_ns(h) < budget_ms(h) * UINT64_C(1000000))
 		return;
 	h->over = 1;
@@ -121,7 +123,9 @@ bool luahost_watch(struct luahost *h)
 {
 	if (h->counting)
 		return false;
-	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed), now = env_loop_cpu_ns(h->o.loop->ev);
+	uint64_t now = env_loop_cpu_ns(h->o.loop->ev), turn = 0;
+	if (luahost_running(h))
+		turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
 	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
 		if (turn)
@@ -141,21 +145,28 @@ static uint32_t held_ms(const struct luahost *h)
 	return h->counting ? budget_ms(h) : (uint32_t)(held_ns(h) / 1000000) + 1;
 }
 
+static void end_over(struct luahost *h, lua_State *L, lua_State *outer)
+{
+	set_count_hook(h, L);
+	if (outer)
+		return;
+	h->over = 0;
+	h->stats.over_budget++;
+}
+
 void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer)
 {
+	h->attention = 0; /* first: a signal that comes in between sets it again */
 	if (h->sampling)
 		luahost_profile_give_up(h, L);
 	if (h->over || (h->late && !outer))
 		h->held_ms = held_ms(h);
 	if (!outer)
 		h->late = 0;
-	if (!h->over)
-		return;
-	set_count_hook(h, L);
-	if (outer)
-		return;
-	h->over = 0;
-	h->stats.over_budget++;
+	if (h->over)
+		end_over(h, L, outer);
+	if (h->over | h->late | h->sampling)
+		h->attention = 1;
 }
 
 void luahost_spread(struct luahost *h, lua_State *L)
@@ -220,6 +231,7 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 	luamem_init(&h->mem, 0);
 	luahost_raise_limit(h, false);
 	h->kept = LUA_NOREF;
+	h->coroutines_usual = LUAHOST_POOL_MAX;
 	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->root.host = h;
 	luahost_metrics_open(h);
@@ -250,6 +262,8 @@ void luahost_free(struct luahost *h)
 	assert(!h->current);
 	h->closing = true;
 	h->o.tasks_max = 0;
+	h->coroutines_usual = -1;
+	h->free_tasks = NULL;
 	loop_timer_stop(h->o.loop, &h->slow);
 	loop_defer_not(h->o.loop, &h->gc.turn_end);
 	if (h->L) {
@@ -323,7 +337,7 @@ int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg
 	lua_pushcfunction(L, run_protected);
 	lua_pushlightuserdata(L, &p);
 	int status = lua_pcall(L, 1, 0, 0), err = 0;
-	luahost_leave(h, r);
+	luahost_leave(h, L, r);
 	h->held_ms = 0; /* nobody asks */
 	if (status != LUA_OK) {
 		err = tell_failure(h, status, error, error_size);
@@ -370,6 +384,7 @@ int luahost_library(struct luahost *h, const char *name, lua_CFunction open)
 void luahost_stats(struct luahost *h, struct luahost_stats *out)
 {
 	*out = h->stats;
+	out->tasks = h->stats.started - h->ended;
 	out->memory_bytes = h->mem.used;
 	out->memory_peak_bytes = h->mem.peak;
 	out->memory_max = h->o.memory_max;

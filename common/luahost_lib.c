@@ -148,7 +148,7 @@ static int resume(lua_State *L, lua_State *co, int n)
 	lua_xmove(L, co, n);
 	struct luarun r = luahost_enter(h, co);
 	int status = lua_resume(co, L, n, &results);
-	luahost_leave(h, r);
+	luahost_leave(h, co, r);
 	luahost_spread(h, L);
 	if (status != LUA_OK && status != LUA_YIELD) {
 		lua_xmove(co, L, 1);
@@ -214,7 +214,7 @@ static int l_close(lua_State *L)
 		return luaL_error(L, "cannot close a coroutine that runs");
 	struct luarun r = luahost_enter(h, co);
 	status = lua_resetthread(co);
-	luahost_leave(h, r);
+	luahost_leave(h, co, r);
 	luahost_spread(h, L);
 	lua_pushboolean(L, status == LUA_OK);
 	if (status == LUA_OK)

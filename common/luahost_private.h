@@ -27,15 +27,16 @@ enum luatask_state { LUATASK_FREE, LUATASK_RUNNING, LUATASK_WAITING };
 struct luatask { /* a slot; its coroutine stays with it */
 	struct luactx ctx;
 	lua_State *L;
-	int ref; /* what keeps L alive */
-	uint32_t slot, generation;
+	uint64_t handle; /* generation << 32 | place in the host's list + 1 */
+	/* written together when it begins: one store */
 	enum luatask_state state;
 	bool asked_to_wait;  /* luatask_wait was called */
 	bool aborted;        /* luatask_abort was called: no wait begins any more */
 	bool failed_in_push; /* err holds what push answered */
 	bool told;           /* luahost_see.c has logged that it waits too long */
 	int err;
-	uint64_t since_ms; /* when it began to run, or to wait */
+	int ref;           /* what keeps L alive */
+	uint64_t since_ms; /* while it waits: when it began to */
 	struct luajob *job;
 	struct luatask *outer;                /* while it runs: who was running and has started or resumed it */
 	int (*push)(lua_State *L, void *arg); /* for the resumption */
@@ -80,9 +81,11 @@ struct luahost {
 	int kept;                    /* registry: a copy of `state`'s fields, while new code is tried */
 	struct luajob *switching;    /* on_reload or on_rollback, while it runs */
 
-	struct luatask **task; /* all slots */
+	struct luatask **task; /* all slots, at most tasks_max */
 	uint32_t tasks, tasks_cap;
 	struct luatask *free_tasks; /* with a coroutine first */
+	uint64_t ended;             /* of stats.started */
+	int64_t coroutines_usual;   /* with so many no end of a task looks whether too many are pooled; -1: closing */
 	struct luatask *current;    /* whose code runs now */
 	uint32_t held_ms;           /* for so long has what has just run held the thread, if the watch saw it; else 0 */
 	struct luaending *ending;
@@ -93,19 +96,19 @@ struct luahost {
 	struct timer slow; /* looks for requests that wait too long */
 
 	/* the budget: what the signal handler looks at */
-	lua_State *volatile running;        /* innermost state that runs, NULL: none */
+	lua_State *_Atomic running;         /* innermost state that runs, NULL: none; read by the watch too */
+	volatile sig_atomic_t attention;    /* one of these three may be set */
 	volatile sig_atomic_t over;         /* the hook is set and raises */
 	volatile sig_atomic_t late;         /* the watch has come upon this turn again */
 	volatile sig_atomic_t sampling;     /* the hook is set and takes a sample */
 	struct luaprofile *_Atomic profile; /* NULL: none is made */
-	_Atomic uint64_t turn;              /* number of the outermost run, 0: none; read by the watch */
+	_Atomic uint64_t turn;              /* number of the outermost run, or of the last one; read by the watch */
 	_Atomic uint64_t interrupted;       /* the turn that the watch has come upon again */
-	uint64_t turns;
-	bool counting; /* no interrupts here: instructions are counted instead */
-	uint64_t instructions;
-	struct { /* the watching thread's own, but since_ns */
-		uint64_t turn;
-		_Atomic uint64_t since_ns; /* its worker had run so long when the turn was first seen */
+	bool counting;                      /* no interrupts here: instructions are counted instead */
+	uint64_t instructions, instructions_turn; /* in that turn */
+	struct {                                  /* the watching thread's own, but since_ns */
+		uint64_t turn;                    /* 0: nothing ran */
+		_Atomic uint64_t since_ns;        /* its worker had run so long when the turn was first seen */
 	} watch;
 
 	struct { /* luahost_gc.c */
@@ -135,34 +138,39 @@ void luahost_turn_end(struct luahost *h);
 /* luahost.c: L has stopped running, was sampled, late or over its budget, and `outer` runs again. */
 void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer);
 
+static inline lua_State *luahost_running(struct luahost *h)
+{
+	return atomic_load_explicit(&h->running, memory_order_relaxed);
+}
+
 /* Around everything that runs Lua: says which state runs, for the budget. */
 struct luarun {
-	lua_State *running;
+	lua_State *outer;
 };
 
 static inline struct luarun luahost_enter(struct luahost *h, lua_State *L)
 {
-	struct luarun r = { h->running };
-	if (!r.running) {
-		h->instructions = 0;
-		atomic_store_explicit(&h->turn, ++h->turns, memory_order_relaxed);
-	}
-	h->running = L;
+	struct luarun r = { luahost_running(h) };
+	if (__builtin_expect(!r.outer, 1))
+		atomic_store_explicit(&h->turn, atomic_load_explicit(&h->turn, memory_order_relaxed) + 1,
+				      memory_order_relaxed);
+	atomic_store_explicit(&h->running, L, memory_order_relaxed);
 	return r;
 }
 
-/* What can wait for the end of the loop's turn is done there, once for all that ran in it. */
-static inline void luahost_leave(struct luahost *h, struct luarun r)
+/*
+ * L has ended or waits. What can wait for the end of the loop's turn is done there, once for all that ran in it. True: held_ms may
+ * say something.
+ */
+static inline bool luahost_leave(struct luahost *h, lua_State *L, struct luarun r)
 {
-	lua_State *L = h->running;
-	h->running = r.running;
-	if (!r.running) {
-		atomic_store_explicit(&h->turn, 0, memory_order_relaxed);
-		if (!h->gc.turn_end.queued)
-			luahost_turn_end(h);
-	}
-	if (h->sampling | h->over | h->late)
-		luahost_attend(h, L, r.running);
+	atomic_store_explicit(&h->running, r.outer, memory_order_relaxed);
+	if (__builtin_expect(!h->gc.turn_end.queued, 0) && !r.outer)
+		luahost_turn_end(h);
+	if (__builtin_expect(!h->attention, 1))
+		return false;
+	luahost_attend(h, L, r.outer);
+	return true;
 }
 /* For C functions that may run long: steps, about as much work as instructions, are done. Raises: the budget is used up. */
 void luahost_spend(lua_State *L, uint32_t steps);

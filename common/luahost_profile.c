@@ -114,10 +114,10 @@ static void on_sample(lua_State *L, lua_Debug *ar)
 static void on_interrupt(void *arg)
 {
 	struct luahost *h = arg;
-	lua_State *L = h->running;
+	lua_State *L = luahost_running(h);
 	if (!L || h->over || h->sampling || !h->profile)
 		return;
-	h->sampling = 1;
+	h->sampling = h->attention = 1;
 	lua_sethook(L, on_sample, LUA_MASKCOUNT, 1);
 }
 
@@ -136,7 +136,7 @@ void luahost_profile_tick(struct luahost *h)
 	if (!p)
 		return;
 	atomic_fetch_add_explicit(&p->ticks, 1, memory_order_relaxed);
-	if (atomic_load_explicit(&h->turn, memory_order_relaxed))
+	if (luahost_running(h))
 		env_loop_interrupt(h->o.loop->ev, on_interrupt, h);
 	else
 		atomic_fetch_add_explicit(&p->idle, 1, memory_order_relaxed);

@@ -20,7 +20,7 @@ static void push_task(lua_State *L, const struct luahost *h, const struct luatas
 	lua_setfield(L, -2, "name");
 	lua_pushstring(L, t->state == LUATASK_WAITING ? "waits" : "runs");
 	lua_setfield(L, -2, "state");
-	lua_pushinteger(L, (lua_Integer)(h->o.loop->now_ms - t->since_ms));
+	lua_pushinteger(L, t->state == LUATASK_WAITING ? (lua_Integer)(h->o.loop->now_ms - t->since_ms) : 0);
 	lua_setfield(L, -2, "ms");
 	snprintf(trace, sizeof trace, "%llx", (unsigned long long)t->job->trace);
 	lua_pushstring(L, trace);

@@ -13,18 +13,13 @@
 
 /* ---- slots ---------------------------------------------------------------------------------------------- */
 
-static uint64_t handle_of(const struct luatask *t)
-{
-	return (uint64_t)t->generation << 32 | (t->slot + 1);
-}
-
 static struct luatask *find(struct luahost *h, uint64_t handle)
 {
 	uint32_t place = (uint32_t)handle;
 	if (!place || place > h->tasks)
 		return NULL;
 	struct luatask *t = h->task[place - 1];
-	return t->generation == handle >> 32 && t->state != LUATASK_FREE ? t : NULL;
+	return t->handle == handle && t->state != LUATASK_FREE ? t : NULL;
 }
 
 static struct luatask *new_slot(struct luahost *h)
@@ -38,7 +33,7 @@ static struct luatask *new_slot(struct luahost *h)
 	struct luatask *t = calloc(1, sizeof *t);
 	if (!t)
 		abort();
-	t->slot = h->tasks;
+	t->handle = h->tasks + 1;
 	t->ref = LUA_NOREF;
 	t->ctx = h->root;
 	t->ctx.task = t;
@@ -68,35 +63,51 @@ static void drop_coroutine(struct luahost *h, struct luatask *t)
 	h->stats.coroutines--;
 }
 
-/* Every task has a coroutine; those beyond the tasks are pooled. */
-static inline void free_slot(struct luahost *h, struct luatask *t)
+static inline void put_back(struct luahost *h, struct luatask *t)
 {
-	t->state = LUATASK_FREE;
-	t->generation++;
-	h->stats.tasks--;
-	if (h->stats.coroutines > LUAHOST_POOL_MAX && h->stats.coroutines - h->stats.tasks > LUAHOST_POOL_MAX)
-		drop_coroutine(h, t);
 	t->next_free = h->free_tasks;
 	h->free_tasks = t;
 }
 
-/* NULL: no memory for another coroutine. */
+/* Too many coroutines are pooled? False: nobody takes the slot again. */
+static __attribute__((noinline)) bool is_kept(struct luahost *h, struct luatask *t)
+{
+	if (h->stats.coroutines - (h->stats.started - h->ended) > LUAHOST_POOL_MAX)
+		drop_coroutine(h, t);
+	return !h->closing;
+}
+
+/* Every task has a coroutine; those beyond the tasks are pooled. */
+static inline void free_slot(struct luahost *h, struct luatask *t)
+{
+	t->state = LUATASK_FREE;
+	t->handle += UINT64_C(1) << 32;
+	h->ended++;
+	if ((int64_t)h->stats.coroutines <= h->coroutines_usual || is_kept(h, t))
+		put_back(h, t);
+}
+
+static __attribute__((noinline)) struct luatask *take_new(struct luahost *h, struct luatask *t)
+{
+	if (!t && (h->tasks >= h->o.tasks_max))
+		return NULL;
+	if (!t)
+		t = new_slot(h);
+	if (luahost_protected(h, make_coroutine, t) < 0) {
+		put_back(h, t);
+		return NULL;
+	}
+	h->stats.coroutines++;
+	return t;
+}
+
+/* NULL: too many, or no memory for another coroutine. */
 static inline struct luatask *take_slot(struct luahost *h)
 {
 	struct luatask *t = h->free_tasks;
 	if (t)
 		h->free_tasks = t->next_free;
-	else
-		t = new_slot(h);
-	h->stats.tasks++;
-	if (t->L)
-		return t;
-	if (luahost_protected(h, make_coroutine, t) < 0) {
-		free_slot(h, t);
-		return NULL;
-	}
-	h->stats.coroutines++;
-	return t;
+	return t && t->L ? t : take_new(h, t);
 }
 
 /* ---- what went wrong ------------------------------------------------------------------------------------ */
@@ -183,7 +194,7 @@ static __attribute__((noinline)) void end_queued(struct luahost *h, struct luajo
 static inline void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
 {
 	job->task = 0;
-	if (job->queue)
+	if (__builtin_expect(job->queue != NULL, 0))
 		end_queued(h, job, r);
 	else
 		job->done(job, r);
@@ -205,7 +216,7 @@ static __attribute__((noinline)) void refuse(struct luahost *h, struct luajob *j
 /* The values of a finished task are read by done, so its coroutine is given back afterwards. Nothing else is on its stack. */
 static inline void finish_ok(struct luahost *h, struct luatask *t)
 {
-	if (t->failed_in_push)
+	if (__builtin_expect(t->failed_in_push, 0))
 		end_unpushed(h, t);
 	else
 		end_job(h, t->job, &t->good);
@@ -257,22 +268,20 @@ static __attribute__((noinline)) bool run_other(struct luahost *h, struct luatas
 }
 
 /*
- * Until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. This is
+ * It is RUNNING until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. This is
  * all that a request pays for besides lua_resume: few steps, and what is rare is outside.
  */
 static inline __attribute__((always_inline)) bool run(struct luahost *h, struct luatask *t)
 {
 	t->outer = h->current;
-	t->state = LUATASK_RUNNING;
-	t->since_ms = h->o.loop->now_ms;
 	h->current = t;
 	struct luarun r = luahost_enter(h, t->L);
-	int status = lua_resume(t->L, r.running, 0, &t->good.n);
-	luahost_leave(h, r);
+	int status = lua_resume(t->L, r.outer, 0, &t->good.n);
+	bool attended = luahost_leave(h, t->L, r);
 	h->current = t->outer;
-	if (h->held_ms)
+	if (attended && h->held_ms)
 		tell_held(h, t);
-	if (status != LUA_OK)
+	if (__builtin_expect(status != LUA_OK, 0))
 		return run_other(h, t, status);
 	finish_ok(h, t);
 	return false;
@@ -280,20 +289,21 @@ static inline __attribute__((always_inline)) bool run(struct luahost *h, struct 
 
 uint64_t luatask_start(struct luahost *h, struct luajob *job)
 {
-	struct luatask *t = h->stats.tasks < h->o.tasks_max ? take_slot(h) : NULL;
+	struct luatask *t = take_slot(h);
 	if (!t) {
 		refuse(h, job);
 		return 0;
 	}
-	t->job = job;
+	t->state = LUATASK_RUNNING;
 	t->asked_to_wait = t->aborted = t->failed_in_push = t->told = false;
-	uint64_t handle = job->task = handle_of(t);
+	t->job = job;
+	job->task = t->handle;
 	h->stats.started++;
 	if (job->push)
 		lua_pushcfunction(t->L, task_main);
 	else
 		lua_rawgeti(t->L, LUA_REGISTRYINDEX, job->fn);
-	return run(h, t) ? handle : 0;
+	return run(h, t) ? t->handle : 0;
 }
 
 bool luatask_alive(struct luahost *h, uint64_t task)
@@ -310,6 +320,7 @@ bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, 
 	t->push = push;
 	t->push_arg = arg;
 	t->asked_to_wait = false;
+	t->state = LUATASK_RUNNING;
 	run(h, t);
 	return true;
 }
@@ -326,7 +337,7 @@ bool luatask_cancel(struct luahost *h, uint64_t task)
 	h->current = t;
 	struct luarun r = luahost_enter(h, t->L);
 	int status = lua_resetthread(t->L);
-	luahost_leave(h, r);
+	luahost_leave(h, t->L, r);
 	h->current = before;
 	h->held_ms = 0; /* its job ends here, whatever it did */
 	if (status == LUA_OK)
@@ -362,7 +373,7 @@ void luahost_end_tasks(struct luahost *h)
 {
 	for (uint32_t i = 0; i < h->tasks; i++)
 		if (h->task[i]->state == LUATASK_WAITING)
-			luatask_cancel(h, handle_of(h->task[i]));
+			luatask_cancel(h, h->task[i]->handle);
 }
 
 void luahost_free_tasks(struct luahost *h)
@@ -389,7 +400,7 @@ uint64_t luatask_wait(lua_State *L)
 	if (t->job == luahost_of(L)->switching)
 		luaL_error(L, "cannot wait in %s: all requests stand still until it has ended", t->job->name);
 	t->asked_to_wait = true;
-	return handle_of(t);
+	return t->handle;
 }
 
 static int on_resumed(lua_State *L, int status, lua_KContext ctx)
@@ -420,7 +431,7 @@ struct luajob *luahost_job(lua_State *L)
 uint64_t luahost_task(lua_State *L)
 {
 	struct luatask *t = luahost_of(L)->current;
-	return t ? handle_of(t) : 0;
+	return t ? t->handle : 0;
 }
 
 /* ---- queues --------------------------------------------------------------------------------------------- */

@@ -174,6 +174,9 @@ END_TEST
 START_TEST(defaults_and_required_fields_are_those_of_the_proto)
 {
 	ck_shown("sample.Item", "\x08\5", "{\"item\":5,\"count\":1}");
+	ck_shown(
+		"sample.Defaults", "\x28\0",
+		"{\"text\":\"it's\",\"raw\":\"YQEK\",\"colour\":\"BLUE\",\"d\":-2.5,\"b\":false,\"i\":-9007199254740993}");
 	ck_refused("sample.Buy", "\x08\5\x10\1", ERR_BAD_REQUEST, "order: required, but missing");
 	ck_refused("sample.All", "\x92\1\2\x10\1", ERR_BAD_REQUEST, "items[1].item: required, but missing");
 	ck_unwritable("sample.Buy", "{item = 1, count = 1}", "order: required, but missing");
@@ -404,6 +407,34 @@ START_TEST(texts_that_come_again_stay_what_they_are)
 }
 END_TEST
 
+static void ck_text(const char *p, size_t n)
+{
+	char bytes[40] = { 0x0a, (char)n };
+	size_t got_n;
+	memcpy(bytes + 2, p, n);
+	ck_assert_int_eq(decode("sample.Five", bytes, 2 + n), 0);
+	lua_getfield(L, -1, "from");
+	const char *got = lua_tolstring(L, -1, &got_n);
+	ck_assert_uint_eq(got_n, n);
+	ck_assert_mem_eq(got, p, n);
+	lua_settop(L, 0);
+}
+
+/* More than there is room for, so that those that differ in one of their two words alone meet in one place. */
+START_TEST(texts_that_are_kept_in_one_place_stay_apart)
+{
+	char digits[17], zeros[17] = { 0 };
+	for (size_t n = 1; n <= 16; n++)
+		ck_text(zeros, n);
+	for (int first = 0; first < 2; first++)
+		for (int i = 0; i < 3000; i++) {
+			snprintf(digits, sizeof digits, first ? "%08d00000000" : "00000000%08d", i);
+			for (int twice = 0; twice < 3; twice++)
+				ck_text(digits, 16);
+		}
+}
+END_TEST
+
 /* Tables of a type that differ from the last one in what they have, how it was put in, and how large they are. */
 START_TEST(tables_of_a_type_may_be_as_different_as_they_like)
 {
@@ -503,6 +534,7 @@ int main(void)
 	tcase_add_test(c, long_parts_have_long_lengths);
 	tcase_add_test(c, untyped_messages_hold_json);
 	tcase_add_test(c, texts_that_come_again_stay_what_they_are);
+	tcase_add_test(c, texts_that_are_kept_in_one_place_stay_apart);
 	tcase_add_test(c, tables_of_a_type_may_be_as_different_as_they_like);
 	tcase_add_test(c, random_messages_come_back_byte_for_byte_as_the_reference_writes_them);
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);

@@ -136,6 +136,16 @@ END_TEST
 
 static const char *const stopped = "init.lua:1: stopped: it ran for more than its budget of 50 ms";
 
+/* The watch looks meanwhile, as the control thread does. */
+static void watch_until(const int *ended)
+{
+	for (int k = 0; k < 12000 && !__atomic_load_n(ended, __ATOMIC_ACQUIRE); k++) {
+		luahost_watch(host);
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	}
+	ck_assert(*ended);
+}
+
 START_TEST(an_endless_loop_is_stopped)
 {
 	short_budget();
@@ -158,7 +168,6 @@ START_TEST(an_endless_loop_is_stopped)
 		"table.sort({1, 2, 3}, function() while true do end end)",
 	};
 	for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
-		/* luahost_watch is called by the waiting test thread, as the control thread does */
 		static struct run r;
 		struct buf text = BUF_INIT;
 		buf_addf(&text, "local M = {} function M.go() %s end return M", loops[i]);
@@ -166,19 +175,85 @@ START_TEST(an_endless_loop_is_stopped)
 		buf_release(&text);
 		memset(&r, 0, sizeof r);
 		loop_call(loop, start, &r);
-		for (int k = 0; k < 12000 && !__atomic_load_n(&r.ended, __ATOMIC_ACQUIRE); k++) {
-			luahost_watch(host);
-			nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
-		}
-		ck_assert_msg(r.ended, "%s", loops[i]);
-		ck_assert_int_eq(r.err, ERR_FAILED);
+		watch_until(&r.ended);
+		ck_assert_msg(r.err == ERR_FAILED, "%s", loops[i]);
 		ck_has(r.message, "budget of 50 ms");
+		ck_gives("return ('x'):rep(300):match('x-y') or 'goes on'", "\"goes on\""); /* nothing of it is left */
 		x = &r;
 	}
 	ck_has(x->message, stopped);
 	ck_assert_uint_ge(stats()->over_budget, 10);
 	ck_gives("return 'goes on'", "\"goes on\"");
 	ck_gives("local n = 0 for i = 1, 1000 do n = n + i end return n", "500500");
+}
+END_TEST
+
+START_TEST(where_instructions_are_counted_an_endless_loop_is_stopped_too)
+{
+	on_loop(loop, free_host, NULL);
+	options.trial = true;
+	options.budget_ms = 50;
+	on_loop(loop, new_host, NULL);
+	for (int i = 0; i < 2; i++) {
+		ck_fails("while true do end", stopped);
+		ck_gives("return ('x'):rep(300):match('x-y') or 'goes on'", "\"goes on\"");
+		ck_has(fails("coroutine.wrap(function() while true do end end)()"), "budget of 50 ms");
+		ck_gives("return ('x'):rep(300):match('x-y') or 'goes on'", "\"goes on\"");
+	}
+	ck_assert_uint_eq(stats()->over_budget, 4);
+}
+END_TEST
+
+static struct run starter, started;
+
+static int l_begin(lua_State *L)
+{
+	(void)L;
+	memset(&started, 0, sizeof started);
+	start(&started);
+	return 0;
+}
+
+static int open_begin(lua_State *L)
+{
+	lua_pushcfunction(L, l_begin);
+	return 1;
+}
+
+static void start_short(void *unused)
+{
+	(void)unused;
+	luahost_library(host, "begin", open_begin);
+	load_go("if not state.begun then state.begun = true begin() return 'goes on' end while true do end");
+	memset(&starter, 0, sizeof starter);
+	starter.job = (struct luajob){ .name = "test.go", .push = push_run, .done = keep, .budget_ms = 60 };
+	starter.task = luatask_start(host, &starter.job);
+}
+
+START_TEST(who_is_started_has_no_more_budget_than_who_started_it)
+{
+	loop_call(loop, start_short, NULL);
+	watch_until(&starter.ended);
+	ck_assert_int_eq(started.err, ERR_FAILED);
+	ck_has(started.message, "budget of 60 ms");
+}
+END_TEST
+
+static int loaded;
+
+static void load_slowly(void *src)
+{
+	load(src);
+	__atomic_store_n(&loaded, 1, __ATOMIC_RELEASE);
+}
+
+START_TEST(the_loading_of_files_has_a_second_however_small_the_budget_is)
+{
+	short_budget();
+	loaded = 0;
+	loop_call(loop, load_slowly, SRC("init", "local t = os.clock() while os.clock() - t < 0.2 do end return {}"));
+	watch_until(&loaded);
+	ck_assert_msg(load_err == 0, "%s", why);
 }
 END_TEST
 
@@ -356,8 +431,12 @@ int main(void)
 	tcase_add_test(c, errors_that_are_no_text_are_failures_too);
 	tcase_add_test(c, pcall_works_across_waiting);
 	tcase_add_test(c, memory_is_bounded_and_running_out_of_it_harms_one_task_only);
-	if (!SIGNALS_WAIT)
+	if (!SIGNALS_WAIT) {
 		tcase_add_test(c, an_endless_loop_is_stopped);
+		tcase_add_test(c, who_is_started_has_no_more_budget_than_who_started_it);
+	}
+	tcase_add_test(c, where_instructions_are_counted_an_endless_loop_is_stopped_too);
+	tcase_add_test(c, the_loading_of_files_has_a_second_however_small_the_budget_is);
 	tcase_add_test(c, what_would_never_end_inside_c_is_refused);
 	tcase_add_test(c, waiting_does_not_count);
 	tcase_add_test(c, time_without_a_processor_does_not_count);

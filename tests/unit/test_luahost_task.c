@@ -136,16 +136,18 @@ ON_LOOP(an_aborted_task_that_lets_it_pass_ends_unavailable_and_is_no_failure)
 ON_LOOP(coroutines_are_pooled)
 {
 	struct run x[50] = { { .ended = 0 } };
+	uint64_t first = 0;
 	add_wait(NULL);
 	load_go("wait()");
 	for (int round = 0; round < 3; round++) {
-		uint64_t first = 0;
+		uint64_t before = first;
 		for (int i = 0; i < 50; i++) {
 			memset(&x[i], 0, sizeof x[i]);
 			start(&x[i]);
 			if (!i)
 				first = x[i].task;
 		}
+		ck_assert(!luatask_alive(host, before)); /* though another has its place */
 		for (int i = 0; i < 50; i++)
 			luatask_resume(host, x[i].task, NULL, NULL);
 		ck_assert(!luatask_alive(host, first));
@@ -154,6 +156,55 @@ ON_LOOP(coroutines_are_pooled)
 	ck_assert_uint_eq(stats_.coroutines, 50);
 	ck_assert_uint_eq(stats_.started, 150);
 	ck_assert_uint_eq(stats_.tasks, 0);
+}
+
+ON_LOOP(no_more_coroutines_are_kept_than_1024)
+{
+	enum { N = 1500 };
+	static struct run x[N];
+	add_wait(NULL);
+	load_go("wait()");
+	for (int i = 0; i < N; i++)
+		start(&x[i]);
+	luahost_stats(host, &stats_);
+	ck_assert_uint_eq(stats_.tasks, N);
+	for (int i = 0; i < N; i++)
+		ck_assert(luatask_resume(host, x[i].task, NULL, NULL));
+	luahost_stats(host, &stats_);
+	ck_assert_uint_eq(stats_.tasks, 0);
+	ck_assert_uint_eq(stats_.coroutines, 1024);
+	for (int i = 0; i < N; i++)
+		start(&x[i]);
+	luahost_stats(host, &stats_);
+	ck_assert_uint_eq(stats_.coroutines, N);
+}
+
+static struct run late[3];
+
+/* While the host ends: another goes on and ends well, a third would begin. */
+static void end_others(struct luajob *job, const struct luaresult *r)
+{
+	keep(job, r);
+	luatask_resume(host, late[1].task, NULL, NULL);
+	start(&late[2]);
+}
+
+ON_LOOP(nothing_begins_while_the_host_ends)
+{
+	memset(late, 0, sizeof late);
+	add_wait(NULL);
+	load_go("wait()");
+	start(&late[0]);
+	start(&late[1]);
+	late[0].job.done = end_others;
+	free_host(NULL);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(late[i].ended, 1);
+	ck_assert_int_eq(late[0].err, ERR_UNAVAILABLE);
+	ck_assert_int_eq(late[1].err, 0);
+	ck_assert_int_eq(late[2].err, ERR_UNAVAILABLE);
+	ck_assert_str_eq(late[2].message, "closing"); /* and not "cancelled": it never began */
+	new_host(NULL);
 }
 
 ON_LOOP(more_tasks_than_allowed_are_refused)
@@ -350,6 +401,8 @@ int main(void)
 	tcase_add_test(c, an_aborted_task_puts_in_order_what_it_holds_and_waits_no_more);
 	tcase_add_test(c, an_aborted_task_that_lets_it_pass_ends_unavailable_and_is_no_failure);
 	tcase_add_test(c, coroutines_are_pooled);
+	tcase_add_test(c, no_more_coroutines_are_kept_than_1024);
+	tcase_add_test(c, nothing_begins_while_the_host_ends);
 	tcase_add_test(c, more_tasks_than_allowed_are_refused);
 	tcase_add_test(c, a_task_may_start_another);
 	tcase_add_test(c, a_queue_runs_one_after_the_other_in_order);
