@@ -391,6 +391,54 @@ START_TEST(a_client_gives_nothing_to_a_server_without_the_cluster_key)
 }
 END_TEST
 
+static int listen_at(uint16_t *port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t size = sizeof(a);
+	int at = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	ck_assert_int_eq(bind(at, (struct sockaddr *)&a, sizeof(a)), 0);
+	ck_assert_int_eq(listen(at, 16), 0);
+	ck_assert_int_eq(getsockname(at, (struct sockaddr *)&a, &size), 0);
+	*port = ntohs(a.sin_port);
+	return at;
+}
+
+START_TEST(a_server_that_hangs_up_is_tried_again_more_and_more_rarely)
+{
+	enum { TIMES = 6 };
+	struct calls other;
+	uint64_t at_ms[TIMES], least_ms = 0;
+
+	calls_setup(&other, NULL);
+	int listener = listen_at(&other.rpc[CALLS]);
+
+	calls_begin(&other, CALLER, &calls_caller);
+	char rows[600];
+	snprintf(rows, sizeof(rows), "%s %s", calls_row(&other, CALLER, ""), calls_row(&other, CALLS, ""));
+	calls_routes(&other, 10, rows);
+	until(calls_routes_version(other.s[CALLER], 0) == 10);
+	struct rpc_call call = { .to = { .instance = "calls-1", .worker = 0 }, .timeout_ms = 60000 };
+
+	calls_call(other.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
+	for (int i = 0; i < TIMES; i++) {
+		int link = accept(listener, NULL, NULL);
+
+		ck_assert_int_ge(link, 0);
+		at_ms[i] = env_mono_ns(other.env) / 1000000;
+		close(link);
+	}
+	/* at least the half of 50 ms, 100 ms, 200 ms, …: the other half is left to chance */
+	for (int i = 1; i < TIMES; i++)
+		least_ms += 25u << (i - 1);
+	ck_assert_uint_ge(at_ms[TIMES - 1] - at_ms[0], least_ms - TIMES);
+	ck_assert(calls_cancel(other.s[CALLER], 0, reply.handle));
+	calls_teardown(&other);
+	close(listener);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("greeting");
@@ -410,6 +458,7 @@ int main(void)
 	tcase_add_test(t, a_request_whose_time_is_over_before_its_turn_is_not_executed);
 	tcase_add_test(t, a_frame_that_is_no_frame_closes_the_link_and_harms_no_other);
 	tcase_add_test(t, a_client_gives_nothing_to_a_server_without_the_cluster_key);
+	tcase_add_test(t, a_server_that_hangs_up_is_tried_again_more_and_more_rarely);
 	Suite *s = suite_create("rpc_greeting");
 	suite_add_tcase(s, t);
 	SRunner *r = srunner_create(s);
