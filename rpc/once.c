@@ -104,7 +104,7 @@ static void evict(struct once_server *s)
 	while (!once_ring_empty(&s->answers_used)) {
 		struct once_entry *e = ONCE_FROM_RING(s->answers_used.next, struct once_entry, used);
 
-		if (!may_go(s, e->used_ms))
+		if (!may_go(s, s->now_ms - ((uint32_t)s->now_ms - e->used_ms)))
 			break;
 		entry_evict(s, e);
 	}
@@ -162,9 +162,9 @@ bool once_tick(struct once_server *s, uint64_t now_ms)
 /* A business key runs for this call. */
 static void entry_called(struct once_entry *e, struct once_lease *l, uint64_t seq)
 {
-	e->caller = l && seq ? l : NULL;
+	e->lease = l && seq ? l : NULL;
 	e->seq = seq;
-	if (e->caller)
+	if (e->lease)
 		l->calls++;
 }
 
@@ -302,9 +302,7 @@ void once_done(struct once_server *s, struct once_entry *e, bool json, struct sp
 {
 	assert(e->state == ONCE_RUNNING);
 	s->figures.running--;
-	if (e->caller)
-		e->caller->calls--;
-	e->caller = NULL;
+	once_entry_called(e);
 	once_entry_answer_set(s, e, json, answer);
 	if (e->key_n && s->o.stored)
 		once_set_add(s, &e->owner->set,
@@ -321,7 +319,7 @@ void once_gone(struct once_server *s, struct once_entry *e)
 /* Stands for a call under a business key that was told an error: only the call is known by it, not the key. */
 static struct once_entry *caller_entry(struct once_server *s, struct once_entry *e)
 {
-	struct once_lease *l = e->caller;
+	struct once_lease *l = e->lease;
 
 	if (!l || e->seq < l->first)
 		return NULL;
@@ -334,7 +332,7 @@ void once_refused(struct once_server *s, struct once_entry *e, int err, enum eff
 
 	assert(e->state == ONCE_RUNNING);
 	if (told) {
-		told->err = err;
+		told->err = (int16_t)err;
 		told->effect = effect;
 		once_entry_answer_set(s, told, false, message);
 	}

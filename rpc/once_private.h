@@ -95,35 +95,34 @@ enum once_state {
 };
 
 /*
- * Line by line: what finds it and takes it out again, what is known of it, and its text. With many calls under way each line
- * is fetched from afar once when it comes and once when it goes.
+ * Line by line: what finds it and takes it out again; what is known of it, and its text, which goes on in the third. With many
+ * calls under way each line is fetched from afar once when it comes and once when it goes.
  */
 struct once_entry {
 	struct once_node node; /* of its lease's sequences, or of the server's keys */
 	struct once_ring used; /* while it holds an answer, or is absent */
 	struct once_owner *owner;
-	struct once_lease *lease; /* of a sequence call */
+	struct once_lease *lease; /* of a sequence call; of a business key while it runs, for whom, with seq, or NULL */
 	uint64_t seq, fingerprint;
 
 	char *answer; /* NULL: not in memory */
 	struct once_waiters waiters;
-	struct once_lease
-		*caller; /* for whom it runs under a business key, with seq; NULL: nobody who numbers his calls */
 	uint32_t answer_n, room;
+	uint32_t used_ms; /* the clock's last bits */
+	int16_t err;      /* ENDED */
 	uint16_t method_n, key_n;
 	uint8_t state, effect; /* enum once_state; enum effect, when ENDED */
 	bool json, unreadable;
-	int err; /* ENDED */
-	uint64_t used_ms;
 	/*
 	 * So many bytes of room: method and key, both empty for a sequence that came from the database; behind them the
 	 * answer, if it fits.
 	 */
 	char text[];
 };
-_Static_assert(offsetof(struct once_entry, answer) == 64 && sizeof(struct once_entry) == 128, "line by line");
-#define ONCE_BLOCK     256 /* bytes of most entries, with their text and a short answer: four cache lines */
-#define ONCE_ROOM      (ONCE_BLOCK - sizeof(struct once_entry))
+#define ONCE_HEADER offsetof(struct once_entry, text)
+_Static_assert(offsetof(struct once_entry, answer) == 64 && ONCE_HEADER < 112, "line by line");
+#define ONCE_BLOCK     192 /* bytes of most entries, with their text and a short answer: three cache lines */
+#define ONCE_ROOM      (ONCE_BLOCK - ONCE_HEADER)
 #define ONCE_SPARE_MAX 2048 /* of them kept for the next entries */
 
 struct once_server {
@@ -160,6 +159,13 @@ struct once_entry *once_entry_of_seq(struct once_server *s, struct once_owner *o
 static inline struct once_entry *once_entry_at(const struct once_table *sequences, uint64_t seq) /* the first there */
 {
 	return (struct once_entry *)once_table_first(sequences, seq);
+}
+static inline void once_entry_called(struct once_entry *e) /* it does not run for its caller any more */
+{
+	if (!e->key_n || !e->lease)
+		return;
+	e->lease->calls--;
+	e->lease = NULL;
 }
 void once_entry_free(struct once_server *s, struct once_entry *e); /* its owner stays, for once_owner_tidy */
 void once_spares_free(struct once_server *s);

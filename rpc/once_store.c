@@ -372,8 +372,7 @@ static const int SPARES = ONCE_SPARE_MAX;
 
 static SELDOM struct once_entry *block_new(size_t room)
 {
-	struct once_entry *e =
-		room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(sizeof(struct once_entry) + room);
+	struct once_entry *e = room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(ONCE_HEADER + room);
 
 	assert(e);
 	return e;
@@ -390,15 +389,15 @@ static inline struct once_entry *block_take(struct once_server *s, size_t text_n
 	} else {
 		e = block_new(room);
 	}
-	memset(e, 0, sizeof(*e));
+	memset(e, 0, ONCE_HEADER);
 	e->room = (uint32_t)room;
-	s->figures.bytes += sizeof(*e) + room;
+	s->figures.bytes += ONCE_HEADER + room;
 	return e;
 }
 
 static void block_give(struct once_server *s, struct once_entry *e)
 {
-	s->figures.bytes -= sizeof(*e) + e->room;
+	s->figures.bytes -= ONCE_HEADER + e->room;
 	if (e->room == ONCE_ROOM && s->spares < SPARES) {
 		e->node.next = &s->spare->node;
 		s->spare = e;
@@ -477,10 +476,9 @@ void once_entry_free(struct once_server *s, struct once_entry *e)
 	if (e->state == ONCE_STORED && !e->key_n)
 		s->figures.stored--;
 	s->figures.running -= e->state == ONCE_RUNNING;
-	table_take(e->lease ? &e->lease->sequences : &s->keys, &e->node);
+	table_take(e->key_n ? &s->keys : &e->lease->sequences, &e->node);
 	e->owner->entries--;
-	if (e->caller)
-		e->caller->calls--;
+	once_entry_called(e);
 	block_give(s, e);
 }
 
@@ -488,7 +486,7 @@ void once_entry_used(struct once_server *s, struct once_entry *e)
 {
 	once_ring_take(&e->used);
 	once_ring_put(&s->answers_used, &e->used);
-	e->used_ms = s->now_ms;
+	e->used_ms = (uint32_t)s->now_ms;
 }
 
 void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer)
