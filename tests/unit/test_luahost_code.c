@@ -175,6 +175,7 @@ START_TEST(figures_become_metrics)
 	ck_gives("clock.sleep(1100) return 1", "1"); /* they are written once a second */
 	metrics_prometheus(options.metrics, &text);
 	ck_has(buf_cstr(&text), "loquat_lua_tasks_total");
+	ck_has(buf_cstr(&text), "loquat_lua_gc_pause_seconds_bucket{");
 	ck_has(buf_cstr(&text), "loquat_lua_memory_max_bytes{instance=\"test\"} 268435456");
 	buf_release(&text);
 	on_loop(loop, free_host, NULL);

@@ -765,6 +765,36 @@ START_TEST(what_is_only_tried_reaches_nobody)
 }
 END_TEST
 
+static bool metrics_say(const char *line)
+{
+	ck_assert_int_eq(get("/metrics"), 200);
+	return strstr(http.body, line) != NULL;
+}
+
+START_TEST(figures_of_scripts_are_metrics_summed_over_the_workers)
+{
+	char line[100];
+	unsigned workers;
+
+	calls_file(&c, "boxRemote.lua",
+		   "return { get = function()\n"
+		   "  metrics.counter('kills_total', 'Monsters killed.', { kind = 'slime' }):add(2)\n"
+		   "  metrics.histogram('wait_seconds', 'Waits.'):observe(0.25)\n"
+		   "  return { text = 'one', number = 1 }\nend }\n");
+	calls_begin(&c, CALLS, &calls_lua);
+	workers = c.s[CALLS]->workers;
+	ck_version("one", 1);
+	snprintf(line, sizeof line, "loquat_calls_kills_total{instance=\"calls-1\",kind=\"slime\"} %u\n", 2 * workers);
+	until(metrics_say(line));
+	ck_assert(metrics_say(
+		"# HELP loquat_calls_kills_total Monsters killed.\n# TYPE loquat_calls_kills_total counter\n"));
+	snprintf(line, sizeof line, "loquat_calls_wait_seconds_count{instance=\"calls-1\"} %u\n", workers);
+	until(metrics_say(line));
+	ck_assert(metrics_say(
+		"\nloquat_lua_gc_pause_p99_seconds{instance=\"calls-1\"} ")); /* the collector's, of all workers */
+}
+END_TEST
+
 START_TEST(an_operator_s_line_runs_in_a_worker)
 {
 	char path[60];
@@ -901,6 +931,7 @@ int main(void)
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
+	tcase_add_test(one, figures_of_scripts_are_metrics_summed_over_the_workers);
 	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
 	tcase_add_test(one, an_operator_s_line_that_ends_too_early_is_told_so);
 	tcase_add_test(one, a_profile_of_all_workers_is_folded_stacks);
