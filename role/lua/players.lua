@@ -57,8 +57,8 @@ local function leave(player)
   if player.was_online then app.send.team.teamRemote.online(uid, { uid = uid, gone = true }) end
 end
 
--- Of who has gone, which resume token was the last: those before it stay void as long as they live. Another owner of the
--- uid would have given out newer ones, so what was known before players moved says nothing.
+-- Of who has gone, which resume token was the last: those before it stay void as long as they live. Another owner of
+-- the uid would have given out newer ones, so what was known before players moved says nothing.
 local RESUME_S = 86400
 
 local function resume_key(uid) return "resume:" .. uid end
