@@ -106,7 +106,8 @@ end
 
 local function login_locked(player, args)
   local again = args.resume == player.taken and is_same(player.session, args)   -- our answer did not reach it
-  local resumed = args.resume ~= nil and (args.resume == player.resume or again == true)
+  local resumed = args.resume ~= nil and args.resume == player.resume
+  if again then resumed = player.resumed or false end
   local rid = player.rid
   local last = player.resume or Players.last_resume(player.uid)
   if args.resume and last and last ~= args.resume and not again then   -- it must not throw out who came after it
@@ -118,7 +119,7 @@ local function login_locked(player, args)
     if not ok then return nil, err, why end
   end
   Players.bind(player, { uid = player.uid, sid = args.sid, connector = args.connector })
-  player.rid, player.taken = args.rid or rid, resumed and args.resume or nil
+  player.rid, player.taken, player.resumed = args.rid or rid, args.resume, resumed
   local there = player.scene
   if there then   -- within grace: the scene's pushes go to the new connection
     local answer = app.rpc.scene.sceneRemote.rebind(tostring(there),

@@ -60,6 +60,10 @@ test("a login that is asked again, its answer being lost, is answered as the fir
   test.equal(login(again, { resume = first.resume }).resumed, true)
   test.equal(select(2, login(test.session("ann"), { resume = first.resume })), "denied")
   test.holds(not login(again).refused)
+  local gone = test.session("bob")   -- whose session is known to nobody any more
+  test.equal(login(gone, { resume = "long ago" }).resumed, false)
+  test.equal(login(gone, { resume = "long ago" }).resumed, false)
+  test.equal(select(2, login(test.session("bob"), { resume = "long ago" })), "denied")
 end)
 
 test("a resume token that was used is void also when the player has gone", function()
