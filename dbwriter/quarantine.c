@@ -54,16 +54,18 @@ static bool begins_with(const char *line, const char *what)
 
 /*
  * Where the whole entries end. A record that is there, in whichever form, is whole; so is what a person wrote behind it. Zeroes
- * are in no text: a sector leaves them that was never written, so it ends there.
+ * are in no text: a sector leaves them that was never written, so the last entry ends there; those before it stay.
  */
 static size_t whole_bytes(const char *text, size_t n)
 {
-	n = strnlen(text, n);
-	const char *line = last_line(text, n), *entry = NULL, *newline;
+	const char *line, *entry = NULL, *newline;
 	struct sqllog_record r;
 	char why[80];
-	for (const char *p = text; (p = strstr(p, entry_mark)); p++)
+	for (const char *p = text; (p = find(p, text + n, entry_mark)); p++)
 		entry = p;
+	size_t before = entry ? (size_t)(entry - text) : 0;
+	n = before + strnlen(text + before, n - before);
+	line = last_line(text, n);
 	newline = entry ? strchr(entry, '\n') : NULL;
 	if (newline &&
 	    sqllog_read(newline + 1, (size_t)(text + n - newline - 1), &r, why, sizeof why) == ERR_INCOMPLETE)

@@ -124,6 +124,29 @@ START_TEST(zeroes_between_entries_hide_none_and_are_named)
 }
 END_TEST
 
+START_TEST(a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end)
+{
+	size_t n, with_one;
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(quarantine_add(env, path, &note, &record[i]), 0);
+		if (!i)
+			free(kept(&with_one));
+	}
+	char *whole = kept(&n), *torn = malloc(n + 60);
+	ck_assert_ptr_nonnull(torn);
+	memcpy(torn, whole, with_one);
+	memset(torn + with_one, 0, 30);
+	torn[with_one + 30] = '\n';
+	memcpy(torn + with_one + 31, whole + with_one, n - with_one);
+	memcpy(torn + n + 31, "-- quarantine inst", 18);
+	folder_write(dir, "quarantine.sql", torn, n + 49);
+	free(whole);
+	free(torn);
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	ck_assert_uint_eq(quarantine_count(env, path), 3);
+}
+END_TEST
+
 START_TEST(what_was_cut_off_is_put_aside)
 {
 	size_t n;
@@ -166,6 +189,7 @@ int main(void)
 	tcase_add_test(t, wherever_an_entry_is_cut_off_those_before_and_behind_it_are_whole);
 	tcase_add_test(t, an_entry_that_ends_in_zeroes_is_cut_off_as_well);
 	tcase_add_test(t, zeroes_between_entries_hide_none_and_are_named);
+	tcase_add_test(t, a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end);
 	tcase_add_test(t, what_was_cut_off_is_put_aside);
 	tcase_add_test(t, what_a_person_wrote_stays);
 	suite_add_tcase(s, t);
