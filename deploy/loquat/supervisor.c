@@ -14,7 +14,9 @@
 #define LOOK_TIMEOUT_MS 2000
 #define SPARE_MS        5000 /* to end, beyond what an instance may wait for what is under way */
 #define PATIENCE_MS     10000
-#define TOLD_MS         300 /* how long the others get to read that an instance leaves */
+#define DB_STOP_MS      60000 /* mariadbd writes its pages back */
+#define DB_START_MS     5000  /* told to end in its first moment it never does; there is nothing to write back yet */
+#define TOLD_MS         300   /* how long the others get to read that an instance leaves */
 
 /* ---- the route table ------------------------------------------------------------------------------------- */
 
@@ -388,6 +390,7 @@ static void on_db_state(struct child *c, enum child_state before)
 	struct supervisor *up = c->owner;
 
 	(void)before;
+	c->stop_ms = c->ready_ms ? DB_STOP_MS : DB_START_MS;
 	if (up->phase == PHASE_STOPPING) {
 		stop_step(up);
 		return;
@@ -505,7 +508,7 @@ static void describe_database(struct supervisor *up)
 	c->loop = up->loop;
 	c->base = up->loop->ev->base;
 	c->ops = &database_ops;
-	c->stop_ms = 60000; /* it writes its pages back */
+	c->stop_ms = DB_START_MS;
 	c->owner = up;
 	c->state = CHILD_STOPPED;
 	if (up->c->private_database)
