@@ -136,7 +136,7 @@ START_TEST(statements_that_cannot_be_gathered_land_in_transactions_of_bounded_pl
 	for (uint64_t lsn = 1; lsn <= 5000; lsn++) {
 		char text[160];
 		snprintf(text, sizeof text,
-			 "UPDATE role SET gold = (gold * 31 + %llu) %% 1000007 WHERE id = 1;\n"
+			 "UPDATE role SET gold = (GREATEST(gold, 0) * 31 + %llu) %% 1000007 WHERE id = 1;\n"
 			 "INSERT INTO told (lsn) VALUES (%llu);\n",
 			 (unsigned long long)lsn, (unsigned long long)lsn);
 		records_add(&b, (struct made){ .lsn = lsn, .epoch = 1, .keys = "role:1", .statements = text });
