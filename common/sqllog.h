@@ -221,6 +221,11 @@ int sqllog_file_next(struct sqllog_file *s, struct sqllog_record *out, char *why
 uint64_t sqllog_file_at(const struct sqllog_file *s); /* offset of the next record, or of the bad spot */
 /* After ERR_INCOMPLETE or ERR_CORRUPT: 1 if a record that verifies stands behind the bad spot, else 0, or ERR_IO. */
 int sqllog_file_behind(struct sqllog_file *s);
+/*
+ * After these, with no such record behind: it begins neither with our first line, nor with a record, nor with zeroes that a
+ * power cut may leave, so it was never ours and must not be cut. may_have_holes: nor with bytes that are no text.
+ */
+bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes);
 /* Whether an epoch of this log began with the lsn: its writer noted so before its first record. Blocking. */
 bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn);
 /* Numbers of the folder's files NNNNNNNN.sql in order; free() them. ERR_NOT_FOUND, ERR_IO */

@@ -116,6 +116,20 @@ void sqllog_path(char out[ENV_PATH_MAX], const char *folder, uint32_t number, co
 	assert(n > 0 && n < ENV_PATH_MAX);
 }
 
+bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes)
+{
+	static const char line[] = "SET NAMES", record[] = "-- loquat";
+	char first[64] = "";
+	ssize_t n = sqllog_file_at(s) ? 0 : env_file_read(s->f, 0, first, sizeof first), known = sizeof line - 1;
+	known = n < known ? n : known;
+	if (n <= 0 || !first[0] || !memcmp(first, line, (size_t)known) || !memcmp(first, record, (size_t)known))
+		return false;
+	for (ssize_t i = 0; may_have_holes && i < n; i++) /* a power cut leaves anything, but no text of others */
+		if ((first[i] < ' ' && !strchr("\t\r\n", first[i])) || first[i] == 127 || !first[i])
+			return false;
+	return true;
+}
+
 /* The number of a name NNNNNNNN.sql; 0: another file */
 static uint32_t file_number(const char *name)
 {

@@ -162,24 +162,6 @@ static int torn_batch(struct scan *s, size_t i, uint64_t from)
 }
 
 /*
- * What begins neither with our first line, nor with a record, nor with zeroes that a power cut may leave, was never ours:
- * it must not be cut.
- */
-static bool is_foreign(const struct scan *s, struct sqllog_file *f)
-{
-	static const char line[] = "SET NAMES", record[] = "-- loquat";
-	char first[64] = "";
-	ssize_t n = sqllog_file_at(f) ? 0 : env_file_read(f->f, 0, first, sizeof first), known = sizeof line - 1;
-	known = n < known ? n : known;
-	if (n <= 0 || !first[0] || !memcmp(first, line, (size_t)known) || !memcmp(first, record, (size_t)known))
-		return false;
-	for (ssize_t i = 0; s->may_have_holes && i < n; i++) /* a power cut leaves anything, but no text of others */
-		if ((first[i] < ' ' && !strchr("\t\r\n", first[i])) || first[i] == 127 || !first[i])
-			return false;
-	return true;
-}
-
-/*
  * A bad spot is no damage when nothing that verifies comes behind it (a torn tail), or when a later file goes on
  * without a gap (it was written anew there). 1: torn, 0: goes on elsewhere.
  */
@@ -195,7 +177,7 @@ static int judge(struct scan *s, size_t i, struct sqllog_file *f, const char *wh
 	if (next && next <= known + 1)
 		return 0;
 	int behind = sqllog_file_behind(f), torn = 0;
-	if (!behind && is_foreign(s, f))
+	if (!behind && sqllog_file_foreign(f, s->may_have_holes))
 		return trouble(s, ERR_CORRUPT, "%s/%08u.sql: is no file of this log (%s): move it away", s->folder,
 			       s->numbers[i], why);
 	behind = next && !behind ? 1 : behind;

@@ -209,6 +209,9 @@ static int at_end(struct follow *f, int end, const char *why)
 		return err;
 	if (err != FOLLOW_STOPPED && (behind = sqllog_file_behind(&f->file)) < 0)
 		return io_trouble(f, f->number, behind);
+	if (!behind && sqllog_file_foreign(&f->file, true))
+		return say(f, FOLLOW_STOPPED, "%s/%08u.sql is no file of this log (%s): move it away", f->folder,
+			   f->number, why);
 	if (err != FOLLOW_STOPPED && !behind)
 		return say(f, FOLLOW_WAITING, "%s/%08u.sql ends inside a record at offset %llu", f->folder, f->number,
 			   (unsigned long long)sqllog_file_at(&f->file));

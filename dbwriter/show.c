@@ -65,7 +65,12 @@ static int add_end(struct buf *out, const char *file, struct sqllog_file *f, int
 		buf_addf(out, "%s: not for this version at offset %llu: %s\n", file, at, why);
 		return 1;
 	}
-	if (sqllog_file_behind(f) == 1)
+	int behind = sqllog_file_behind(f);
+	if (!behind && sqllog_file_foreign(f, true)) {
+		buf_addf(out, "%s: no file of an SQL log at offset %llu (%s): move it away\n", file, at, why);
+		return 1;
+	}
+	if (behind == 1)
 		buf_addf(out, "%s: DAMAGED at offset %llu (%s), with whole records behind it\n", file, at,
 			 end == ERR_INCOMPLETE ? "the record is cut off" : why);
 	else

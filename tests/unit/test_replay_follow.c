@@ -174,6 +174,25 @@ START_TEST(what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes
 }
 END_TEST
 
+/* Else what its writer goes on writing, into a file of a lower number, would be waited for without an end. */
+START_TEST(a_foreign_file_stops_the_stream_until_it_is_moved_away)
+{
+	char path[300];
+	records_file(dir, 1, 1, 3, 1);
+	folder_write(dir, "00000007.sql", "-- MariaDB dump\n", 16);
+	expect(1, 3, FOLLOW_STOPPED);
+	ck_assert_msg(strstr(f.why, "/00000007.sql is no file of this log"), "%s", f.why);
+	records_file(dir, 1, 1, 5, 1);
+	expect(4, 5, FOLLOW_STOPPED);
+	snprintf(path, sizeof path, "%s/00000007.sql", dir);
+	ck_assert_int_eq(remove(path), 0);
+	records_file(dir, 1, 1, 6, 1);
+	expect(6, 6, FOLLOW_END);
+	folder_write(dir, "00000002.sql", "SET NA", 6);
+	expect(0, 0, FOLLOW_WAITING);
+}
+END_TEST
+
 START_TEST(a_missing_record_stops_the_stream_and_stays_so)
 {
 	records_file(dir, 1, 1, 3, 1);
@@ -369,6 +388,7 @@ int main(void)
 	tcase_add_test(t, a_torn_tail_is_waited_for_until_its_writer_has_cut_it);
 	tcase_add_test(t, damage_stops_the_stream_until_it_is_mended);
 	tcase_add_test(t, what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes_on);
+	tcase_add_test(t, a_foreign_file_stops_the_stream_until_it_is_moved_away);
 	tcase_add_test(t, a_missing_record_stops_the_stream_and_stays_so);
 	tcase_add_test(t, a_damaged_file_is_left_only_for_one_that_goes_on_without_a_gap);
 	tcase_add_test(t, a_later_file_without_records_yet_decides_nothing);

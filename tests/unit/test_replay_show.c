@@ -65,6 +65,16 @@ START_TEST(a_torn_or_damaged_file_is_not)
 }
 END_TEST
 
+START_TEST(a_foreign_file_is_no_torn_one)
+{
+	static const char text[] = "-- MariaDB dump 10.19\nDROP TABLE role;\n";
+	folder_write(dir, "00000001.sql", text, sizeof text - 1);
+	ck_assert_int_eq(show_verify(env, file, &out), 1);
+	says("00000001.sql: no file of an SQL log at offset 0 (neither a record nor the first line of a file)");
+	ck_assert_ptr_null(strstr(buf_cstr(&out), "torn"));
+}
+END_TEST
+
 START_TEST(a_newer_versions_file_is_named_with_the_place)
 {
 	struct buf b = BUF_INIT;
@@ -109,6 +119,7 @@ int main(void)
 	tcase_add_test(t, a_dump_tells_who_changed_what_and_when);
 	tcase_add_test(t, a_sound_file_is_sound);
 	tcase_add_test(t, a_torn_or_damaged_file_is_not);
+	tcase_add_test(t, a_foreign_file_is_no_torn_one);
 	tcase_add_test(t, a_newer_versions_file_is_named_with_the_place);
 	tcase_add_test(t, a_file_that_is_not_there_is_named);
 	tcase_add_test(t, the_status_tells_the_lag_of_every_log);
