@@ -125,6 +125,20 @@ static bool take_work(struct reader *r, struct shape_set *set, unsigned depth)
 	}
 }
 
+/* What stands for itself by its bare name, and for a column of that name behind its table's, as a joined statement has it. */
+static bool is_constant(const char *name)
+{
+	static const char *const words[] = { "default",           "true",           "false",
+					     "localtime",         "localtimestamp", "current_date",
+					     "utc_date",          "current_time",   "utc_time",
+					     "current_timestamp", "utc_timestamp",  "current_user",
+					     "current_role",      "rownum",         NULL };
+	for (const char *const *word = words; *word; word++)
+		if (!strcasecmp(name, *word))
+			return true;
+	return false;
+}
+
 static bool take_term(struct reader *r, struct shape_set *set, unsigned depth, bool divides)
 {
 	enum { DEPTH_MAX = 8 };
@@ -141,7 +155,7 @@ static bool take_term(struct reader *r, struct shape_set *set, unsigned depth, b
 	if (take(r, "("))
 		return depth < DEPTH_MAX && take_work(r, set, depth + 1) && take(r, ")");
 	const struct table_column *c = take_column(r);
-	if (!c || c->kind != COLUMN_INT || !c->not_null)
+	if (!c || c->kind != COLUMN_INT || !c->not_null || is_constant(c->name))
 		return false;
 	set->reads |= bit(s, c);
 	return true;

@@ -103,6 +103,8 @@ static const struct form forms[] = {
 	{ 2, "UPDATE hero SET level = ? - level % 3 WHERE id = ?", "pi", false },
 	{ 1, "UPDATE hero SET level = ?, gold = gold + level WHERE id = ?", "ki", false },
 	{ 2, "UPDATE hero SET debt = debt * ? - 9 WHERE id = ? AND level > ?", "kik", true },
+	{ 1, "UPDATE hero SET debt = debt * ? - 9 WHERE id = ?", "ki", true },
+	{ 1, "UPDATE hero SET level = level * ? + ? WHERE id = ?", "kpi", true },
 	{ 1, "UPDATE hero SET gold = gold * 3 % 1013 WHERE level = ?", "k", false },
 	{ 2, "INSERT INTO hero (id, gold, name) VALUES (?, ?, ?)", "ist", true },
 	{ 1, "DELETE FROM hero WHERE id = ?", "i", false },
