@@ -16,6 +16,7 @@
 #include "connector/session.h"
 #include "tests/support/edgecluster.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 #define ROUTE "onNews"
@@ -238,19 +239,7 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-	Suite *suite = suite_create("broadcast");
-	TCase *tcase = tcase_create("broadcast");
-	SRunner *runner = srunner_create(suite);
-
 	b.members = argc > 1 ? (unsigned)atoi(argv[1]) : 2000;
 	b.rounds = argc > 2 ? (unsigned)atoi(argv[2]) : 101;
-	suite_add_tcase(suite, tcase);
-	tcase_add_test(tcase, broadcast);
-	srunner_set_fork_status(runner, CK_NOFORK);
-	srunner_run_all(runner, CK_SILENT);
-	int failed = srunner_ntests_failed(runner);
-	if (failed)
-		srunner_print(runner, CK_NORMAL);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return suite_run_tool("broadcast", broadcast);
 }

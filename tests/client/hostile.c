@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 static uint64_t now_ms(void)
@@ -65,24 +66,11 @@ START_TEST(each_deed_is_refused)
 }
 END_TEST
 
-/* The client's own checks want a test around them. */
 int main(int argc, char **argv)
 {
-	TCase *t = tcase_create("hostile");
-	Suite *s = suite_create("hostile");
-	SRunner *r = srunner_create(s);
-
 	if (argc < 4)
 		return 2;
 	args.n = argc;
 	args.word = argv;
-	tcase_set_timeout(t, 0);
-	tcase_add_test(t, each_deed_is_refused);
-	suite_add_tcase(s, t);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_SILENT);
-	int failed = args.failed || srunner_ntests_failed(r) > 0;
-
-	srunner_free(r);
-	return failed;
+	return suite_run_tool("hostile", each_deed_is_refused) || args.failed;
 }

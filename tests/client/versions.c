@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 enum { PLAYERS_MAX = 100, VERSIONS = 10000 };
@@ -92,24 +93,11 @@ START_TEST(answers_come_from_the_version_of_now)
 }
 END_TEST
 
-/* The client's own checks want a test around them. */
 int main(int argc, char **argv)
 {
-	TCase *t = tcase_create("versions");
-	Suite *s = suite_create("versions");
-	SRunner *r = srunner_create(s);
-
 	if (argc < 4)
 		return 2;
 	args.n = argc;
 	args.word = argv;
-	tcase_set_timeout(t, 0);
-	tcase_add_test(t, answers_come_from_the_version_of_now);
-	suite_add_tcase(s, t);
-	srunner_set_fork_status(r, CK_NOFORK);
-	srunner_run_all(r, CK_SILENT);
-	int failed = args.wrong || srunner_ntests_failed(r) > 0;
-
-	srunner_free(r);
-	return failed;
+	return suite_run_tool("versions", answers_come_from_the_version_of_now) || args.wrong;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/env_sim.h"
 #include "common/err.h"
+#include "tests/support/suite.h"
 /*
  * The simulated world keeps the promises of common/env.h and of common/env_sim.h.
  */
@@ -872,7 +873,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("env_sim");
 	TCase *t = tcase_create("world"), *net = tcase_create("sockets");
 	tcase_add_checked_fixture(t, set_up, tear_down);
 	tcase_add_test(t, a_loop_is_called_when_it_asked_for_and_never_before);
@@ -905,11 +905,5 @@ int main(void)
 	tcase_add_test(net, of_a_machine_without_power_nobody_hears);
 	tcase_set_timeout(t, 60); /* some touch much memory, which a busy machine gives slowly */
 	tcase_set_timeout(net, 60);
-	suite_add_tcase(s, t);
-	suite_add_tcase(s, net);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("env_sim", t, net);
 }

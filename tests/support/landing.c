@@ -9,6 +9,7 @@
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 void landing_setup(struct landing *t)
 {
@@ -211,12 +212,7 @@ int landing_main(struct landing *t, const char *name, void (*setup)(void), void 
 	tcase_set_timeout(cases, 50);
 	tcase_add_checked_fixture(cases, setup, teardown);
 	add(cases);
-	Suite *s = suite_create(name);
-	suite_add_tcase(s, cases);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
+	int failed = suite_run(name, cases);
 	mariadb_end(&t->server);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

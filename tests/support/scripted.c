@@ -23,24 +23,13 @@ void teardown_calls(void)
 	calls_teardown(&c);
 }
 
-TCase *scripted_case(Suite *s, const char *name, void (*set_up)(void))
+TCase *scripted_case(const char *name, void (*set_up)(void))
 {
 	TCase *t = tcase_create(name);
 
 	tcase_add_checked_fixture(t, set_up, teardown_calls);
 	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
 	return t;
-}
-
-int scripted_run(Suite *s)
-{
-	SRunner *r = srunner_create(s);
-
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* ---- remotes ------------------------------------------------------------------------------------------------------- */

@@ -32,6 +32,7 @@
 #include "tests/support/mariadb.h"
 #include "tests/support/ports.h"
 #include "tests/support/sql.h"
+#include "tests/support/suite.h"
 
 enum { WRITERS = 4, ON_SMALL_DISK = 2, ANSWERS_WRITTEN = 3, SMALL_DISK_MIB = 64, MEMORY_MIB = 400 };
 
@@ -772,11 +773,5 @@ int main(int argc, char **argv)
 	tcase_add_test(t, whoever_is_killed_when_what_was_acknowledged_is_there_once_and_in_order);
 	if (argc < 2)
 		tcase_add_test(t, without_a_database_the_load_goes_on_memory_stays_bounded_and_the_lag_returns_to_zero);
-	Suite *s = suite_create("campaign");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("campaign", t);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "tests/support/edgecluster.h"
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 #define ENTER "connector.entryHandler.enter"
@@ -206,11 +207,5 @@ int main(void)
 	BOTH(a_flood_ends_the_flooder);
 	BOTH(half_open_logins_do_not_pile_up);
 	BOTH(routes_of_the_dictionary_travel_as_codes);
-	Suite *s = suite_create("edge_input");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("edge_input", t);
 }

@@ -1,7 +1,6 @@
 /* A connector is replaced by a new process with its players on it; they notice nothing. Sockets are real, both in here. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -10,6 +9,7 @@
 #include "tests/support/certs.h"
 #include "tests/support/edgecluster.h"
 #include "tests/support/folder.h"
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 #define ENTER  "connector.entryHandler.enter"
@@ -489,11 +489,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("handover");
 	TCase *tcase = tcase_create("handover");
-	SRunner *runner = srunner_create(suite);
 
-	suite_add_tcase(suite, tcase);
 	tcase_set_timeout(tcase, 30);
 	tcase_add_loop_test(tcase, players_over_tcp_and_websocket_go_on, 0, 2);
 	tcase_add_loop_test(tcase, a_request_that_is_under_way_is_answered_once_before, 0, 2);
@@ -508,8 +505,5 @@ int main(void)
 	tcase_add_loop_test(tcase, who_stands_in_the_door_comes_in_afterwards, 0, 2);
 	tcase_add_loop_test(tcase, another_number_of_threads_is_refused_and_nothing_has_happened, 0, 2);
 	tcase_add_loop_test(tcase, a_new_process_that_dies_costs_nothing, 0, 2);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return suite_run("handover", tcase);
 }

@@ -1,6 +1,7 @@
 #include <check.h>
 #include <time.h>
 #include "tests/support/ping.h"
+#include "tests/support/suite.h"
 /*
  * The ping service of tests/sim/ping.c, the same objects, on the real environment: threads, sockets, epoll.
  */
@@ -41,14 +42,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("ping");
 	TCase *t = tcase_create("real");
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, the_simulated_ping_service_also_runs_on_the_real_environment);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("ping", t);
 }

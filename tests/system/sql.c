@@ -4,6 +4,7 @@
 #include "tests/support/mariadb.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/sql_cases.h"
+#include "tests/support/suite.h"
 /*
  * What the simulation's database does was taken from MariaDB: this is MariaDB doing it.
  */
@@ -41,18 +42,12 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("sql");
 	TCase *t = tcase_create("mariadb");
-	SRunner *r = srunner_create(s);
 	if (!mariadb_installed()) {
 		puts("skip sql: MariaDB is not installed");
 		return 0;
 	}
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, the_cases_of_the_simulated_database_are_what_mariadb_does);
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed > 0;
+	return suite_run("sql", t);
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include "tests/support/crowd.h"
 #include "tests/support/edgecluster.h"
+#include "tests/support/suite.h"
 
 /* Players who stood still for longer, on a machine with too much to do, may come back when others have been let in. */
 #define STALL_MS 200
@@ -136,11 +137,5 @@ int main(void)
 
 	tcase_set_timeout(t, 30);
 	tcase_add_test(t, a_storm_is_let_in_in_its_order_though_the_gate_is_killed);
-	Suite *s = suite_create("storm");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("storm", t);
 }

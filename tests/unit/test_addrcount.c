@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "rpc/addrcount.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct addrcount *count;
@@ -113,11 +114,5 @@ int main(void)
 	tcase_add_test(t, a_host_is_an_ipv4_address_or_an_ipv6_subnet);
 	tcase_add_test(t, each_is_told_how_many_there_were);
 	tcase_add_test(t, who_shares_a_counter_in_one_process_does_not_in_another);
-	Suite *suite = suite_create("addrcount");
-	suite_add_tcase(suite, t);
-	SRunner *r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("addrcount", t);
 }

@@ -2,6 +2,7 @@
 #include <check.h>
 #include <string.h>
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 static void setup_hasty(void)
 {
@@ -259,9 +260,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app");
-	TCase *one = scripted_case(s, "one worker", setup_calls);
-	TCase *hasty = scripted_case(s, "hasty", setup_hasty);
+	TCase *one = scripted_case("one worker", setup_calls);
+	TCase *hasty = scripted_case("hasty", setup_hasty);
 
 	tcase_add_test(one, a_remote_answers_with_its_value);
 	tcase_add_test(one, a_remote_is_told_of_its_call_if_it_takes_that);
@@ -281,5 +281,5 @@ int main(void)
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, an_endless_loop_is_stopped_and_fails_alone);
 #endif
-	return scripted_run(s);
+	return suite_run("app", one, hasty);
 }

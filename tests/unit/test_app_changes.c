@@ -2,6 +2,7 @@
 #include <check.h>
 #include <string.h>
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 /* ---- all or nothing ------------------------------------------------------------------------------------------------------- */
 
@@ -246,8 +247,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app_changes");
-	TCase *one = scripted_case(s, "one worker", setup_calls);
+	TCase *one = scripted_case("one worker", setup_calls);
 
 	tcase_add_test(one, a_change_is_in_memory_and_in_the_log_when_it_is_answered);
 	tcase_add_test(one, what_raises_or_refuses_changes_nothing);
@@ -263,5 +263,5 @@ int main(void)
 	tcase_add_test(one, what_is_cached_beside_a_change_takes_effect_with_it_or_not_at_all);
 	tcase_add_test(one, a_delete_beside_a_change_takes_effect_with_it);
 	tcase_add_test(one, a_read_without_a_database_is_unavailable_in_time);
-	return scripted_run(s);
+	return suite_run("app_changes", one);
 }

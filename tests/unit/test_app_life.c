@@ -4,6 +4,7 @@
 #include <string.h>
 #include "common/token.h"
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 static void setup_three(void)
 {
@@ -172,10 +173,9 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app_life");
-	TCase *one = scripted_case(s, "one worker", setup_calls);
-	TCase *three = scripted_case(s, "three workers", setup_three);
-	TCase *hasty = scripted_case(s, "hasty", setup_hasty);
+	TCase *one = scripted_case("one worker", setup_calls);
+	TCase *three = scripted_case("three workers", setup_three);
+	TCase *hasty = scripted_case("hasty", setup_hasty);
 
 	tcase_add_test(one, a_script_knows_its_instance_and_the_others);
 	tcase_add_test(one, a_script_has_keys_and_signatures);
@@ -188,5 +188,5 @@ int main(void)
 	tcase_add_test(three, an_instance_may_be_stopped_while_init_service_still_waits);
 	tcase_add_test(three, stop_service_runs_at_the_end_and_its_changes_land);
 	tcase_add_test(hasty, a_stop_ends_whatever_still_waits);
-	return scripted_run(s);
+	return suite_run("app_life", one, three, hasty);
 }

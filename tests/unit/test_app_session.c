@@ -3,6 +3,7 @@
 #include <string.h>
 #include "rpc/app_private.h"
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 static void setup_small(void)
 {
@@ -309,9 +310,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app_session");
-	TCase *one = scripted_case(s, "one worker", setup_calls);
-	TCase *small = scripted_case(s, "little memory", setup_small);
+	TCase *one = scripted_case("one worker", setup_calls);
+	TCase *small = scripted_case("little memory", setup_small);
 
 	tcase_add_test(one, a_session_without_a_uid_is_soon_forgotten);
 	tcase_add_test(small, a_session_that_finds_the_memory_used_up_does_not_rest);
@@ -329,5 +329,5 @@ int main(void)
 	tcase_add_test(one, a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget);
 	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
 #endif
-	return scripted_run(s);
+	return suite_run("app_session", one, small);
 }

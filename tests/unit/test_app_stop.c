@@ -4,6 +4,7 @@
 #include <string.h>
 #include "rpc/server.h"
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 static void setup_draining(void)
 {
@@ -173,8 +174,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app_stop");
-	TCase *t = scripted_case(s, "stopped requests", setup_draining);
+	TCase *t = scripted_case("stopped requests", setup_draining);
 
 	tcase_add_test(t, a_cancelled_request_is_stopped_where_it_waits);
 	tcase_add_test(t, a_request_whose_caller_has_gone_is_stopped);
@@ -184,5 +184,5 @@ int main(void)
 	tcase_add_test(t, what_has_committed_a_change_runs_to_its_end);
 	tcase_add_test(t, a_once_call_that_has_begun_runs_to_its_end);
 	tcase_add_test(t, a_request_that_waits_for_its_turn_does_not_begin);
-	return scripted_run(s);
+	return suite_run("app_stop", t);
 }

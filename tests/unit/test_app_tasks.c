@@ -2,6 +2,7 @@
 #include <check.h>
 #include <string.h>
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 /* ---- tasks, waiting, waking -------------------------------------------------------------------------------------------- */
 
@@ -115,8 +116,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("app_tasks");
-	TCase *one = scripted_case(s, "one worker", setup_calls);
+	TCase *one = scripted_case("one worker", setup_calls);
 
 	tcase_add_test(one, who_waits_goes_on_in_order_when_woken);
 	tcase_add_test(one, a_place_in_a_queue_wakes_once_whatever_scripts_do_with_it);
@@ -124,5 +124,5 @@ int main(void)
 	tcase_add_test(one, a_long_chain_of_wakes_is_no_recursion);
 	tcase_add_test(one, a_task_has_its_arguments_and_changes_of_its_own);
 	tcase_add_test(one, a_timer_s_changes_belong_to_a_task);
-	return scripted_run(s);
+	return suite_run("app_tasks", one);
 }

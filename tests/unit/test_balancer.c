@@ -1,9 +1,9 @@
 /* The promises of rpc/balancer.h. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "rpc/balancer.h"
+#include "tests/support/suite.h"
 
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
 #define BYTES(s)  (s), sizeof(s) - 1
@@ -128,11 +128,5 @@ int main(void)
 	tcase_add_test(t, what_a_header_has_besides_is_skipped);
 	tcase_add_test(t, what_is_no_header_is_refused);
 	tcase_add_test(t, the_last_who_is_no_balancer_is_the_player);
-	Suite *s = suite_create("balancer");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("balancer", t);
 }

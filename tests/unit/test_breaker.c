@@ -1,7 +1,7 @@
 /* The promises of rpc/breaker.h. */
 #include <check.h>
-#include <stdlib.h>
 #include "rpc/breaker.h"
+#include "tests/support/suite.h"
 
 static struct breaker b;
 
@@ -90,11 +90,5 @@ int main(void)
 	tcase_add_test(t, a_probe_that_fails_doubles_the_wait_up_to_its_bound);
 	tcase_add_test(t, calls_of_before_that_fail_late_do_not_prolong_it);
 	tcase_add_test(t, a_probe_that_never_ends_is_followed_by_another);
-	Suite *s = suite_create("breaker");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("breaker", t);
 }

@@ -1,8 +1,8 @@
 /* The promises of common/buf.h. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/buf.h"
+#include "tests/support/suite.h"
 
 static struct buf b;
 
@@ -114,11 +114,5 @@ int main(void)
 	tcase_add_test(t, consuming_drops_from_the_front);
 	tcase_add_test(t, clearing_keeps_the_memory);
 	tcase_add_test_raise_signal(t, consuming_more_than_there_is_ends_the_process, 6);
-	Suite *s = suite_create("buf");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("buf", t);
 }

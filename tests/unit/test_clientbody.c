@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "rpc/clientbody.h"
 #include "tests/support/sample.h"
+#include "tests/support/suite.h"
 
 #define SEND "chat.chatHandler.send"
 #define ECHO "connector.entryHandler.echo"
@@ -220,11 +221,5 @@ int main(void)
 	tcase_add_test(t, an_answer_of_another_type_becomes_an_error);
 	tcase_add_test(t, pushes_go_by_their_type);
 	tcase_add_test(t, requests_without_an_answer_are_bounded);
-	Suite *s = suite_create("clientbody");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("clientbody", t);
 }

@@ -13,6 +13,7 @@
 #include "tests/support/clientserver.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 /* A server that echoes and knows a few routes that make it do things. */
@@ -978,11 +979,5 @@ int main(void)
 	tcase_add_test(t, a_push_to_many_reaches_each_kind_of_client_as_it_reads_it);
 	tcase_add_test(t, an_answer_is_never_empty);
 	tcase_add_test(t, a_closed_socket_is_not_alive_at_once);
-	Suite *suite = suite_create("clientconn");
-	suite_add_tcase(suite, t);
-	SRunner *r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("clientconn", t);
 }

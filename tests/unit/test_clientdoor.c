@@ -2,7 +2,6 @@
 #include <check.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -11,6 +10,7 @@
 #include "tests/support/clientserver.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
 
 #define SIGNATURE "\r\n\r\n\0\r\nQUIT\n"
@@ -397,11 +397,5 @@ int main(void)
 	tcase_add_test(t, connections_are_counted_for_the_player_behind_the_balancer);
 	tcase_add_test(t, new_connections_in_a_second_are_counted_for_the_player_behind_the_balancer);
 	tcase_add_test(t, forwarded_for_is_believed_of_balancers_alone);
-	Suite *suite = suite_create("clientdoor");
-	suite_add_tcase(suite, t);
-	SRunner *r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("clientdoor", t);
 }

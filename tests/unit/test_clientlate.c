@@ -1,8 +1,8 @@
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "rpc/clientlate.h"
+#include "tests/support/suite.h"
 
 static struct clientlate *late;
 
@@ -99,11 +99,5 @@ int main(void)
 	tcase_add_test(t, the_newer_of_a_key_stands_at_the_end_and_the_older_is_dropped);
 	tcase_add_test(t, keys_differ_by_route_and_by_name);
 	tcase_add_test(t, many_keys_are_each_found);
-	Suite *s = suite_create("clientlate");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("clientlate", t);
 }

@@ -1,10 +1,10 @@
 /* The promises of rpc/clientpb.h; byte strings marked "seen" were taken from pomelo-protobuf 0.4.0. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "rpc/clientpb.h"
 #include "tests/support/sample.h"
+#include "tests/support/suite.h"
 
 #define BYTES(s) (s), sizeof(s) - 1
 
@@ -241,11 +241,5 @@ int main(void)
 	tcase_add_test(t, json_of_another_type_is_refused);
 	tcase_add_test(t, requests_a_browsers_codec_would_spoil_stay_json);
 	tcase_add_test(t, pitayas_error_is_its_message);
-	Suite *s = suite_create("clientpb");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("clientpb", t);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "common/config.h"
 #include "common/err.h"
+#include "tests/support/suite.h"
 
 static const struct config_row rows[] = {
 	{ "gate.players_max", CONFIG_INT, "10000", false, 1, 1000000, "Players at once." },
@@ -324,7 +325,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("config");
 	TCase *t = tcase_create("config");
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, NULL, teardown);
@@ -349,10 +349,5 @@ int main(void)
 	tcase_add_test(t, a_file_is_loaded_and_may_ask_for_the_environment);
 	tcase_add_test(t, a_missing_file_is_named);
 	tcase_add_test(t, any_thread_may_read);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("config", t);
 }

@@ -1,7 +1,7 @@
 #include "common/cron.h"
+#include "tests/support/suite.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -93,7 +93,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("cron");
 	TCase *t = tcase_create("all");
 
 	tcase_add_test(t, every_day_at_five);
@@ -102,12 +101,5 @@ int main(void)
 	tcase_add_test(t, a_day_or_a_weekday_if_both_are_given);
 	tcase_add_test(t, the_last_of_february_comes_in_its_year);
 	tcase_add_test(t, what_is_wrong_is_named_by_its_field);
-	suite_add_tcase(suite, t);
-	SRunner *r = srunner_create(suite);
-
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("cron", t);
 }

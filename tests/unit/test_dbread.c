@@ -13,6 +13,7 @@
 #include "tests/support/on_loop.h"
 #include "tests/support/records.h"
 #include "tests/support/sql.h"
+#include "tests/support/suite.h"
 
 static struct mariadb server; /* started once, before the tests fork */
 static struct env *env;
@@ -265,12 +266,7 @@ int main(void)
 	tcase_add_test(t, more_reads_than_the_bound_are_refused_and_the_others_are_answered);
 	tcase_add_test(t, a_database_that_does_not_answer_ends_the_read_at_its_deadline);
 	tcase_add_test(t, a_read_that_is_lost_with_its_connection_is_asked_again);
-	Suite *s = suite_create("dbread");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
+	int failed = suite_run("dbread", t);
 	mariadb_end(&server);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

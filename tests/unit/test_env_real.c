@@ -15,6 +15,7 @@
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct loop *loop;
@@ -466,11 +467,5 @@ int main(void)
 	tcase_set_timeout(t, 30);
 	tcase_add_checked_fixture(t, setup, teardown);
 	add_tests(t);
-	Suite *s = suite_create("env_real");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("env_real", t);
 }

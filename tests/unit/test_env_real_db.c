@@ -13,6 +13,7 @@
 #include "tests/support/flag.h"
 #include "tests/support/mariadb.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct mariadb server; /* started once, before the tests fork */
 static struct env *env;
@@ -383,12 +384,7 @@ int main(void)
 	tcase_add_test(t, a_server_that_is_not_there_is_unavailable_with_its_reason);
 	tcase_add_test(t, a_server_that_is_not_there_costs_nobody_a_descriptor);
 	tcase_add_test(t, a_lost_connection_is_unavailable_and_stays_so);
-	Suite *s = suite_create("env_real_db");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
+	int failed = suite_run("env_real_db", t);
 	mariadb_end(&server);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

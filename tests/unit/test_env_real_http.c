@@ -13,6 +13,7 @@
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct loop *loop;
@@ -398,11 +399,5 @@ int main(void)
 	tcase_add_test(t, a_second_request_on_the_same_connection_is_served);
 	tcase_add_test(t, a_taken_address_says_so);
 	tcase_add_test(t, the_peer_is_named);
-	Suite *s = suite_create("env_real_http");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("env_real_http", t);
 }

@@ -1,7 +1,6 @@
 /* The promises of common/env.h about sockets, on the real environment. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -10,6 +9,7 @@
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 enum { MANY = 200 };
 
@@ -384,11 +384,5 @@ int main(void)
 	tcase_add_test(t, a_taken_address_and_a_name_are_refused);
 	tcase_add_test(t, out_of_descriptors_accepting_rests_and_goes_on_when_there_are_some);
 	tcase_add_test(t, a_listener_may_be_closed_while_it_accepts);
-	Suite *s = suite_create("env_real_net");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("env_real_net", t);
 }

@@ -1,13 +1,13 @@
 /* The promises of env_pass_* in common/env.h: sockets go from one loop to another by a door, with bytes. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct loop *here;
@@ -229,11 +229,8 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("env_real_pass");
 	TCase *tcase = tcase_create("env_real_pass");
-	SRunner *runner = srunner_create(suite);
 
-	suite_add_tcase(suite, tcase);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, messages_come_whole_and_in_order);
 	tcase_add_test(tcase, a_message_larger_than_the_room_is_refused);
@@ -241,8 +238,5 @@ int main(void)
 	tcase_add_test(tcase, a_door_is_this_users_alone_and_gone_when_closed);
 	tcase_add_test(tcase, a_connection_goes_on_at_the_other_side);
 	tcase_add_test(tcase, who_connects_while_a_port_rests_is_accepted_at_the_other_side);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return suite_run("env_real_pass", tcase);
 }

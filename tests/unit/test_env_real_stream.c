@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <netinet/in.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct loop *loop;
@@ -203,11 +203,5 @@ int main(void)
 	tcase_add_test(t, an_error_has_its_status_and_its_words);
 	tcase_add_test(t, it_may_be_closed_when_a_piece_comes);
 	tcase_add_test(t, one_under_way_ends_silently_with_its_loop);
-	Suite *s = suite_create("env_real_stream");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("env_real_stream", t);
 }

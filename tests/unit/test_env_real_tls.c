@@ -3,7 +3,6 @@
 #include <check.h>
 #include <netinet/in.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "tests/support/flag.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 #define BIG (1u << 20)
 
@@ -421,11 +421,5 @@ int main(void)
 	tcase_add_test(t, a_player_comes_back_with_its_session_also_after_a_reload);
 	tcase_add_test(t, a_new_certificate_is_shown_to_new_connections_and_nobody_is_dropped);
 	tcase_add_test(t, tls_1_2_is_spoken_and_nothing_older);
-	Suite *s = suite_create("env_real_tls");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("env_real_tls", t);
 }

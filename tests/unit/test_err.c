@@ -1,8 +1,8 @@
 /* The promises of common/err.h. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
+#include "tests/support/suite.h"
 
 START_TEST(every_error_has_its_own_number_and_its_own_word)
 {
@@ -63,11 +63,5 @@ int main(void)
 	tcase_add_test(t, success_is_no_error);
 	tcase_add_test(t, a_number_nobody_knows_is_a_failure_and_a_word_nobody_knows_is_none);
 	tcase_add_test(t, what_is_known_of_an_effect_has_a_word);
-	Suite *s = suite_create("err");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("err", t);
 }

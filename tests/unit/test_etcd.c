@@ -1,7 +1,6 @@
 /* rpc/etcd.h and rpc/route_rows.h: the JSON gateway's shapes as etcd 3.4 sends them, and the rows made of them. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "rpc/etcd.h"
@@ -9,6 +8,7 @@
 #include "rpc/route_rows.h"
 #include "rpc/service_config.h"
 #include "tests/support/folder.h"
+#include "tests/support/suite.h"
 
 static char seen[512];
 
@@ -342,7 +342,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("etcd");
 	TCase *c = tcase_create("etcd");
 
 	tcase_add_checked_fixture(c, setup, NULL);
@@ -358,12 +357,5 @@ int main(void)
 	tcase_add_test(c, a_row_that_does_not_check_is_refused_and_the_old_one_stays);
 	tcase_add_test(c, a_row_that_vanishes_is_missing_one_that_was_draining_is_gone);
 	tcase_add_test(c, a_missing_row_gives_way_to_who_has_its_address);
-	suite_add_tcase(s, c);
-	SRunner *runner = srunner_create(s);
-
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-
-	srunner_free(runner);
-	return failed != 0;
+	return suite_run("etcd", c);
 }

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include "common/inbox.h"
+#include "tests/support/suite.h"
 
 struct note {
 	struct inbox_msg msg;
@@ -123,7 +124,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("inbox");
 	TCase *c = tcase_create("inbox");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, NULL);
@@ -132,10 +132,5 @@ int main(void)
 	tcase_add_test(c, only_the_first_push_of_a_batch_asks_for_a_wake_up);
 	tcase_add_test(c, a_message_is_run_by_its_receiver);
 	tcase_add_test(c, several_producers_lose_neither_messages_nor_wake_ups);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("inbox", c);
 }

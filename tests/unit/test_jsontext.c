@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/jsontext.h"
+#include "tests/support/suite.h"
 
 static struct jsontext t;
 static const char *why;
@@ -187,11 +188,5 @@ int main(void)
 	tcase_add_test(tc, characters_above_ffff_leave_as_escapes);
 	tcase_add_test(tc, any_bytes_can_be_quoted);
 	tcase_add_test(tc, a_member_is_found_at_the_top_level_only);
-	Suite *s = suite_create("jsontext");
-	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("jsontext", tc);
 }

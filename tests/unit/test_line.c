@@ -1,6 +1,7 @@
 #include <check.h>
 #include <stdlib.h>
 #include "gate/line.h"
+#include "tests/support/suite.h"
 
 enum { MANY = 3000 };
 static struct line line;
@@ -115,11 +116,5 @@ int main(void)
 	tcase_add_test(t, who_leaves_moves_those_behind_up);
 	tcase_add_test(t, positions_are_right_whatever_the_order_of_coming_and_leaving);
 	tcase_add_test(t, a_line_in_order_of_coming_stays_flat);
-	Suite *s = suite_create("line");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("line", t);
 }

@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct loop *loop, *other;
@@ -414,11 +415,5 @@ int main(void)
 	tcase_add_test(t, deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers);
 	tcase_add_test(t, a_worker_starts_and_stops_on_its_own_thread);
 	tcase_add_test_raise_signal(t, a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process, 6);
-	Suite *s = suite_create("loop");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("loop", t);
 }

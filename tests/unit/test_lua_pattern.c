@@ -8,6 +8,7 @@
 
 #include "common/lua_pattern.h"
 #include "common/luahost_private.h"
+#include "tests/support/suite.h"
 
 #ifdef __SANITIZE_THREAD__
 enum { ROUNDS = 5000 }; /* it counts calls that errors have jumped out of as never ended, and holds so many */
@@ -253,7 +254,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("lua_pattern");
 	TCase *c = tcase_create("lua_pattern");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -261,10 +261,5 @@ int main(void)
 	tcase_add_test(c, random_patterns_give_what_lua_gives);
 	tcase_add_test(c, a_pattern_that_would_run_for_ever_is_stopped);
 	tcase_add_test(c, steps_are_about_the_work_done);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("lua_pattern", c);
 }

@@ -6,6 +6,7 @@
 #include <time.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 /* ---- what scripts may and may not do ---- */
 
@@ -416,7 +417,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost");
 	TCase *c = tcase_create("luahost");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -449,10 +449,5 @@ int main(void)
 	tcase_add_test(c, timers_are_checked);
 	tcase_add_test(c, waiting_is_refused_where_nobody_could_be_woken);
 	tcase_add_test(c, scripts_have_coroutines_of_their_own);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost", c);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 /* ---- methods and reload ---- */
 
@@ -195,7 +196,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost_code");
 	TCase *c = tcase_create("luahost_code");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -210,10 +210,5 @@ int main(void)
 	tcase_add_test(c, sources_are_read_from_folders);
 	tcase_add_test(c, figures_become_metrics);
 	tcase_add_test(c, collections_are_counted);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost_code", c);
 }

@@ -1,9 +1,9 @@
 /* The promises of common/luahost.h for the collector: bounded heaps, measured pieces at ends of turns. On a real worker. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 static void host_with(unsigned gc, uint32_t texts)
 {
@@ -81,7 +81,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost_gc");
 	TCase *c = tcase_create("luahost_gc");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -90,10 +89,5 @@ int main(void)
 	tcase_add_test(c, the_generational_way_collects_too);
 	tcase_add_test(c, auto_becomes_incremental_for_good_when_the_heap_is_large);
 	tcase_add_test(c, room_for_texts_is_made_at_once_and_stays);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost_gc", c);
 }

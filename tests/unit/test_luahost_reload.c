@@ -2,10 +2,10 @@
 #include <check.h>
 #include <lauxlib.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 static const char *go(void)
 {
@@ -255,7 +255,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost_reload");
 	TCase *c = tcase_create("luahost_reload");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -272,10 +271,5 @@ int main(void)
 	tcase_add_test(c, an_on_reload_that_fails_leaves_the_old_code_and_the_fields_of_state);
 	tcase_add_test(c, a_rollback_brings_back_the_code_before_and_the_leaving_code_puts_the_state_in_order);
 	tcase_add_test(c, a_rollback_goes_through_whatever_on_rollback_does);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost_reload", c);
 }

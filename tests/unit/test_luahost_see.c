@@ -3,11 +3,11 @@
 #include <lauxlib.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 static int open_see(lua_State *L)
 {
@@ -194,7 +194,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost_see");
 	TCase *c = tcase_create("luahost_see");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, see_setup, teardown);
@@ -209,10 +208,5 @@ int main(void)
 		tcase_add_test(c, a_profile_names_the_functions_that_run);
 		tcase_add_test(c, a_budget_holds_while_a_profile_is_made);
 	}
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost_see", c);
 }

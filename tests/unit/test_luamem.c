@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/luamem.h"
+#include "tests/support/suite.h"
 
 static struct luamem m;
 
@@ -97,7 +98,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luamem");
 	TCase *c = tcase_create("luamem");
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_set_timeout(c, 60);
@@ -105,10 +105,5 @@ int main(void)
 	tcase_add_test(c, above_the_bound_only_shrinking_succeeds);
 	tcase_add_test(c, blocks_are_aligned_and_keep_their_bytes_wherever_they_move);
 	tcase_add_test(c, freed_small_blocks_are_used_again);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luamem", c);
 }

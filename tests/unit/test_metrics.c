@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/metrics.h"
+#include "tests/support/suite.h"
 
 static struct metrics *m;
 static struct buf out;
@@ -312,7 +313,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("metrics");
 	TCase *c = tcase_create("metrics");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -333,10 +333,5 @@ int main(void)
 	tcase_add_test(c, what_was_there_at_the_first_look_is_no_rate);
 	tcase_add_test(c, seconds_without_a_look_share_equally);
 	tcase_add_test(c, a_reader_sees_growing_totals_while_workers_count);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("metrics", c);
 }

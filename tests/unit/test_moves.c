@@ -1,11 +1,11 @@
 /* Keys that move (rpc/moves.h), on real instances: who waits for a key that comes, and whose key is another's. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "rpc/app_private.h"
 #include "rpc/server.h"
 #include "tests/support/calls.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply, second;
@@ -285,11 +285,5 @@ int main(void)
 	tcase_add_test(t, on_moved_may_not_wait);
 	tcase_add_test(t, a_call_whose_key_stays_away_is_sent_more_and_more_rarely_and_holds_up_nobody);
 	tcase_add_test(t, a_call_whose_key_has_moved_to_where_too_much_is_under_way_is_busy);
-	Suite *s = suite_create("moves");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("moves", t);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/peer.h"
+#include "tests/support/suite.h"
 
 static struct pending_table t;
 static struct peer peer;
@@ -190,7 +191,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("pending");
 	TCase *c = tcase_create("pending");
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_test(c, a_call_is_found_by_its_id_until_it_has_ended);
@@ -203,10 +203,5 @@ int main(void)
 	tcase_add_test(c, only_an_earlier_deadline_moves_the_timer);
 	tcase_add_test(c, a_large_table_is_not_looked_through_all_the_time);
 	tcase_add_test(c, what_a_broken_link_has_sent_comes_in_the_order_of_sending);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("pending", c);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "rpc/pomelo.h"
+#include "tests/support/suite.h"
 
 #define BYTES(s) (s), sizeof(s) - 1
 
@@ -406,11 +407,5 @@ int main(void)
 	tcase_add_test(t, codes_are_places_in_the_list);
 	tcase_add_test(t, a_route_twice_in_the_dictionary_is_refused);
 	tcase_add_test(t, a_kick_always_carries_its_reason);
-	Suite *s = suite_create("pomelo");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("pomelo", t);
 }

@@ -7,6 +7,7 @@
 #include "dbwriter/quarantine.h"
 #include "tests/support/folder.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static char *dir, path[ENV_PATH_MAX];
@@ -182,7 +183,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("quarantine");
 	TCase *t = tcase_create("the file");
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 60); /* each entry is synced to the disk */
@@ -192,10 +192,5 @@ int main(void)
 	tcase_add_test(t, a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end);
 	tcase_add_test(t, what_was_cut_off_is_put_aside);
 	tcase_add_test(t, what_a_person_wrote_stays);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("quarantine", t);
 }

@@ -8,6 +8,7 @@
 #include "dbwriter/follow.h"
 #include "tests/support/folder.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static char *dir;
@@ -401,11 +402,5 @@ int main(void)
 	tcase_add_test(t, a_refused_commit_is_halved_down_to_one_record);
 	tcase_add_test(t, a_batch_has_bounds);
 	tcase_add_test(t, faults_of_the_moment_are_told_from_those_of_the_statement);
-	Suite *s = suite_create("replay_follow");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("replay_follow", t);
 }

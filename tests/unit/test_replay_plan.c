@@ -11,6 +11,7 @@
 #include "tests/support/on_loop.h"
 #include "tests/support/random_log.h"
 #include "tests/support/sql.h"
+#include "tests/support/suite.h"
 
 static struct mariadb server;
 static struct env *env;
@@ -175,12 +176,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, records_that_all_land_leave_the_same_rows_in_any_way);
 	tcase_add_test(t, with_records_that_are_refused_among_them_too);
-	Suite *s = suite_create("replay_plan");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
+	int failed = suite_run("replay_plan", t);
 	mariadb_end(&server);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -8,6 +8,7 @@
 #include "dbwriter/show.h"
 #include "tests/support/folder.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static char *dir, file[400];
@@ -123,11 +124,5 @@ int main(void)
 	tcase_add_test(t, a_newer_versions_file_is_named_with_the_place);
 	tcase_add_test(t, a_file_that_is_not_there_is_named);
 	tcase_add_test(t, the_status_tells_the_lag_of_every_log);
-	Suite *s = suite_create("replay_show");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("replay_show", t);
 }

@@ -1,8 +1,8 @@
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "rpc/ring.h"
+#include "tests/support/suite.h"
 
 /* A table with the role instances named by the digits, in that order; a '-' behind one: it drains. */
 static struct route_table *table(const char *digits)
@@ -184,7 +184,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("ring");
 	TCase *t = tcase_create("ring");
 
 	tcase_add_test(t, nothing_is_held_before_the_first_clear);
@@ -195,12 +194,5 @@ int main(void)
 	tcase_add_test(t, what_was_given_up_is_not_held_again_before_a_clear_though_the_table_gives_it_back);
 	tcase_add_test(t, who_drains_holds_nothing);
 	tcase_add_test(t, too_many_changes_without_a_clear_hold_nothing);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("ring", t);
 }

@@ -1,10 +1,10 @@
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "rpc/route.h"
 #include "rpc/route_rows.h"
+#include "tests/support/suite.h"
 
 static struct route_table *table(const char *text)
 {
@@ -181,11 +181,5 @@ int main(void)
 	tcase_add_test(t, a_table_survives_being_written_and_read_again);
 	tcase_add_test(t, players_come_to_an_address_of_its_own_or_to_the_inner_one);
 	tcase_add_test(t, a_table_that_does_not_check_is_refused_and_says_why);
-	Suite *s = suite_create("route");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("route", t);
 }

@@ -1,11 +1,11 @@
 /* The promises of rpc/rpc.h: calls between real instances, with 1 and with 3 workers. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "rpc/peer.h"
 #include "rpc/server.h"
 #include "tests/support/calls.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply, second, third;
@@ -869,13 +869,5 @@ int main(void)
 	tcase_add_test(one, a_call_that_waits_goes_where_its_key_has_moved_to);
 	tcase_add_test(one, calls_at_an_instance_that_left_the_table_end);
 	tcase_add_test(one, a_table_that_does_not_check_or_is_older_changes_nothing);
-	Suite *s = suite_create("rpc");
-	suite_add_tcase(s, one);
-	suite_add_tcase(s, three);
-	suite_add_tcase(s, two);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("rpc", one, three, two);
 }

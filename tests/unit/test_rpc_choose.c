@@ -1,9 +1,9 @@
 /* Calls that go anywhere: which instance they are given to, and who is avoided. */
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "tests/support/calls.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply, second[3];
@@ -150,11 +150,5 @@ int main(void)
 	tcase_add_test(t, a_call_without_a_key_that_may_be_repeated_is_taken_elsewhere_when_its_link_breaks);
 	tcase_add_test(t, a_once_call_goes_to_its_owner_not_anywhere);
 	tcase_add_test(t, an_instance_that_fails_is_avoided_until_a_probe_works);
-	Suite *s = suite_create("rpc_choose");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("rpc_choose", t);
 }

@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include "rpc/auth.h"
 #include "rpc/server.h"
 #include "tests/support/calls.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply;
@@ -459,11 +459,5 @@ int main(void)
 	tcase_add_test(t, a_frame_that_is_no_frame_closes_the_link_and_harms_no_other);
 	tcase_add_test(t, a_client_gives_nothing_to_a_server_without_the_cluster_key);
 	tcase_add_test(t, a_server_that_hangs_up_is_tried_again_more_and_more_rarely);
-	Suite *s = suite_create("rpc_greeting");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("rpc_greeting", t);
 }

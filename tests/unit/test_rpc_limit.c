@@ -4,6 +4,7 @@
 #include <string.h>
 #include "rpc/server.h"
 #include "tests/support/scripted.h"
+#include "tests/support/suite.h"
 
 static struct reply all[200];
 
@@ -236,8 +237,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("rpc_limit");
-	TCase *t = scripted_case(s, "limits", setup_limits);
+	TCase *t = scripted_case("limits", setup_limits);
 
 	tcase_add_test(t, so_many_run_so_many_wait_and_more_are_busy_at_once);
 	tcase_add_test(t, who_waits_and_is_given_up_never_runs);
@@ -245,5 +245,5 @@ int main(void)
 	tcase_add_test(t, notifications_have_the_same_limits_and_those_refused_are_counted);
 	tcase_add_test(t, a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_counted);
 	tcase_add_test(t, in_waves_of_four_times_what_fits_the_places_are_used_and_the_rest_is_busy);
-	return scripted_run(s);
+	return suite_run("rpc_limit", t);
 }

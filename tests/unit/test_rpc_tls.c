@@ -2,13 +2,13 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "tests/support/calls.h"
 #include "tests/support/certs.h"
 #include "tests/support/folder.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply;
@@ -143,11 +143,5 @@ int main(void)
 	tcase_add_test(t, a_service_of_another_authority_is_not_called);
 	tcase_add_test(t, certificates_are_renewed_under_running_links);
 	tcase_add_test(t, a_file_that_is_missing_ends_the_start_and_is_named);
-	Suite *s = suite_create("rpc_tls");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("rpc_tls", t);
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "tests/support/calls.h"
 #include "tests/support/folder.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct reply reply;
@@ -310,11 +311,5 @@ int main(void)
 	tcase_add_test(t, one_that_may_not_take_over_ends_and_frees_what_it_made);
 	tcase_add_test(t, an_instance_may_be_stopped_at_any_moment_of_its_start);
 	tcase_add_test(t, a_busy_worker_is_waited_for);
-	Suite *s = suite_create("service");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("service", t);
 }

@@ -9,6 +9,7 @@
 #include "rpc/server.h"
 #include "rpc/slow.h"
 #include "tests/support/calls.h"
+#include "tests/support/suite.h"
 
 static struct calls c;
 static struct http_reply http;
@@ -949,12 +950,5 @@ int main(void)
 	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);
 	tcase_add_test(three, broken_code_changes_nothing_and_the_error_names_file_and_line);
 	tcase_add_test(three, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
-	Suite *s = suite_create("service_http");
-	suite_add_tcase(s, one);
-	suite_add_tcase(s, three);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("service_http", one, three);
 }

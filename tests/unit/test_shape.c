@@ -1,7 +1,7 @@
 /* Statements and their values: dbwriter/shape.h, splitting. */
 #include "dbwriter/shape.h"
+#include "tests/support/suite.h"
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct split once, anew;
@@ -143,11 +143,5 @@ int main(void)
 	tcase_add_test(t, a_statement_with_other_values_is_like_one_seen_before);
 	tcase_add_test(t, a_statement_with_other_words_or_types_is_not);
 	tcase_add_test(t, what_is_taken_for_alike_splits_the_same_anew);
-	Suite *s = suite_create("shape");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("shape", t);
 }

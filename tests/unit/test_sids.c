@@ -4,6 +4,7 @@
 #include <string.h>
 #include "proto/connector.pb-c.h"
 #include "rpc/sids.h"
+#include "tests/support/suite.h"
 
 static struct buf out;
 
@@ -78,18 +79,11 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("sids");
 	TCase *t = tcase_create("sids");
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, a_list_is_what_protobuf_reads_and_comes_back);
 	tcase_add_test(t, an_empty_list_is_no_bytes);
 	tcase_add_test(t, what_is_cut_or_something_else_is_refused);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-
-	srunner_free(r);
-	return failed != 0;
+	return suite_run("sids", t);
 }

@@ -16,6 +16,7 @@
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static char *dir;
@@ -639,11 +640,5 @@ int main(void)
 	tcase_add_test(t, the_last_change_of_a_key_is_known_at_once_and_forgotten_when_it_has_landed);
 	tcase_add_test(t, a_position_covers_a_change_only_in_the_same_life_of_the_log);
 	tcase_add_test(t, keys_with_separators_in_them_are_found_again);
-	Suite *s = suite_create("sqllog");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("sqllog", t);
 }

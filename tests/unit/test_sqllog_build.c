@@ -7,6 +7,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/sqllog.h"
+#include "tests/support/suite.h"
 
 static struct sql_record r;
 static struct buf b;
@@ -348,11 +349,5 @@ int main(void)
 	tcase_add_test(t, keys_have_bounds);
 	tcase_add_test(t, the_request_stands_behind_the_begin_as_a_comment_that_ends_nowhere_else);
 	tcase_add_test(t, a_cleared_record_is_as_new_and_keeps_its_memory);
-	Suite *s = suite_create("sqllog_build");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("sqllog_build", t);
 }

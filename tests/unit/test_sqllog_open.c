@@ -7,6 +7,7 @@
 #include "common/sqllog.h"
 #include "tests/support/folder.h"
 #include "tests/support/records.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static char *dir;
@@ -449,11 +450,5 @@ int main(void)
 	tcase_add_test(t, a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut);
 	tcase_add_test(t, other_files_in_the_folder_are_nobodys_business);
 	tcase_add_test(t, a_folder_that_cannot_be_made_is_refused_by_name);
-	Suite *s = suite_create("sqllog_open");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("sqllog_open", t);
 }

@@ -11,6 +11,7 @@
 #define crc32c crc32c_here
 uint32_t crc32c_here(uint32_t crc, const void *p, size_t n);
 #include "common/crc32c.c"
+#include "tests/support/suite.h"
 #undef crc32c
 
 static struct buf file;
@@ -321,11 +322,5 @@ int main(void)
 	tcase_add_test(t, what_a_newer_version_wrote_is_told_from_what_is_torn_or_damaged);
 	tcase_add_test(t, a_first_line_that_says_more_is_a_newer_versions);
 	tcase_add_test(t, a_comment_line_without_end_is_corrupt_not_waited_for);
-	Suite *s = suite_create("sqllog_read");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("sqllog_read", t);
 }

@@ -1,11 +1,11 @@
 /* The promises of common/stream.h, on the real environment and real sockets. */
 #include "common/stream.h"
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "tests/support/flag.h"
 #include "tests/support/on_loop.h"
+#include "tests/support/suite.h"
 
 /* One side of a connection under test: what it saw, and what its on_data does. */
 struct side {
@@ -609,11 +609,5 @@ int main(void)
 	tcase_add_test(t, close_flushed_waits_at_most_a_second_for_a_peer_that_does_not_read);
 	tcase_add_test(t, a_refused_connection_is_reported_as_unavailable);
 	tcase_add_test(t, a_host_that_is_no_address_is_refused_at_once);
-	Suite *s = suite_create("stream");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("stream", t);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/text.h"
+#include "tests/support/suite.h"
 
 static char out[TEXT_DOUBLE_MAX + 1];
 
@@ -237,11 +238,5 @@ int main(void)
 	tcase_add_test(tc, numbers_of_every_size_read_back_with_the_fewest_digits);
 	tcase_add_test(tc, numbers_at_powers_of_two_and_ten_read_back);
 	tcase_add_test(tc, base64_reads_back_what_was_written);
-	Suite *s = suite_create("text");
-	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("text", tc);
 }

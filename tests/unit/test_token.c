@@ -1,9 +1,9 @@
 /* The promises of common/token.h. */
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
 #include "common/token.h"
+#include "tests/support/suite.h"
 
 #define KEY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 static const char *const fields[] = { "alice", "connector-1", "" };
@@ -182,11 +182,5 @@ int main(void)
 	tcase_add_test(t, an_earlier_time_makes_nothing_forgotten);
 	tcase_add_test(t, memory_of_what_was_used_is_bounded);
 	tcase_add_test(t, hmac_is_the_one_of_rfc_4231);
-	Suite *s = suite_create("token");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("token", t);
 }

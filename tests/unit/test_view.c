@@ -7,6 +7,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "scene/view.h"
+#include "tests/support/suite.h"
 
 static struct view *v;
 static json_t *last; /* what was told last */
@@ -341,11 +342,5 @@ int main(void)
 	tcase_add_test(tc, the_nearest_living_player_is_found);
 	tcase_add_test(tc, what_is_not_there_or_there_twice_is_refused);
 	tcase_add_loop_test(tc, a_client_that_follows_the_updates_knows_what_is_in_view, 0, 10);
-	Suite *s = suite_create("view");
-	suite_add_tcase(s, tc);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("view", tc);
 }

@@ -6,6 +6,7 @@
 #include <wslay/wslay.h>
 #include "common/err.h"
 #include "rpc/websocket.h"
+#include "tests/support/suite.h"
 
 /* ---- the upgrade */
 
@@ -425,11 +426,5 @@ int main(void)
 	tcase_add_test(t, what_a_callback_refuses_ends_the_reading);
 	tcase_add_loop_test(t, random_frames_in_random_pieces_read_as_wslay_reads_them, 0, 20);
 	tcase_add_test(t, heads_have_the_shortest_length);
-	Suite *s = suite_create("websocket");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("websocket", t);
 }

@@ -1,6 +1,7 @@
 #include <check.h>
 #include <stdlib.h>
 #include "common/wheel.h"
+#include "tests/support/suite.h"
 
 /* ck_assert tells the parent process of each pass, too slow for millions of them */
 #define must(cond, ...)                            \
@@ -398,7 +399,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("wheel");
 	TCase *c = tcase_create("wheel");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -421,10 +421,5 @@ int main(void)
 	tcase_add_test(c, a_long_jump_is_cheap);
 	tcase_add_loop_test(c, random_operations_agree_with_a_naive_model, 0, 20);
 	tcase_add_test(c, a_full_outer_slot_is_moved_in_small_parts_and_on_time);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("wheel", c);
 }
