@@ -7,33 +7,11 @@
 #include "connector/handover.h"
 #include "connector/session.h"
 #include "tests/support/certs.h"
-#include "tests/support/edgecluster.h"
+#include "tests/support/edgeplay.h"
 #include "tests/support/folder.h"
 #include "tests/support/suite.h"
-#include "tests/support/wireclient.h"
 
-#define ENTER  "connector.entryHandler.enter"
-#define ECHO   "connector.entryHandler.echo"
-#define MOVE   "scene.sceneHandler.move"
-#define RESUME "connector.entryHandler.resume"
-
-static struct edgecluster cluster;
-static const unsigned threads[] = { 1, 3 }; /* by _i */
-
-static void begin(int i)
-{
-	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i] });
-}
-
-static void end(void)
-{
-	edgecluster_stop(&cluster);
-}
-
-static void expect(const char *answer, const char *part)
-{
-	ck_assert_msg(answer && strstr(answer, part), "%s is not in %s", part, answer ? answer : "(closed)");
-}
+#define MOVE "scene.sceneHandler.move"
 
 static void enter(struct wireclient *c, bool web, const char *name)
 {
@@ -42,16 +20,6 @@ static void enter(struct wireclient *c, bool web, const char *name)
 	wireclient_ready(c, cluster.connector_port[0], web);
 	snprintf(body, sizeof(body), "{\"username\":\"%s\"}", name);
 	expect(wireclient_ask(c, ENTER, body), "\"code\":200");
-}
-
-/* {"resume":"…"} of an answer to enter */
-static void resume_of(const char *answer, char out[1200])
-{
-	const char *at = strstr(answer, "\"resume\":\"");
-
-	ck_assert_ptr_nonnull(at);
-	at += 10;
-	snprintf(out, 1200, "{\"resume\":\"%.*s\"}", (int)strcspn(at, "\""), at);
 }
 
 static void upgrade(void)
@@ -64,7 +32,7 @@ START_TEST(players_over_tcp_and_websocket_go_on)
 	struct wireclient c[6];
 	char name[20], body[80];
 
-	begin(_i);
+	begin(_i, NULL);
 	for (int i = 0; i < 6; i++) {
 		snprintf(name, sizeof(name), "p%d", i);
 		enter(&c[i], i % 2, name);
@@ -97,7 +65,7 @@ START_TEST(a_request_that_is_under_way_is_answered_once_before)
 {
 	struct wireclient c;
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, _i, "mover");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	for (int i = 0; i < 50; i++)
@@ -119,7 +87,7 @@ START_TEST(half_a_package_meets_its_other_half)
 	char package[200];
 	struct wireclient c;
 
-	begin(_i);
+	begin(_i, NULL);
 	for (int web = 0; web < 2; web++) {
 		enter(&c, web, web ? "halfweb" : "halfraw");
 		size_t n = pomelo_request_head(package, 77, 0, ECHO, strlen(ECHO), 9);
@@ -147,7 +115,7 @@ START_TEST(who_is_in_the_middle_of_the_handshake_goes_on)
 {
 	struct wireclient c, silent;
 
-	begin(_i);
+	begin(_i, NULL);
 	wireclient_open(&silent, cluster.connector_port[0]);
 	wireclient_open(&c, cluster.connector_port[0]);
 	wireclient_package(&c, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
@@ -194,7 +162,7 @@ START_TEST(what_a_slow_reader_has_not_taken_comes_whole_and_in_order)
 	char begin_of[40];
 	int sent;
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, false, "reader");
 	setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &(int){ 65536 }, sizeof(int));
 	for (sent = 0; !waits(); sent++) {
@@ -221,7 +189,7 @@ START_TEST(pushes_find_their_players_afterwards)
 {
 	struct wireclient c;
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, true, "listener");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
@@ -279,7 +247,7 @@ START_TEST(pushes_during_the_hand_over_come_once_and_in_order)
 	struct wireclient c;
 	char body[40];
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, _i, "listener");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	p.sid = cluster.sid;
@@ -304,11 +272,11 @@ END_TEST
 START_TEST(what_was_missed_before_and_after_comes_with_the_resume)
 {
 	struct wireclient c;
-	char resume[1200];
+	char resume[GIVE_BACK_MAX];
 
-	begin(_i);
+	begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
-	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), resume);
+	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
 	wireclient_close(&c);
@@ -330,11 +298,11 @@ START_TEST(who_missed_too_much_before_is_told_so_after)
 {
 	static char large[30000];
 	struct wireclient c;
-	char resume[1200];
+	char resume[GIVE_BACK_MAX];
 
-	begin(_i);
+	begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
-	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), resume);
+	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
 	wireclient_close(&c);
@@ -371,11 +339,11 @@ static void begin_secure(int i, char **folder)
 START_TEST(who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was)
 {
 	struct wireclient c;
-	char resume[1200], *folder;
+	char resume[GIVE_BACK_MAX], *folder;
 
 	begin_secure(_i, &folder);
 	wireclient_ready_tls(&c, cluster.connector_port[0]);
-	resume_of(wireclient_ask(&c, ENTER, "{\"username\":\"tess\"}"), resume);
+	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"tess\"}"), "resume");
 	upgrade();
 	expect(wireclient_kick(&c), "resume");
 	wireclient_close(&c);
@@ -416,7 +384,7 @@ START_TEST(another_number_of_threads_is_refused_and_nothing_has_happened)
 {
 	struct wireclient c;
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, false, "stays");
 	expect(edgecluster_upgrade(&cluster, 0, threads[_i] + 1), "threads");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
@@ -461,7 +429,7 @@ START_TEST(a_new_process_that_dies_costs_nothing)
 	const char *const words[] = { hello, "ready" };
 	struct wireclient c;
 
-	begin(_i);
+	begin(_i, NULL);
 	enter(&c, true, "survivor");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
