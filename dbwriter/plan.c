@@ -1,64 +1,9 @@
-#include "dbwriter/plan.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/sqllog.h"
+#include "dbwriter/plan_int.h"
 
-#define NONE        UINT32_MAX
-#define SHAPES_MAX  512 /* known at a time */
-#define WAVES       24  /* groups of one shape that are open at a time */
-#define LOOK_BACK   8   /* statements of one row that a new one is compared with */
-#define RECENT      8   /* shapes a statement is compared with first */
 #define CHUNK_BYTES (64u << 10)
-
-struct op { /* a statement's place, and the one before it on the same row */
-	uint32_t group, slot, before;
-	uint32_t highest; /* of its group and of those of all before it on the row */
-};
-struct row { /* of the table of rows by key */
-	uint64_t hash;
-	const struct table *table;
-	uint32_t op;    /* the latest */
-	uint32_t epoch; /* another than the plan's: free */
-};
-struct chunk {
-	struct chunk *next;
-	size_t used, size;
-	char data[];
-};
-struct known {
-	struct shape *shape;
-	uint64_t hash;
-	uint32_t group[WAVES]; /* of this plan, in order; those of a shape without joins are but one */
-	unsigned groups;
-};
-struct place {               /* of a table: what orders its statements */
-	uint32_t group_max;  /* the last group that has one */
-	uint32_t whole;      /* the last group with a statement on any of its rows; NONE */
-	uint32_t ops_before; /* ops that were there when that came */
-};
-
-struct plan {
-	const struct tables *tables;
-	unsigned version; /* of the tables the shapes were resolved by */
-	bool fold;
-	struct split split;
-	struct known known[2 * SHAPES_MAX]; /* by hash */
-	unsigned shapes;
-	struct known *recent[RECENT];
-	struct plan_group *group;
-	unsigned groups, groups_capacity;
-	uint32_t floor; /* groups before this one take nothing more */
-	struct op *op;
-	uint32_t ops, ops_capacity;
-	struct row *row;
-	uint32_t rows, rows_size; /* a power of two */
-	uint32_t epoch;           /* grows when the rows are forgotten */
-	struct place *place;
-	unsigned places;
-	struct chunk *chunks;
-	struct plan_figures figures;
-};
 
 static void *need(void *p)
 {
@@ -96,7 +41,7 @@ static void columns_free(struct plan_group *g)
 
 static void shapes_forget(struct plan *p)
 {
-	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
+	for (unsigned i = 0; i < 2 * PLAN_SHAPES_MAX; i++)
 		shape_free(p->known[i].shape);
 	memset(p->known, 0, sizeof p->known);
 	memset(p->recent, 0, sizeof p->recent);
@@ -149,9 +94,9 @@ void plan_free(struct plan *p)
 
 void plan_begin(struct plan *p, const struct tables *t, bool fold)
 {
-	if (p->tables != t || p->version != t->version || p->shapes >= SHAPES_MAX)
+	if (p->tables != t || p->version != t->version || p->shapes >= PLAN_SHAPES_MAX)
 		shapes_forget(p);
-	for (unsigned i = 0; i < 2 * SHAPES_MAX; i++)
+	for (unsigned i = 0; i < 2 * PLAN_SHAPES_MAX; i++)
 		p->known[i].groups = 0;
 	p->tables = t;
 	p->version = t->version;
@@ -165,7 +110,7 @@ void plan_begin(struct plan *p, const struct tables *t, bool fold)
 		p->places = t->n;
 	}
 	for (unsigned i = 0; i < p->places; i++)
-		p->place[i] = (struct place){ .whole = NONE };
+		p->place[i] = (struct place){ .whole = PLAN_NONE };
 	p->figures = (struct plan_figures){ 0 };
 }
 
@@ -202,8 +147,7 @@ static void grow(struct plan_group *g)
 	g->capacity = capacity;
 }
 
-/* Stores a value of the statement; what was unescaped is kept. */
-static void store(struct plan *p, struct plan_group *g, unsigned param, uint32_t slot)
+void plan_store(struct plan *p, struct plan_group *g, unsigned param, uint32_t slot)
 {
 	const struct value *v = &p->split.value[param];
 	struct plan_column *c = &g->column[param];
@@ -227,7 +171,7 @@ static uint32_t group_append(struct plan *p, uint32_t group)
 	if (g->rows > g->capacity)
 		grow(g);
 	for (unsigned i = 0; i < g->shape->params; i++)
-		store(p, g, i, slot);
+		plan_store(p, g, i, slot);
 	g->bytes += 9 * g->shape->params;
 	return slot;
 }
@@ -268,13 +212,13 @@ static struct known *shape_of(struct plan *p)
 	const struct buf *text = &p->split.text;
 	uint64_t hash = mix(1, text->data, text->len);
 	for (unsigned i = (unsigned)hash;; i++) {
-		struct known *k = &p->known[i % (2 * SHAPES_MAX)];
+		struct known *k = &p->known[i % (2 * PLAN_SHAPES_MAX)];
 		if (k->shape && k->hash == hash && k->shape->text_bytes == text->len &&
 		    !memcmp(k->shape->text, text->data, text->len))
 			return k;
 		if (k->shape)
 			continue;
-		if (p->shapes >= SHAPES_MAX)
+		if (p->shapes >= PLAN_SHAPES_MAX)
 			return NULL;
 		p->shapes++;
 		*k = (struct known){ .shape = shape_new(&p->split), .hash = hash };
@@ -335,132 +279,6 @@ static void rows_grow(struct plan *p)
 	free(old);
 }
 
-/* ---- folding ------------------------------------------------------------------------------------------------------------ */
-
-/* Whether the value in a slot may be dropped: its column would have taken it, whatever came behind. */
-static bool may_drop(const struct plan_group *g, unsigned param, uint32_t slot)
-{
-	const struct table_column *c = g->shape->param[param].column;
-	switch (g->column[param].type) {
-	case VALUE_INT: return column_takes_int(c, g->column[param].i[slot]);
-	case VALUE_TEXT: return column_takes_text(c, g->column[param].text[slot], g->column[param].bytes[slot]);
-	case VALUE_BLOB: return false; /* nobody asked how long it may be */
-	default: return true;          /* NULL and doubles: only where they suit */
-	}
-}
-
-static bool may_drop_own(const struct plan *p, const struct shape *s, unsigned param)
-{
-	const struct value *v = &p->split.value[param];
-	const struct table_column *c = s->param[param].column;
-	switch (v->type) {
-	case VALUE_INT: return column_takes_int(c, v->i);
-	case VALUE_TEXT: return column_takes_text(c, v->s.p, v->s.n);
-	case VALUE_BLOB: return false;
-	default: return true;
-	}
-}
-
-/* Steps of one sign: when the last of them fits, each did. */
-static bool may_add(int64_t a, int64_t b)
-{
-	int64_t sum;
-	return ((a >= 0) == (b >= 0) || !a || !b) && !__builtin_add_overflow(a, b, &sum);
-}
-
-static bool sums_up(const struct plan *p, const struct plan_group *g, const struct shape_set *set, uint32_t slot)
-{
-	int64_t first, step = p->split.value[set->param].i;
-	if (set->change != CHANGE_ADD && set->change != CHANGE_SUB)
-		return true;
-	if (!may_add(g->column[set->param].i[slot], step))
-		return false;
-	if (g->shape->verb != SHAPE_UPSERT)
-		return true;
-	return set->change == CHANGE_ADD ? !__builtin_add_overflow(g->column[set->inserted].i[slot], step, &first)
-					 : !__builtin_sub_overflow(g->column[set->inserted].i[slot], step, &first);
-}
-
-static bool can_fold(const struct plan *p, const struct plan_group *g, uint32_t slot)
-{
-	const struct shape *s = g->shape;
-	for (unsigned i = 0; i < s->params; i++) {
-		bool adds = s->param[i].change == CHANGE_ADD || s->param[i].change == CHANGE_SUB;
-		if (!adds && (!may_drop(g, i, slot) || (s->verb == SHAPE_UPSERT && !may_drop_own(p, s, i))))
-			return false;
-	}
-	for (unsigned i = 0; i < s->sets; i++)
-		if (!sums_up(p, g, &s->set[i], slot))
-			return false;
-	return true;
-}
-
-/* A row that is not there yet is inserted as the first statement says, and changed as the second does. */
-static void fold_inserted(struct plan *p, struct plan_group *g, const struct shape_set *set, uint32_t slot)
-{
-	struct plan_column *first = &g->column[set->inserted];
-	int64_t step = p->split.value[set->param].i;
-	switch (set->change) {
-	case CHANGE_ADD: first->i[slot] += step; break;
-	case CHANGE_SUB: first->i[slot] -= step; break;
-	case CHANGE_SET: /* the value was stored beside it just now */
-		if (first->type == VALUE_NULL)
-			break;
-		first->i[slot] = g->column[set->param].i[slot];
-		if (first->type == VALUE_TEXT)
-			first->bytes[slot] = g->column[set->param].bytes[slot];
-		break;
-	default: store(p, g, set->inserted, slot); break;
-	}
-}
-
-static void fold(struct plan *p, struct plan_group *g, uint32_t slot)
-{
-	const struct shape *s = g->shape;
-	if (s->verb == SHAPE_REPLACE)
-		for (unsigned i = 0; i < s->params; i++)
-			store(p, g, i, slot);
-	for (unsigned i = 0; i < s->sets; i++) {
-		const struct shape_set *set = &s->set[i];
-		if (set->change == CHANGE_SET)
-			store(p, g, set->param, slot);
-		else if (set->change != CHANGE_INSERT)
-			g->column[set->param].i[slot] += p->split.value[set->param].i;
-		if (s->verb == SHAPE_UPSERT)
-			fold_inserted(p, g, set, slot);
-	}
-	p->figures.folded++;
-}
-
-/* Two statements for one row of which neither can tell which came first. */
-static bool commute(const struct shape *a, const struct shape *b)
-{
-	return a->verb == SHAPE_UPDATE && b->verb == SHAPE_UPDATE && a->folds && b->folds && !(a->changes & b->changes);
-}
-
-/*
- * Looks back along the row's statements for one to fold into, as far as ours may go. False: none; *least is then the
- * group before which it may not stand.
- */
-static bool folded(struct plan *p, const struct shape *s, const struct row *r, uint32_t *least)
-{
-	const struct place *place = &p->place[s->table - p->tables->table];
-	unsigned steps = 0;
-	for (uint32_t at = r->op; at != NONE; at = p->op[at].before) {
-		const struct op *o = &p->op[at];
-		struct plan_group *g = &p->group[o->group];
-		if (g->shape == s && s->folds && p->fold && at >= place->ops_before && can_fold(p, g, o->slot)) {
-			fold(p, g, o->slot);
-			return true;
-		}
-		if (!commute(g->shape, s) || ++steps > LOOK_BACK) {
-			*least = *least > o->highest ? *least : o->highest;
-			break;
-		}
-	}
-	return false;
-}
-
 /* ---- placing ---------------------------------------------------------------------------------------------------------- */
 
 /* An open group of the shape that is not before least, else a new one. */
@@ -470,7 +288,7 @@ static uint32_t group_for(struct plan *p, struct known *k, uint32_t least)
 	for (unsigned i = k->groups; i-- > 0 && k->group[i] >= least;)
 		if (!i || k->group[i - 1] < least)
 			return k->group[i];
-	if (!k->shape->join[0] || k->groups == WAVES)
+	if (!k->shape->join[0] || k->groups == PLAN_WAVES)
 		k->groups = 0;
 	k->group[k->groups] = group_new(p, k->shape);
 	return k->group[k->groups++];
@@ -480,11 +298,11 @@ static uint32_t group_for(struct plan *p, struct known *k, uint32_t least)
 static uint32_t behind_own(const struct plan *p, const struct shape *s, const struct row *r, uint32_t least)
 {
 	unsigned steps = 0;
-	for (uint32_t at = r->op; s->join[0] && at != NONE; at = p->op[at].before) {
+	for (uint32_t at = r->op; s->join[0] && at != PLAN_NONE; at = p->op[at].before) {
 		uint32_t group = p->op[at].group;
 		if (p->group[group].shape == s)
 			return group + 1 > least ? group + 1 : least;
-		if (++steps > LOOK_BACK)
+		if (++steps > PLAN_LOOK_BACK)
 			return p->op[at].highest + 1 > least ? p->op[at].highest + 1 : least;
 	}
 	return least;
@@ -495,19 +313,19 @@ static void place_row(struct plan *p, struct known *k)
 	struct shape *s = k->shape;
 	struct place *place = &p->place[s->table - p->tables->table];
 	uint64_t hash = row_hash(p, s);
-	uint32_t least = place->whole == NONE ? 0 : place->whole;
+	uint32_t least = place->whole == PLAN_NONE ? 0 : place->whole;
 	if (2 * p->rows >= p->rows_size)
 		rows_grow(p);
 	struct row *r = row_find(p, s, hash);
 	bool fresh = r->epoch != p->epoch;
-	if (!fresh && folded(p, s, r, &least))
+	if (!fresh && plan_folded(p, s, r, &least))
 		return;
 	uint32_t group = group_for(p, k, fresh ? least : behind_own(p, s, r, least));
 	if (p->ops == p->ops_capacity) {
 		p->ops_capacity = p->ops_capacity ? 2 * p->ops_capacity : 1024;
 		p->op = need(realloc(p->op, p->ops_capacity * sizeof *p->op));
 	}
-	uint32_t before = fresh ? NONE : r->op, highest = fresh ? 0 : p->op[before].highest;
+	uint32_t before = fresh ? PLAN_NONE : r->op, highest = fresh ? 0 : p->op[before].highest;
 	p->op[p->ops] = (struct op){ group, group_append(p, group), before, highest > group ? highest : group };
 	*r = (struct row){ hash, s->table, p->ops, p->epoch };
 	p->ops++;
@@ -549,7 +367,7 @@ static bool may_work(const struct plan *p, const struct shape *s)
 /* Most statements are like one of the last few. */
 static struct known *split_and_find(struct plan *p, const char *statement, size_t n)
 {
-	for (unsigned i = 0; i < RECENT && p->recent[i]; i++) {
+	for (unsigned i = 0; i < PLAN_RECENT && p->recent[i]; i++) {
 		struct known *k = p->recent[i];
 		if (!split_like(&p->split, k->shape, statement, n))
 			continue;
