@@ -281,13 +281,15 @@ static void rows_grow(struct plan *p)
 
 /* ---- placing ---------------------------------------------------------------------------------------------------------- */
 
-/* An open group of the shape that is not before least, else a new one. */
+/* An open group of the shape that is not before least, else a new one; PLAN_NONE: there are as many as there may be. */
 static uint32_t group_for(struct plan *p, struct known *k, uint32_t least)
 {
 	least = least > p->floor ? least : p->floor;
 	for (unsigned i = k->groups; i-- > 0 && k->group[i] >= least;)
 		if (!i || k->group[i - 1] < least)
 			return k->group[i];
+	if (plan_full(p))
+		return PLAN_NONE;
 	if (!k->shape->join[0] || k->groups == PLAN_WAVES)
 		k->groups = 0;
 	k->group[k->groups] = group_new(p, k->shape);
@@ -308,7 +310,8 @@ static uint32_t behind_own(const struct plan *p, const struct shape *s, const st
 	return least;
 }
 
-static void place_row(struct plan *p, struct known *k)
+/* False: it would need a group that there may not be. */
+static bool place_row(struct plan *p, struct known *k)
 {
 	struct shape *s = k->shape;
 	struct place *place = &p->place[s->table - p->tables->table];
@@ -319,8 +322,10 @@ static void place_row(struct plan *p, struct known *k)
 	struct row *r = row_find(p, s, hash);
 	bool fresh = r->epoch != p->epoch;
 	if (!fresh && plan_folded(p, s, r, &least))
-		return;
+		return true;
 	uint32_t group = group_for(p, k, fresh ? least : behind_own(p, s, r, least));
+	if (group == PLAN_NONE)
+		return false;
 	if (p->ops == p->ops_capacity) {
 		p->ops_capacity = p->ops_capacity ? 2 * p->ops_capacity : 1024;
 		p->op = need(realloc(p->op, p->ops_capacity * sizeof *p->op));
@@ -331,15 +336,19 @@ static void place_row(struct plan *p, struct known *k)
 	p->ops++;
 	p->rows += fresh;
 	place->group_max = place->group_max > group ? place->group_max : group;
+	return true;
 }
 
-static void place_table(struct plan *p, struct known *k)
+static bool place_table(struct plan *p, struct known *k)
 {
 	struct place *place = &p->place[k->shape->table - p->tables->table];
 	uint32_t group = group_for(p, k, place->group_max);
+	if (group == PLAN_NONE)
+		return false;
 	group_append(p, group);
 	place->group_max = place->whole = group;
 	place->ops_before = p->ops;
+	return true;
 }
 
 /* A text that ends in a space may be equal to one that does not. */
@@ -385,16 +394,20 @@ static struct known *split_and_find(struct plan *p, const char *statement, size_
 	return k;
 }
 
+static bool gathered(struct plan *p, struct known *k)
+{
+	if (!k || k->shape->reach == SHAPE_ANYTHING || !may_work(p, k->shape))
+		return false;
+	if (k->shape->reach == SHAPE_TABLE || !names_one_row(p, k->shape))
+		return place_table(p, k);
+	return place_row(p, k);
+}
+
 static void add_statement(struct plan *p, const char *statement, size_t n)
 {
 	p->figures.statements++;
-	struct known *k = split_and_find(p, statement, n);
-	if (!k || k->shape->reach == SHAPE_ANYTHING || !may_work(p, k->shape))
+	if (!gathered(p, split_and_find(p, statement, n)))
 		add_text(p, statement, n);
-	else if (k->shape->reach == SHAPE_TABLE || !names_one_row(p, k->shape))
-		place_table(p, k);
-	else
-		place_row(p, k);
 }
 
 void plan_add(struct plan *p, const char *statements, size_t n)

@@ -19,7 +19,8 @@
  *          would have been taken by its column, the row's table has no checks, triggers or columns that note changes.
  *
  * Threads: owner only. Memory: values point into the statements, which must stay until plan_begin. A group takes about 2
- *          KiB; statements that cannot be gathered have one each, so there is a bound to their number.
+ *          KiB; statements that cannot be gathered have one each, so there is a bound to their number: what would need one
+ *          more stays text, in its place.
  */
 struct plan;
 struct plan *plan_new(void);
@@ -29,8 +30,8 @@ void plan_begin(struct plan *p, const struct tables *t, bool fold);
 /* Statements as they stand in a record: one a line, "…;\n". */
 void plan_add(struct plan *p, const char *statements, size_t n);
 
-/* It has as many groups as it may (PLAN_GROUPS_MAX, with those of the record added last): no further record is to be added. */
-#define PLAN_GROUPS_MAX 2000
+/* It has as many groups as it may: no further record is to be added. */
+#define PLAN_GROUPS_MAX 2000 /* and one of the text behind them */
 bool plan_full(const struct plan *p);
 
 /* All were added: brings the rows of each statement into the order of their keys, which costs a database least. */

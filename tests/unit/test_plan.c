@@ -291,6 +291,40 @@ START_TEST(statements_that_cannot_be_gathered_fill_a_plan)
 }
 END_TEST
 
+START_TEST(one_record_makes_no_more_groups_than_a_plan_may_have)
+{
+	enum { STATEMENTS = 25000 };
+	struct buf record = BUF_INIT;
+	for (unsigned i = 0; i < STATEMENTS; i++)
+		buf_addf(&record, "UPDATE role SET gold = gold * 3 + %u WHERE id = 7;\n", i);
+	buf_addstr(&record, "UPDATE role SET gold = 1 WHERE id = 8;\nDELETE FROM word WHERE n < 2;\n");
+	gives(buf_cstr(&record), buf_cstr(&record)); /* in its order, to the last */
+	ck_assert(plan_full(plan));
+	ck_assert_uint_eq(plan_groups(plan), PLAN_GROUPS_MAX + 1);
+	ck_assert_ptr_null(plan_group(plan, PLAN_GROUPS_MAX)->shape);
+	ck_assert_uint_eq(plan_figures(plan).statements, STATEMENTS + 2);
+	plan_begin(plan, &tables, true);
+	gives("UPDATE role SET gold = 2 WHERE id = 7;\nUPDATE role SET gold = 3 WHERE id = 7;\n",
+	      "UPDATE role SET gold = 3 WHERE id = 7;\n");
+	buf_release(&record);
+}
+END_TEST
+
+START_TEST(what_has_its_group_is_gathered_when_a_plan_is_full)
+{
+	struct buf record = BUF_INIT;
+	for (unsigned i = 0; i < PLAN_GROUPS_MAX; i++)
+		buf_addstr(&record, "UPDATE role SET gold = gold * 3 WHERE id = 7;\n");
+	plan_add(plan, record.data, record.len);
+	ck_assert(plan_full(plan));
+	unsigned groups = plan_groups(plan);
+	const char more[] = "UPDATE role SET gold = gold * 3 WHERE id = 8;\n";
+	plan_add(plan, more, sizeof more - 1);
+	ck_assert_uint_eq(plan_groups(plan), groups);
+	buf_release(&record);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("plan");
@@ -298,6 +332,8 @@ int main(void)
 	tcase_add_test(t, answers_of_once_calls_are_gathered_and_what_deletes_them_stays_among_them_alone);
 	tcase_add_test(t, bytes_that_are_no_blob_stay_in_their_place);
 	tcase_add_test(t, statements_that_cannot_be_gathered_fill_a_plan);
+	tcase_add_test(t, one_record_makes_no_more_groups_than_a_plan_may_have);
+	tcase_add_test(t, what_has_its_group_is_gathered_when_a_plan_is_full);
 	tcase_add_test(t, the_last_value_of_a_column_is_enough);
 	tcase_add_test(t, a_value_the_column_would_have_refused_is_not_dropped);
 	tcase_add_test(t, steps_of_one_sign_are_added_up);
