@@ -50,8 +50,10 @@ static const char *const queries[TABLES_QUERIES] = {
 			" WHERE table_schema = DATABASE() AND constraint_type IN ('CHECK', 'FOREIGN KEY')",
 	[TRIGGERS] = "SELECT event_object_table FROM information_schema.triggers"
 		     " WHERE event_object_schema = DATABASE()",
+	/* Those of other databases, too; the server's own have none, and without their names it would open all their tables. */
 	[REFERENCED] = "SELECT referenced_table_name FROM information_schema.referential_constraints"
-		       " WHERE constraint_schema = DATABASE() AND unique_constraint_schema = DATABASE()",
+		       " WHERE unique_constraint_schema = DATABASE() AND constraint_schema NOT IN"
+		       " ('information_schema', 'mysql', 'performance_schema', 'sys')",
 };
 
 const char *tables_query(unsigned i)

@@ -139,7 +139,9 @@ START_TEST(what_a_trigger_sees_and_what_is_not_understood_stays_in_its_place)
 	static const char sql[] =
 		"UPDATE rich SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 1 WHERE id = 1;\n"
 		"UPDATE role SET gold = GREATEST(gold, 2) WHERE id = 1;\nUPDATE role SET gold = 3 WHERE id = 1;\n"
-		"UPDATE nothing SET a = 1 WHERE id = 1;\nUPDATE role SET gold = 4 WHERE id = 1;\n";
+		"UPDATE nothing SET a = 1 WHERE id = 1;\nUPDATE role SET gold = 4 WHERE id = 1;\n"
+		"UPDATE forum.role SET gold = 1 WHERE id = 1;\nUPDATE role SET gold = 5 WHERE id = 1;\n"
+		"DELETE FROM `forum`.`role` WHERE id = 1;\nUPDATE role SET gold = 6 WHERE id = 1;\n";
 	gives(sql, sql);
 }
 END_TEST
