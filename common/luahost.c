@@ -56,6 +56,7 @@ static void on_over(lua_State *L, lua_Debug *ar)
 		set_count_hook(h, L); /* a coroutine that outlived the task it was stopped in */
 		return;
 	}
+	h->stopped = L;
 	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
 	if (!*lua_tostring(L, -1))
 		luaL_where(L, 1);

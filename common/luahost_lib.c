@@ -141,6 +141,10 @@ static int resume(lua_State *L, lua_State *co, int n)
 {
 	struct luahost *h = luahost_of(L);
 	int results = 0;
+	if (luahost_ctx(co)->task) {
+		lua_pushliteral(L, "cannot resume a task: it goes on when what it waits for has come");
+		return -1;
+	}
 	if (!lua_checkstack(co, n)) {
 		lua_pushliteral(L, "too many arguments to resume");
 		return -1;
@@ -172,11 +176,29 @@ static int l_resume(lua_State *L)
 	return n >= 0 ? n + 1 : 2;
 }
 
+/* Its variables are closed as Lua does; the error on top may become another one. */
+static void close_failed(lua_State *L, lua_State *co)
+{
+	struct luahost *h = luahost_of(L);
+	int status = lua_status(co);
+	if (status == LUA_OK || status == LUA_YIELD ||
+	    h->over) /* it did not run; or nothing could stop what is closed */
+		return;
+	lua_xmove(L, co, 1);
+	struct luarun r = luahost_enter(h, co);
+	lua_resetthread(co);
+	luahost_leave(h, co, r);
+	luahost_spread(h, L);
+	lua_xmove(co, L, 1);
+}
+
 static int call_wrapped(lua_State *L)
 {
-	int n = resume(L, lua_tothread(L, lua_upvalueindex(1)), lua_gettop(L));
+	lua_State *co = lua_tothread(L, lua_upvalueindex(1));
+	int n = resume(L, co, lua_gettop(L));
 	if (n >= 0)
 		return n;
+	close_failed(L, co);
 	if (lua_type(L, -1) == LUA_TSTRING) { /* says where, as Lua does */
 		luaL_where(L, 1);
 		lua_insert(L, -2);

@@ -96,11 +96,12 @@ struct luahost {
 	struct timer slow; /* looks for requests that wait too long */
 
 	/* the budget: what the signal handler looks at */
-	lua_State *_Atomic running;         /* innermost state that runs, NULL: none; read by the watch too */
-	volatile sig_atomic_t attention;    /* one of these three may be set */
-	volatile sig_atomic_t over;         /* the hook is set and raises */
-	volatile sig_atomic_t late;         /* the watch has come upon this turn again */
-	volatile sig_atomic_t sampling;     /* the hook is set and takes a sample */
+	lua_State *_Atomic running;      /* innermost state that runs, NULL: none; read by the watch too */
+	volatile sig_atomic_t attention; /* one of these three may be set */
+	volatile sig_atomic_t over;      /* the hook is set and raises */
+	lua_State *stopped;              /* it has raised in this one, whose hooks may be off since; NULL: looked at */
+	volatile sig_atomic_t late;      /* the watch has come upon this turn again */
+	volatile sig_atomic_t sampling;  /* the hook is set and takes a sample */
 	struct luaprofile *_Atomic profile; /* NULL: none is made */
 	_Atomic uint64_t turn;              /* number of the outermost run, or of the last one; read by the watch */
 	_Atomic uint64_t interrupted;       /* the turn that the watch has come upon again */

@@ -224,16 +224,39 @@ static inline void finish_ok(struct luahost *h, struct luatask *t)
 	free_slot(h, t);
 }
 
-/* A coroutine that failed is not used again: its hooks may be off for ever, its open variables half-closed. */
+/* The script's to-be-closed variables are closed in the task's name and with a budget of their own; they may not wait. */
+static int close_variables(struct luahost *h, struct luatask *t)
+{
+	bool aborted = t->aborted;
+	t->outer = h->current;
+	t->aborted = true;
+	h->current = t;
+	struct luarun r = luahost_enter(h, t->L);
+	int status = lua_resetthread(t->L);
+	luahost_leave(h, t->L, r);
+	h->current = t->outer;
+	h->held_ms = 0; /* its job ends here, whatever it did */
+	t->aborted = aborted;
+	return status;
+}
+
+/*
+ * A coroutine that failed is not used again. Where the budget was used up it stays as it is: its hooks are off for ever, so nothing could
+ * stop what would be closed.
+ */
 static void finish_failed(struct luahost *h, struct luatask *t, int status)
 {
 	struct luajob *job = t->job;
+	bool hooks_off = h->stopped == t->L || h->over;
 	char message[MESSAGE_MAX] = "cancelled";
 	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
 	if (t->aborted)
 		h->stats.cancelled++;
 	else
 		report_failure(h, t, status, message);
+	h->stopped = NULL;
+	if (!hooks_off)
+		close_variables(h, t);
 	drop_coroutine(h, t);
 	free_slot(h, t);
 	end_job(h, job, &r);
@@ -325,22 +348,14 @@ bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, 
 	return true;
 }
 
-/* Closing runs the script's to-be-closed variables, in the task's name and budget. */
 bool luatask_cancel(struct luahost *h, uint64_t task)
 {
-	struct luatask *t = find(h, task), *before = h->current;
+	struct luatask *t = find(h, task);
 	if (!t || t->state != LUATASK_WAITING)
 		return false;
 	struct luajob *job = t->job;
 	t->state = LUATASK_RUNNING;
-	t->outer = before;
-	h->current = t;
-	struct luarun r = luahost_enter(h, t->L);
-	int status = lua_resetthread(t->L);
-	luahost_leave(h, t->L, r);
-	h->current = before;
-	h->held_ms = 0; /* its job ends here, whatever it did */
-	if (status == LUA_OK)
+	if (close_variables(h, t) == LUA_OK)
 		lua_settop(t->L, 0);
 	else
 		drop_coroutine(h, t);

@@ -295,7 +295,7 @@ static int path_index(lua_State *L)
 
 /* ---- tasks ---------------------------------------------------------------------------------------------------------------- */
 
-/* The table holds the function and its arguments. */
+/* The table holds the function and its arguments, any of which may be nil, and at 0 how many they are. */
 static int push_task(lua_State *L, struct luajob *self)
 {
 	struct app_job *j = (struct app_job *)self;
@@ -304,7 +304,9 @@ static int push_task(lua_State *L, struct luajob *self)
 	lua_rawgeti(L, LUA_REGISTRYINDEX, j->function);
 	int list = lua_gettop(L);
 
-	n = (int)lua_rawlen(L, list);
+	lua_rawgeti(L, list, 0);
+	n = (int)lua_tointeger(L, -1);
+	lua_pop(L, 1);
 	luaL_checkstack(L, n + 1, "too many arguments");
 	for (int i = 1; i <= n; i++)
 		lua_rawgeti(L, list, i);
@@ -324,12 +326,11 @@ static int app_task(lua_State *L)
 
 	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TFUNCTION);
-	lua_createtable(L, n, 0);
+	lua_createtable(L, n, 1);
+	lua_pushinteger(L, n);
+	lua_rawseti(L, -2, 0);
 	for (int i = 1; i <= n; i++) {
-		if (lua_isnil(L, i))
-			lua_pushboolean(L, 0);
-		else
-			lua_pushvalue(L, i);
+		lua_pushvalue(L, i);
 		lua_rawseti(L, -2, i);
 	}
 	int function = luaL_ref(L, LUA_REGISTRYINDEX);

@@ -52,8 +52,8 @@ function Pay.callback(request)
   if not platform.is_signed(request.body, request.signature) then
     return refuse(401, "denied", "X-Signature: wrong signature")
   end
-  local ok, call = pcall(json.decode, request.body)
-  if not ok or type(call) ~= "table" then return refuse(400, "bad_request", "the body is not a JSON object") end
+  local call = json.decode(request.body)
+  if type(call) ~= "table" then return refuse(400, "bad_request", "the body is not a JSON object") end
   local bad = check(call)
   if bad then return refuse(400, "bad_request", bad) end
   local gems = platform.gems(call.product)

@@ -90,10 +90,10 @@ START_TEST(a_task_has_its_arguments_and_changes_of_its_own)
 	      "    db.key('role:1') db.exec('UPDATE role SET gold = ? WHERE id = 1', 5)\n"
 	      "    db.set(t, 'sum', a) db.set(t, 'missing', tostring(b))\n"
 	      "  end, state.t, 7, nil)\n"
-	      "  return { number = state.t.sum }\n"
-	      "end\n"
-	      "function Remote.get() return { number = state.t.sum } end");
-	ck_put("{}", "{\"number\":7}");
+	      "  app.task(function(...) state.t.all = select('#', ...) end, nil, 1, nil)\n"
+	      "  return { number = state.t.sum, text = state.t.missing .. state.t.all }\n"
+	      "end");
+	ck_put("{}", "{\"text\":\"nil3\",\"number\":7}");
 	until(strstr(log_text(), "SET gold = 5"));
 }
 END_TEST

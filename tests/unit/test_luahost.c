@@ -401,6 +401,71 @@ START_TEST(waiting_is_refused_where_nobody_could_be_woken)
 }
 END_TEST
 
+#define HELD "local held <close> = setmetatable({}, {__close = function(_, why) %s end}) "
+
+START_TEST(what_a_failed_task_holds_is_closed)
+{
+	static const char *const fails_by[] = { "error('x', 0)", "local nothing = nil + 1",
+						"local s = 'x' while true do s = s .. s end", "error({})" };
+	for (size_t i = 0; i < sizeof fails_by / sizeof *fails_by; i++) {
+		char body[300];
+		snprintf(body, sizeof body, HELD "%s", "state.closed = type(why)", fails_by[i]);
+		fails(body);
+		ck_gives("local was = state.closed state.closed = nil return was ~= nil", "true");
+	}
+	char body[300];
+	snprintf(body, sizeof body, HELD "error('x', 0)", "state.closed = select(2, pcall(clock.sleep, 1))");
+	ck_fails(body, "x");
+	ck_gives("return state.closed",
+		 "\"cannot wait inside a function that is called by C (table.sort, string.gsub, a file's top)\"");
+}
+END_TEST
+
+#define HELD_FOR_EVER "local held <close> = setmetatable({}, {__close = function() while true do end end}) "
+
+START_TEST(what_closes_for_ever_is_stopped_too)
+{
+	static struct run r;
+	short_budget();
+	on_loop(loop, load, SRC("init", "local M = {} function M.go() " HELD_FOR_EVER "error('x', 0) end return M"));
+	loop_call(loop, start, &r);
+	watch_until(&r.ended);
+	ck_assert_str_eq(r.message, "x");
+	ck_gives("return 'goes on'", "\"goes on\"");
+	ck_assert_uint_eq(stats()->over_budget, 1);
+}
+END_TEST
+
+START_TEST(a_wrapped_coroutine_that_fails_is_closed_as_in_lua)
+{
+	ck_gives("local said\n"
+		 "local ok, why = pcall(coroutine.wrap(function()\n"
+		 "  local held <close> = setmetatable({}, {__close = function(_, e) said = e end})\n"
+		 "  error('x', 0)\n"
+		 "end))\n"
+		 "return ok, why, said",
+		 "false \"x\" \"x\"");
+	ck_gives("local ok, why = pcall(coroutine.wrap(function()\n"
+		 "  local held <close> = setmetatable({}, {__close = function() error('y', 0) end})\n"
+		 "  error('x', 0)\n"
+		 "end))\n"
+		 "return ok, why",
+		 "false \"y\"");
+}
+END_TEST
+
+START_TEST(nobody_resumes_a_task_but_what_it_waits_for)
+{
+	ck_gives("state.co = coroutine.running()\n"
+		 "local ok, why\n"
+		 "clock.after(1, function() ok, why = coroutine.resume(state.co) end)\n"
+		 "local from = clock.now_ms()\n"
+		 "clock.sleep(40)\n"
+		 "return ok, why, clock.now_ms() - from >= 40",
+		 "false \"cannot resume a task: it goes on when what it waits for has come\" true");
+}
+END_TEST
+
 START_TEST(scripts_have_coroutines_of_their_own)
 {
 	ck_gives("local co = coroutine.wrap(function(a) local b = coroutine.yield(a + 1) return b * 2 end)\n"
@@ -449,5 +514,10 @@ int main(void)
 	tcase_add_test(c, timers_are_checked);
 	tcase_add_test(c, waiting_is_refused_where_nobody_could_be_woken);
 	tcase_add_test(c, scripts_have_coroutines_of_their_own);
+	tcase_add_test(c, what_a_failed_task_holds_is_closed);
+	if (!SIGNALS_WAIT)
+		tcase_add_test(c, what_closes_for_ever_is_stopped_too);
+	tcase_add_test(c, a_wrapped_coroutine_that_fails_is_closed_as_in_lua);
+	tcase_add_test(c, nobody_resumes_a_task_but_what_it_waits_for);
 	return suite_run("luahost", c);
 }
