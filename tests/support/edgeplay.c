@@ -9,12 +9,12 @@
 struct edgecluster cluster;
 const unsigned threads[] = { 1, 3 };
 
-void begin(int i, const char *lua)
+void edge_begin(int i, const char *lua)
 {
 	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i], .lua = lua });
 }
 
-void end(void)
+void edge_end(void)
 {
 	edgecluster_stop(&cluster);
 }

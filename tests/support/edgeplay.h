@@ -15,8 +15,8 @@
 extern struct edgecluster cluster;
 extern const unsigned threads[2]; /* workers, by the number of a loop test's run */
 
-void begin(int i, const char *lua); /* threads[i]; lua as in edgecluster_options */
-void end(void);
+void edge_begin(int i, const char *lua); /* threads[i]; lua as in edgecluster_options */
+void edge_end(void);
 
 void expect(const char *answer, const char *part); /* the part stands in it; NULL for an answer fails */
 /* The text of a member of the answer, or its number; "" without it. Good until the call after the next. */

@@ -10,9 +10,9 @@
 
 static struct wireclient good[2]; /* raw and WebSocket: they play on whatever happens */
 
-static void begin_beside_good(int i, const char *lua)
+static void begin(int i, const char *lua)
 {
-	begin(i, lua);
+	edge_begin(i, lua);
 	for (int web = 0; web < 2; web++) {
 		char body[60];
 		snprintf(body, sizeof(body), "{\"username\":\"good%d\"}", web);
@@ -29,18 +29,18 @@ static void still_good(void)
 	}
 }
 
-static void end_beside_good(void)
+static void end(void)
 {
 	still_good();
 	wireclient_close(&good[0]);
 	wireclient_close(&good[1]);
-	end();
+	edge_end();
 }
 
 START_TEST(random_bytes_end_their_connection_only)
 {
 	unsigned seed = 7;
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	for (int round = 0; round < 200; round++) {
 		struct wireclient c;
 		char bytes[300];
@@ -62,7 +62,7 @@ START_TEST(random_bytes_end_their_connection_only)
 		if (round % 50 == 0)
 			still_good();
 	}
-	end_beside_good();
+	end();
 }
 END_TEST
 
@@ -72,7 +72,7 @@ START_TEST(a_route_with_a_nul_is_kicked)
 	static const char *const hello[] = { "{\"sys\":{}}", "{\"sys\":{\"serializer\":\"protobuf\"}}" };
 	char message[3 + 255] = "\0\1\xff"
 				"chat.chatHandler.send";
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	for (int i = 0; i < 2; i++) {
 		struct wireclient c;
 		wireclient_open(&c, cluster.connector_port[0]);
@@ -83,7 +83,7 @@ START_TEST(a_route_with_a_nul_is_kicked)
 		ck_assert_str_eq(wireclient_kick(&c), "a message that cannot be read");
 		wireclient_close(&c);
 	}
-	end_beside_good();
+	end();
 }
 END_TEST
 
@@ -91,30 +91,30 @@ START_TEST(a_package_cut_anywhere_harms_nobody)
 {
 	static const char all[] = "\x01\0\0\x0a{\"sys\":{}}\x02\0\0\0\x04\0\0\x2a\0\x01\x1c"
 				  "connector.entryHandler.enter{\"username\":";
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	for (size_t n = 1; n < sizeof(all); n += 3) {
 		struct wireclient c;
 		wireclient_open(&c, cluster.connector_port[0]);
 		wireclient_raw(&c, all, n);
 		wireclient_close(&c);
 	}
-	end_beside_good();
+	end();
 }
 END_TEST
 
 START_TEST(a_request_that_is_no_json_is_answered_by_the_connector_or_the_service)
 {
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	expect(wireclient_ask(&good[0], ECHO, "{\"a\":"), "\"error\":\"bad_request\"");
 	expect(wireclient_ask(&good[0], ECHO, "[1]"), "\"error\":\"bad_request\"");
 	expect(wireclient_ask(&good[1], ECHO, "{\"a\":\"\x01\"}"), "\"error\":\"bad_request\"");
-	end_beside_good();
+	end();
 }
 END_TEST
 
 START_TEST(notifies_are_never_answered)
 {
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	wireclient_notify(&good[0], ECHO, "{}");
 	wireclient_notify(&good[0], "no.such.route", "{}");
 	wireclient_notify(&good[0], "scene.sceneHandler.echo", "{}");
@@ -123,14 +123,14 @@ START_TEST(notifies_are_never_answered)
 	struct wiregot got = wireclient_next(&good[0], false);
 	ck_assert_int_eq(got.type, POMELO_DATA);
 	ck_assert_uint_eq(got.m.id, id);
-	end_beside_good();
+	end();
 }
 END_TEST
 
 START_TEST(a_flood_ends_the_flooder)
 {
 	struct wireclient c;
-	begin_beside_good(_i, "connector = { packets_per_s = 200 },");
+	begin(_i, "connector = { packets_per_s = 200 },");
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	expect(wireclient_ask(&c, ENTER, "{\"username\":\"flooder\"}"), "\"code\":200");
 	for (int i = 0; i < 3000; i++)
@@ -138,13 +138,13 @@ START_TEST(a_flood_ends_the_flooder)
 	ck_assert_str_eq(wireclient_kick(&c), "too many packets");
 	ck_assert(edgecluster_asked(&cluster, "logout flooder;"));
 	wireclient_close(&c);
-	end_beside_good();
+	end();
 }
 END_TEST
 
 START_TEST(half_open_logins_do_not_pile_up)
 {
-	begin_beside_good(_i, NULL);
+	begin(_i, NULL);
 	for (int i = 0; i < 30; i++) {
 		struct wireclient c;
 		char body[60];
@@ -160,7 +160,7 @@ START_TEST(half_open_logins_do_not_pile_up)
 		snprintf(out, sizeof(out), "logout gone%d;", i);
 		ck_assert(!edgecluster_count(&cluster, in) || edgecluster_asked(&cluster, out));
 	}
-	end_beside_good();
+	end();
 }
 END_TEST
 
@@ -168,9 +168,8 @@ START_TEST(routes_of_the_dictionary_travel_as_codes)
 {
 	struct wireclient c;
 	uint64_t sid;
-	begin_beside_good(
-		_i,
-		"connector = { dictionary = { \"connector.entryHandler.enter\", \"scene.sceneHandler.enter\", \"onHello\" } },");
+	begin(_i,
+	      "connector = { dictionary = { \"connector.entryHandler.enter\", \"scene.sceneHandler.enter\", \"onHello\" } },");
 	wireclient_ready(&c, cluster.connector_port[0], true);
 	wireclient_package(&c, POMELO_DATA, "\x01\x01\0\x01{\"username\":\"coded\"}", 24);
 	expect(wireclient_answer(&c, 1), "\"uid\":\"coded\"");
@@ -184,7 +183,7 @@ START_TEST(routes_of_the_dictionary_travel_as_codes)
 	wireclient_package(&c, POMELO_DATA, "\x01\x03\0\x09{}", 6);
 	expect(wireclient_answer(&c, 3), "\"error\":\"not_found\"");
 	wireclient_close(&c);
-	end_beside_good();
+	end();
 }
 END_TEST
 

@@ -14,7 +14,7 @@ START_TEST(a_guest_enters_by_the_gates_token)
 {
 	struct wireclient gate, c;
 	char body[GIVE_BACK_MAX];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	const char *way = query(&gate, 0, "{\"uid\":\"alice\"}");
 	ck_assert_str_eq(member(way, "host"), "127.0.0.1");
 	ck_assert_str_eq(member(way, "uid"), "alice");
@@ -31,7 +31,7 @@ START_TEST(a_guest_enters_by_the_gates_token)
 	wireclient_close(&gate);
 	ck_assert(edgecluster_asked(&cluster, "remove alice;"));
 	ck_assert(edgecluster_asked(&cluster, "logout alice;"));
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -39,7 +39,7 @@ START_TEST(a_token_is_good_once_and_for_its_player)
 {
 	struct wireclient gate, c;
 	char token[TOKEN_MAX], body[TOKEN_MAX + 60];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	const char *way = query(&gate, 0, "{\"uid\":\"bob\"}");
 	snprintf(token, sizeof(token), "%s", member(way, "token"));
 	uint16_t port = (uint16_t)atoi(member(way, "port"));
@@ -67,14 +67,14 @@ START_TEST(a_token_is_good_once_and_for_its_player)
 		wireclient_close(&c);
 	}
 	wireclient_close(&gate);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(an_account_enters_by_its_platforms_credential)
 {
 	struct wireclient gate, c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(query(&gate, 0, "{\"platform\":\"demo\",\"account\":\"none1\",\"credential\":\"bad\"}"),
 	       "\"error\":\"denied\"");
 	expect(wireclient_ask(&gate, QUERY, "{\"platform\":\"demo\",\"account\":\"x\"}"), "\"error\":\"bad_request\"");
@@ -82,19 +82,19 @@ START_TEST(an_account_enters_by_its_platforms_credential)
 	enter_by_gate(&c, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}");
 	ck_assert(edgecluster_asked(&cluster, "login demo:x;"));
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_second_login_of_a_living_name_is_answered_as_in_pomelos_chat)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	ck_assert_str_eq(enter_guest(&c, 0, "living1"), "{\"code\":500,\"error\":true,\"message\":\"already here\"}");
 	/* the connection may try again */
 	expect(wireclient_ask(&c, ENTER, "{\"username\":\"carol\"}"), "\"code\":200");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -119,14 +119,14 @@ START_TEST(wrong_login_requests_say_what_is_wrong)
 		{ ENTER, "{\"token\":\"\"}", "\"error\":\"denied\"" },
 	};
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
 		expect(wireclient_ask(&c, wrong[i].route, wrong[i].body), wrong[i].part);
 	expect(wireclient_ask(&c, ENTER, "{\"username\":\"dora\",\"__route__\":\"x\"}"), "\"code\":200");
 	expect(wireclient_ask(&c, ENTER, "{\"username\":\"dora\"}"), "\"error\":\"bad_request\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -135,7 +135,7 @@ START_TEST(before_login_everything_else_is_denied_and_the_tenth_kicked)
 	static const char *const routes[] = { ECHO, "scene.sceneHandler.move", "role.roleHandler.get", "no.such.route",
 					      "nodots" };
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	for (int gate = 0; gate < 2; gate++) {
 		wireclient_ready(&c, gate ? cluster.gate_port[0] : cluster.connector_port[0], false);
 		for (int i = 0; i < 10; i++)
@@ -143,7 +143,7 @@ START_TEST(before_login_everything_else_is_denied_and_the_tenth_kicked)
 		expect(wireclient_kick(&c), "before login");
 		wireclient_close(&c);
 	}
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -170,7 +170,7 @@ START_TEST(before_login_a_public_method_is_answered_and_no_other)
 	expect(wireclient_ask(&c, NEWS, "{}"), "\"key gina\",\"uid gina\"");
 	expect(wireclient_ask(&c, "calls.boxHandler.say", "{}"), "{}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -186,7 +186,7 @@ START_TEST(what_a_public_method_sets_before_login_is_not_what_a_session_goes_by)
 	expect(wireclient_answer(&c, id), "\"uid \"");
 	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"hugo\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -207,49 +207,49 @@ START_TEST(before_login_few_public_requests_are_under_way)
 	edgecluster_release(&cluster); /* the last of them */
 	expect(wireclient_answer(&c, id), "\"uid \"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(guests_are_refused_where_they_need_a_token)
 {
 	struct wireclient c;
-	begin(_i, "connector = { guests = false },");
+	edge_begin(_i, "connector = { guests = false },");
 	expect(enter_guest(&c, 0, "frank"), "\"error\":\"denied\"");
 	wireclient_close(&c);
 	enter_by_gate(&c, "{\"uid\":\"frank\"}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(where_guests_are_not_let_in_only_accounts_get_a_token)
 {
 	struct wireclient gate, c;
-	begin(_i, "gate = { guests = false }, connector = { guests = false },");
+	edge_begin(_i, "gate = { guests = false }, connector = { guests = false },");
 	expect(query(&gate, 0, "{\"uid\":\"frank\"}"), "\"error\":\"denied\"");
 	wireclient_close(&gate);
 	enter_by_gate(&c, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_login_that_the_owner_refuses_leaves_the_connection_outside)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "denied1"), "\"message\":\"not you\"");
 	expect(wireclient_ask(&c, ECHO, "{}"), "\"error\":\"denied\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_connection_lost_during_login_is_logged_out_again)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	wireclient_send(&c, ENTER, "{\"username\":\"slow2\"}");
 	ck_assert(edgecluster_asked(&cluster, "held it;"));
@@ -257,7 +257,7 @@ START_TEST(a_connection_lost_during_login_is_logged_out_again)
 	edgecluster_release(&cluster);
 	ck_assert(edgecluster_asked(&cluster, "logout slow2;"));
 	ck_assert(edgecluster_count(&cluster, "add slow2;") == 0 || edgecluster_asked(&cluster, "remove slow2;"));
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -265,7 +265,7 @@ START_TEST(a_resume_token_takes_the_session_over_once)
 {
 	struct wireclient c, again;
 	char body[GIVE_BACK_MAX];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	const char *in = enter_guest(&c, 0, "gina");
 	give_back(body, in, "resume");
 	wireclient_ready(&again, cluster.connector_port[1], true);
@@ -278,7 +278,7 @@ START_TEST(a_resume_token_takes_the_session_over_once)
 	expect(wireclient_ask(&again, RESUME, body), "\"error\":\"denied\"");
 	wireclient_close(&again);
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -300,7 +300,7 @@ START_TEST(who_resumes_gets_what_was_pushed_meanwhile_in_order)
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
 	uint64_t sid;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter_to_resume(&c, "lost1", &sid, resume);
 	wireclient_close(&c);
 	ck_assert(edgecluster_asked(&cluster, "logout lost1;"));
@@ -316,7 +316,7 @@ START_TEST(who_resumes_gets_what_was_pushed_meanwhile_in_order)
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"at\":\"there\",\"e\":1.50}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -325,7 +325,7 @@ START_TEST(what_is_pushed_while_a_player_resumes_comes_after_what_it_has_missed)
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
 	uint64_t sid;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	uint32_t id = wireclient_send(&c, ENTER, "{\"username\":\"slow9\"}");
 	edgecluster_release(&cluster);
@@ -344,7 +344,7 @@ START_TEST(what_is_pushed_while_a_player_resumes_comes_after_what_it_has_missed)
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":1}");
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -367,7 +367,7 @@ START_TEST(who_cannot_be_given_all_it_missed_is_told_to_reload)
 	memset(large + 6, 'x', sizeof(large) - 9);
 	memcpy(large + sizeof(large) - 3, "\"}", 3);
 	for (int why = TOO_MUCH; why <= GONE; why++) {
-		begin(_i, NULL);
+		edge_begin(_i, NULL);
 		enter_to_resume(&c, names[why], &sid, resume);
 		if (why == BROKEN)
 			reset(&c);
@@ -383,7 +383,7 @@ START_TEST(who_cannot_be_given_all_it_missed_is_told_to_reload)
 		expect(wireclient_ask(&c, RESUME, resume), "\"missed\":0,\"reload\":true");
 		ck_assert_str_eq(wireclient_ask(&c, ECHO, "{}"), "{}");
 		wireclient_close(&c);
-		end();
+		edge_end();
 	}
 }
 END_TEST

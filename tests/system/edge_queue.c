@@ -13,7 +13,7 @@
 START_TEST(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves)
 {
 	struct wireclient gate, in[2], c;
-	begin(_i, "gate = { players_max = 2 },");
+	edge_begin(_i, "gate = { players_max = 2 },");
 	enter_by_gate(&in[0], "{\"uid\":\"in0\"}");
 	enter_by_gate(&in[1], "{\"uid\":\"in1\"}");
 	const char *queued = query(&gate, 0, "{\"uid\":\"waits\"}");
@@ -26,7 +26,7 @@ START_TEST(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves)
 	wireclient_close(&c);
 	wireclient_close(&in[1]);
 	wireclient_close(&gate);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -34,7 +34,7 @@ START_TEST(a_ticket_keeps_the_place_of_who_comes_again)
 {
 	struct wireclient gate[3], in;
 	char body[GIVE_BACK_MAX];
-	begin(_i, "gate = { players_max = 1 },");
+	edge_begin(_i, "gate = { players_max = 1 },");
 	enter_by_gate(&in, "{\"uid\":\"in\"}");
 	const char *first = query(&gate[0], 0, "{\"uid\":\"first\"}");
 	give_back(body, first, "ticket");
@@ -52,7 +52,7 @@ START_TEST(a_ticket_keeps_the_place_of_who_comes_again)
 	expect(wireclient_ask(&gate[2], QUERY, body), "\"code\":200");
 	wireclient_close(&gate[1]);
 	wireclient_close(&gate[2]);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -80,7 +80,7 @@ START_TEST(a_ticket_is_good_at_any_gate)
 		wireclient_close(&gate[0]);
 	}
 	wireclient_close(&in);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -88,7 +88,7 @@ START_TEST(a_gate_that_starts_anew_believes_the_tickets_in_their_order)
 {
 	struct wireclient gate[4], in;
 	char body[40], ticket[3][GIVE_BACK_MAX], uid[20];
-	begin(_i, "gate = { players_max = 1 },");
+	edge_begin(_i, "gate = { players_max = 1 },");
 	enter_by_gate(&in, "{\"uid\":\"in\"}");
 	for (int i = 0; i < 3; i++) {
 		snprintf(body, sizeof(body), "{\"uid\":\"w%d\"}", i);
@@ -110,14 +110,14 @@ START_TEST(a_gate_that_starts_anew_believes_the_tickets_in_their_order)
 	}
 	/* a ticket of this start is used up */
 	wireclient_close(&in);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(an_account_has_one_place_and_a_class_stands_before_those_below_it)
 {
 	struct wireclient gate[4], in;
-	begin(_i, "gate = { players_max = 1 },");
+	edge_begin(_i, "gate = { players_max = 1 },");
 	enter_by_gate(&in, "{\"uid\":\"in\"}");
 	expect(query(&gate[0], 0, "{\"uid\":\"guest\"}"), "\"position\":1");
 	expect(query(&gate[1], 0, "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"good\"}"),
@@ -132,7 +132,7 @@ START_TEST(an_account_has_one_place_and_a_class_stands_before_those_below_it)
 	expect(wireclient_push(&gate[3], "onAdmit"), "\"uid\":\"demo:rank2\"");
 	for (int i = 0; i < 4; i++)
 		wireclient_close(&gate[i]);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -140,7 +140,7 @@ START_TEST(a_connector_takes_no_more_than_its_own_limit)
 {
 	struct wireclient in[4], gate;
 	char body[40];
-	begin(_i, "gate = { connector_players_max = 2 },");
+	edge_begin(_i, "gate = { connector_players_max = 2 },");
 	for (int i = 0; i < 4; i++) {
 		snprintf(body, sizeof(body), "{\"uid\":\"in%d\"}", i);
 		enter_by_gate(&in[i], body);
@@ -152,7 +152,7 @@ START_TEST(a_connector_takes_no_more_than_its_own_limit)
 	wireclient_close(&in[0]);
 	wireclient_close(&in[1]);
 	wireclient_close(&in[3]);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -160,7 +160,7 @@ START_TEST(reserved_places_are_for_who_resumes)
 {
 	struct wireclient in, gate, again;
 	char body[GIVE_BACK_MAX];
-	begin(_i, "gate = { players_max = 2, reserved = 1 }, connector = { guests = false },");
+	edge_begin(_i, "gate = { players_max = 2, reserved = 1 }, connector = { guests = false },");
 	const char *way = query(&gate, 0, "{\"uid\":\"lost\"}");
 	give_back(body, enter_admitted(&in, way, "lost"), "resume");
 	wireclient_close(&gate);
@@ -176,7 +176,7 @@ START_TEST(reserved_places_are_for_who_resumes)
 	wireclient_close(&again);
 	wireclient_close(&in);
 	wireclient_close(&gate);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -226,14 +226,14 @@ START_TEST(two_gates_together_let_in_no_more_than_one)
 	ck_assert_uint_eq(in, MAX);
 	for (int i = 0; i < PLAYERS; i++)
 		wireclient_close(&gate[i]);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(guests_without_token_are_busy_when_the_cluster_is_full)
 {
 	struct wireclient in, c;
-	begin(_i, "gate = { players_max = 1 },");
+	edge_begin(_i, "gate = { players_max = 1 },");
 	enter_by_gate(&in, "{\"uid\":\"in\"}");
 	/* the gate's word reaches the connectors with its next question */
 	for (bool busy = false; !busy;) {
@@ -241,7 +241,7 @@ START_TEST(guests_without_token_are_busy_when_the_cluster_is_full)
 		wireclient_close(&c);
 	}
 	wireclient_close(&in);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -270,7 +270,7 @@ START_TEST(guests_without_token_take_all_places_and_not_one_more)
 	uint32_t id[GUESTS];
 	char body[80];
 	unsigned in = 0, busy = 0;
-	begin(_i, "gate = { players_max = 20 },");
+	edge_begin(_i, "gate = { players_max = 20 },");
 	unsigned tokens = tokens_for_both();
 	for (int i = 0; i < GUESTS; i++) {
 		wireclient_ready(&c[i], cluster.connector_port[i % 3 == 0], false);
@@ -286,7 +286,7 @@ START_TEST(guests_without_token_take_all_places_and_not_one_more)
 	ck_assert_uint_eq(in + busy, GUESTS);
 	for (int i = 0; i < GUESTS; i++)
 		wireclient_close(&c[i]);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -295,7 +295,7 @@ START_TEST(an_address_holds_no_more_places_than_connections)
 {
 	struct wireclient gate, other, in;
 	char body[40], way[TOKEN_MAX + 200];
-	begin(_i, "gate = { per_address_max = 3, players_max = 10 },");
+	edge_begin(_i, "gate = { per_address_max = 3, players_max = 10 },");
 	snprintf(way, sizeof(way), "%s", query(&gate, 0, "{\"uid\":\"n0\"}"));
 	expect(way, "\"code\":200");
 	for (int i = 1; i < 3; i++) {
@@ -320,7 +320,7 @@ START_TEST(an_address_holds_no_more_places_than_connections)
 	wireclient_close(&in);
 	wireclient_close(&other);
 	wireclient_close(&gate);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -328,7 +328,7 @@ START_TEST(admissions_keep_their_pace)
 {
 	struct wireclient gate[30];
 	struct timespec from, to;
-	begin(_i, "gate = { admit_per_s = 10 },");
+	edge_begin(_i, "gate = { admit_per_s = 10 },");
 	clock_gettime(CLOCK_MONOTONIC, &from);
 	for (int i = 0; i < 20; i++) {
 		char body[40];
@@ -341,7 +341,7 @@ START_TEST(admissions_keep_their_pace)
 	ck_assert_msg(s > 1.5 && s < 8, "20 admissions at 10 per second took %.2f s", s);
 	for (int i = 0; i < 20; i++)
 		wireclient_close(&gate[i]);
-	end();
+	edge_end();
 }
 END_TEST
 

@@ -11,7 +11,7 @@
 START_TEST(requests_go_to_their_service_and_answers_come_back_as_they_are)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "hugo"), "\"code\":200");
 	ck_assert_str_eq(wireclient_ask(&c, "scene.sceneHandler.echo", "{\"a\": [1,  2]}"), "{\"a\": [1,  2]}");
 	ck_assert_str_eq(wireclient_ask(&c, "scene.sceneHandler.echo", ""), "{}");
@@ -23,39 +23,39 @@ START_TEST(requests_go_to_their_service_and_answers_come_back_as_they_are)
 	expect(wireclient_ask(&c, "nodots", "{}"), "\"error\":\"not_found\"");
 	expect(wireclient_ask(&c, QUERY, "{}"), "\"error\":\"not_found\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_service_that_does_not_run_is_unavailable_in_time)
 {
 	struct wireclient c;
-	begin(_i, "connector = { request_s = 1 },");
+	edge_begin(_i, "connector = { request_s = 1 },");
 	expect(enter_guest(&c, 0, "ida"), "\"code\":200");
 	expect(wireclient_ask(&c, "team.teamHandler.info", "{}"), "\"error\":\"unavailable\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(emoji_leave_as_escapes_that_every_client_reads)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "jo"), "\"code\":200");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"m\":\"\xed\xa0\xbd\xed\xb8\x80\xe4\xb8\xad\"}"),
 			 "{\"m\":\"\\ud83d\\ude00\xe4\xb8\xad\"}");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"m\":\"\xf0\x9f\x98\x80\"}"), "{\"m\":\"\\ud83d\\ude00\"}");
 	expect(wireclient_ask(&c, ECHO, "{\"m\":\"\xff\"}"), "\"error\":\"bad_request\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(an_attribute_set_by_an_answer_routes_what_follows)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "kim"), "\"code\":200");
 	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"kim\",\"uid\":\"kim\"");
 	expect(wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":7}"), "\"scene\":7");
@@ -68,14 +68,14 @@ START_TEST(an_attribute_set_by_an_answer_routes_what_follows)
 			 "{}");
 	expect(wireclient_ask(&c, "scene.sceneHandler.move", "{}"), "\"key\":\"8\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(what_comes_behind_enter_waits_for_it)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	uint32_t enter = wireclient_send(&c, ENTER, "{\"username\":\"slow1\"}");
 	uint32_t echo = wireclient_send(&c, ECHO, "{\"n\":1}");
@@ -85,14 +85,14 @@ START_TEST(what_comes_behind_enter_waits_for_it)
 	expect(wireclient_answer(&c, echo), "{\"n\":1}");
 	expect(wireclient_answer(&c, move), "\"uid\":\"slow1\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(what_comes_behind_scene_enter_goes_where_that_decides)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "lea"), "\"code\":200");
 	uint32_t enter = wireclient_send(&c, "scene.sceneHandler.enter", "{\"scene\":99}");
 	uint32_t move = wireclient_send(&c, "scene.sceneHandler.move", "{}");
@@ -102,7 +102,7 @@ START_TEST(what_comes_behind_scene_enter_goes_where_that_decides)
 	expect(wireclient_answer(&c, enter), "\"scene\":99");
 	expect(wireclient_answer(&c, move), "\"key\":\"99\"");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -110,7 +110,7 @@ START_TEST(sixty_four_requests_wait_and_the_next_is_busy)
 {
 	struct wireclient c;
 	uint32_t id[66];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	uint32_t enter = wireclient_send(&c, ENTER, "{\"username\":\"slow3\"}");
 	for (int i = 0; i < 66; i++)
@@ -122,7 +122,7 @@ START_TEST(sixty_four_requests_wait_and_the_next_is_busy)
 	for (int i = 0; i < 64; i++)
 		ck_assert_str_eq(wireclient_answer(&c, id[i]), "{}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -130,7 +130,7 @@ START_TEST(a_push_reaches_each_session_named)
 {
 	struct wireclient a, b;
 	uint64_t sids[3];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&a, 0, "mia"), "\"code\":200");
 	wireclient_ask(&a, "scene.sceneHandler.enter", "{\"scene\":1}");
 	sids[0] = cluster.sid;
@@ -151,19 +151,19 @@ START_TEST(a_push_reaches_each_session_named)
 	ck_assert_str_eq(wireclient_push(&b, "onHello"), "{\"n\":2}");
 	wireclient_close(&a);
 	wireclient_close(&b);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_push_that_is_none_is_refused)
 {
 	static const char *const wrong[] = { "{}", "{\"sid\":[1],\"route\":\"onHello\",\"body\":\"e30=\"}" };
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
 		ck_assert_str_eq(edgecluster_call(&cluster, "connector.connectorRemote.push", "connector-1", 0,
 						  wrong[i]),
 				 "bad_request");
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -171,7 +171,7 @@ START_TEST(a_kick_reaches_the_player_and_its_owner_hears_of_it)
 {
 	struct wireclient c;
 	char json[100];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "olga"), "\"code\":200");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	snprintf(json, sizeof(json), "{\"sid\":%llu,\"reason\":\"newer login\"}", (unsigned long long)cluster.sid);
@@ -180,14 +180,14 @@ START_TEST(a_kick_reaches_the_player_and_its_owner_hears_of_it)
 	ck_assert_str_eq(wireclient_kick(&c), "newer login");
 	ck_assert(edgecluster_asked(&cluster, "void olga;"));
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_connection_is_alive_until_its_client_closed_it)
 {
 	char json[64];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	for (int i = 0; i < 20; i++) {
 		struct wireclient c;
 		expect(enter_guest(&c, 0, "paul"), "\"code\":200");
@@ -200,14 +200,14 @@ START_TEST(a_connection_is_alive_until_its_client_closed_it)
 		alive = edgecluster_call(&cluster, "connector.connectorRemote.alive", "connector-1", cluster.sid, json);
 		ck_assert_str_eq(alive, "{\"alive\":false}");
 	}
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_new_owner_is_told_who_is_here)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "quin"), "\"code\":200");
 	edgecluster_end(&cluster, &cluster.role);
 	edgecluster_begin(&cluster, &cluster.role, "role-1");
@@ -220,7 +220,7 @@ START_TEST(a_new_owner_is_told_who_is_here)
 	/* its player has noticed nothing */
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{}"), "{}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -262,7 +262,7 @@ START_TEST(who_entered_while_role_instances_changed_is_announced)
 {
 	struct wireclient c;
 	char uid[32], text[80];
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	snprintf(text, sizeof(text), "{\"username\":\"%s\"}", who_stays(uid));
 	uint32_t id = wireclient_send(&c, ENTER, text);
@@ -277,21 +277,21 @@ START_TEST(who_entered_while_role_instances_changed_is_announced)
 	expect(wireclient_answer(&c, id), "\"code\":200");
 	ck_assert(edgecluster_asked(&cluster, text));
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
 START_TEST(a_draining_connector_sends_its_players_away_with_a_reason)
 {
 	struct wireclient c;
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	expect(enter_guest(&c, 0, "rosa"), "\"code\":200");
 	service_stop(cluster.connector[0]);
 	expect(wireclient_kick(&c), "going away");
 	ck_assert(edgecluster_asked(&cluster, "logout rosa;"));
 	ck_assert_uint_eq(edgecluster_count(&cluster, "void "), 0); /* it may resume */
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 

@@ -32,7 +32,7 @@ START_TEST(players_over_tcp_and_websocket_go_on)
 	struct wireclient c[6];
 	char name[20], body[80];
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	for (int i = 0; i < 6; i++) {
 		snprintf(name, sizeof(name), "p%d", i);
 		enter(&c[i], i % 2, name);
@@ -57,7 +57,7 @@ START_TEST(players_over_tcp_and_websocket_go_on)
 	ck_assert(edgecluster_asked(&cluster, "logout p5;"));
 	enter(&c[0], true, "late");
 	wireclient_close(&c[0]);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -65,7 +65,7 @@ START_TEST(a_request_that_is_under_way_is_answered_once_before)
 {
 	struct wireclient c;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, _i, "mover");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	for (int i = 0; i < 50; i++)
@@ -78,7 +78,7 @@ START_TEST(a_request_that_is_under_way_is_answered_once_before)
 		ck_assert_uint_eq(got.m.kind, POMELO_RESPONSE);
 	}
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -87,7 +87,7 @@ START_TEST(half_a_package_meets_its_other_half)
 	char package[200];
 	struct wireclient c;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	for (int web = 0; web < 2; web++) {
 		enter(&c, web, web ? "halfweb" : "halfraw");
 		size_t n = pomelo_request_head(package, 77, 0, ECHO, strlen(ECHO), 9);
@@ -107,7 +107,7 @@ START_TEST(half_a_package_meets_its_other_half)
 		}
 		wireclient_close(&c);
 	}
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -115,7 +115,7 @@ START_TEST(who_is_in_the_middle_of_the_handshake_goes_on)
 {
 	struct wireclient c, silent;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_open(&silent, cluster.connector_port[0]);
 	wireclient_open(&c, cluster.connector_port[0]);
 	wireclient_package(&c, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
@@ -127,7 +127,7 @@ START_TEST(who_is_in_the_middle_of_the_handshake_goes_on)
 	ck_assert_uint_eq(wireclient_next(&silent, false).type, POMELO_HANDSHAKE);
 	wireclient_close(&c);
 	wireclient_close(&silent);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -162,7 +162,7 @@ START_TEST(what_a_slow_reader_has_not_taken_comes_whole_and_in_order)
 	char begin_of[40];
 	int sent;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, false, "reader");
 	setsockopt(c.fd, SOL_SOCKET, SO_RCVBUF, &(int){ 65536 }, sizeof(int));
 	for (sent = 0; !waits(); sent++) {
@@ -181,7 +181,7 @@ START_TEST(what_a_slow_reader_has_not_taken_comes_whole_and_in_order)
 		ck_assert_int_eq(strncmp(got.m.body, begin_of, strlen(begin_of)), 0);
 	}
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -189,7 +189,7 @@ START_TEST(pushes_find_their_players_afterwards)
 {
 	struct wireclient c;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, true, "listener");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
@@ -197,7 +197,7 @@ START_TEST(pushes_find_their_players_afterwards)
 	edgecluster_push(&cluster, "connector-1", &sid, 1, "onNews", "{\"a\":1}");
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"a\":1}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -247,7 +247,7 @@ START_TEST(pushes_during_the_hand_over_come_once_and_in_order)
 	struct wireclient c;
 	char body[40];
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, _i, "listener");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	p.sid = cluster.sid;
@@ -265,7 +265,7 @@ START_TEST(pushes_during_the_hand_over_come_once_and_in_order)
 		ck_assert_str_eq(wireclient_push(&c, "onNews"), body);
 	}
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -274,7 +274,7 @@ START_TEST(what_was_missed_before_and_after_comes_with_the_resume)
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
@@ -290,7 +290,7 @@ START_TEST(what_was_missed_before_and_after_comes_with_the_resume)
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":2}");
 	ck_assert_str_eq(wireclient_push(&c, "onNews"), "{\"n\":3}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -300,7 +300,7 @@ START_TEST(who_missed_too_much_before_is_told_so_after)
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
@@ -316,7 +316,7 @@ START_TEST(who_missed_too_much_before_is_told_so_after)
 	wireclient_ready(&c, cluster.connector_port[0], false);
 	expect(wireclient_ask(&c, RESUME, resume), "\"missed\":0,\"reload\":true");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -351,7 +351,7 @@ START_TEST(who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was)
 	expect(wireclient_ask(&c, RESUME, resume), "\"resumed\":true");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 	folder_free(folder);
 }
 END_TEST
@@ -375,7 +375,7 @@ START_TEST(who_stands_in_the_door_comes_in_afterwards)
 	ck_assert_int_eq(wireclient_next(&silent, false).type, POMELO_HANDSHAKE);
 	wireclient_close(&half);
 	wireclient_close(&silent);
-	end();
+	edge_end();
 	folder_free(folder);
 }
 END_TEST
@@ -384,14 +384,14 @@ START_TEST(another_number_of_threads_is_refused_and_nothing_has_happened)
 {
 	struct wireclient c;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, false, "stays");
 	expect(edgecluster_upgrade(&cluster, 0, threads[_i] + 1), "threads");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
 	upgrade();
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":2}"), "{\"a\":2}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
@@ -429,7 +429,7 @@ START_TEST(a_new_process_that_dies_costs_nothing)
 	const char *const words[] = { hello, "ready" };
 	struct wireclient c;
 
-	begin(_i, NULL);
+	edge_begin(_i, NULL);
 	enter(&c, true, "survivor");
 	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
 	uint64_t sid = cluster.sid;
@@ -451,7 +451,7 @@ START_TEST(a_new_process_that_dies_costs_nothing)
 	ck_assert_str_eq(why, "");
 	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
 	wireclient_close(&c);
-	end();
+	edge_end();
 }
 END_TEST
 
