@@ -18,6 +18,7 @@ struct acceptor {
 	struct env_listener *listener;
 	struct greeting *greetings;
 	unsigned count;
+	struct log_bound said; /* who was sent away */
 };
 
 struct greeting {
@@ -42,11 +43,13 @@ static void greeting_free(struct greeting *g)
 /* err: what it is counted as. */
 static void greeting_drop(struct greeting *g, int err, const char *why)
 {
+	struct service *s = g->acceptor->service;
 	char addr[ENV_ADDR_MAX];
 
 	env_conn_peer(g->conn, addr);
-	log_info(g->acceptor->service->log, "rpc.greeting", "addr=%s why=%s", addr, why);
-	link_count_closed(g->acceptor->service, SERVICE_CONTROL_WORKER, err);
+	if (log_bound_fits(&g->acceptor->said, s->log, s->control->now_ms))
+		log_info(s->log, "rpc.greeting", "addr=%s why=%s", addr, why);
+	link_count_closed(s, SERVICE_CONTROL_WORKER, err);
 	env_conn_close(g->conn);
 	greeting_free(g);
 }

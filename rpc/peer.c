@@ -113,6 +113,17 @@ static const char *peer_refuse(struct peer *p, const Loquat__Rpc__Welcome *w)
 	return NULL;
 }
 
+/* It is tried again and again, several times a second from each worker: the first word is enough. */
+static void peer_log_refused(struct peer *p, const char *why)
+{
+	struct service *s = p->worker->service;
+
+	if (p->worker->loop->now_ms < p->refused_ms)
+		return;
+	p->refused_ms = p->worker->loop->now_ms + PEER_REFUSED_MS;
+	log_warn(s->log, "rpc.refused", "peer=%s why=%s", p->instance, why);
+}
+
 static int peer_welcome(struct peer *p, struct span payload)
 {
 	struct service *s = p->worker->service;
@@ -120,7 +131,7 @@ static int peer_welcome(struct peer *p, struct span payload)
 	const char *why = p->state == PEER_GREETING ? peer_refuse(p, w) : "it greets twice";
 
 	if (why) {
-		log_warn(s->log, "rpc.refused", "peer=%s why=%s", p->instance, why);
+		peer_log_refused(p, why);
 		if (w)
 			loquat__rpc__welcome__free_unpacked(w, NULL);
 		return ERR_DENIED;
@@ -137,6 +148,7 @@ static int peer_welcome(struct peer *p, struct span payload)
 	p->epoch = w->epoch;
 	p->draining = w->draining;
 	p->state = PEER_READY;
+	p->refused_ms = 0;
 	loquat__rpc__welcome__free_unpacked(w, NULL);
 	loop_timer(p->worker->loop, &p->timer, PEER_HEARTBEAT_MS);
 	client_ready(p);
@@ -235,7 +247,7 @@ static void peer_on_close(struct stream *s, int err)
 		log_info(service->log, "rpc.down", "peer=%s worker=%u why=%s", p->instance, p->remote_worker,
 			 peer_why_down(p, err));
 	else if (p->state == PEER_CONNECTING && err == ERR_DENIED)
-		log_warn(service->log, "rpc.refused", "peer=%s why=%s", p->instance, env_last_error());
+		peer_log_refused(p, env_last_error());
 	p->backoff_ms = p->moving ? PEER_MOVED_MS : p->backoff_ms ? p->backoff_ms * 2 : PEER_BACKOFF_MIN_MS;
 	p->moving = false;
 	if (p->backoff_ms > PEER_BACKOFF_MAX_MS)

@@ -20,7 +20,8 @@
 #define PEER_DEAD_MS        2600        /* the link is given up when nothing came for so long */
 #define PEER_BACKOFF_MIN_MS 50
 #define PEER_BACKOFF_MAX_MS 1000
-#define PEER_MOVED_MS       2 /* who takes its place listens already */
+#define PEER_REFUSED_MS     60000 /* between two lines of the log that say that it refuses */
+#define PEER_MOVED_MS       2     /* who takes its place listens already */
 
 enum peer_state { PEER_IDLE, PEER_CONNECTING, PEER_GREETING, PEER_READY, PEER_BACKOFF, PEER_GONE };
 
@@ -36,6 +37,7 @@ struct peer {
 	struct timer timer; /* back-off, greeting deadline or heartbeat, by state */
 	uint32_t backoff_ms;
 	uint64_t heard_ms, epoch;
+	uint64_t refused_ms; /* until then nobody has to be told again that it refuses */
 	unsigned char nonce[16];
 	uint16_t *number;            /* of each method of the schema, 0: the other side does not have it */
 	struct pending_list waiting; /* for the link */

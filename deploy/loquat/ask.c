@@ -13,6 +13,7 @@
 #include "deploy/loquat/loquat.h"
 
 #define CONNECT_MS 2000
+#define PROBE_MS   500 /* somebody who may hang */
 #define ANSWER_MS  45000
 #define ANSWER_MAX (64 << 20)
 
@@ -23,7 +24,7 @@ static int wait_for(int fd, short what, int ms)
 	return poll(&p, 1, ms) == 1 ? 0 : ERR_TIMEOUT;
 }
 
-static int dial(const char *host, uint16_t port)
+static int dial(const char *host, uint16_t port, int ms)
 {
 	if (!strcmp(host, "0.0.0.0") || !strcmp(host, "::")) /* who binds everywhere is reached here */
 		host = strchr(host, ':') ? "::1" : "127.0.0.1";
@@ -43,7 +44,7 @@ static int dial(const char *host, uint16_t port)
 	if (connect(fd, is4 ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6, is4 ? sizeof v4 : sizeof v6) < 0 &&
 	    errno != EINPROGRESS)
 		err = errno;
-	if (!err && (wait_for(fd, POLLOUT, CONNECT_MS) < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0))
+	if (!err && (wait_for(fd, POLLOUT, ms) < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &n) < 0))
 		err = ETIMEDOUT;
 	if (!err)
 		return fd;
@@ -66,7 +67,7 @@ static int send_all(int fd, const struct buf *b)
 	return 0;
 }
 
-static int read_all(int fd, struct buf *b)
+static int read_all(int fd, struct buf *b, int ms)
 {
 	while (b->len < ANSWER_MAX) {
 		ssize_t n = recv(fd, buf_reserve(b, 65536), 65536, 0);
@@ -77,7 +78,7 @@ static int read_all(int fd, struct buf *b)
 			b->len += (size_t)n;
 		else if (errno != EAGAIN)
 			return ERR_CLOSED;
-		else if (wait_for(fd, POLLIN, ANSWER_MS) < 0)
+		else if (wait_for(fd, POLLIN, ms) < 0)
 			return ERR_TIMEOUT;
 	}
 	return ERR_FULL;
@@ -118,21 +119,19 @@ static int parse(struct buf *b, char **answer)
 
 bool reaches(const char *host, uint16_t port)
 {
-	int fd = dial(host, port);
+	int fd = dial(host, port, CONNECT_MS);
 
 	if (fd >= 0)
 		close(fd);
 	return fd >= 0;
 }
 
-int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
-	char **answer)
+static int ask_on(struct cluster *c, int fd, const char *host, uint16_t port, const char *method, const char *path,
+		  const char *body, int ms, char **answer)
 {
 	struct buf b = BUF_INIT;
-	int fd = dial(host, port), err;
+	int err;
 
-	if (fd < 0)
-		return fd;
 	buf_addf(&b, "%s %s HTTP/1.1\r\nHost: %s:%u\r\nConnection: close\r\n", method, path, host, port);
 	if (*c->key)
 		buf_addf(&b, "Authorization: Bearer %s\r\n", c->key);
@@ -143,10 +142,52 @@ int ask(struct cluster *c, const char *host, uint16_t port, const char *method, 
 	err = send_all(fd, &b);
 	buf_clear(&b);
 	if (err == 0)
-		err = read_all(fd, &b);
+		err = read_all(fd, &b, ms);
 	if (err == 0)
 		err = parse(&b, answer);
 	buf_release(&b);
 	close(fd);
 	return err;
+}
+
+int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
+	char **answer)
+{
+	int fd = dial(host, port, CONNECT_MS);
+
+	return fd < 0 ? fd : ask_on(c, fd, host, port, method, path, body, ANSWER_MS, answer);
+}
+
+/* A level of the log that there is not: who takes our key says so, and changes nothing. */
+static int ask_about_key(struct cluster *c, const struct route_row *r)
+{
+	int fd = dial(r->host, r->http_port, PROBE_MS);
+	char *answer = NULL;
+
+	if (fd < 0)
+		return fd;
+	int status = ask_on(c, fd, r->host, r->http_port, "POST", "/admin/loglevel?level=-", NULL, PROBE_MS, &answer);
+
+	free(answer);
+	return status;
+}
+
+int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
+		 const struct route_row **asked)
+{
+	const char *silent = "";
+
+	for (size_t i = 0; i < c->routes->rows; i++) {
+		const struct route_row *r = *asked = &c->routes->row[i];
+
+		if (!r->http_port || leaves_out(arg, i) || !strcmp(r->host, silent))
+			continue;
+		switch (ask_about_key(c, r)) {
+		case 400: return 0;
+		case 403: return ERR_DENIED;
+		case ERR_UNAVAILABLE: break; /* another process of that host may run */
+		default: silent = r->host;
+		}
+	}
+	return ERR_UNAVAILABLE;
 }

@@ -305,8 +305,8 @@ static int run(struct bots *b)
 {
 	bots_find_gates(b);
 	if (!b->gates)
-		return complain("bots: no gate of %s is ready; is the cluster running? build/bin/loquat status",
-				b->cluster->config_file);
+		return complain("bots: no gate of %s is ready; is the cluster running? %s status%s",
+				b->cluster->config_file, b->cluster->typed, b->cluster->option);
 	prctl(PR_SET_TIMERSLACK, 1000);
 	log_in(b);
 	served_read(b->cluster, &b->before);

@@ -77,13 +77,14 @@ static int show_error(const char *method, int status, const char *text)
 }
 
 /* No answer has come. */
-static int show_silence(const char *method, int err, const struct route_row *asked)
+static int show_silence(const struct cluster *c, const char *method, int err, const struct route_row *asked)
 {
 	if (err == ERR_UNAVAILABLE || !asked)
-		complain("%s: no process of this cluster answers: build/bin/loquat status", method);
+		complain("%s: no process of this cluster answers: %s status%s", method, c->typed, c->option);
 	else
-		complain("%s: unknown: %s took the call and %s: build/bin/loquat logs %s (effect: unknown)", method,
-			 asked->id, err == ERR_TIMEOUT ? "has not answered" : "ended before its answer", asked->id);
+		complain("%s: unknown: %s took the call and %s: %s logs %s%s (effect: unknown)", method, asked->id,
+			 err == ERR_TIMEOUT ? "has not answered" : "ended before its answer", c->typed, asked->id,
+			 c->option);
 	return 1;
 }
 
@@ -101,7 +102,7 @@ static int call(struct cluster *c, const char *method, const char *json, const c
 	status = ask_anyone(c, service, buf_cstr(&path), json, &answer, &asked);
 	buf_release(&path);
 	if (status < 0)
-		return show_silence(method, status, asked);
+		return show_silence(c, method, status, asked);
 	if (status == 200)
 		printf("%s%s", answer, *answer && answer[strlen(answer) - 1] == '\n' ? "" : "\n");
 	else

@@ -51,7 +51,7 @@ static char *post(struct cluster *c, const char *command, const struct route_row
 	if (unfinished && status == 400 && strstr(text, "near <eof>: the code ends too early")) {
 		*unfinished = true;
 	} else if (status < 0) {
-		complain("%s: %s does not answer: build/bin/loquat status", command, row->id);
+		complain("%s: %s does not answer: %s status%s", command, row->id, c->typed, c->option);
 	} else {
 		json_t *o = json_loads(text, 0, NULL);
 		const char *message = json_string_value(json_object_get(o, "message"));
@@ -179,7 +179,7 @@ static int run_lines(struct cluster *c, const struct route_row *row, const char 
 	struct buf code = BUF_INIT;
 
 	if (!reaches(row->host, row->http_port)) {
-		complain("console: %s does not answer: build/bin/loquat status", row->id);
+		complain("console: %s does not answer: %s status%s", row->id, c->typed, c->option);
 		return 1;
 	}
 	if (people)

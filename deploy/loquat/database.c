@@ -189,11 +189,37 @@ static void tell(struct database *d, const char *why)
 	d->on_ready(d->arg, why ? d->why : NULL);
 }
 
+/* A refused login will not get better by waiting; a server that is still starting will. */
+static bool is_refused(const char *message)
+{
+	return strstr(message, "Access denied") || strstr(message, "not allowed to connect");
+}
+
+const char *database_cure(const struct cluster *c, const char *said, char out[320])
+{
+	const char *name = config_string(c->config, "database.name", "loquat");
+	const char *user = config_string(c->config, "database.user", "root");
+
+	if (strstr(said, "Access denied") && strstr(said, " to database "))
+		snprintf(out, 320, "as its administrator: GRANT ALL ON `%.60s`.* TO '%.60s'@'%%'", name, user);
+	else if (is_refused(said))
+		snprintf(
+			out, 320,
+			"correct database.user and database.password, or as its administrator: CREATE USER '%.60s'@'%%' "
+			"IDENTIFIED BY '…'; GRANT ALL ON `%.60s`.* TO '%.60s'@'%%'",
+			user, name, user);
+	else
+		snprintf(out, 320, "correct database.* in the configuration, or start it");
+	return out;
+}
+
 static void fail(struct database *d, const char *what, const struct env_db_result *r)
 {
-	char text[512];
+	char text[512], cure[320];
 
 	snprintf(text, sizeof text, "%s: %s", what, r->message ? r->message : err_text(r->err));
+	if (is_refused(text))
+		snprintf(text + strlen(text), sizeof text - strlen(text), ": %s", database_cure(d->c, text, cure));
 	tell(d, text);
 }
 
@@ -233,12 +259,6 @@ static void on_look_again(struct timer *t, uint64_t now_ms)
 	database_connect((struct database *)((char *)t - offsetof(struct database, timer)));
 }
 
-/* A refused login will not get better by waiting; a server that is still starting will. */
-static bool is_refused(const char *message)
-{
-	return strstr(message, "Access denied") || strstr(message, "not allowed to connect");
-}
-
 static void on_open(void *arg, int err)
 {
 	struct database *d = arg;
@@ -247,7 +267,12 @@ static void on_open(void *arg, int err)
 		make(d);
 		return;
 	}
+	char cure[320];
+
 	snprintf(d->why, sizeof d->why, "the database does not let us in: %s", env_db_message(d->db));
+	if (is_refused(d->why))
+		snprintf(d->why + strlen(d->why), sizeof d->why - strlen(d->why), ": %s",
+			 database_cure(d->c, d->why, cure));
 	env_db_close(d->db);
 	d->db = NULL;
 	if (is_refused(d->why) || d->loop->now_ms >= d->until_ms)

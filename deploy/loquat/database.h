@@ -15,6 +15,8 @@ void database_describe(struct cluster *c, struct child *child);
 /* Waits until it answers, makes the schema's database, applies what is missing; then on_ready(arg, NULL) or (arg, why). */
 struct database *database_open(struct cluster *c, struct loop *loop, void (*on_ready)(void *arg, const char *why),
 			       void *arg);
+/* What mends this word of the database's about a login or a right, for a person who may do that there. */
+const char *database_cure(const struct cluster *c, const char *said, char out[320]);
 const char *database_trouble(const struct database *d); /* why it is not ready yet; valid until the loop's next turn */
 void database_close(struct database *d);
 unsigned database_applied(const struct database *d); /* files of the schema, when ready */

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "common/err.h"
+#include "deploy/loquat/database.h"
 #include "deploy/loquat/supervisor.h"
 #include "rpc/etcd.h"
 
@@ -280,34 +281,75 @@ static void check_keys(struct doctor *d)
 	}
 }
 
+/* Whether `loquat sql` gets an answer; else the first line of what the client said. */
+static bool ask_database(struct doctor *d, char said[256])
+{
+	char self[ENV_PATH_MAX + 16], config[ENV_PATH_MAX + 16];
+	int ends[2], status;
+
+	said[0] = '\0';
+	snprintf(self, sizeof self, "%s/loquat", d->c->programs);
+	snprintf(config, sizeof config, "--config=%s", d->c->config_file);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return false;
+	fflush(stdout);
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), 1);
+		dup2(ends[1], 2);
+		execl(self, self, "sql", "-e", "SELECT 1", config, (char *)NULL);
+		_exit(2);
+	}
+	close(ends[1]);
+	FILE *f = fdopen(ends[0], "r");
+
+	if (f && fgets(said, 256, f))
+		said[strcspn(said, "\n")] = '\0';
+	while (f && getc(f) != EOF) {
+	}
+	if (f)
+		fclose(f);
+	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static bool is_here(void *arg, size_t row)
+{
+	const struct doctor *d = arg;
+
+	return host_is_here(d->c->routes->row[row].host);
+}
+
+static void check_key(struct doctor *d)
+{
+	const struct route_row *r;
+	char cure[ENV_PATH_MAX + 96];
+	int err = key_is_known(d->c, is_here, d, &r);
+
+	snprintf(cure, sizeof cure, "copy %s/keys/ from that host to here, then start anew", d->c->var);
+	if (err == 0)
+		good("cluster.key: %s at %s takes it", r->id, r->host);
+	else if (err == ERR_DENIED)
+		finding(d, cure, "%s/keys/cluster.key is not the one of %s at %s", d->c->var, r->id, r->host);
+}
+
 static void check_database(struct doctor *d)
 {
 	const char *host = config_string(d->c->config, "database.host", "");
-	char self[ENV_PATH_MAX + 16], config[ENV_PATH_MAX + 16];
-	int status;
+	const char *where = *host ? host : d->c->socket, *name = config_string(d->c->config, "database.name", "loquat");
+	char said[256], cure[320];
 
 	if (d->c->private_database && !d->runs) {
 		good("database: a private one, started with the cluster");
 		return;
 	}
-	snprintf(self, sizeof self, "%s/loquat", d->c->programs);
-	snprintf(config, sizeof config, "--config=%s", d->c->config_file);
-	fflush(stdout);
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY);
-
-		dup2(null, 1);
-		dup2(null, 2);
-		execl(self, self, "sql", "-e", "SELECT 1", config, (char *)NULL);
-		_exit(2);
-	}
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		good("database: %s answers", *host ? host : d->c->socket);
+	if (ask_database(d, said))
+		good("database: %s answers", where);
+	else if (strstr(said, "Unknown database"))
+		good("database: %s answers; the first `up` makes \"%s\" there", where, name);
 	else
-		finding(d, "correct database.* in the configuration, or start it", "database: %s does not answer",
-			*host ? host : d->c->socket);
+		finding(d, database_cure(d->c, said, cure), "database: %s: %s", where,
+			*said ? said : "does not answer");
 }
 
 /* ---- etcd ------------------------------------------------------------------------------------------------------------- */
@@ -389,11 +431,12 @@ static void check_etcd(struct doctor *d)
 
 static void check_cluster(struct doctor *d)
 {
-	char *text = NULL;
+	char *text = NULL, hint[2 * ENV_PATH_MAX + 64];
 
+	snprintf(hint, sizeof hint, "it does not run: %s up%s starts it", d->c->typed, d->c->option);
 	d->runs = d->c->http_port && ask(d->c, d->c->http_host, d->c->http_port, "GET", "/readyz", NULL, &text) > 0 &&
 		  text && (!strncmp(text, "ok", 2) || !strncmp(text, "starting", 8) || !strncmp(text, "draining", 8));
-	good("cluster: %s", d->runs ? "it runs" : "it does not run: build/bin/loquat up starts it");
+	good("cluster: %s", d->runs ? "it runs" : hint);
 	free(text);
 }
 
@@ -412,6 +455,7 @@ int command_doctor(struct cluster *c, int argc, char **argv)
 	check_memory(&d);
 	check_disk(&d);
 	check_keys(&d);
+	check_key(&d);
 	check_database(&d);
 	check_etcd(&d);
 	printf("\n%u finding%s\n", d.findings, d.findings == 1 ? "" : "s");

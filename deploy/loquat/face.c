@@ -262,12 +262,12 @@ static struct instance *instance_of(struct supervisor *up, struct env_http_reque
 {
 	const char *id = env_http_query(r, "id");
 	struct instance *i = supervisor_find(up, id);
-	char text[160];
+	char text[3 * ENV_PATH_MAX];
 
 	if (i)
 		return i;
-	snprintf(text, sizeof text, "the cluster's file has no instance \"%.60s\": build/bin/loquat status lists them",
-		 id ? id : "");
+	snprintf(text, sizeof text, "the cluster's file has no instance \"%.60s\": %s status%s lists them",
+		 id ? id : "", up->c->typed, up->c->option);
 	face_refuse(r, ERR_NOT_FOUND, text);
 	return NULL;
 }

@@ -102,7 +102,7 @@ static int show(struct cluster *c, const char *only, bool forever)
 	if (forever)
 		follow_all(tails, n, 12);
 	if (!any)
-		complain("logs: nothing is there yet (%s/log): build/bin/loquat up", c->var);
+		complain("logs: nothing is there yet (%s/log): %s up%s", c->var, c->typed, c->option);
 	for (size_t i = 0; i < n; i++)
 		if (tails[i].f)
 			fclose(tails[i].f);

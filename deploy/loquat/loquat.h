@@ -18,6 +18,10 @@ struct cluster {
 	struct config *config;
 	struct route_table *routes; /* all rows of the file, started or not */
 	char config_file[ENV_PATH_MAX];
+	/* For the next command that an error names: this program and its --config as they were typed. A hint is
+	 * "%s status%s" of them. */
+	const char *typed;
+	char option[ENV_PATH_MAX + 16]; /* " --config FILE", or empty where FILE is what everybody takes */
 	char root[ENV_PATH_MAX], var[ENV_PATH_MAX];
 	char socket[ENV_PATH_MAX + 32]; /* the database's unix socket */
 	char key[KEY_HEX + 1];          /* empty if there is none yet */
@@ -27,8 +31,8 @@ struct cluster {
 	uint16_t http_port;
 	bool private_database;
 };
-/* Reads the configuration; on failure prints one line and returns ERR_CONFIG. */
-int cluster_open(struct cluster *c, const char *config_file);
+/* Reads the configuration; typed: argv[0]. On failure prints one line and returns ERR_CONFIG. */
+int cluster_open(struct cluster *c, const char *typed, const char *config_file);
 void cluster_close(struct cluster *c);
 const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX]);
 
@@ -76,6 +80,13 @@ void url_add(struct buf *b, const char *s);
 /* A blocking HTTP request for the commands: the status, or a negative error; *body is the caller's to free. */
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
 	char **answer);
+/*
+ * Whether a process of the cluster that runs already takes our key: 0, ERR_DENIED by *asked, ERR_UNAVAILABLE: nobody
+ * answers. Asks one after the other, but those left out, until one says so; a host that is silent half a second is not
+ * asked again.
+ */
+int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
+		 const struct route_row **asked);
 /* Whether something there takes connections. */
 bool reaches(const char *host, uint16_t port);
 /* The same to an etcd, with tls where it wants that; why: of a negative status. */

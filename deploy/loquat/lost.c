@@ -205,8 +205,9 @@ static bool has_landed(struct lost *l, const char *kind)
 	return position_compare(last, l->landed) <= 0 ||
 	       refuse(l,
 		      "%s holds records up to %llu, and %llu have landed: let this host's dbwriter land them "
-		      "(build/bin/dbwriter --status), or move the folder away",
-		      folder, (unsigned long long)last.lsn, (unsigned long long)l->landed.lsn);
+		      "(%s/dbwriter --status%s), or move the folder away",
+		      folder, (unsigned long long)last.lsn, (unsigned long long)l->landed.lsn, l->c->programs,
+		      l->c->option);
 }
 
 static json_int_t lag_of(const json_t *logs, const char *id)

@@ -71,6 +71,8 @@ static void usage(FILE *to)
 	      to);
 }
 
+#define DEFAULT_CONFIG "deploy/cluster.lua"
+
 const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX])
 {
 	bool plain = *relative == '/' || !strcmp(c->root, ".");
@@ -152,12 +154,14 @@ void cluster_close(struct cluster *c)
 	env_free(c->env);
 }
 
-int cluster_open(struct cluster *c, const char *config_file)
+int cluster_open(struct cluster *c, const char *typed, const char *config_file)
 {
 	char error[512];
 
-	*c = (struct cluster){ .env = env_new() };
+	*c = (struct cluster){ .env = env_new(), .typed = typed };
 	snprintf(c->config_file, sizeof c->config_file, "%s", config_file);
+	if (strcmp(config_file, DEFAULT_CONFIG))
+		snprintf(c->option, sizeof c->option, " --config %s", c->config_file);
 	if (service_config_load(c->env, config_file, NULL, NULL, error, sizeof error, &c->config) < 0 ||
 	    route_from_config(c->config, true, error, sizeof error, &c->routes) < 0) {
 		complain("%s", error);
@@ -177,7 +181,7 @@ int cluster_open(struct cluster *c, const char *config_file)
 /* Takes "--config FILE" out of the arguments, wherever it stands. NULL: the file is missing. */
 static const char *take_config(int *argc, char **argv)
 {
-	const char *file = "deploy/cluster.lua";
+	const char *file = DEFAULT_CONFIG;
 	int kept = 0;
 
 	for (int i = 0; i < *argc; i++) {
@@ -232,12 +236,12 @@ static int unknown(const char *name)
 	return complain("there is no command \"%s\"; did you mean \"%s\"? (loquat --help lists all)", name, best->name);
 }
 
-static int run(const struct command *k, const char *config_file, int argc, char **argv)
+static int run(const struct command *k, const char *typed, const char *config_file, int argc, char **argv)
 {
 	struct cluster c;
 	int status = 2;
 
-	if (cluster_open(&c, config_file) == 0) {
+	if (cluster_open(&c, typed, config_file) == 0) {
 		status = k->run(&c, argc, argv);
 		cluster_close(&c);
 	}
@@ -292,5 +296,5 @@ int main(int argc, char **argv)
 
 	if (!k)
 		return unknown(argv[1]);
-	return argc > 2 && asks_help(argv[2]) ? help(k->name) : run(k, config_file, argc - 1, argv + 1);
+	return argc > 2 && asks_help(argv[2]) ? help(k->name) : run(k, argv[0], config_file, argc - 1, argv + 1);
 }

@@ -49,7 +49,7 @@ int command_migrate(struct cluster *c, int argc, char **argv)
 	if (argc > 1)
 		return complain("migrate takes no \"%s\" (loquat migrate --help)", argv[1]);
 	if (c->private_database && env_file_mtime_us(c->env, c->socket) < 0) {
-		complain("the cluster's database does not run: build/bin/loquat up applies the schema itself");
+		complain("the cluster's database does not run: %s up%s applies the schema itself", c->typed, c->option);
 		return 1;
 	}
 	if (loop_start(c->env, "migrate", 0, on_start, on_stop, &m, &loop) < 0)

@@ -140,8 +140,18 @@ static void show_waiting_rows(struct supervisor *up)
 {
 	for (size_t i = 0; i < up->instances; i++)
 		if (up->instance[i].here && up->instance[i].child.state == CHILD_STOPPED)
-			printf(" · %-*s %-11s start it with: build/bin/loquat start %s\n", up->width,
-			       up->instance[i].row->id, "not started", up->instance[i].row->id);
+			printf(" · %-*s %-11s start it with: %s start %s%s\n", up->width, up->instance[i].row->id,
+			       "not started", up->c->typed, up->instance[i].row->id, up->c->option);
+}
+
+/* What to try, ready to be copied: with this cluster's own --config. */
+static void show_next(const struct supervisor *up, const char *bold, const char *plain)
+{
+	const char *typed = up->c->typed, *option = up->c->option;
+
+	printf(" %sNext%s       %s status%s · %s stats%s · %s bots --players 100 --rate 2 --seconds 10%s\n", bold,
+	       plain, typed, option, typed, option, typed, option);
+	printf("            edit scene/lua/*.lua, then %s reload scene%s · Ctrl-C stops everything\n\n", typed, option);
 }
 
 void screen_first(struct supervisor *up)
@@ -158,10 +168,7 @@ void screen_first(struct supervisor *up)
 	show_waiting_rows(up);
 	printf("\n %sPlay%s       http://%s:%u/demo/   (open it twice)\n", bold, plain, host, up->http_port);
 	printf(" %sDashboard%s  http://%s:%u/\n", bold, plain, host, up->http_port);
-	printf(" %sNext%s       build/bin/loquat status · build/bin/loquat stats · build/bin/loquat bots --players 100 --rate 2 "
-	       "--seconds 10\n"
-	       "            edit scene/lua/*.lua, then build/bin/loquat reload scene · Ctrl-C stops everything\n\n",
-	       bold, plain);
+	show_next(up, bold, plain);
 	printf("loquat: ready\n");
 	up->shown = true;
 	release_held(up);

@@ -23,8 +23,8 @@ int command_sql(struct cluster *c, int argc, char **argv)
 		args[n++] = port;
 	} else {
 		if (access(c->socket, F_OK) < 0)
-			return complain("the database does not run (%s: %s): build/bin/loquat up", c->socket,
-					strerror(errno)),
+			return complain("the database does not run (%s: %s): %s up%s", c->socket, strerror(errno),
+					c->typed, c->option),
 			       1;
 		snprintf(where, sizeof where, "--socket=%s", c->socket);
 	}

@@ -33,8 +33,8 @@ int supervisor_ask(struct cluster *c, const char *method, const char *path, json
 	int status = port ? ask(c, c->http_host, port, method, path, NULL, &text) : ERR_UNAVAILABLE;
 
 	if (status < 0) {
-		complain("this cluster does not run (nothing answers at %s:%u): build/bin/loquat up", c->http_host,
-			 port ? port : c->http_port);
+		complain("this cluster does not run (nothing answers at %s:%u): %s up%s", c->http_host,
+			 port ? port : c->http_port, c->typed, c->option);
 		return ERR_UNAVAILABLE;
 	}
 	*out = json_loads(text, 0, NULL);
@@ -177,7 +177,7 @@ static int wait_until(struct cluster *c, const char *id, const char *wanted)
 		json_decref(status);
 		nanosleep(&look, NULL);
 	}
-	complain("%s is not %s after %d s: build/bin/loquat logs %s", id, wanted, WAIT_MS / 1000, id);
+	complain("%s is not %s after %d s: %s logs %s%s", id, wanted, WAIT_MS / 1000, c->typed, id, c->option);
 	return 1;
 }
 
@@ -227,7 +227,7 @@ static int wait_upgraded(struct cluster *c, const char *id, json_int_t pid)
 			return now != pid;
 		nanosleep(&look, NULL);
 	}
-	complain("%s is not upgraded after %d s: build/bin/loquat logs %s", id, WAIT_MS / 1000, id);
+	complain("%s is not upgraded after %d s: %s logs %s%s", id, WAIT_MS / 1000, c->typed, id, c->option);
 	return 1;
 }
 

@@ -12,6 +12,7 @@
 #define LOOK_SOON_MS    100  /* until it is ready */
 #define LOOK_LATER_MS   1000 /* afterwards */
 #define LOOK_TIMEOUT_MS 2000
+#define LOOKS_SILENT    3    /* after so many without an answer it hangs, rather than being slow */
 #define SPARE_MS        5000 /* to end, beyond what an instance may wait for what is under way */
 #define PATIENCE_MS     10000
 #define DB_STOP_MS      60000 /* mariadbd writes its pages back */
@@ -110,7 +111,7 @@ static void note_here(struct instance *i, const struct env_http_answer *a)
 		return; /* its port is the next one's already */
 	if (a->err == 0 && !strcmp(i->why, "draining"))
 		child_drains(&i->child);
-	else if (a->err == 0 || !i->child.ready_ms) /* one that is merely slow stays what it was */
+	else if (a->err == 0 || !i->child.ready_ms || i->silent >= LOOKS_SILENT) /* one merely slow stays what it was */
 		child_is_ready(&i->child, a->err == 0 && a->status == 200);
 }
 
@@ -123,6 +124,7 @@ static void on_looked(void *arg, const struct env_http_answer *a)
 	free(q);
 	if (!same || i->up->phase == PHASE_STOPPING)
 		return;
+	i->silent = a->err < 0 ? i->silent + 1 : 0;
 	note_why(i, a);
 	if (i->here)
 		note_here(i, a);
@@ -191,8 +193,8 @@ static void on_patience(struct timer *t, uint64_t now_ms)
 	if (database)
 		screen_say(up, "after %llu s still waiting: %s", seconds, database_trouble(up->db));
 	else
-		screen_say(up, "after %llu s still waiting for %s (%s%s%s): build/bin/loquat logs %s", seconds, c->id,
-			   child_state_word(c->state), *why ? ": " : "", why, c->id);
+		screen_say(up, "after %llu s still waiting for %s (%s%s%s): %s logs %s%s", seconds, c->id,
+			   child_state_word(c->state), *why ? ": " : "", why, up->c->typed, c->id, up->c->option);
 	loop_timer(up->loop, t, PATIENCE_MS);
 }
 

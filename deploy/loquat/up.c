@@ -27,7 +27,8 @@ static int take_lock(struct supervisor *up)
 		return 0;
 	if (read(up->lock, text, sizeof text - 1) < 0)
 		text[0] = '\0';
-	return complain("this cluster already runs (pid %d): build/bin/loquat status", (int)strtol(text, NULL, 10));
+	return complain("this cluster already runs (pid %d): %s status%s", (int)strtol(text, NULL, 10), up->c->typed,
+			up->c->option);
 }
 
 static int check_port(const char *what, const char *key, const char *host, uint16_t port)
@@ -41,6 +42,15 @@ static int check_port(const char *what, const char *key, const char *host, uint1
 	return complain("%s: port %s:%u (%s): %s", what, host, port, key, strerror(errno));
 }
 
+static bool is_started_here(void *arg, size_t row)
+{
+	const struct supervisor *up = arg;
+	char path[48];
+
+	snprintf(path, sizeof path, "instances[%zu].start", row + 1);
+	return up->instance[row].here && config_bool(up->c->config, path, true);
+}
+
 static int check_ports(struct supervisor *up)
 {
 	struct cluster *c = up->c;
@@ -48,16 +58,26 @@ static int check_ports(struct supervisor *up)
 
 	for (size_t i = 0; i < up->instances && !status; i++) {
 		const struct route_row *r = up->instance[i].row;
-		char path[48];
 
-		snprintf(path, sizeof path, "instances[%zu].start", i + 1);
-		if (!up->instance[i].here || !config_bool(c->config, path, true))
+		if (!is_started_here(up, i))
 			continue;
 		if ((status = check_port(r->id, "client", route_client_host(r), r->client_port)) == 0 &&
 		    (status = check_port(r->id, "rpc", r->host, r->rpc_port)) == 0)
 			status = check_port(r->id, "http", r->host, r->http_port);
 	}
 	return status;
+}
+
+/* Before new keys are written: a host that comes to a cluster needs the keys of those that run. */
+static int check_key(struct supervisor *up)
+{
+	const struct route_row *r;
+
+	if (key_is_known(up->c, is_started_here, up, &r) != ERR_DENIED)
+		return 0;
+	return complain(
+		"%s/keys/cluster.key is %s, and %s runs at %s:%u with another: copy %s/keys/ from its host to here",
+		up->c->var, *up->c->key ? "not the cluster's" : "missing", r->id, r->host, r->http_port, up->c->var);
 }
 
 static int make_keys(struct cluster *c)
@@ -131,7 +151,7 @@ static int prepare(struct supervisor *up)
 	int status = check_services(up);
 
 	if (status || (status = open_etcd(up)) || (status = take_lock(up)) || (status = check_ports(up)) ||
-	    (status = make_folders(up->c)) || (status = make_keys(up->c)))
+	    (status = check_key(up)) || (status = make_folders(up->c)) || (status = make_keys(up->c)))
 		return status;
 	return up->c->private_database ? database_prepare(up->c) : 0;
 }

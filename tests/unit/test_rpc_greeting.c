@@ -391,6 +391,48 @@ START_TEST(a_client_gives_nothing_to_a_server_without_the_cluster_key)
 }
 END_TEST
 
+/* How often the log of this process, caught in that file, says it. */
+static unsigned said(const char *path, const char *text)
+{
+	char line[600];
+	unsigned n = 0;
+	FILE *f = fopen(path, "r");
+
+	ck_assert_ptr_nonnull(f);
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, text) != NULL;
+	fclose(f);
+	return n;
+}
+
+START_TEST(a_server_that_refuses_is_told_of_once_however_often_it_is_tried)
+{
+	struct calls other;
+	char rows[600], path[400];
+	const char *denied[] = { "caller", "denied" };
+	int before = dup(STDERR_FILENO);
+
+	calls_setup(&other, &(struct calls_options){ .lua = "log = { level = 'warn' }," });
+	memcpy(other.rpc, c.rpc, sizeof(c.rpc));
+	snprintf(path, sizeof(path), "%s/log", other.dir);
+	ck_assert_ptr_nonnull(freopen(path, "w", stderr));
+	calls_begin(&other, CALLER, &calls_caller);
+	snprintf(rows, sizeof(rows), "%s %s", calls_row(&other, CALLER, ""), calls_row(&other, CALLS, ""));
+	calls_routes(&other, 10, rows);
+	until(calls_routes_version(other.s[CALLER], 0) == 10);
+	struct rpc_call call = { .to = { .instance = "calls-1", .worker = 0 }, .timeout_ms = 60000 };
+
+	calls_call(other.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
+	until(metrics_total(other.s[CALLER]->metrics, "loquat_rpc_closed_total", denied) >= 3);
+	ck_assert(calls_cancel(other.s[CALLER], 0, reply.handle));
+	calls_end(&other, CALLER); /* its log is written */
+	dup2(before, STDERR_FILENO);
+	close(before);
+	ck_assert_uint_eq(said(path, "rpc.refused peer=calls-1 why=\"it does not know the cluster key\""), 1);
+	calls_teardown(&other);
+}
+END_TEST
+
 static int listen_at(uint16_t *port)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET };
@@ -458,6 +500,7 @@ int main(void)
 	tcase_add_test(t, a_request_whose_time_is_over_before_its_turn_is_not_executed);
 	tcase_add_test(t, a_frame_that_is_no_frame_closes_the_link_and_harms_no_other);
 	tcase_add_test(t, a_client_gives_nothing_to_a_server_without_the_cluster_key);
+	tcase_add_test(t, a_server_that_refuses_is_told_of_once_however_often_it_is_tried);
 	tcase_add_test(t, a_server_that_hangs_up_is_tried_again_more_and_more_rarely);
 	return suite_run("rpc_greeting", t);
 }
