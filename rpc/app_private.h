@@ -7,6 +7,7 @@
 #include "rpc/app.h"
 #include "rpc/keys.h"
 #include "rpc/once.h"
+#include "rpc/player.h"
 #include "rpc/peer.h"
 #include "rpc/ring.h"
 /*
@@ -84,7 +85,7 @@ struct app_job {
 	struct sql_record record; /* if recording */
 	int changes;              /* registry reference of the list of n_changes staged ones, or LUA_NOREF */
 	struct {
-		char name[32], value[64];
+		char name[32], value[PLAYER_NAME_MAX + 1]; /* a role's name may be an attribute */
 	} attr[FRAME_ATTRS_MAX];
 	unsigned attrs;
 	/* the end */

@@ -457,7 +457,7 @@ static int session_set(lua_State *L)
 	const char *name = luaL_checkstring(L, 2), *value = luaL_optstring(L, 3, "");
 
 	if (strlen(name) >= sizeof j->attr[0].name || strlen(value) >= sizeof j->attr[0].value)
-		return luaL_error(L, "session:set: the name holds at most 31 bytes, the value 63");
+		return luaL_error(L, "session:set: the name holds at most 31 bytes, the value %d", PLAYER_NAME_MAX);
 	if (!strcmp(name, "uid") || !strcmp(name, "sid") || !strcmp(name, "connector"))
 		return luaL_error(L, "session:set: %s is what the session is known by", name);
 	bool own = is_own(L, j);

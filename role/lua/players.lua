@@ -236,6 +236,14 @@ function Players.forget_key(key)
   for _, player in ipairs(lost) do forget(player) end
 end
 
+-- ---- what there may be of something: every client can read it, and no sum of it goes over ---------------------------
+
+local NUMBER_MAX, ITEMS_MAX = 1 << 53, 0x7fffffff
+
+function Players.room_for(player, field) return NUMBER_MAX - player.role[field] end
+
+function Players.room_for_item(player, item) return ITEMS_MAX - (player.bag[item] or 0) end
+
 -- ---- changes: to be called without yielding before the request ends -------------------------------------------------
 
 -- Adds to a number of the role: a relative update, so that the log's order does not matter to the sum.

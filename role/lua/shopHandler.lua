@@ -19,6 +19,7 @@ function Handler.buy(session, msg)
   if not item or not item.price then return nil, "not_found", "item: the shop does not have it" end
   local price = item.price * msg.count
   if player.role.gold < price then return nil, "denied", "not enough gold" end
+  if msg.count > Players.room_for_item(player, msg.item) then return nil, "denied", "you cannot carry so many" end
   Players.add(player, "gold", -price)
   Players.add_item(player, msg.item, msg.count)
   return { gold = player.role.gold - price, item = msg.item, count = msg.count }

@@ -53,6 +53,9 @@ await error("a wrong signature is denied", 401, "denied", body, { signature: "0"
 await error("a signature of another body is denied", 401, "denied", payment({ order: "o-2" }), { signature: sign(body) });
 await error("no signature is denied", 401, "denied", body, { signature: null });
 await error("an unknown uid is not found", 404, "not_found", payment({ order: "o-3", uid: "nobody" }));
+await error("nobody is called \"\"", 404, "not_found", payment({ order: "o-5", uid: "" }));
+await error("nobody is called by 300 bytes", 404, "not_found", payment({ order: "o-6", uid: "x".repeat(300) }));
+await error("nobody has a control character in the uid", 404, "not_found", payment({ order: "o-7", uid: "a\u0000b" }));
 await error("an unknown product is not found", 404, "not_found", payment({ order: "o-4", product: "gems_1" }));
 await error("an ill-typed field is a bad request", 400, "bad_request", payment({ order: 5 }));
 await error("a missing field is a bad request", 400, "bad_request", payment({ order: undefined }));

@@ -137,7 +137,7 @@ START_TEST(what_a_session_is_known_by_cannot_be_set)
 		"function Handler.say(session, msg)\n"
 		"  return { words = { tostring(pcall(session.set, session, 'uid', 'x')),\n"
 		"    tostring(pcall(session.set, session, ('n'):rep(32), 'x')),\n"
-		"    tostring(pcall(session.set, session, 'n', ('x'):rep(64))), tostring(pcall(session.set)), session.uid } }\n"
+		"    tostring(pcall(session.set, session, 'n', ('x'):rep(81))), tostring(pcall(session.set)), session.uid } }\n"
 		"end");
 	say(1, "{}", 0, &reply);
 	reply_wait(&reply);

@@ -14,6 +14,44 @@ local ann
 
 test.before(function() ann = login("ann") end)
 
+local function reward(args)
+  args.uid = "ann"
+  return test.call("role.roleRemote.reward", "ann", args, { from = "scene-1" })
+end
+
+test("a reward is of no less than nothing and of no more than fits, and changes all of it or nothing", function()
+  for field, amounts in pairs {
+    gold = { -1, 1 << 53, math.maxinteger, math.mininteger }, exp = { -1, (1 << 53) + 1, math.maxinteger },
+    count = { 0, -5, 0x7fffffff },
+  } do
+    for _, amount in ipairs(amounts) do
+      reward { gold = 0, item = 1, count = 1 }
+      local answer, err, why = reward { exp = 1, item = 1, [field] = amount }
+      test.equal(answer, nil)
+      test.equal(err, "bad_request")
+      test.holds(why:find(field, 1, true), why)
+    end
+  end
+  test.equal(test.rows("SELECT item, count FROM bag"), { { item = 1, count = 10 } })
+  test.equal(test.rows("SELECT gold, exp FROM role"), { { gold = 1000, exp = 0 } })
+  test.holds(reward { gold = (1 << 53) - 1000, exp = 1 << 53, item = 1, count = 0x7fffffff - 10 })
+  test.equal(reward { gold = 1 }, nil)
+  test.refused(buy(ann, "o1", 1, 1), "denied", "carry")
+  test.equal(#ann:request("role.bagHandler.list").items, 1)
+end)
+
+test("a payment is of no less than nothing and of no more than fits", function()
+  local function grant(order, gems)
+    local args = { uid = "ann", gems = gems, order = order }
+    return test.call("role.roleRemote.grant", "ann", args, { from = "platform-1" })
+  end
+  test.equal(select(2, grant("a", -1)), "bad_request")
+  test.equal(select(2, grant("b", math.maxinteger)), "bad_request")
+  test.equal(grant("c", 1 << 53).gems, 1 << 53)
+  test.equal(select(2, grant("d", 1)), "bad_request")
+  test.equal(test.rows("SELECT gems FROM role"), { { gems = 1 << 53 } })
+end)
+
 test("a purchase takes the gold and gives the item", function()
   test.equal(buy(ann, "o1", 1, 2), { code = 200, gold = 980, item = 1, count = 2 })
   test.equal(ann:request("role.bagHandler.list").items, { { item = 1, count = 2 } })
