@@ -375,6 +375,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);
 	a->kick = schema_method(s->schema, "connector.connectorRemote.kick", 30);
 	a->attr = schema_method(s->schema, "connector.connectorRemote.attr", 30);
+	app_push_types_open(a);
 	app_wakes_open(a);
 	if (luahost_new(&o, &a->host) < 0 || open_libraries(a) < 0) {
 		service_fail(s, "%s: the Lua state could not be made", s->id);
@@ -410,6 +411,7 @@ void app_close(struct app *a)
 	app_once_close(a);
 	app_moves_close(a);
 	app_waits_close(a);
+	app_push_types_close(a);
 	for (struct app_job *j = a->made_jobs, *next; j; j = next) {
 		next = j->next_made;
 		sql_record_release(&j->record);

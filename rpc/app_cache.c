@@ -221,8 +221,10 @@ static int l_put(lua_State *L)
 	}
 	int err = put(a, key, span_of(a->text.data, a->text.len), lifetime_ms, 0);
 
+	const char *why = err == ERR_BAD_REQUEST ? "the value is too large" : err_text(err);
+
 	if (err < 0)
-		return app_push_error(L, err, span_of(err_text(err), strlen(err_text(err))), EFFECT_NONE);
+		return app_push_error(L, err, span_of(why, strlen(why)), EFFECT_NONE);
 	lua_pushboolean(L, 1);
 	return 1;
 }

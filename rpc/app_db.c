@@ -2,6 +2,7 @@
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "common/lua_msg.h"
 #include "rpc/app_private.h"
 
@@ -58,7 +59,7 @@ static void read_value(lua_State *L, int index, int number, struct sql_value *v)
 		v->type = SQL_TEXT;
 		v->s.p = lua_tolstring(L, index, &v->s.n);
 		return;
-	default: app_raise(L, "value %d: a %s cannot be stored", number, luaL_typename(L, index));
+	default: app_raise(L, "db: value %d: a %s cannot be stored", number, luaL_typename(L, index));
 	}
 }
 
@@ -68,7 +69,7 @@ static size_t read_values(lua_State *L, int from, struct sql_value *values)
 	size_t n = top >= from ? (size_t)(top - from + 1) : 0;
 
 	if (n > DB_VALUES_MAX)
-		app_raise(L, "at most %d values", DB_VALUES_MAX);
+		app_raise(L, "db: at most %d values", DB_VALUES_MAX);
 	for (size_t i = 0; i < n; i++)
 		read_value(L, from + (int)i, (int)i + 1, &values[i]);
 	return n;
@@ -250,6 +251,20 @@ static void on_rows(void *arg, const struct env_db_result *r)
 	app_wait_free(&w->wait);
 }
 
+/* A change that went past the log would be known to nobody: not to the replay, not to who keeps the row in memory. */
+static void check_reads(lua_State *L, const char *sql)
+{
+	static const char *const words[] = { "SELECT", "WITH", "SHOW" };
+	const char *word = sql + strspn(sql, " \t\r\n(");
+	size_t n = strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_");
+
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+		if (n == strlen(words[i]) && !strncasecmp(word, words[i], n))
+			return;
+	app_raise(L, "db: only SELECT, WITH and SHOW read: changes go through db.exec, found \"%.*s\"",
+		  (int)(n < 20 ? n : 20), word);
+}
+
 static int read_rows(lua_State *L, int sql_index, const char *key)
 {
 	struct app *a = app_of(L);
@@ -260,6 +275,7 @@ static int read_rows(lua_State *L, int sql_index, const char *key)
 	uint64_t task, now = a->worker->loop->now_ms, left = DB_TIMEOUT_MS;
 	char why[256];
 
+	check_reads(L, sql);
 	app_check_may_wait(L);
 	task = luatask_wait(L);
 	buf_clear(&a->text);

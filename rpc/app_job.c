@@ -447,6 +447,18 @@ static enum effect effect_told(const struct app_job *j, int err, const char *wor
 	return err == ERR_TIMEOUT && j->called ? EFFECT_UNKNOWN : EFFECT_NONE;
 }
 
+/* The script meant one of the eight. */
+static void log_no_such_error(const struct app_job *j, const char *word)
+{
+	char why[160];
+
+	snprintf(why, sizeof why,
+		 "there is no error \"%.40s\": timeout unavailable busy not_found bad_request denied failed unknown",
+		 word);
+	log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
+		  (unsigned long long)j->trace, why);
+}
+
 /* nil, word, message, effect: the handler's own refusal. What it collected is dropped. */
 static void refused(struct app_job *j, const struct luaresult *r)
 {
@@ -455,6 +467,8 @@ static void refused(struct app_job *j, const struct luaresult *r)
 	char message[256];
 
 	snprintf(message, sizeof message, "%s", text ? text : err ? err_text(err) : word);
+	if (!err)
+		log_no_such_error(j, word);
 	err = err ? err_public(err) : ERR_FAILED;
 	enum effect effect = effect_told(j, err, text_at(r, 3));
 

@@ -197,6 +197,8 @@ struct app {
 	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */
 	const struct msg_method *kick;
 	const struct msg_method *attr;
+	struct app_push_type *push_type; /* app_session.c: sorted by name */
+	size_t push_types;
 	struct app_once once;
 	struct app_moves moves;
 	struct buf scratch, text;
@@ -319,6 +321,9 @@ struct app_push {
 	struct span route, body, supersedes; /* supersedes: what it replaces, or empty */
 };
 /* Route, message and options at index and behind it; body is in a->text. Raises. */
+void app_push_types_open(struct app *a); /* which message a push carries, by option push of the .proto */
+void app_push_types_close(struct app *a);
+/* route, message, options from index on. Raises if the message is not of the route's type, or has no JSON. */
 struct app_push app_push_read(lua_State *L, int index);
 /* sids: packed; of one worker of one connector. */
 void app_push_send(struct app *a, const char *connector, uint32_t worker, struct span sids,

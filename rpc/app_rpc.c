@@ -174,8 +174,49 @@ static lua_Integer option_int(lua_State *L, const char *name, lua_Integer min, l
 	lua_Integer v = lua_tointegerx(L, -1, &is);
 
 	if (!is || v < min || v > max)
-		app_raise(L, "%s: a whole number from %lld to %lld was expected", name, (long long)min, (long long)max);
+		app_raise(L, "option %s: a whole number from %lld to %lld was expected", name, (long long)min,
+			  (long long)max);
 	return v;
+}
+
+static struct span option_text(lua_State *L, const char *name)
+{
+	struct span s;
+
+	if (lua_type(L, -1) != LUA_TSTRING)
+		app_raise(L, "option %s: expected text, found a %s", name, luaL_typename(L, -1));
+	s.p = lua_tolstring(L, -1, &s.n);
+	return s;
+}
+
+/* A plain method given a once-key would run as often as it is asked: who gives one believes that it runs once. */
+static struct span option_once(lua_State *L, const struct msg_method *m)
+{
+	struct span key = option_text(L, "once");
+
+	if (m->kind != MSG_ONCE)
+		app_raise(L, "option once: %s is no once-method (option (loquat.kind) = ONCE in its .proto)", m->full);
+	if (!key.n || key.n > 256)
+		app_raise(L, "once: 1 to 256 bytes");
+	return key;
+}
+
+/* The option whose value is on the top of the stack. */
+static void read_option(lua_State *L, const char *name, struct rpc_call *call)
+{
+	if (!strcmp(name, "timeout_ms"))
+		call->timeout_ms = (uint32_t)option_int(L, name, 1, TIMEOUT_MAX_MS);
+	else if (!strcmp(name, "once"))
+		call->once = option_once(L, call->method);
+	else if (!strcmp(name, "instance"))
+		call->to.instance = option_text(L, name).p;
+	else if (!strcmp(name, "worker"))
+		call->to.worker = (int)option_int(L, name, 0, SERVICE_WORKERS_MAX - 1);
+	else if (!strcmp(name, "anywhere"))
+		call->to.anywhere = lua_toboolean(L, -1);
+	else
+		app_raise(L, "%s: there is no option %s (timeout_ms, once, instance, worker, anywhere)",
+			  call->method->full, name);
 }
 
 static void read_options(lua_State *L, int index, struct rpc_call *call)
@@ -183,20 +224,22 @@ static void read_options(lua_State *L, int index, struct rpc_call *call)
 	if (lua_isnoneornil(L, index))
 		return;
 	luaL_checktype(L, index, LUA_TTABLE);
-	if (lua_getfield(L, index, "timeout_ms") != LUA_TNIL)
-		call->timeout_ms = (uint32_t)option_int(L, "timeout_ms", 1, TIMEOUT_MAX_MS);
-	if (lua_getfield(L, index, "once") != LUA_TNIL) {
-		call->once.p = luaL_checklstring(L, -1, &call->once.n);
-		if (!call->once.n || call->once.n > 256)
-			app_raise(L, "once: 1 to 256 bytes");
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) { /* texts stay anchored in the options' table */
+		if (lua_type(L, -2) != LUA_TSTRING)
+			app_raise(L, "%s: options are named, as {timeout_ms = 500}", call->method->full);
+		read_option(L, lua_tostring(L, -2), call);
 	}
-	if (lua_getfield(L, index, "instance") != LUA_TNIL)
-		call->to.instance = luaL_checkstring(L, -1);
-	if (lua_getfield(L, index, "worker") != LUA_TNIL)
-		call->to.worker = (int)option_int(L, "worker", 0, SERVICE_WORKERS_MAX - 1);
-	lua_getfield(L, index, "anywhere");
-	call->to.anywhere = lua_toboolean(L, -1);
-	lua_pop(L, 5); /* the strings stay anchored in the options' table */
+}
+
+static struct span key_at(lua_State *L, int index, const struct msg_method *m)
+{
+	struct span key;
+
+	if (lua_type(L, index) != LUA_TSTRING && lua_type(L, index) != LUA_TNUMBER)
+		app_raise(L, "%s: the key: expected text, found %s (key, request, options)", m->full,
+			  luaL_typename(L, index));
+	key.p = lua_tolstring(L, index, &key.n);
+	return key;
 }
 
 /* What is left of the caller's own time bounds every hop. */
@@ -223,7 +266,7 @@ static int invoke(lua_State *L)
 
 	if (send)
 		app_check_runs(L);
-	call.to.key.p = luaL_checklstring(L, 1, &call.to.key.n);
+	call.to.key = key_at(L, 1, call.method);
 	read_options(L, 3, &call);
 	if (!send) {
 		app_check_may_wait(L);

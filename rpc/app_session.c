@@ -301,6 +301,8 @@ static void push_to_list(lua_State *L, struct app *a, const struct app_push *pus
 
 	check_targets(L, 1); /* raises before anything is allocated */
 	count = luaL_len(L, 1);
+	if (count == 0 && (lua_pushnil(L), lua_next(L, 1)))
+		app_raise(L, "push: a session (a table with sid and connector) or a list of them was expected");
 	for (lua_Integer i = 1; i <= count; i++) {
 		lua_geti(L, 1, i);
 		add_target(L, -1, &t);
@@ -342,6 +344,58 @@ static struct span supersedes_of(lua_State *L, int index)
 	return s;
 }
 
+/* ---- what a push carries ------------------------------------------------------------------------------------------- */
+
+struct app_push_type {
+	struct span route; /* in the type's option */
+	const struct msg_type *type;
+};
+
+static int by_route(const void *x, const void *y)
+{
+	const struct span *a = x, *b = y;
+
+	if (a->n != b->n)
+		return a->n < b->n ? -1 : 1;
+	return memcmp(a->p, b->p, a->n);
+}
+
+static void add_push_types(struct app *a, const struct msg_type *t)
+{
+	for (const char *at = t->push; at && *(at += strspn(at, ", "));) {
+		size_t n = strcspn(at, ", ");
+
+		a->push_type = realloc(a->push_type, (a->push_types + 1) * sizeof *a->push_type);
+		assert(a->push_type);
+		a->push_type[a->push_types++] = (struct app_push_type){ span_of(at, n), t };
+		at += n;
+	}
+}
+
+void app_push_types_open(struct app *a)
+{
+	const struct schema *schema = a->worker->service->schema;
+
+	for (size_t i = 0; i < schema_types(schema); i++)
+		add_push_types(a, schema_type_at(schema, i));
+	if (a->push_types)
+		qsort(a->push_type, a->push_types, sizeof *a->push_type, by_route);
+}
+
+void app_push_types_close(struct app *a)
+{
+	free(a->push_type);
+}
+
+/* NULL: any JSON. */
+static const struct msg_type *push_type(const struct app *a, struct span route)
+{
+	const struct app_push_type *t =
+		a->push_types ? bsearch(&route, a->push_type, a->push_types, sizeof *t, by_route) : NULL;
+
+	return t ? t->type : NULL;
+}
+
 struct app_push app_push_read(lua_State *L, int index)
 {
 	struct app *a = app_of(L);
@@ -351,7 +405,7 @@ struct app_push app_push_read(lua_State *L, int index)
 	push.route.p = luaL_checklstring(L, index, &push.route.n);
 	push.supersedes = supersedes_of(L, index + 2);
 	buf_clear(&a->text);
-	if (lua_json_encode(L, index + 1, NULL, &a->text, why, sizeof why) < 0)
+	if (lua_json_encode(L, index + 1, push_type(a, push.route), &a->text, why, sizeof why) < 0)
 		app_raise(L, "push %s: %s", push.route.p, why);
 	push.body = span_of(a->text.data, a->text.len);
 	return push;

@@ -76,6 +76,30 @@ START_TEST(a_refusal_is_one_of_the_eight_words_with_a_message)
 }
 END_TEST
 
+/* Each of these was taken for a call without it. */
+START_TEST(a_call_with_an_option_that_does_not_exist_or_does_not_fit_raises)
+{
+	begin("local box = app.rpc.calls.boxRemote\n"
+	      "local function why(...) return ((select(2, pcall(...))):gsub('^.-:%d+: ', '')) end\n"
+	      "function Remote.get() return {} end\n"
+	      "function Remote.put()\n"
+	      "  return { words = { why(box.get, 'k', {}, { timeout = 5 }), why(box.put, 'k', {}, { once = 'order-1' }),\n"
+	      "    why(box.once, 'k', {}, { once = 5 }), why(app.send.calls.boxRemote.put, 'k', {}, { onec = 'x' }),\n"
+	      "    why(box.get, 'k', {}, { 5 }), why(box.get, nil, {}), why(box.get, {}) } }\n"
+	      "end");
+	put("{}", &reply);
+	ck_says(&reply,
+		"{\"words\":["
+		"\"calls.boxRemote.get: there is no option timeout (timeout_ms, once, instance, worker, anywhere)\","
+		"\"option once: calls.boxRemote.put is no once-method (option (loquat.kind) = ONCE in its .proto)\","
+		"\"option once: expected text, found a number\","
+		"\"calls.boxRemote.put: there is no option onec (timeout_ms, once, instance, worker, anywhere)\","
+		"\"calls.boxRemote.get: options are named, as {timeout_ms = 500}\","
+		"\"calls.boxRemote.get: the key: expected text, found nil (key, request, options)\","
+		"\"calls.boxRemote.get: the key: expected text, found table (key, request, options)\"]}");
+}
+END_TEST
+
 START_TEST(a_refusal_may_say_what_is_known_of_the_effect)
 {
 	begin("function Remote.put(args) return nil, 'failed', 'because', args.text end");
@@ -204,7 +228,7 @@ START_TEST(a_misuse_of_a_call_raises_and_names_what_is_wrong)
 	      "end");
 	put("{}", &reply);
 	ck_reply(&reply, 0, EFFECT_NONE);
-	static const char *const parts[] = { "bad argument #1",
+	static const char *const parts[] = { "the key: expected text",
 					     "nonsense",
 					     "timeout_ms: a whole",
 					     "timeout_ms: a whole",
@@ -269,6 +293,7 @@ int main(void)
 	tcase_add_test(one, an_answer_that_is_not_of_its_type_fails);
 	tcase_add_test(one, what_raises_fails_and_nothing_else);
 	tcase_add_test(one, a_refusal_is_one_of_the_eight_words_with_a_message);
+	tcase_add_test(one, a_call_with_an_option_that_does_not_exist_or_does_not_fit_raises);
 	tcase_add_test(one, a_refusal_may_say_what_is_known_of_the_effect);
 	tcase_add_test(one, what_raises_after_it_called_others_leaves_an_unknown_effect);
 	tcase_add_test(one, a_script_calls_other_services_and_itself);

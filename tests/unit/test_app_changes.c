@@ -117,6 +117,20 @@ START_TEST(a_bad_statement_a_bad_value_or_a_bad_field_raises)
 }
 END_TEST
 
+/* A change past the log would be in the database and nowhere else. */
+START_TEST(a_read_that_would_change_something_raises)
+{
+	begin("local function why(fn, ...) return (select(2, pcall(fn, ...))):match('found \".*\"') or 'passed' end\n"
+	      "function Remote.put()\n"
+	      "  return { words = { why(db.query, 'DELETE FROM role'), why(db.query, ' update role SET gold = ?', 1),\n"
+	      "    why(db.load, 'role:1', 'INSERT INTO role (id) VALUES (?)', 1), why(db.query, '(DROP TABLE role)'),\n"
+	      "    why(db.query, 'selector') } }\n"
+	      "end");
+	ck_put("{}", "{\"words\":[\"found \\\"DELETE\\\"\",\"found \\\"update\\\"\",\"found \\\"INSERT\\\"\","
+		     "\"found \\\"DROP\\\"\",\"found \\\"selector\\\"\"]}");
+}
+END_TEST
+
 START_TEST(a_nil_that_is_set_forgets_the_field)
 {
 	begin("function Remote.get() return { text = state.t.name or 'nobody' } end\n"
@@ -255,6 +269,7 @@ int main(void)
 	tcase_add_test(one, commit_lands_what_was_collected_so_far);
 	tcase_add_test(one, nothing_may_wait_while_changes_are_collected);
 	tcase_add_test(one, a_bad_statement_a_bad_value_or_a_bad_field_raises);
+	tcase_add_test(one, a_read_that_would_change_something_raises);
 	tcase_add_test(one, a_nil_that_is_set_forgets_the_field);
 	tcase_add_test(one, sync_waits_for_what_others_have_recorded);
 	tcase_add_test(one, the_cache_gives_back_what_was_put_as_a_copy);

@@ -145,6 +145,27 @@ START_TEST(what_a_session_is_known_by_cannot_be_set)
 }
 END_TEST
 
+START_TEST(a_push_of_a_route_that_has_a_type_is_checked)
+{
+	begin_sessions("function Handler.say(session)\n"
+		       "  local function why(...) return ((select(2, pcall(...))):gsub('^/.-: ', '', 1)) end\n"
+		       "  session:push('onTyped', { text = 'right' })\n"
+		       "  return { words = { why(session.push, session, 'onTyped', { txet = 'a' }),\n"
+		       "    why(app.push, { session }, 'onTypedToo', { number = 'five' }),\n"
+		       "    why(app.room('r').push, app.room('r'), 'onTyped', { words = 'one' }),\n"
+		       "    tostring(pcall(session.push, session, 'onType', { txet = 'a' })),\n"
+		       "    why(app.push, { uid = 'ann' }, 'onAny', {}) } }\n"
+		       "end");
+	say(1, "{}", 0, &reply);
+	reply_wait(&reply);
+	ck_says(&reply, "{\"code\":200,\"words\":[\"push onTyped: txet: calls.News has no such field\","
+			"\"push onTypedToo: number: expected an integer, found \\\"five\\\"\","
+			"\"push onTyped: words: expected a table, found \\\"one\\\"\",\"true\","
+			"\"push: a session (a table with sid and connector) or a list of them was expected\"]}");
+	until(told("{\"text\":\"right\"}"));
+}
+END_TEST
+
 START_TEST(a_push_goes_to_one_session_or_to_many_in_one_frame)
 {
 	begin_sessions(
@@ -322,6 +343,7 @@ int main(void)
 	tcase_add_test(one, an_attribute_leaves_with_the_answer_of_the_session_s_own_request);
 	tcase_add_test(one, an_attribute_of_another_session_goes_to_that_session);
 	tcase_add_test(one, what_a_session_is_known_by_cannot_be_set);
+	tcase_add_test(one, a_push_of_a_route_that_has_a_type_is_checked);
 	tcase_add_test(one, a_push_goes_to_one_session_or_to_many_in_one_frame);
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
