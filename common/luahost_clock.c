@@ -219,6 +219,19 @@ static uint64_t check_ms(lua_State *L, int index, int64_t least)
 	return (uint64_t)ms + ((double)(uint64_t)ms < ms);
 }
 
+/* The handle on top is on_reload's, which may have to give way again: luahost_cancel_made. */
+static void note_made(lua_State *L, struct luahost *h)
+{
+	if (h->made == LUA_NOREF) {
+		lua_newtable(L);
+		h->made = luaL_ref(L, LUA_REGISTRYINDEX);
+	}
+	lua_rawgeti(L, LUA_REGISTRYINDEX, h->made);
+	lua_pushvalue(L, -2);
+	lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+	lua_pop(L, 1);
+}
+
 /*
  * Of the function at index 2, or of "module.function", which is looked up anew each time, so that a reload takes effect.
  * Its handle is left on the stack.
@@ -236,6 +249,8 @@ static struct luatimer *make(lua_State *L)
 	struct luatimer **handle = lua_newuserdatauv(L, sizeof *handle, 0);
 	*handle = NULL;
 	luaL_setmetatable(L, handle_type);
+	if (h->switching)
+		note_made(L, h);
 	lua_pushvalue(L, 2);
 	int fn = luaL_ref(L, LUA_REGISTRYINDEX);
 	struct luatimer *t = *handle = new_timer(h);
@@ -289,19 +304,38 @@ static int l_cron(lua_State *L)
 	return 1;
 }
 
+static void cancel(struct luatimer *t)
+{
+	if (!t)
+		return;
+	t->cancelled = true;
+	loop_timer_stop(t->host->o.loop, &t->timer);
+	if (!t->busy)
+		free_timer(t);
+}
+
 /* timer:cancel(): true if it was running. A call of fn under way goes on. */
 static int l_cancel(lua_State *L)
 {
 	struct luatimer **handle = luaL_checkudata(L, 1, handle_type), *t = *handle;
-	bool running = t && !t->cancelled && timer_running(&t->timer);
-	if (t) {
-		t->cancelled = true;
-		loop_timer_stop(t->host->o.loop, &t->timer);
-		if (!t->busy)
-			free_timer(t);
-	}
-	lua_pushboolean(L, running);
+	lua_pushboolean(L, t && !t->cancelled && timer_running(&t->timer));
+	cancel(t);
 	return 1;
+}
+
+int luahost_cancel_made(lua_State *L, void *unused)
+{
+	struct luahost *h = luahost_of(L);
+	(void)unused;
+	if (h->made == LUA_NOREF)
+		return 0;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, h->made);
+	for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 1); i <= n; i++) {
+		lua_rawgeti(L, 1, i);
+		cancel(*(struct luatimer **)lua_touserdata(L, 2));
+		lua_settop(L, 1);
+	}
+	return 0;
 }
 
 static int forget_handle(lua_State *L)

@@ -80,6 +80,7 @@ struct luahost {
 	struct luacode *previous;    /* what ran before, for going back */
 	int kept;                    /* registry: a copy of `state`'s fields, while new code is tried */
 	struct luajob *switching;    /* on_reload or on_rollback, while it runs */
+	int made; /* registry: handles of the timers that code's on_reload, or the last on_rollback, has started */
 
 	struct luatask **task; /* all slots, at most tasks_max */
 	uint32_t tasks, tasks_cap;
@@ -181,6 +182,8 @@ void luahost_raise_limit(struct luahost *h, bool raised); /* for reporting after
 
 /* luahost_protected, but the error's text goes to error, if it is not NULL, and not to the log. */
 int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg, char *error, size_t error_size);
+
+int luahost_cancel_made(lua_State *L, void *unused); /* luahost_clock.c; protected */
 
 /* luahost_task.c */
 void luahost_end_tasks(struct luahost *h);

@@ -212,13 +212,27 @@ static int run_hook(struct luahost *h, struct luacode *code, const char *name, c
 
 /* ---- the switch, and the way back -------------------------------------------------------------------------- */
 
+static void forget_made(struct luahost *h)
+{
+	luaL_unref(h->L, LUA_REGISTRYINDEX, h->made);
+	h->made = LUA_NOREF;
+}
+
 static int take_over(struct luahost *h, char *error, size_t error_size)
 {
+	int before = h->made; /* by the code that still runs */
+	h->made = LUA_NOREF;
 	int err = luahost_try(h, luahost_state_enter, h->next, error, error_size);
 	if (err == 0)
 		err = run_hook(h, h->next, "on_reload", luahost_version(h), error, error_size);
-	if (err < 0)
+	if (err < 0) {
 		luahost_reserved(h, luahost_state_restore, NULL);
+		luahost_reserved(h, luahost_cancel_made, NULL);
+		forget_made(h);
+		h->made = before;
+	} else {
+		luaL_unref(h->L, LUA_REGISTRYINDEX, before);
+	}
 	forget_kept(h);
 	return err;
 }
@@ -252,6 +266,8 @@ void luahost_rollback(struct luahost *h, const char *version)
 	luahost_abort(h);
 	if (!h->previous || strcmp(luahost_version(h), version))
 		return;
+	luahost_reserved(h, luahost_cancel_made, NULL);
+	forget_made(h);
 	/* `state` is kept as it was if going back fails half-way */
 	int err = luahost_try(h, luahost_state_enter, h->previous, error, sizeof error);
 	if (err == 0)
@@ -262,6 +278,7 @@ void luahost_rollback(struct luahost *h, const char *version)
 			log_error(h->o.log, "lua.rollback", "version=%s why=%s", version, error);
 	}
 	forget_kept(h);
+	forget_made(h); /* by on_rollback, for the code before */
 	h->code = h->previous;
 	h->previous = NULL;
 	h->stats.rollbacks++;

@@ -22,7 +22,8 @@ struct reload {
 	struct luasrc *src; /* to be prepared */
 	char version[9];    /* to go back from */
 	unsigned left;
-	bool switched; /* on a worker at least */
+	bool switched;                     /* on a worker at least */
+	bool refused[SERVICE_WORKERS_MAX]; /* by these workers' on_reload: they run what they ran */
 	int err;
 	char error[1024];
 };
@@ -106,10 +107,13 @@ static void all_workers(struct reload *l, enum step step)
 {
 	struct service *s = l->face->service;
 
-	l->left = s->workers;
+	for (unsigned i = 0; i < s->workers; i++)
+		l->left += !l->refused[i];
 	for (unsigned i = 0; i < s->workers; i++) {
-		struct reload_part *p = calloc(1, sizeof *p);
+		struct reload_part *p = l->refused[i] ? NULL : calloc(1, sizeof *p);
 
+		if (l->refused[i])
+			continue;
 		assert(p);
 		p->reload = l;
 		p->worker = s->worker[i];
@@ -195,6 +199,7 @@ static void part_done(void *arg)
 		memcpy(l->error, p->error, sizeof l->error);
 	}
 	l->switched |= p->err == 0 && step == STEP_SWITCH;
+	l->refused[p->worker->index] |= p->err < 0 && step == STEP_SWITCH;
 	free(p);
 	if (--l->left)
 		return;

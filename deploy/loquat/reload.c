@@ -17,7 +17,8 @@ struct reload {
 	struct env_http_request *request;
 	char service[32], version[16], error[1200];
 	int err;
-	json_t *list; /* [{instance, version, previous}] */
+	json_t *list;    /* [{instance, version, previous}] */
+	json_t *refused; /* {instance: true}, by whose on_reload: these have gone back by themselves */
 };
 
 /* ---- one step of all instances ------------------------------------------------------------------------------------- */
@@ -69,7 +70,7 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 		struct instance *k = &s->up->instance[i];
 		struct part *p;
 
-		if (!reload_takes_part(s->service, k))
+		if (!reload_takes_part(s->service, k) || json_object_get(s->but, k->row->id))
 			continue;
 		p = malloc(sizeof *p);
 		assert(p);
@@ -100,13 +101,14 @@ static void finish(void *arg)
 	}
 	l->up->reload = NULL;
 	json_decref(l->list);
+	json_decref(l->refused);
 	free(l);
 }
 
 static void step(struct reload *l, const char *word,
 		 void (*part)(void *arg, struct instance *i, const struct env_http_answer *a), void (*done)(void *arg))
 {
-	reload_step_all(&(struct reload_steps){ l->up, l->service, part, done, l }, word);
+	reload_step_all(&(struct reload_steps){ l->up, l->service, part, done, l, l->refused }, word);
 }
 
 static void note_failure(struct reload *l, const struct instance *i, const struct env_http_answer *a)
@@ -152,6 +154,7 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 
 	if (a->err == 0 && a->status != 200) {
 		note_failure(l, i, a);
+		json_object_set_new(l->refused, i->row->id, json_true());
 		return;
 	}
 	if (a->err < 0)
@@ -211,6 +214,7 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 	snprintf(l->service, sizeof l->service, "%s", service);
 	l->request = r;
 	l->list = json_array();
+	l->refused = json_object();
 	up->reload = l;
 	step(l, "prepare", on_prepared, all_prepared);
 }

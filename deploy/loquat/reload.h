@@ -14,6 +14,7 @@ struct reload_steps {
 	void (*on_part)(void *arg, struct instance *i, const struct env_http_answer *a); /* may be NULL */
 	void (*done)(void *arg);
 	void *arg;
+	const json_t *but; /* {instance: …} of which none takes part; may be NULL */
 };
 void reload_step_all(const struct reload_steps *s, const char *step);
 bool reload_takes_part(const char *service, const struct instance *i);

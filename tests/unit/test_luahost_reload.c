@@ -185,6 +185,41 @@ ON_LOOP(on_reload_may_start_timers)
 	ck_assert_str_eq(go(), "true");
 }
 
+/* Timers of this host, which has none but those that are asked about. */
+static unsigned timers(void)
+{
+	luahost_stats(host, &stats_);
+	return (unsigned)stats_.timers;
+}
+
+#define STARTS_TIMERS                                                                                             \
+	"return {on_reload = function(old)\n"                                                                     \
+	"  clock.every(60000, 'init.go') clock.after(60000, function() end) clock.cron('0 5 * * *', 'init.go')\n" \
+	"  clock.after(60000, 'init.go'):cancel()\n"                                                              \
+	"  if %s then return nil, 'no' end\n"                                                                     \
+	"end, go = function() end, on_rollback = function() %s end}"
+
+ON_LOOP(timers_of_an_on_reload_go_with_it_when_it_refuses_or_is_taken_back)
+{
+	char text[600], version[20];
+	load_first();
+	snprintf(text, sizeof text, STARTS_TIMERS, "true", "");
+	ck_assert_int_eq(prepare(SRC("init", text)), 0);
+	ck_assert_int_eq(luahost_switch(host, why, sizeof why), ERR_FAILED);
+	ck_assert_uint_eq(timers(), 0);
+
+	snprintf(text, sizeof text, STARTS_TIMERS, "false", "clock.every(60000, 'init.go')");
+	ck_assert_int_eq(reload(SRC("init", text)), 0);
+	ck_assert_uint_eq(timers(), 3);
+	snprintf(version, sizeof version, "%s", luahost_version(host));
+	snprintf(text, sizeof text, STARTS_TIMERS, "state.n > 0", "");
+	ck_assert_int_eq(prepare(SRC("init", text)), 0);
+	ck_assert_int_eq(luahost_switch(host, why, sizeof why), ERR_FAILED);
+	ck_assert_uint_eq(timers(), 3); /* the others are of the code that goes on */
+	luahost_rollback(host, version);
+	ck_assert_uint_eq(timers(), 1); /* on_rollback has started it */
+}
+
 ON_LOOP(an_on_reload_that_fails_leaves_the_old_code_and_the_fields_of_state)
 {
 	static const char *const ends[] = { "error('no')", "return nil, 'no'", "clock.sleep(5)" };
@@ -268,6 +303,7 @@ int main(void)
 	tcase_add_test(c, a_field_that_both_have_set_meanwhile_is_a_reason_to_refuse);
 	tcase_add_test(c, on_reload_migrates_the_state_before_anybody_sees_the_new_code);
 	tcase_add_test(c, on_reload_may_start_timers);
+	tcase_add_test(c, timers_of_an_on_reload_go_with_it_when_it_refuses_or_is_taken_back);
 	tcase_add_test(c, an_on_reload_that_fails_leaves_the_old_code_and_the_fields_of_state);
 	tcase_add_test(c, a_rollback_brings_back_the_code_before_and_the_leaving_code_puts_the_state_in_order);
 	tcase_add_test(c, a_rollback_goes_through_whatever_on_rollback_does);

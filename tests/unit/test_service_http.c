@@ -695,6 +695,25 @@ START_TEST(an_on_reload_that_fails_on_one_worker_takes_all_back)
 }
 END_TEST
 
+/* Who refuses the files that it runs already runs on, and does not go back to what it ran before them. */
+START_TEST(a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing)
+{
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	calls_file(&c, "init.lua",
+		   "return { on_reload = function()\n"
+		   "  assert(not state.moved or app.worker < app.workers - 1, 'it has moved')\n"
+		   "  state.moved = true\n"
+		   "end }\n");
+	ck_assert_int_eq(post("/admin/reload", ""), 200);
+	ck_version("two", 1);
+	post("/admin/reload", "");
+	ck_error(500, "failed", "none");
+	ck_version("two", 2);
+}
+END_TEST
+
 START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
 {
 	char version[16], path[100];
@@ -930,6 +949,7 @@ int main(void)
 	tcase_add_test(one, a_hook_under_way_is_answered_before_the_instance_ends);
 	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
+	tcase_add_test(one, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
 	tcase_add_test(one, figures_of_scripts_are_metrics_summed_over_the_workers);
@@ -945,6 +965,7 @@ int main(void)
 	tcase_add_test(three, without_a_key_a_call_goes_by_the_request_s_uid);
 	tcase_add_test(three, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(three, an_on_reload_that_fails_on_one_worker_takes_all_back);
+	tcase_add_test(three, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
 	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(three, an_operator_s_line_runs_in_a_worker);
 	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);
