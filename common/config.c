@@ -450,17 +450,6 @@ size_t config_count(const struct config *c, const char *path)
 	return n ? n->list_n : 0;
 }
 
-const char *config_key(const struct config *c, const char *path, size_t i)
-{
-	const struct node *n = find(c, path);
-	return n && i < n->item_n - n->list_n ? n->item[n->list_n + i]->key : NULL;
-}
-
-bool config_has(const struct config *c, const char *path)
-{
-	return find(c, path) != NULL;
-}
-
 void config_help(const struct config_row *rows, char *out, size_t size)
 {
 	struct buf b = BUF_INIT;

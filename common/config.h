@@ -48,8 +48,5 @@ int64_t config_int(const struct config *c, const char *path, int64_t otherwise);
 double config_number(const struct config *c, const char *path, double otherwise);
 bool config_bool(const struct config *c, const char *path, bool otherwise);
 const char *config_string(const struct config *c, const char *path, const char *otherwise);
-size_t config_count(const struct config *c, const char *path); /* elements of a list; 0 if absent */
-const char *config_key(const struct config *c, const char *path,
-		       size_t i); /* the i-th name in a table, sorted, from 0; NULL: no more. Path "" is the whole */
-bool config_has(const struct config *c, const char *path);
+size_t config_count(const struct config *c, const char *path);           /* elements of a list; 0 if absent */
 void config_help(const struct config_row *rows, char *out, size_t size); /* the table for --help */

@@ -97,7 +97,6 @@ void env_loop_poll(struct env_loop *loop, uint32_t us);
  * this env cannot (simulation). fn NULL only asks whether it can.
  */
 int env_loop_interrupt(struct env_loop *loop, void (*fn)(void *arg), void *arg);
-struct env *env_loop_env(struct env_loop *loop);
 /*
  * Any thread, until the loop is joined: how long the loop's thread has run on a processor so far, in ns. What the machine
  * gives to others meanwhile is not in it. Simulation: env_mono_ns.
@@ -309,7 +308,6 @@ void env_http_query_each(const struct env_http_request *r, void (*fn)(void *arg,
 			 void *arg);
 const char *env_http_header(const struct env_http_request *r, const char *name); /* or NULL */
 const void *env_http_body(const struct env_http_request *r, size_t *n);
-void env_http_peer(const struct env_http_request *r, char addr[ENV_ADDR_MAX]);
 /* Ends the request. headers: "Name: value" lines, NULL-terminated array, or NULL. */
 void env_http_reply(struct env_http_request *r, int status, const char *content_type, const char *const *headers,
 		    const void *body, size_t n);

@@ -214,16 +214,6 @@ const void *env_http_body(const struct env_http_request *r, size_t *n)
 	return *n ? evbuffer_pullup(in, -1) : (const void *)"";
 }
 
-void env_http_peer(const struct env_http_request *r, char addr[ENV_ADDR_MAX])
-{
-	struct evhttp_connection *con = r->req ? evhttp_request_get_connection(r->req) : NULL;
-	char *host = NULL;
-	uint16_t port = 0;
-	if (con)
-		evhttp_connection_get_peer(con, &host, &port);
-	snprintf(addr, ENV_ADDR_MAX, host && strchr(host, ':') ? "[%.46s]:%u" : "%.46s:%u", host ? host : "?", port);
-}
-
 /* ---- the server -------------------------------------------------------------------------------------------- */
 
 /* Out of descriptors: the connection stays in the backlog, and asking again at once would spin. */

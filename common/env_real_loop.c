@@ -21,11 +21,6 @@ bool env_loop_is_current(struct env_loop *loop)
 	return current == loop;
 }
 
-struct env *env_loop_env(struct env_loop *loop)
-{
-	return loop->env;
-}
-
 /* ---- waking ---------------------------------------------------------------------------------------- */
 
 static void write_wake(struct env_loop *l)

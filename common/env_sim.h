@@ -84,13 +84,11 @@ struct sim_process *sim_find(struct sim *w, const char *name);
 const char *sim_name(const struct sim_process *p);
 bool sim_alive(const struct sim_process *p);
 unsigned sim_starts(const struct sim_process *p); /* incarnations so far */
-struct env *sim_env(const struct sim_process *p); /* of the living incarnation, else NULL */
 void sim_kill(struct sim_process *p);             /* kill -9: written data stay, sockets are closed by the system */
 void sim_restart(struct sim_process *p);          /* starts it again; alive: kills it first */
 /* Whenever it dies or ends it is started again after min..max. max 0: off. */
 void sim_supervise(struct sim_process *p, uint32_t min_ms, uint32_t max_ms);
 void sim_signal(struct sim_process *p, int signo);
-void sim_setenv(struct sim_process *p, const char *name, const char *value); /* for the starts to come */
 /* fn(env, arg) on a thread of its own in the process. */
 void sim_thread(struct sim_process *p, void (*fn)(struct env *env, void *arg), void *arg);
 /* Power off: all processes of the host die, what was not synced is lost or torn. Restart them one by one. */
@@ -101,7 +99,6 @@ void sim_pause(struct sim_process *p, uint32_t ms);               /* SIGSTOP for
 /* The process dies at its nth pass of the failpoint from now on (name NULL: of any). */
 void sim_failpoint(struct sim *w, const char *process, const char *name, unsigned nth);
 uint64_t sim_failpoint_passes(const struct sim *w, const char *name); /* so far, of all processes */
-void sim_allow_abort(struct sim *w, bool yes);                        /* env_abort is a failure unless allowed */
 
 /* ---- chances: drawn from the seed by sim_new, a test may set them --------------------------------------- */
 
@@ -148,8 +145,6 @@ void sim_disk_fail(struct sim *w, const char *host, unsigned appends, unsigned s
 ssize_t sim_file_load(struct sim *w, const char *host, const char *path, char **text);
 void sim_file_store(struct sim *w, const char *host, const char *path, const void *text, size_t n);
 void sim_file_remove(struct sim *w, const char *host, const char *path);
-/* Flips one bit of a file. */
-void sim_file_flip(struct sim *w, const char *host, const char *path, uint64_t offset, unsigned bit);
 
 /* ---- database ------------------------------------------------------------------------------------------ */
 
@@ -163,7 +158,6 @@ int sim_db_select(struct sim *w, const char *sql, void (*fn)(void *arg, unsigned
 int64_t sim_db_int(struct sim *w, const char *sql, int64_t otherwise);
 void sim_db_down(struct sim *w, bool on); /* connections are lost, new ones refused; committed data stay */
 void sim_db_hold(struct sim *w, bool on); /* queries are taken but not answered meanwhile */
-uint64_t sim_db_commits(const struct sim *w);
 
 /* ---- HTTP ---------------------------------------------------------------------------------------------- */
 
@@ -175,10 +169,10 @@ struct sim_http_answer {
 	size_t n;
 	char content_type[64];
 };
-/* Sends a request to a process (by name) from outside; fills *a when the answer comes. headers as in env_http_reply. */
-void sim_http_send(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
-		   const char *const *headers, const void *body, size_t n, struct sim_http_answer *a);
-/* Sends and runs the world until the answer is there, at most ms. Returns the status or a negative error. */
+/*
+ * Sends a request to a process (by name) from outside and runs the world until the answer is there, at most ms. headers as in
+ * env_http_reply. Returns the status or a negative error.
+ */
 int sim_http(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
 	     const char *const *headers, const void *body, size_t n, uint32_t ms, struct sim_http_answer *a);
 void sim_http_release(struct sim_http_answer *a);

@@ -5,7 +5,7 @@
  * has to wait for another's transaction, and then it is executed anew.
  */
 
-struct table *db_table(struct db *db, const char *name)
+static struct table *table_named(struct db *db, const char *name)
 {
 	struct table *t = db->tables;
 	while (t && strcmp(t->name, name) != 0)
@@ -68,7 +68,7 @@ static bool table_busy(struct run *run)
 static void run_create(struct run *run)
 {
 	struct statement *s = run->s;
-	if (db_table(run->db, s->table)) {
+	if (table_named(run->db, s->table)) {
 		if (!s->if_exists)
 			sql_fail(&run->r->error, 1050, "Table '%s' already exists", s->table);
 		return;
@@ -132,13 +132,8 @@ static void run_add_column(struct run *run)
 
 static void commit(struct run *run)
 {
-	struct txn *x = run->txn;
-	size_t i = 0;
-	while (i < x->n && !x->log[i].row->changed)
-		i++;
-	run->db->commits += i < x->n;
-	run->db->ends += x->n > 0;
-	txn_commit(x);
+	run->db->ends += run->txn->n > 0;
+	txn_commit(run->txn);
 }
 
 static void rollback(struct run *run)
@@ -152,7 +147,7 @@ static bool find_table(struct run *run)
 	struct statement *s = run->s;
 	if (!s->table || s->kind == SQL_CREATE)
 		return true;
-	run->table = db_table(run->db, s->table);
+	run->table = table_named(run->db, s->table);
 	if (!run->table && s->kind == SQL_SELECT)
 		run->table = schema_table(run->db, &run->r->arena, s->table);
 	if (run->table)

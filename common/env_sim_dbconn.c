@@ -463,10 +463,6 @@ void sim_db_hold(struct sim *w, bool on)
 {
 	w->db->hold = on;
 }
-uint64_t sim_db_commits(const struct sim *w)
-{
-	return w->db->commits;
-}
 const char *sim_db_error(const struct sim *w)
 {
 	return w->db->outside_error.message;

@@ -44,8 +44,7 @@ void inode_ref(struct inode *i);
 void inode_unref(struct inode *i); /* NULL is fine */
 void inode_put(struct inode *i, const void *p, size_t n);
 void inode_truncate(struct inode *i, uint64_t size);
-void inode_sync(struct inode *i, uint64_t size); /* what it held up to size when the sync began */
-bool inode_tear(struct inode *i);                /* the machine died: true if it lost something */
+bool inode_tear(struct inode *i); /* the machine died: true if it lost something */
 
 int disk_open(struct disk *d, const char *path, int flags, struct inode **out); /* borrowed */
 struct inode *disk_find(struct disk *d, const char *path);                      /* borrowed, NULL: none */

@@ -76,7 +76,8 @@ static void undo_forget(struct inode *i)
 	i->undo_n = 0;
 }
 
-void inode_sync(struct inode *i, uint64_t size)
+/* What it held up to size when the sync began is on the disk. */
+static void inode_sync(struct inode *i, uint64_t size)
 {
 	if (size > i->size)
 		size = i->size;
@@ -437,11 +438,4 @@ void sim_file_store(struct sim *w, const char *host, const char *path, const voi
 void sim_file_remove(struct sim *w, const char *host, const char *path)
 {
 	disk_remove(w_host(w, host)->disk, path);
-}
-
-void sim_file_flip(struct sim *w, const char *host, const char *path, uint64_t offset, unsigned bit)
-{
-	struct inode *i = disk_find(w_host(w, host)->disk, path);
-	if (i && offset < i->size)
-		i->data[offset] = (char)(i->data[offset] ^ (1 << bit % 8));
 }

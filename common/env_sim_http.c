@@ -39,7 +39,6 @@ struct env_http_request {
 	struct text_pair *query, *headers;
 	char *body;
 	size_t n;
-	char peer[ENV_ADDR_MAX];
 	bool flying;
 	/* server */
 	struct ready at_server;
@@ -428,11 +427,6 @@ const void *env_http_body(const struct env_http_request *r, size_t *n)
 	return r->body;
 }
 
-void env_http_peer(const struct env_http_request *r, char addr[ENV_ADDR_MAX])
-{
-	snprintf(addr, ENV_ADDR_MAX, "%s", r->peer);
-}
-
 void env_http_reply(struct env_http_request *r, int status, const char *content_type, const char *const *headers,
 		    const void *body, size_t n)
 {
@@ -463,24 +457,31 @@ static void caller_died(struct owned *o, bool machine)
 }
 
 /* There is no TLS here: env_tls_new makes none. */
+static struct env_http_request *request_of(struct env_loop *loop, const char *host, uint16_t port, const char *method,
+					   const char *path_and_query, const char *const *headers, const void *body,
+					   size_t n)
+{
+	struct env *env = loop->env;
+	struct host *h = net_is_own_host(host) ? env->p->host : w_host(env->w, host);
+	assert(env_loop_is_current(loop));
+	w_spend(env->w, 5000);
+	struct env_http_request *r =
+		request_new(env->w, env->p->index, h, port, method, path_and_query, headers, body, n);
+	r->env = env;
+	return r;
+}
+
 int env_https_call(struct env_loop *loop, struct env_tls *tls, const char *host, uint16_t port, const char *method,
 		   const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		   uint32_t timeout_ms, void (*on_answer)(void *arg, const struct env_http_answer *a), void *arg)
 {
-	struct env *env = loop->env;
 	assert(!tls);
-	struct sim *w = env->w;
-	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
-	assert(env_loop_is_current(loop));
-	w_spend(w, 5000);
-	struct env_http_request *r = request_new(w, env->p->index, h, port, method, path_and_query, headers, body, n);
-	snprintf(r->peer, sizeof(r->peer), "%.50s:%u", env->p->host->name, net_free_port(w, env->p->host));
-	r->env = env;
+	struct env_http_request *r = request_of(loop, host, port, method, path_and_query, headers, body, n);
 	r->on_answer = on_answer;
 	r->arg = arg;
 	r->at_client = (struct ready){ .loop = loop, .obj = &r->obj, .run = run_answer };
-	owned_add(env, &r->owned, caller_died);
-	w_push(w, w_now(w) + timeout_ms * 1000000ull, on_timeout, &r->obj, 0);
+	owned_add(r->env, &r->owned, caller_died);
+	w_push(r->w, w_now(r->w) + timeout_ms * 1000000ull, on_timeout, &r->obj, 0);
 	return 0;
 }
 
@@ -488,23 +489,16 @@ int env_http_stream(struct env_loop *loop, struct env_tls *tls, const char *host
 		    const char *path_and_query, const char *const *headers, const void *body, size_t n,
 		    uint32_t idle_ms, const struct env_http_stream_ops *ops, void *arg, struct env_http_stream **out)
 {
-	struct env *env = loop->env;
 	assert(!tls);
-	struct sim *w = env->w;
-	struct host *h = net_is_own_host(host) ? env->p->host : w_host(w, host);
-	assert(env_loop_is_current(loop));
-	w_spend(w, 5000);
-	struct env_http_request *r = request_new(w, env->p->index, h, port, method, path_and_query, headers, body, n);
-	snprintf(r->peer, sizeof(r->peer), "%.50s:%u", env->p->host->name, net_free_port(w, env->p->host));
-	r->env = env;
+	struct env_http_request *r = request_of(loop, host, port, method, path_and_query, headers, body, n);
 	r->ops = ops;
 	r->arg = arg;
 	r->pieces_last = &r->pieces;
-	r->heard = w_now(w);
+	r->heard = w_now(r->w);
 	r->idle_ns = idle_ms * 1000000ull;
 	r->at_client = (struct ready){ .loop = loop, .obj = &r->obj, .run = run_stream };
-	owned_add(env, &r->owned, caller_died);
-	w_push(w, r->heard + r->idle_ns, on_idle, &r->obj, 0);
+	owned_add(r->env, &r->owned, caller_died);
+	w_push(r->w, r->heard + r->idle_ns, on_idle, &r->obj, 0);
 	*out = (struct env_http_stream *)r;
 	return 0;
 }
@@ -517,25 +511,6 @@ void env_http_stream_close(struct env_http_stream *s)
 
 /* ---- from outside --------------------------------------------------------------------------------------------------------- */
 
-static struct env_http_request *send_outside(struct sim *w, const char *process, uint16_t port, const char *method,
-					     const char *path_and_query, const char *const *headers, const void *body,
-					     size_t n, struct sim_http_answer *a)
-{
-	struct sim_process *p = sim_find(w, process);
-	assert(p && "no simulated process has this name");
-	*a = (struct sim_http_answer){ .done = false };
-	struct env_http_request *r = request_new(w, 1, p->host, port, method, path_and_query, headers, body, n);
-	snprintf(r->peer, sizeof(r->peer), "192.0.2.1:%u", 40000 + (unsigned)(w->seq % 20000));
-	r->outside = a;
-	return r;
-}
-
-void sim_http_send(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
-		   const char *const *headers, const void *body, size_t n, struct sim_http_answer *a)
-{
-	send_outside(w, process, port, method, path_and_query, headers, body, n, a);
-}
-
 static bool is_done(void *arg)
 {
 	return ((struct sim_http_answer *)arg)->done;
@@ -544,7 +519,11 @@ static bool is_done(void *arg)
 int sim_http(struct sim *w, const char *process, uint16_t port, const char *method, const char *path_and_query,
 	     const char *const *headers, const void *body, size_t n, uint32_t ms, struct sim_http_answer *a)
 {
-	struct env_http_request *r = send_outside(w, process, port, method, path_and_query, headers, body, n, a);
+	struct sim_process *p = sim_find(w, process);
+	assert(p && "no simulated process has this name");
+	*a = (struct sim_http_answer){ .done = false };
+	struct env_http_request *r = request_new(w, 1, p->host, port, method, path_and_query, headers, body, n);
+	r->outside = a;
 	obj_ref(&r->obj);
 	if (!sim_until(w, ms, is_done, a)) {
 		a->err = ERR_TIMEOUT;

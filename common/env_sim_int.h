@@ -39,7 +39,6 @@ void w_free(void *p);
 struct rng {
 	uint64_t s[4];
 };
-void rng_seed(struct rng *r, uint64_t seed);
 uint64_t rng_next(struct rng *r);
 uint64_t rng_below(struct rng *r, uint64_t below);
 uint64_t rng_between(struct rng *r, uint64_t min, uint64_t max);
@@ -145,7 +144,6 @@ struct sim_process {
 	unsigned starts;
 	struct env *env; /* NULL: not running */
 	uint32_t supervise_ms_min, supervise_ms_max;
-	struct text_pair *vars;
 	uint64_t paused_until;
 	struct obj life; /* of the identity: for events */
 };
@@ -218,7 +216,7 @@ struct sim {
 	struct db *db;
 	struct failplan *failplans;
 	struct failcount *failcounts;
-	bool allow_abort, verbose;
+	bool verbose;
 	char *failure;
 	void *user;
 	char (*lines)[256]; /* ring of the trace */
@@ -235,7 +233,6 @@ void w_line(struct sim *w, const char *fmt, ...) __attribute__((format(printf, 2
 struct host *w_host(struct sim *w, const char *name);
 struct env *w_env(struct sim *w); /* of the running fiber, or NULL */
 
-void process_die(struct env *env, bool machine, const char *why);
 void process_maybe_ended(struct env *env);
 void loop_signal(struct env_loop *l, int signo); /* delivers it to the loop's handlers */
 bool loop_handles(const struct env_loop *l, int signo);

@@ -220,11 +220,6 @@ void env_loop_poll(struct env_loop *l, uint32_t us)
 	(void)us;
 }
 
-struct env *env_loop_env(struct env_loop *l)
-{
-	return l->env;
-}
-
 uint64_t env_loop_cpu_ns(struct env_loop *l)
 {
 	return env_mono_ns(l->env);

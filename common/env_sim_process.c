@@ -129,11 +129,6 @@ unsigned sim_starts(const struct sim_process *p)
 {
 	return p->starts;
 }
-struct env *sim_env(const struct sim_process *p)
-{
-	return p->env;
-}
-
 /* ---- dying ------------------------------------------------------------------------------------------------------ */
 
 static void on_restart(struct sim *w, void *obj, uint64_t n)
@@ -153,7 +148,7 @@ static void restart_later(struct sim_process *p)
 	w_push(w, w->now + us * 1000, on_restart, &p->life, p->starts);
 }
 
-void process_die(struct env *env, bool machine, const char *why)
+static void process_die(struct env *env, bool machine, const char *why)
 {
 	struct sim *w = env->w;
 	struct sim_process *p = env->p;
@@ -240,15 +235,6 @@ void sim_signal(struct sim_process *p, int signo)
 		}
 	if (!handled)
 		process_die(p->env, false, "signal without a handler");
-}
-
-void sim_setenv(struct sim_process *p, const char *name, const char *value)
-{
-	struct text_pair *v = w_alloc(sizeof(*v));
-	v->name = w_strdup(name);
-	v->value = w_strdup(value);
-	v->next = p->vars;
-	p->vars = v;
 }
 
 struct thread {
@@ -382,10 +368,7 @@ bool env_home(struct env *env, char out[ENV_PATH_MAX])
 
 const char *env_getenv(struct env *env, const char *name)
 {
-	for (struct text_pair *v = env->p->vars; v; v = v->next)
-		if (strcmp(v->name, name) == 0)
-			return v->value;
-	return NULL;
+	return (void)env, (void)name, NULL;
 }
 
 const char *env_last_error(void)
@@ -411,16 +394,10 @@ void env_memory_free(struct env *env, void *p, size_t bytes)
 	free(p);
 }
 
-void sim_allow_abort(struct sim *w, bool yes)
-{
-	w->allow_abort = yes;
-}
-
 void env_abort(struct env *env, const char *why)
 {
 	struct sim *w = env->w;
-	if (!w->allow_abort)
-		sim_fail(w, "%s aborted: %s", env->p->name, why);
+	sim_fail(w, "%s aborted: %s", env->p->name, why);
 	assert(w_env(w) == env);
 	process_die(env, false, why);
 	abort(); /* not reached: the running fiber was abandoned */

@@ -263,11 +263,10 @@ struct db {
 	struct table *tables;
 	struct env_db *sessions;
 	bool down, hold;
-	uint64_t commits, ends; /* of transactions that changed something; of any that held locks */
-	struct txn outside;     /* of sim_db_run */
+	uint64_t ends;      /* of transactions that held locks */
+	struct txn outside; /* of sim_db_run */
 	struct sql_error outside_error;
 };
-struct table *db_table(struct db *db, const char *name);
 /* A table of information_schema, made for this query; NULL: none of that name. */
 struct table *schema_table(const struct db *db, struct arena *a, const char *name);
 /*

@@ -295,11 +295,6 @@ struct loop *luahost_loop(struct luahost *h)
 	return h->o.loop;
 }
 
-struct log *luahost_log(struct luahost *h)
-{
-	return h->o.log;
-}
-
 /* ---- protected calls ------------------------------------------------------------------------------------- */
 
 struct protected

@@ -57,7 +57,6 @@ void *luahost_user(struct luahost *h);
 uint32_t luahost_rare_ms(
 	const struct luahost *h); /* for hooks and the like: the budget, but LUAHOST_RARE_MS at least */
 struct loop *luahost_loop(struct luahost *h);
-struct log *luahost_log(struct luahost *h);
 
 /*
  * Gives scripts a library: open(L) pushes one value, which becomes the global name in all files, also of later loads.

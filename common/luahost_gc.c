@@ -26,7 +26,7 @@ enum {
 	AUTO_BYTES = 8 << 20,   /* … and so does a heap whose whole collection would take longer */
 };
 
-void luahost_gc_incremental(struct luahost *h)
+static void go_incremental(struct luahost *h)
 {
 	lua_gc(h->L, LUA_GCINC, OWN_PERCENT, 0, STEP_LOG2);
 	h->gc.generational = h->gc.running = false;
@@ -41,7 +41,7 @@ static void note_piece(struct luahost *h, uint64_t from_ns)
 		metric_observe_ns(h->gc.metric, took_ns);
 	if (!h->gc.generational || h->o.gc != LUAHOST_GC_AUTO || (took_ns <= AUTO_NS && h->mem.used <= AUTO_BYTES))
 		return;
-	luahost_gc_incremental(h);
+	go_incremental(h);
 	if (h->o.log)
 		log_info(h->o.log, "lua.gc", "mode=incremental worker=%u pause_us=%llu memory_bytes=%zu",
 			 h->o.loop->index, (unsigned long long)(took_ns / 1000), h->mem.used);
@@ -114,7 +114,7 @@ static void on_turn_end(struct loop_deferred *d)
 void luahost_gc_open(struct luahost *h)
 {
 	h->gc.turn_end.run = on_turn_end;
-	luahost_gc_incremental(h);
+	go_incremental(h);
 	if (h->o.gc == LUAHOST_GC_INCREMENTAL)
 		return;
 	lua_gc(h->L, LUA_GCGEN, 0, 0);

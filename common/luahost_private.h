@@ -204,7 +204,6 @@ void luahost_open_libraries(lua_State *L);
 void luahost_guard_libraries(lua_State *L, int base);
 /* luahost_gc.c */
 void luahost_gc_open(struct luahost *h);
-void luahost_gc_incremental(struct luahost *h);
 int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
 /* luahost_see.c: a request waits, and nobody looks yet. */
 void luahost_slow_watch(struct luahost *h);

@@ -44,7 +44,6 @@ struct chunk {
 struct luatable {
 	struct chunk *chunks;
 	char *at, *end;
-	size_t bytes;
 	struct node *root;
 };
 
@@ -62,7 +61,6 @@ static void *take(struct luatable *t, size_t n)
 		t->chunks = c;
 		t->at = (char *)c + 16;
 		t->end = t->at + size;
-		t->bytes += 16 + size;
 	}
 	t->at += n;
 	return memset(t->at - n, 0, n);
@@ -303,11 +301,6 @@ void luatable_free(struct luatable *t)
 		free(c);
 	}
 	free(t);
-}
-
-size_t luatable_bytes(const struct luatable *t)
-{
-	return t->bytes;
 }
 
 /* ---- what scripts see --------------------------------------------------------------------------------------- */

@@ -22,4 +22,3 @@ void luatable_free(struct luatable *t); /* NULL is fine */
 
 /* Pushes what scripts see. owner holds t, and is held by what is pushed. May raise a memory error. */
 void luatable_push(lua_State *L, const struct luatable *t, struct luasrc *owner);
-size_t luatable_bytes(const struct luatable *t); /* of memory */

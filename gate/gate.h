@@ -191,16 +191,13 @@ void queue_pump(struct gate *g);
 void queue_entered(struct gate *g, const char *nonce);
 /* Tickets of an earlier start come back: nobody is admitted until they are all here, so that their order is kept. */
 void queue_settle(struct gate *g);
-/* Whether it may yet turn out that there is room for who has just come. */
-bool queue_undecided(const struct gate *g);
 bool queue_stands(const struct gate *g); /* somebody waits who knows it, here or at another gate */
 
 /* ---- tell.c */
 void tell_init(struct gate *g);
 void tell_second(struct gate *g, unsigned admissions); /* each pump: how many it let in */
-unsigned tell_eta_s(const struct gate *g, unsigned position);
-void tell_note(struct place *p, unsigned position); /* its visitor has been told */
-void tell_look(struct place *p);                    /* tells its visitor if that knows worse */
+void tell_note(struct place *p, unsigned position);    /* its visitor has been told */
+void tell_look(struct place *p);                       /* tells its visitor if that knows worse */
 #define TELL_LOOK_MS 2000
 
 /* ---- load.c */

@@ -33,7 +33,8 @@ void queue_settle(struct gate *g)
 		g->hold_until_ms = until;
 }
 
-bool queue_undecided(const struct gate *g)
+/* Whether it may yet turn out that there is room for who has just come. */
+static bool undecided(const struct gate *g)
 {
 	if (g->settle_ms && gate_now_ms(g) < g->hold_until_ms)
 		return false; /* there are others before it */
@@ -119,7 +120,7 @@ static void answer_waiting(struct gate *g)
 	for (struct visitor *v = g->waits, *next; v; v = next) {
 		next = v->waits_next;
 		bool in = v->place && v->place->state == PLACE_ADMITTED;
-		if (in || !queue_undecided(g) || now_ns - v->waits_ns > UNDECIDED_MS * 1000000ull)
+		if (in || !undecided(g) || now_ns - v->waits_ns > UNDECIDED_MS * 1000000ull)
 			visitor_wait_end(v);
 	}
 }

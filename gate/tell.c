@@ -54,7 +54,7 @@ static double rate_of(const struct gate *g, double rate)
 	return g->connector_admit_per_s && (rate <= 0 || each < rate) ? each : rate;
 }
 
-unsigned tell_eta_s(const struct gate *g, unsigned position)
+static unsigned eta_of(const struct gate *g, unsigned position)
 {
 	double room = g->share_room, rate = g->share_rate, s = 0;
 
@@ -76,7 +76,7 @@ unsigned tell_eta_s(const struct gate *g, unsigned position)
 void tell_note(struct place *p, unsigned position)
 {
 	p->position = position;
-	p->eta_s = tell_eta_s(p->gate, position);
+	p->eta_s = eta_of(p->gate, position);
 	p->told_ms = gate_now_ms(p->gate);
 }
 
@@ -92,7 +92,7 @@ static bool worth_telling(const struct place *p, unsigned position, unsigned eta
 
 void tell_look(struct place *p)
 {
-	unsigned position = place_position(p), eta_s = tell_eta_s(p->gate, position);
+	unsigned position = place_position(p), eta_s = eta_of(p->gate, position);
 	uint64_t next_ms = eta_s * 1000ull / 20;
 
 	if (!p->visitor->waits_prev && worth_telling(p, position, eta_s)) {

@@ -12,7 +12,7 @@
 
 /* ---- answers ------------------------------------------------------------------------------------------------------ */
 
-void http_text(struct env_http_request *r, int status, const char *text)
+static void reply_text(struct env_http_request *r, int status, const char *text)
 {
 	env_http_reply(r, status, "text/plain; charset=utf-8", NULL, text, strlen(text));
 }
@@ -67,7 +67,7 @@ bool http_has_key(struct http_face *h, struct env_http_request *r)
 static void get_healthz(struct http_face *h, struct env_http_request *r)
 {
 	(void)h;
-	http_text(r, 200, "ok\n");
+	reply_text(r, 200, "ok\n");
 }
 
 static void get_readyz(struct http_face *h, struct env_http_request *r)
@@ -93,7 +93,7 @@ static void get_readyz(struct http_face *h, struct env_http_request *r)
 	if (!why && state == SERVICE_READY)
 		why = route_source_not_ready(s->p->source);
 	if (!why) {
-		http_text(r, 200, "ok\n");
+		reply_text(r, 200, "ok\n");
 		return;
 	}
 	struct buf b = BUF_INIT;
@@ -163,7 +163,7 @@ static void get_page(struct http_face *h, struct env_http_request *r)
 
 static void post_drain(struct http_face *h, struct env_http_request *r)
 {
-	http_text(r, 200, "draining\n");
+	reply_text(r, 200, "draining\n");
 	life_drain(h->service);
 }
 
@@ -177,7 +177,7 @@ static void post_loglevel(struct http_face *h, struct env_http_request *r)
 		return;
 	}
 	log_level_set(h->service->log, (enum log_level)level);
-	http_text(r, 200, "ok\n");
+	reply_text(r, 200, "ok\n");
 }
 
 /* ---- dispatch --------------------------------------------------------------------------------------------------------------- */

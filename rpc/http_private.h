@@ -35,7 +35,6 @@ struct http_face {
 };
 
 void http_not_allowed(struct env_http_request *r, const char *message); /* a message without quotes */
-void http_text(struct env_http_request *r, int status, const char *text);
 void http_json(struct env_http_request *r, int status, const struct buf *b);
 void http_error(struct env_http_request *r, int err, enum effect effect, struct span message);
 void http_refuse(struct env_http_request *r, int err, const char *message);

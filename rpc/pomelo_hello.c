@@ -130,11 +130,6 @@ const char *pomelo_dict_version(const struct pomelo_dict *d)
 	return d && d->n ? d->version : "";
 }
 
-size_t pomelo_dict_count(const struct pomelo_dict *d)
-{
-	return d ? d->n : 0;
-}
-
 static int dict_add(struct pomelo_dict *d, const char *route)
 {
 	size_t n = strlen(route);
@@ -215,7 +210,7 @@ void pomelo_dict_free(struct pomelo_dict *d)
 
 bool pomelo_takes_codes(const struct pomelo_hello *hello, const struct pomelo_dict *d)
 {
-	return pomelo_dict_count(d) && hello->client != POMELO_CLIENT_LP;
+	return d && d->n && hello->client != POMELO_CLIENT_LP;
 }
 
 /* Puts the package head before the body that stands at start of out. */

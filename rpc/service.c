@@ -346,8 +346,3 @@ void service_database(struct service *s, struct env_db_options *out)
 		.database = config_string(c, "database.name", "loquat"),
 	};
 }
-
-struct worker *service_worker(struct service *s, const char *key, size_t n)
-{
-	return s->worker[route_worker(s->row, key, n)];
-}

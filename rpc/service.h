@@ -131,8 +131,6 @@ void service_each(struct service *s, void (*fn)(struct worker *w, void *arg), vo
 
 /* How to reach the database by the configuration; the texts live as long as the service. */
 void service_database(struct service *s, struct env_db_options *out);
-struct worker *service_worker(struct service *s, const char *key,
-			      size_t n); /* the owner of a key inside this instance */
 const char *service_path(const struct service *s, const char *relative, char out[ENV_PATH_MAX]);
 /*
  * A part of the installation ("chat/lua"): below root; when it is not there, below the environment's LOQUAT_HOME, and

@@ -31,9 +31,6 @@ struct cluster {
 	uint16_t http_port;
 	bool private_database;
 };
-/* Reads the configuration; typed: argv[0]. On failure prints one line and returns ERR_CONFIG. */
-int cluster_open(struct cluster *c, const char *typed, const char *config_file);
-void cluster_close(struct cluster *c);
 const char *cluster_path(const struct cluster *c, const char *relative, char out[ENV_PATH_MAX]);
 
 struct command {

@@ -147,14 +147,15 @@ static void find_key(struct cluster *c)
 	free(text);
 }
 
-void cluster_close(struct cluster *c)
+static void cluster_close(struct cluster *c)
 {
 	route_unref(c->routes);
 	config_free(c->config);
 	env_free(c->env);
 }
 
-int cluster_open(struct cluster *c, const char *typed, const char *config_file)
+/* Reads the configuration; typed: argv[0]. On failure prints one line and returns ERR_CONFIG. */
+static int cluster_open(struct cluster *c, const char *typed, const char *config_file)
 {
 	char error[512];
 

@@ -424,7 +424,7 @@ int64_t calls_figure(struct service *s, const char *family)
 
 /* ---- calls ------------------------------------------------------------------------------------------------------------ */
 
-void reply_init(struct reply *r)
+static void reply_init(struct reply *r)
 {
 	memset(r, 0, sizeof(*r));
 	flag_init(&r->done);

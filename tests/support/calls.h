@@ -50,7 +50,6 @@ struct reply {
 	char message[300], body[2000];
 	size_t body_n;
 };
-void reply_init(struct reply *r);
 /* Makes the call on a worker of s (SERVICE_CONTROL_WORKER: the control's); JSON. wish: method, on_answer, arg are filled in. */
 void calls_call(struct service *s, unsigned worker, const char *method, struct rpc_call wish, struct reply *r);
 void calls_notify(struct service *s, unsigned worker, const char *method, struct rpc_call wish);

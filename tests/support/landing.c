@@ -87,7 +87,7 @@ void landing_teardown(struct landing *t)
 	env_free(t->env);
 }
 
-bool landing_logged(struct landing *t, const char *words)
+static bool logged(struct landing *t, const char *words)
 {
 	size_t n;
 	char *text = folder_read(t->dir, "log", &n);
@@ -115,7 +115,7 @@ struct words {
 static bool is_logged(void *arg)
 {
 	const struct words *w = arg;
-	return landing_logged(w->landing, w->words);
+	return logged(w->landing, w->words);
 }
 
 void landing_until_logged(struct landing *t, const char *words)

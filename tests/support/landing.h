@@ -27,7 +27,6 @@ void landing_start(struct landing *t);
 void landing_start_second(struct landing *t); /* another replay of the same folder */
 void landing_end(struct landing *t);
 
-bool landing_logged(struct landing *t, const char *words);
 void landing_until(struct landing *t, bool (*fn)(void *arg), void *arg, const char *what); /* at most 20 s */
 void landing_until_logged(struct landing *t, const char *words);
 /* The log of role-NUMBER has landed up to lsn: in the database and, whole, in the replay's own figures. */

@@ -18,7 +18,7 @@ void setup_calls(void)
 	setup_with(1, "sqllog = { linger_us = 0 }, lua = { budget_ms = 100 },");
 }
 
-void teardown_calls(void)
+static void teardown_calls(void)
 {
 	calls_teardown(&c);
 }

@@ -49,7 +49,7 @@ void sim_buyers_come(struct sim_buyers *x, const char *host, unsigned wanted_min
 	sim_process(x->w, "players", host, players_main, x);
 }
 
-bool sim_buyers_done(void *arg)
+static bool all_done(void *arg)
 {
 	struct sim_buyers *x = arg;
 
@@ -113,7 +113,7 @@ void sim_buyers_check(struct sim_buyers *x)
 	struct sim *w = x->w;
 
 	/* a database learns late that a client's machine has died: until then it keeps that client's locks */
-	if (!sim_until(w, 120000, sim_buyers_done, x))
+	if (!sim_until(w, 120000, all_done, x))
 		sim_fail(w, "two minutes after the last fault somebody has not bought everything");
 	for (unsigned i = 0; i < 1200 && !everything_landed(x) && sim_run_ms(w, 100); i++)
 		;

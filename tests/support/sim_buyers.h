@@ -19,6 +19,5 @@ struct sim_buyers {
 };
 /* A process "players" at host, with players who want wanted_min to wanted_max potions each. */
 void sim_buyers_come(struct sim_buyers *x, const char *host, unsigned wanted_min, unsigned wanted_max);
-bool sim_buyers_done(void *arg); /* arg: the buyers. Each has bought what it wants */
-/* Waits until it has, and until it has landed; then everything is checked. */
+/* Waits until each has bought what it wants, and until that has landed; then everything is checked. */
 void sim_buyers_check(struct sim_buyers *x);

@@ -43,14 +43,6 @@ void sql_run(struct sql *q, const char *statements)
 	ck_assert_msg(!mysql_errno(&q->mysql), "%s", mysql_error(&q->mysql));
 }
 
-unsigned sql_try(struct sql *q, const char *statement)
-{
-	if (mysql_query(&q->mysql, statement))
-		return mysql_errno(&q->mysql);
-	drop_results(q);
-	return mysql_errno(&q->mysql);
-}
-
 char *sql_text(struct sql *q, const char *select)
 {
 	struct buf b = BUF_INIT;

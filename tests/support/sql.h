@@ -9,7 +9,6 @@ struct sql;
 struct sql *sql_open(const char *socket, const char *database); /* NULL: none chosen */
 void sql_close(struct sql *q);
 void sql_run(struct sql *q, const char *statements);
-unsigned sql_try(struct sql *q, const char *statement); /* the error number, 0: it worked */
-int64_t sql_int(struct sql *q, const char *select);     /* the first cell; -1: no row or NULL */
-char *sql_text(struct sql *q, const char *select);      /* "a,b|c,NULL": free it */
-void sql_file(struct sql *q, const char *path);         /* runs a file's statements */
+int64_t sql_int(struct sql *q, const char *select); /* the first cell; -1: no row or NULL */
+char *sql_text(struct sql *q, const char *select);  /* "a,b|c,NULL": free it */
+void sql_file(struct sql *q, const char *path);     /* runs a file's statements */

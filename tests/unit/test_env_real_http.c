@@ -359,25 +359,6 @@ START_TEST(a_taken_address_says_so)
 }
 END_TEST
 
-static char peer[ENV_ADDR_MAX];
-
-static void tell_peer(void *arg, struct env_http_request *r)
-{
-	(void)arg;
-	env_http_peer(r, peer);
-	env_http_reply(r, 204, NULL, NULL, NULL, 0);
-}
-
-START_TEST(the_peer_is_named)
-{
-	handler = tell_peer;
-	struct call c = { .method = "GET", .path = "/" };
-	expect_answer(&c, 204, "");
-	ck_assert_int_eq(strncmp(peer, "127.0.0.1:", 10), 0);
-	ck_assert_int_gt(atoi(peer + 10), 0);
-}
-END_TEST
-
 int main(void)
 {
 	TCase *t = tcase_create("http");
@@ -398,6 +379,5 @@ int main(void)
 	tcase_add_test(t, a_body_over_one_mib_is_not_served);
 	tcase_add_test(t, a_second_request_on_the_same_connection_is_served);
 	tcase_add_test(t, a_taken_address_says_so);
-	tcase_add_test(t, the_peer_is_named);
 	return suite_run("env_real_http", t);
 }
