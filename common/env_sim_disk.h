@@ -1,5 +1,5 @@
 #pragma once
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * The disk of a simulated machine: names lead to inodes; a file only grows, is cut, or is replaced.
  * Private to env_sim_disk.c (names) and env_sim_file.c (contents).

@@ -2,7 +2,7 @@
 #undef _FORTIFY_SOURCE
 #include <assert.h>
 #include <string.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * Fibers: each thread of a simulated process runs on a stack of its own at a fixed address, so a call that
  * blocks really stops there while others run, and dying is never being switched to again. The first entry

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/env_sim_http_text.h"
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * HTTP without its bytes: a request goes to who listens, its answer comes back, each as late as the link is.
  * One object is both ends: the server's until it has replied, the client's until it has its answer.

@@ -1,7 +1,7 @@
 #include "common/env_sim_http_text.h"
 #include <string.h>
 #include <strings.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 
 char *http_copy(const void *p, size_t n)
 {

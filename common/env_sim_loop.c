@@ -1,7 +1,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * Loops: run queues of ready things, each on its own fiber. When an idle loop gets something to do it runs
  * a little later; how much is drawn, so the seed decides who of the runnable goes first.

@@ -1,5 +1,5 @@
 #pragma once
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * env_sim_net: what the simulation's sockets share with the pipes they are made of. Nobody else includes it.
  */

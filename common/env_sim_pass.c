@@ -1,5 +1,5 @@
 #include <assert.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 
 /* Simulated processes share no descriptors: whoever asks is told so. */
 int env_pass_listen(struct env_loop *loop, const char *path, void (*on_peer)(void *arg, struct env_pass *pass),

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * Simulated processes: their lives and deaths, failpoints, and what env.h says of a process.
  */

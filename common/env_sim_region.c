@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * Memory at fixed addresses. A slot is 4 GiB of address space: 1 GiB for blocks, 2 GiB for huge ones, then
  * the stacks of its fibers. A heap is a bump pointer and free lists by size; the same calls give the same

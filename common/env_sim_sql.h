@@ -1,6 +1,6 @@
 #pragma once
 #include <setjmp.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * The table store that stands in for MariaDB: what its parts share.
  *

@@ -1,6 +1,6 @@
 #include <assert.h>
 #include <stdio.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 
 /* A simulated network has no TLS, and says so when it is asked for. */
 int env_tls_new(struct env *env, const struct env_tls_options *o, char *error, size_t error_size, struct env_tls **out)

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "common/env_sim_int.h"
+#include "common/env_sim_private.h"
 /*
  * The world: the clock, the heap of events, chance, the trace.
  */

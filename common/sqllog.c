@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * The writer: workers push into the ring, the SQL-log thread makes text of it, writes and syncs it in groups.
  *

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * The typed builder: the one place where a value becomes SQL text.
  */

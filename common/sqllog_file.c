@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * Files of records on disk: reading one in order, and finding which there are.
  */

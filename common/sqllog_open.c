@@ -1,7 +1,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * Opening and closing the writer: lock, recovery, epoch, thread.
  */

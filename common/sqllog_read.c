@@ -1,6 +1,6 @@
 #include <stdio.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * The reader: bytes in, records out. It believes nothing that does not verify.
  */

@@ -1,7 +1,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * The ring between the workers and the SQL-log thread, and the table of last changes.
  */

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * Opening after whatever happened: verify what dbwriter has not landed, cut a torn tail, refuse damage.
  */

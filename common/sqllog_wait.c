@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include "common/err.h"
 #include "common/loop.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 /*
  * Waiters: lists that only their worker touches; the SQL-log thread moves the marks and posts at most one message to a
  * worker that waits for one of them.

@@ -6,7 +6,7 @@
 #include <string.h>
 #include "common/jsontext.h"
 #include "connector/announce.h"
-#include "connector/entry_int.h"
+#include "connector/entry_private.h"
 #include "connector/forward.h"
 #include "connector/missed.h"
 

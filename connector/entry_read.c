@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "common/jsontext.h"
-#include "connector/entry_int.h"
+#include "connector/entry_private.h"
 
 /* The requests of enter and resume: their fields, their tokens. */
 

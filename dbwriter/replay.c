@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * Whose turn it is on which connection, and what has to be known before anything lands:
  *

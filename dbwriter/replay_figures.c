@@ -1,4 +1,4 @@
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * What the replay counts, for whoever asks: any thread.
  */

@@ -1,6 +1,6 @@
 #include <stdio.h>
 #include <stdlib.h>
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * Answers of once-calls that nobody will ask for any more, taken out of loquat_once. Their owner deletes a caller's sequence
  * when the caller has acknowledged it, or has been silent for longer than any call lives (rpc/once.h); what it cannot delete

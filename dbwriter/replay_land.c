@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "common/err.h"
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * A transaction: the position of a stream moves, then its changes go, shape by shape, or as they stand in the log.
  *

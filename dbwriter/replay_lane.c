@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * A connection to the database: asked, waited for, lost and made anew.
  *

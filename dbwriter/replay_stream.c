@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
-#include "dbwriter/replay_int.h"
+#include "dbwriter/replay_private.h"
 /*
  * One instance's log: reading ahead of the transaction, and the housekeeping behind it.
  */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include "dbwriter/shape_int.h"
+#include "dbwriter/shape_private.h"
 
 /* ---- reading a shape ------------------------------------------------------------------------------------------------ */
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include <strings.h>
 #include "dbwriter/shape.h"
-#include "dbwriter/shape_int.h"
+#include "dbwriter/shape_private.h"
 /*
  * A statement cut into its text and its values.
  */

@@ -3,7 +3,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/jsontext.h"
-#include "scene/view_int.h"
+#include "scene/view_private.h"
 
 void *view_grown(void *p, unsigned *cap, unsigned wanted, size_t size)
 {

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/err.h"
-#include "scene/view_int.h"
+#include "scene/view_private.h"
 
 /* ---- what is around ------------------------------------------------------------------------------------------------ */
 

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include "common/err.h"
 #include "common/loop.h"
-#include "common/sqllog_int.h"
+#include "common/sqllog_private.h"
 #include "tests/support/flag.h"
 #include "tests/support/folder.h"
 #include "tests/support/on_loop.h"

@@ -1,10 +1,13 @@
 #pragma once
 #include "common/token.h"
 #include "connector/session.h"
-
 /*
+ * entry_private: what entry.c (the steps of a login) and entry_read.c (its request) share.
+ *
  * A login on its way: token used once (worker 0) → the uid's owner → the chat room → the answer. It lives until
  * its last step even when the connection ends before: then what it did is undone.
+ *
+ * Threads: the session's worker.
  */
 struct entry {
 	struct entry *next, **prev; /* of the edge */

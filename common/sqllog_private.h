@@ -4,7 +4,7 @@
 #include <string.h>
 #include "common/sqllog.h"
 /*
- * sqllog_int: what the files of the SQL log share among themselves. Nobody else includes it.
+ * sqllog_private: what the files of the SQL log share among themselves. Nobody else includes it.
  */
 
 /* Decimal digits of v at o, two at a time; returns the end. */

@@ -9,7 +9,7 @@
 #include "dbwriter/quarantine.h"
 #include "dbwriter/replay.h"
 /*
- * replay_int: what replay.c (whose turn it is), replay_lane.c (a connection), replay_land.c (a transaction),
+ * replay_private: what replay.c (whose turn it is), replay_lane.c (a connection), replay_land.c (a transaction),
  * replay_stream.c (one instance's log) and replay_figures.c share.
  */
 

@@ -1,8 +1,8 @@
 #pragma once
 #include <stdbool.h>
 /*
- * shape_int: what shape.c (what a statement does) and shape_split.c (cutting it into words and values) share: the bytes a
- * canonical statement is made of.
+ * shape_private: what shape.c (what a statement does) and shape_split.c (cutting it into words and values) share: the
+ * bytes a canonical statement is made of.
  */
 
 /* 1: copied; 2: begins a word; 3: begins a number; 4: a quote; 0: not understood */
