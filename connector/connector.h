@@ -14,6 +14,7 @@
  *   guests.c     how many may enter without a token
  *   remote.c     what services ask of it: push, kick, alive, attr, load
  *   missed.c     pushes to players whose connection is lost, until they resume
+ *   watch.c      tells rooms which of their sessions have ended
  *   announce.c   tells a new owner which sessions are here
  *   handover.c   a new process takes this one's place, the players stay
  *

@@ -8,10 +8,12 @@
  * A scenario gets a fresh world of one seed, builds its processes in it, runs it and records broken
  * invariants by sim_fail. One with prepare gets a world in which prepare has run (always as the same seed:
  * starting a cluster takes longer than most of what is tried with it); each seed goes on from there in a
- * process forked for it, so run may leave its memory as it is, and what prepare set with sim_user_set is there. It prints "ok NAME" or "not ok NAME" with the first failing seed, the
- * command that repeats it, and the failure's words. --seed runs one seed and prints the last events of it;
- * --hash prints what came out of every seed; --seconds goes on with fresh seeds for so long (SOAK_S in the
- * environment does the same). A scenario with planted set holds a known mistake: it passes only if a seed finds it.
+ * process forked for it, so run may leave its memory as it is, and what prepare set with sim_user_set is there.
+ *
+ * It prints "ok NAME", or "not ok NAME" with the first failing seed, the command that repeats it, and the failure's
+ * words. --seed runs one seed and prints the last events of it; --hash prints what came out of every seed; --seconds
+ * goes on with fresh seeds for so long (SOAK_S in the environment does the same). A scenario with planted set holds a
+ * known mistake: it passes only if a seed finds it.
  *
  * Memory: what a scenario allocates itself it frees itself; the world's and the processes' memory is forgotten.
  */
