@@ -86,16 +86,30 @@ static char *put_session(char *p, uint64_t sid, struct span uid)
 	return put_span(p, TAG(2, BYTES), uid);
 }
 
+/* Nearly all once-calls have their two numbers alone. */
+enum { TWO_NUMBERS = 18 };
+
+static inline char *put_two_numbers(char *p, const struct frame_request *r)
+{
+	p[0] = TAG(9, BYTES);
+	p[1] = TWO_NUMBERS;
+	p[2] = TAG(3, FIXED64);
+	memcpy(p + 3, &r->once.seq, 8);
+	p[11] = TAG(4, FIXED64);
+	memcpy(p + 12, &r->once.first_incomplete, 8);
+	return p + 2 + TWO_NUMBERS;
+}
+
 /* Its length is in front of it: nearly always one byte, else the message moves. */
-static char *put_once(char *p, const struct frame_request *r)
+static __attribute__((noinline)) char *put_whole_once(char *p, const struct frame_request *r)
 {
 	char *inner = p + 2, *q = inner;
 
 	assert(r->once.key.n <= 256);
 	q = put_uint(q, TAG(1, VARINT), r->once.client);
 	q = put_uint(q, TAG(2, VARINT), r->once.epoch);
-	q = put_uint(q, TAG(3, VARINT), r->once.seq);
-	q = put_uint(q, TAG(4, VARINT), r->once.first_incomplete);
+	q = put_fixed64(q, TAG(3, FIXED64), r->once.seq);
+	q = put_fixed64(q, TAG(4, FIXED64), r->once.first_incomplete);
 	q = put_uint(q, TAG(5, VARINT), r->once.attempt);
 	q = put_span(q, TAG(6, BYTES), r->once.key);
 	size_t n = (size_t)(q - inner);
@@ -105,6 +119,15 @@ static char *put_once(char *p, const struct frame_request *r)
 	if (n >= 128)
 		memmove(inner + 1, inner, n);
 	return put_varint(put_varint(p, TAG(9, BYTES)), n) + n;
+}
+
+static inline char *put_once(char *p, const struct frame_request *r)
+{
+	bool more = r->once.client || r->once.epoch || r->once.attempt || r->once.key.n;
+
+	if (more || !r->once.seq || !r->once.first_incomplete)
+		return put_whole_once(p, r);
+	return put_two_numbers(p, r);
 }
 
 size_t frame_put_request(char *out, const struct frame_request *r, enum frame_type type)
@@ -279,7 +302,7 @@ static const char *get_session(const char *p, const char *end, struct frame_requ
 }
 
 /* Not inline: the other fields' places would leave their registers for it. */
-static __attribute__((noinline)) const char *get_once(const char *p, const char *end, struct frame_request *out)
+static __attribute__((noinline)) const char *get_whole_once(const char *p, const char *end, struct frame_request *out)
 {
 	struct span s;
 	uint64_t tag;
@@ -287,25 +310,30 @@ static __attribute__((noinline)) const char *get_once(const char *p, const char 
 	if (!(end = get_span(p, end, &s)))
 		return NULL;
 	out->has_once = true;
-	p = s.p;
-	if (p < end && *p == TAG(3, VARINT)) /* nearly all have these two, in the order they are written in */
-		p = get_varint(p + 1, end, &out->once.seq);
-	if (p && p < end && *p == TAG(4, VARINT))
-		p = get_varint(p + 1, end, &out->once.first_incomplete);
-	while (p && p < end) {
+	for (p = s.p; p && p < end;) {
 		if (!(p = get_tag(p, end, &tag)))
 			return NULL;
 		switch (tag) {
 		case TAG(1, VARINT): p = get_uint32(p, end, &out->once.client); break;
 		case TAG(2, VARINT): p = get_uint32(p, end, &out->once.epoch); break;
-		case TAG(3, VARINT): p = get_varint(p, end, &out->once.seq); break;
-		case TAG(4, VARINT): p = get_varint(p, end, &out->once.first_incomplete); break;
+		case TAG(3, FIXED64): p = get_fixed64(p, end, &out->once.seq); break;
+		case TAG(4, FIXED64): p = get_fixed64(p, end, &out->once.first_incomplete); break;
 		case TAG(5, VARINT): p = get_uint32(p, end, &out->once.attempt); break;
 		case TAG(6, BYTES): p = get_span(p, end, &out->once.key); break;
 		default: p = skip(p, end, tag & 7);
 		}
 	}
 	return out->once.key.n <= 256 ? p : NULL;
+}
+
+static inline const char *get_once(const char *p, const char *end, struct frame_request *out)
+{
+	if (end - p < 1 + TWO_NUMBERS || p[0] != TWO_NUMBERS || p[1] != TAG(3, FIXED64) || p[10] != TAG(4, FIXED64))
+		return get_whole_once(p, end, out);
+	out->has_once = true;
+	memcpy(&out->once.seq, p + 2, 8);
+	memcpy(&out->once.first_incomplete, p + 11, 8);
+	return p + 1 + TWO_NUMBERS;
 }
 
 int frame_get_request(struct span payload, struct frame_request *out)

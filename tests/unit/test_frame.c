@@ -55,10 +55,12 @@ static struct frame_request random_request(void)
 
 	if (draw() & 1) {
 		r.has_once = true;
-		r.once.client = (uint32_t)number();
-		r.once.epoch = (uint32_t)number();
 		r.once.seq = number();
 		r.once.first_incomplete = number();
+		if (r.once.seq && (draw() & 1)) /* the two alone are what nearly all have */
+			return r;
+		r.once.client = (uint32_t)number();
+		r.once.epoch = (uint32_t)number();
 		r.once.attempt = (uint32_t)number();
 		r.once.key = bytes(256);
 	}
