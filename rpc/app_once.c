@@ -87,12 +87,12 @@ static int field_key(lua_State *L, struct app_job *j)
 static int fingerprint(lua_State *L, struct app_job *j)
 {
 	struct buf *scratch = &j->app->scratch;
-	uint64_t hash = once_hash(0, j->method->full, j->method->full_n);
+	uint64_t hash = once_fingerprint(0, j->method->full, j->method->full_n);
 
 	buf_clear(scratch);
 	if (lua_pb_encode(L, -1, j->method->in, scratch, j->why, sizeof j->why) < 0)
 		return ERR_BAD_REQUEST;
-	hash = once_hash(hash, scratch->data ? scratch->data : "", scratch->len);
+	hash = once_fingerprint(hash, scratch->data ? scratch->data : "", scratch->len);
 	j->once.fingerprint = hash ? hash : 1; /* 0 stands for rows of which nothing else is known */
 	return 0;
 }
@@ -402,16 +402,16 @@ static int add_row(struct app_job *j)
 		text_value(row.key),
 		int_value(row.seq),
 		int_value(row.hash),
-		int_value(row.fingerprint),
 		int_value(j->json),
 		{ .type = j->json ? SQL_TEXT : SQL_BLOB, .s = { j->out.data ? j->out.data : "", j->out.len } },
 		int_value(env_wall_us(j->app->worker->loop->env)),
+		int_value(row.fingerprint),
 	};
 
 	return sql_record_add(
 		&j->record,
 		"INSERT INTO loquat_once (owner, client, method, once_key, seq, hash, fingerprint, json, answer, "
-		"created_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		"created_us, body_fingerprint) VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
 		v, sizeof v / sizeof *v, why, sizeof why);
 }
 

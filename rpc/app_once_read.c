@@ -113,7 +113,7 @@ void app_once_read_answer(struct app *a, struct once_entry *e)
 					 text_value(row.key) };
 
 		read_start(a, NULL, e,
-			   "SELECT fingerprint, json, answer FROM loquat_once WHERE owner = ? AND client = ? "
+			   "SELECT body_fingerprint, json, answer FROM loquat_once WHERE owner = ? AND client = ? "
 			   "AND method = ? AND once_key = ?",
 			   v, 4, row.owner);
 	} else {
@@ -121,7 +121,7 @@ void app_once_read_answer(struct app *a, struct once_entry *e)
 
 		read_start(
 			a, NULL, e,
-			"SELECT fingerprint, json, answer FROM loquat_once WHERE owner = ? AND client = ? AND seq = ?",
+			"SELECT body_fingerprint, json, answer FROM loquat_once WHERE owner = ? AND client = ? AND seq = ?",
 			v, 3, row.owner);
 	}
 }

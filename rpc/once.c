@@ -9,19 +9,28 @@
 
 /* ---- forgetting ------------------------------------------------------------------------------------------------------- */
 
-static void acknowledged(struct once_server *s, struct once_entry *e)
+/* An answer whose entry was found at this place of its lease's sequences. */
+static inline void acknowledged(struct once_server *s, struct once_node **at)
 {
+	struct once_entry *e = (struct once_entry *)*at;
 	struct once_owner *o = e->owner;
 
 	if (s->o.stored)
 		once_debt_add(s, o, e->lease);
+	once_table_take(&e->lease->sequences, at);
+	s->figures.stored--;
 	s->figures.forgotten++;
-	once_entry_free(s, e);
+	once_entry_release(s, e);
 	once_owner_tidy(s, o);
 }
 
+static ONCE_SELDOM void acknowledged_late(struct once_server *s, struct once_entry *e)
+{
+	acknowledged(s, once_table_place(&e->lease->sequences, &e->node));
+}
+
 /* Not inlined: who wakes nobody needs no list of his own. */
-static __attribute__((noinline)) void ended(struct once_server *s, struct once_entry *e)
+static ONCE_SELDOM void ended(struct once_server *s, struct once_entry *e)
 {
 	struct once_owner *o = e->owner;
 	struct once_waiters waiters = { .first = NULL };
@@ -33,41 +42,37 @@ static __attribute__((noinline)) void ended(struct once_server *s, struct once_e
 }
 
 /* The next call acknowledges this one: its lines come while what lies in between is done. */
-static void fetch(const struct once_entry *e)
+static inline void fetch(const struct once_node *n)
 {
-	if (!e)
-		return;
 #pragma GCC unroll 4
-	for (size_t at = 0; at < ONCE_BLOCK; at += 64)
-		__builtin_prefetch((const char *)e + at, 1);
+	for (size_t at = 0; n && at < ONCE_BLOCK; at += 64)
+		__builtin_prefetch((const char *)n + at, 1);
 }
 
 /* Those at one place of a lease's sequences that are below first. What runs or is being read is looked at again at its end. */
-static void acknowledge(struct once_server *s, struct once_entry *e, uint64_t first)
+static inline void acknowledge(struct once_server *s, struct once_node **at, uint64_t first)
 {
-	for (struct once_entry *next; e; e = next) {
-		next = (struct once_entry *)e->node.next;
-		if (e->seq >= first)
-			continue;
-		if (e->state == ONCE_STORED)
-			acknowledged(s, e);
-		else if (e->state == ONCE_ENDED)
+	for (struct once_entry *e; (e = (struct once_entry *)*at);) {
+		if (e->seq < first && e->state == ONCE_STORED)
+			acknowledged(s, at);
+		else if (e->seq < first && e->state == ONCE_ENDED)
 			ended(s, e);
+		else
+			at = &e->node.next;
 	}
 }
 
-static void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
+static inline void lease_advance(struct once_server *s, struct once_lease *l, uint64_t first)
 {
 	uint64_t seq = l->first, places = first - seq;
+	struct once_table *t = &l->sequences;
 
-	if (first <= seq)
-		return;
 	l->first = first;
-	if (places > l->sequences.size)
-		places = l->sequences.size;
-	for (; places-- && l->sequences.n; seq++) {
-		fetch(once_entry_at(&l->sequences, seq + 1));
-		acknowledge(s, once_entry_at(&l->sequences, seq), first);
+	if (places > t->size)
+		places = t->size;
+	for (; places && t->n; places--, seq++) {
+		fetch(t->at[(seq + 1) & (t->size - 1)]);
+		acknowledge(s, &t->at[seq & (t->size - 1)], first);
 	}
 }
 
@@ -145,7 +150,7 @@ bool once_forget(struct once_server *s, const struct once_entry *of, unsigned at
 bool once_tick(struct once_server *s, uint64_t now_ms)
 {
 	for (struct once_lease **at = &s->leases, *l; (l = *at);) {
-		if (now_ms - l->seen_ms >= s->o.lease_ms)
+		if (now_ms - l->seen_ms >= s->o.lease_ms && l->top >= l->first)
 			lease_advance(s, l, l->top + 1);
 		if (now_ms - l->seen_ms < s->o.lease_ms || l->sequences.n || l->debts || l->calls) {
 			at = &l->next;
@@ -250,7 +255,8 @@ enum once_verdict once_ask(struct once_server *s, const struct once_call *c, uin
 	s->now_ms = now_ms;
 	if (l) {
 		l->seen_ms = now_ms;
-		lease_advance(s, l, c->first_incomplete);
+		if (c->first_incomplete > l->first)
+			lease_advance(s, l, c->first_incomplete);
 	}
 	if (l && c->seq && c->seq < l->first) {
 		s->figures.refused++;
@@ -295,7 +301,7 @@ static void now_stored(struct once_server *s, struct once_entry *e)
 		return;
 	s->figures.stored++;
 	if (e->seq < e->lease->first)
-		acknowledged(s, e);
+		acknowledged_late(s, e);
 }
 
 void once_done(struct once_server *s, struct once_entry *e, bool json, struct span answer)

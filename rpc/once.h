@@ -28,12 +28,15 @@
 
 /* Zero it. Numbers begin at 1; the window's bits are made with the first call. */
 struct once_client {
-	uint64_t next, first; /* last number given out + 1; first incomplete */
-	uint64_t *incomplete; /* a bit per call of the window */
+	uint64_t begun, ended; /* the last number given out; the last below which, and with which, all have ended */
+	uint64_t *incomplete;  /* a bit per call of the window */
 };
 uint64_t once_client_begin(struct once_client *c);         /* its number, or 0: the window is full */
 void once_client_end(struct once_client *c, uint64_t seq); /* answered, or given up: it is not sent any more */
-uint64_t once_client_first(const struct once_client *c);   /* to be told with each call */
+static inline uint64_t once_client_first(const struct once_client *c) /* incomplete; to be told with each call */
+{
+	return c->ended + 1;
+}
 void once_client_release(struct once_client *c);
 
 /* ---- the server's half ------------------------------------------------------------------------------------------- */
@@ -45,11 +48,18 @@ struct once_call {
 	struct span client; /* "scene-1/0/1700000000": instance, worker, epoch */
 	uint64_t seq;       /* of this call, also with a business key; 0: the caller does not number them */
 	uint64_t first_incomplete;
-	uint32_t attempt; /* 0: it was never sent before */
-	uint64_t fingerprint;
+	uint32_t attempt;     /* 0: it was never sent before */
+	uint64_t fingerprint; /* of what is asked for, not 0 */
 };
 /* Of texts, one after the other: 0 to start with. The database keeps these numbers: the function never changes. */
 uint64_t once_hash(uint64_t hash, const void *p, size_t n);
+/*
+ * Tells two requests under one key apart: of texts, one after the other, 0 to start with. After wyhash (Wang Yi, public
+ * domain): 64 by 64 bit products folded to 64, three of them at a time that do not wait for each other, words little-endian,
+ * no seed. Against mistakes, not against who looks for two texts with one number. The database keeps these numbers: another
+ * function needs another column (deploy/schema/005-once-fingerprint.sql).
+ */
+uint64_t once_fingerprint(uint64_t before, const void *p, size_t n);
 
 struct once_options {
 	bool stored;      /* answers are kept in a database; else they live as long as this memory */
@@ -116,7 +126,7 @@ void once_owner_key(struct once_owner *o, uint64_t key_hash);
 void once_unload(struct once_server *s, bool (*kept)(const void *arg, uint64_t key_hash), const void *arg);
 /* Whether the owner's set is in memory; else, if nobody does it yet, it is to be loaded: ONCE_LOAD. */
 enum once_verdict once_know(struct once_server *s, struct span owner, uint64_t now_ms, struct once_result *out);
-/* After ONCE_READ. */
+/* After ONCE_READ. fingerprint 0: it is not known, the row is answered to any body. */
 void once_read(struct once_server *s, struct once_entry *e, uint64_t fingerprint, bool json, struct span answer);
 void once_read_failed(struct once_server *s, struct once_entry *e, bool absent); /* absent: there is no such row */
 

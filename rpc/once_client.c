@@ -9,51 +9,44 @@ static uint64_t *word_of(const struct once_client *c, uint64_t seq)
 	return &c->incomplete[seq / 64 % WORDS];
 }
 
-uint64_t once_client_first(const struct once_client *c)
-{
-	return c->first ? c->first : 1;
-}
-
 uint64_t once_client_begin(struct once_client *c)
 {
 	if (!c->incomplete) {
 		c->incomplete = calloc(WORDS, sizeof(*c->incomplete));
 		assert(c->incomplete);
-		c->next = c->first = 1;
 	}
-	if (c->next - c->first >= ONCE_WINDOW)
+	if (c->begun - c->ended >= ONCE_WINDOW)
 		return 0;
-	*word_of(c, c->next) |= 1ull << c->next % 64;
-	return c->next++;
+	c->begun++;
+	*word_of(c, c->begun) |= 1ull << c->begun % 64;
+	return c->begun;
 }
 
-/* To the next bit that is set: those of numbers that were not given out yet are not. */
-static void first_advance(struct once_client *c)
+/* To before the next bit that is set: those of numbers that were not given out yet are not. */
+static void ended_advance(struct once_client *c, uint64_t seq)
 {
-	uint64_t first = c->first;
+	uint64_t left;
 
-	while (first < c->next) {
-		uint64_t left = *word_of(c, first) >> first % 64;
-
-		if (left) {
-			first += (unsigned)__builtin_ctzll(left);
-			break;
+	while (!(left = *word_of(c, seq) >> seq % 64)) {
+		seq += 64 - seq % 64;
+		if (seq > c->begun) {
+			c->ended = c->begun;
+			return;
 		}
-		first += 64 - first % 64;
 	}
-	c->first = first < c->next ? first : c->next;
+	c->ended = seq + (unsigned)__builtin_ctzll(left) - 1;
 }
 
 void once_client_end(struct once_client *c, uint64_t seq)
 {
-	assert(seq >= c->first && seq < c->next);
+	assert(seq > c->ended && seq <= c->begun);
 	*word_of(c, seq) &= ~(1ull << seq % 64);
-	if (seq == c->first)
-		first_advance(c);
+	if (seq == c->ended + 1)
+		ended_advance(c, seq);
 }
 
 void once_client_release(struct once_client *c)
 {
 	free(c->incomplete);
-	*c = (struct once_client){ .next = 0 };
+	*c = (struct once_client){ .begun = 0 };
 }

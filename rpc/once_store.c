@@ -37,48 +37,48 @@ uint64_t once_hash(uint64_t hash, const void *p, size_t n)
 	return mix(h ^ word);
 }
 
-/* Of this memory alone, and as quick as that needs. */
-static uint64_t name_hash(struct span s)
-{
-	uint64_t h = s.n, word = 0;
-	size_t at = 0;
+/* ---- fingerprints */
 
-	for (; at + 8 <= s.n; at += 8) {
-		memcpy(&word, s.p + at, 8);
-		h = (h ^ word) * 0x9e3779b97f4a7c15u;
-		h ^= h >> 32;
+/* Of up to 7 bytes. */
+static inline uint64_t word_of_some(const char *p, size_t n)
+{
+	uint64_t word = 0;
+
+	for (size_t i = 0; i < n; i++)
+		word |= (uint64_t)(unsigned char)p[i] << 8 * i;
+	return word;
+}
+
+uint64_t once_fingerprint(uint64_t before, const void *bytes, size_t n)
+{
+	const char *p = bytes, *end = p + n;
+	uint64_t h = before ^ ONCE_ODD[0], lane1 = h, lane2 = h, first, last;
+
+	for (; end - p > 48; p += 48) {
+		h = once_fold(once_word(p) ^ ONCE_ODD[1], once_word(p + 8) ^ h);
+		lane1 = once_fold(once_word(p + 16) ^ ONCE_ODD[2], once_word(p + 24) ^ lane1);
+		lane2 = once_fold(once_word(p + 32) ^ ONCE_ODD[3], once_word(p + 40) ^ lane2);
 	}
-	word = 0;
-	if (at < s.n)
-		memcpy(&word, s.p + at, s.n - at);
-	h = (h ^ word) * 0x9e3779b97f4a7c15u;
-	return h ^ h >> 32;
+	if (n > 48)
+		h ^= lane1 ^ lane2;
+	for (; end - p > 16; p += 16)
+		h = once_fold(once_word(p) ^ ONCE_ODD[2], once_word(p + 8) ^ h);
+	if (n >= 16) { /* the last bytes, some of them again */
+		first = once_word(end - 16);
+		last = once_word(end - 8);
+	} else if (n >= 8) {
+		first = once_word(p);
+		last = once_word(end - 8);
+	} else {
+		first = word_of_some(p, n);
+		last = 0;
+	}
+	return once_fold(once_fold(first ^ ONCE_ODD[1], last ^ h), ONCE_ODD[0] ^ n);
 }
 
 static uint64_t hash_of(uint64_t hash, struct span s)
 {
 	return once_hash(hash, s.p ? s.p : "", s.n);
-}
-
-static inline uint64_t word_at(const char *p)
-{
-	uint64_t word;
-
-	memcpy(&word, p, 8);
-	return word;
-}
-
-/* Most are of 8 to 32 bytes. */
-static inline bool same(const char *p, size_t n, struct span s)
-{
-	if (n != s.n)
-		return false;
-	if (n < 8)
-		return !n || !memcmp(p, s.p, n);
-	for (size_t at = 0; at < n - 8; at += 8)
-		if (word_at(p + at) != word_at(s.p + at))
-			return false;
-	return word_at(p + n - 8) == word_at(s.p + n - 8);
 }
 
 void *once_make(size_t n)
@@ -98,10 +98,7 @@ static char *copy(struct span s)
 	return p;
 }
 
-/* What is seldom done is not inlined into what each call does: that would save and load registers for it. */
-#define SELDOM __attribute__((noinline, cold))
-
-static SELDOM void table_grow(struct once_table *t)
+void once_table_grow(struct once_table *t)
 {
 	size_t size = t->size ? t->size * 2 : 64;
 	struct once_node **at = once_make(size * sizeof(*at));
@@ -115,26 +112,6 @@ static SELDOM void table_grow(struct once_table *t)
 	free(t->at);
 	t->at = at;
 	t->size = size;
-}
-
-static inline void table_put(struct once_table *t, struct once_node *n, uint64_t hash)
-{
-	if (t->n >= t->size)
-		table_grow(t);
-	n->hash = hash;
-	n->next = t->at[hash & (t->size - 1)];
-	t->at[hash & (t->size - 1)] = n;
-	t->n++;
-}
-
-static void table_take(struct once_table *t, struct once_node *n)
-{
-	struct once_node **at = &t->at[n->hash & (t->size - 1)];
-
-	while (*at != n)
-		at = &(*at)->next;
-	*at = n->next;
-	t->n--;
 }
 
 /* ---- who waits ---------------------------------------------------------------------------------------------------- */
@@ -174,7 +151,7 @@ void once_waiters_move(struct once_waiters *from, struct once_waiters *to)
 	}
 }
 
-void once_wake(struct once_waiters *list)
+void once_wake_all(struct once_waiters *list)
 {
 	while (list->first) {
 		struct once_waiter *w = list->first;
@@ -234,21 +211,7 @@ void once_set_release(struct once_server *s, struct once_set *set)
 
 /* ---- owners -------------------------------------------------------------------------------------------------------- */
 
-static struct once_owner *owner_of(struct once_node *n)
-{
-	return (struct once_owner *)n;
-}
-
-static void owner_used(struct once_server *s, struct once_owner *o)
-{
-	o->used_ms = s->now_ms;
-	if (s->owners_used.prev == &o->used) /* it was already used last */
-		return;
-	once_ring_take(&o->used);
-	once_ring_put(&s->owners_used, &o->used);
-}
-
-static SELDOM struct once_owner *owner_new(struct once_server *s, struct span name, uint64_t hash)
+struct once_owner *once_owner_new(struct once_server *s, struct span name, uint64_t hash)
 {
 	struct once_owner *o = once_make(sizeof(*o));
 
@@ -258,29 +221,14 @@ static SELDOM struct once_owner *owner_new(struct once_server *s, struct span na
 	once_ring_init(&o->used);
 	once_ring_put(&s->owners_used, &o->used);
 	o->used_ms = s->now_ms;
-	table_put(&s->owners, &o->node, hash);
+	once_table_put(&s->owners, &o->node, hash);
 	s->figures.bytes += sizeof(*o) + name.n;
 	return o;
 }
 
-struct once_owner *once_owner_get(struct once_server *s, struct span name)
+void once_owner_drop(struct once_server *s, struct once_owner *o)
 {
-	uint64_t hash = name_hash(name);
-
-	for (struct once_node *n = once_table_first(&s->owners, hash); n; n = n->next)
-		if (n->hash == hash && same(owner_of(n)->name, owner_of(n)->name_n, name)) {
-			owner_used(s, owner_of(n));
-			return owner_of(n);
-		}
-	return owner_new(s, name, hash);
-}
-
-/* An owner of whom nothing is known and nothing is under way needs no place. */
-void once_owner_tidy(struct once_server *s, struct once_owner *o)
-{
-	if (o->entries || o->debts || o->loading || o->lost || o->waiters.first || (s->o.stored && o->loaded))
-		return;
-	table_take(&s->owners, &o->node);
+	once_table_take(&s->owners, once_table_place(&s->owners, &o->node));
 	once_ring_take(&o->used);
 	once_set_release(s, &o->set);
 	s->figures.bytes -= sizeof(*o) + o->name_n;
@@ -290,11 +238,11 @@ void once_owner_tidy(struct once_server *s, struct once_owner *o)
 
 /* ---- leases -------------------------------------------------------------------------- */
 
-static SELDOM struct once_lease *lease_to_front(struct once_server *s, struct span name, uint64_t now_ms)
+struct once_lease *once_lease_to_front(struct once_server *s, struct span name, uint64_t now_ms)
 {
 	struct once_lease *l = s->leases, **at = &s->leases;
 
-	while (l && !same(l->name, l->name_n, name)) {
+	while (l && !once_same(l->name, l->name_n, name)) {
 		at = &l->next;
 		l = l->next;
 	}
@@ -309,14 +257,6 @@ static SELDOM struct once_lease *lease_to_front(struct once_server *s, struct sp
 	l->next = s->leases;
 	s->leases = l;
 	return l;
-}
-
-/* In front: the next call is often the same client's. */
-struct once_lease *once_lease_get(struct once_server *s, struct span name, uint64_t now_ms)
-{
-	struct once_lease *l = s->leases;
-
-	return l && same(l->name, l->name_n, name) ? l : lease_to_front(s, name, now_ms);
 }
 
 void once_lease_free(struct once_lease *l)
@@ -364,13 +304,7 @@ static struct once_entry *entry_of(struct once_node *n)
 	return (struct once_entry *)n;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-static const int SPARES = 0; /* so that the sanitizer sees each block */
-#else
-static const int SPARES = ONCE_SPARE_MAX;
-#endif
-
-static SELDOM struct once_entry *block_new(size_t room)
+struct once_entry *once_block_new(size_t room)
 {
 	struct once_entry *e = room == ONCE_ROOM ? aligned_alloc(64, ONCE_BLOCK) : malloc(ONCE_HEADER + room);
 
@@ -378,33 +312,9 @@ static SELDOM struct once_entry *block_new(size_t room)
 	return e;
 }
 
-static inline struct once_entry *block_take(struct once_server *s, size_t text_n)
+void once_block_free(struct once_entry *e)
 {
-	size_t room = text_n <= ONCE_ROOM ? ONCE_ROOM : text_n;
-	struct once_entry *e = room == ONCE_ROOM ? s->spare : NULL;
-
-	if (e) {
-		s->spare = entry_of(e->node.next);
-		s->spares--;
-	} else {
-		e = block_new(room);
-	}
-	memset(e, 0, ONCE_HEADER);
-	e->room = (uint32_t)room;
-	s->figures.bytes += ONCE_HEADER + room;
-	return e;
-}
-
-static void block_give(struct once_server *s, struct once_entry *e)
-{
-	s->figures.bytes -= ONCE_HEADER + e->room;
-	if (e->room == ONCE_ROOM && s->spares < SPARES) {
-		e->node.next = &s->spare->node;
-		s->spare = e;
-		s->spares++;
-	} else {
-		free(e);
-	}
+	free(e);
 }
 
 void once_spares_free(struct once_server *s)
@@ -415,71 +325,36 @@ void once_spares_free(struct once_server *s)
 	}
 }
 
-static struct once_entry *entry_new(struct once_server *s, struct once_owner *o, struct span method, struct span key)
-{
-	struct once_entry *e = block_take(s, method.n + key.n);
-
-	e->owner = o;
-	span_copy(span_copy(e->text, method), key);
-	assert(method.n <= UINT16_MAX && key.n <= UINT16_MAX);
-	e->method_n = (uint16_t)method.n;
-	e->key_n = (uint16_t)key.n;
-	o->entries++;
-	once_ring_init(&e->used);
-	return e;
-}
-
 struct once_entry *once_entry_of_key(struct once_server *s, struct once_owner *o, struct span method, struct span key,
 				     uint64_t id)
 {
-	struct once_entry *e = entry_new(s, o, method, key);
+	struct once_entry *e = once_entry_new(s, o, method, key);
 
-	table_put(&s->keys, &e->node, id);
+	once_table_put(&s->keys, &e->node, id);
 	return e;
 }
 
-struct once_entry *once_entry_of_seq(struct once_server *s, struct once_owner *o, struct span method,
-				     struct once_lease *l, uint64_t seq)
+void once_answer_apart(struct once_server *s, struct once_entry *e, struct span answer)
 {
-	struct once_entry *e = entry_new(s, o, method, span_of("", 0));
-
-	e->lease = l;
-	e->seq = seq;
-	if (seq > l->top)
-		l->top = seq;
-	table_put(&l->sequences, &e->node, seq);
-	return e;
+	e->answer = copy(answer);
+	e->apart = true;
+	s->figures.bytes += answer.n;
 }
 
-/* Behind the text of its own block, or NULL: it does not fit there. */
-static char *answer_place(struct once_entry *e, size_t n)
+void once_answer_free(struct once_server *s, struct once_entry *e)
 {
-	return n <= e->room - e->method_n - e->key_n ? e->text + e->method_n + e->key_n : NULL;
+	s->figures.bytes -= e->answer_n;
+	free(e->answer);
+	e->apart = false;
 }
 
 void once_entry_answer_drop(struct once_server *s, struct once_entry *e)
 {
-	if (e->answer && !answer_place(e, e->answer_n)) {
-		s->figures.bytes -= e->answer_n;
-		free(e->answer);
-	}
+	if (e->apart)
+		once_answer_free(s, e);
 	e->answer = NULL;
 	e->answer_n = 0;
 	once_ring_take(&e->used);
-}
-
-/* Its owner stays, for owner_tidy. */
-void once_entry_free(struct once_server *s, struct once_entry *e)
-{
-	assert(!e->waiters.first);
-	once_entry_answer_drop(s, e);
-	if (e->state == ONCE_STORED && !e->key_n)
-		s->figures.stored--;
-	s->figures.running -= e->state == ONCE_RUNNING;
-	table_take(e->key_n ? &s->keys : &e->lease->sequences, &e->node);
-	e->owner->entries--;
-	once_entry_called(e);
-	block_give(s, e);
 }
 
 void once_entry_used(struct once_server *s, struct once_entry *e)
@@ -489,18 +364,16 @@ void once_entry_used(struct once_server *s, struct once_entry *e)
 	e->used_ms = (uint32_t)s->now_ms;
 }
 
-void once_entry_answer_set(struct once_server *s, struct once_entry *e, bool json, struct span answer)
+void once_entry_free(struct once_server *s, struct once_entry *e)
 {
-	e->json = json;
-	e->answer = answer_place(e, answer.n);
-	e->answer_n = (uint32_t)answer.n;
-	if (!e->answer) {
-		e->answer = copy(answer);
-		s->figures.bytes += answer.n;
-	} else {
-		span_copy(e->answer, answer);
-	}
-	once_entry_used(s, e);
+	bool sequence = !e->key_n;
+	struct once_table *t = sequence ? &e->lease->sequences : &s->keys;
+
+	s->figures.stored -= sequence && e->state == ONCE_STORED;
+	s->figures.running -= e->state == ONCE_RUNNING;
+	once_table_take(t, once_table_place(t, &e->node));
+	once_entry_called(e);
+	once_entry_release(s, e);
 }
 
 struct once_entry *once_entry_find_key(const struct once_server *s, const struct once_owner *o, struct span method,
@@ -509,20 +382,10 @@ struct once_entry *once_entry_find_key(const struct once_server *s, const struct
 	for (struct once_node *n = once_table_first(&s->keys, hash); n; n = n->next) {
 		struct once_entry *e = entry_of(n);
 
-		if (n->hash == hash && e->owner == o && same(e->text, e->method_n, method) &&
-		    same(e->text + e->method_n, e->key_n, key))
+		if (n->hash == hash && e->owner == o && once_same(e->text, e->method_n, method) &&
+		    once_same(e->text + e->method_n, e->key_n, key))
 			return e;
 	}
-	return NULL;
-}
-
-struct once_entry *once_entry_find_seq(const struct once_owner *o, const struct once_lease *l, uint64_t seq)
-{
-	if (seq > l->top)
-		return NULL;
-	for (struct once_entry *e = once_entry_at(&l->sequences, seq); e; e = entry_of(e->node.next))
-		if (e->seq == seq && e->owner == o)
-			return e;
 	return NULL;
 }
 

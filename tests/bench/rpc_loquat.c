@@ -70,7 +70,7 @@ static void on_once(void *arg, struct rpc_request *r)
 		.seq = r->once_seq,
 		.first_incomplete = r->once_first,
 		.attempt = r->once_attempt,
-		.fingerprint = once_hash(0, r->body.p, r->body.n),
+		.fingerprint = once_fingerprint(0, r->body.p, r->body.n),
 	};
 	struct once_result result;
 	if (once_ask(s, &c, r->worker->loop->now_ms, &result) != ONCE_RUN)

@@ -125,6 +125,23 @@ START_TEST(a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_end
 }
 END_TEST
 
+/* The one that is left is alone in its word, and was given out last. */
+START_TEST(the_last_number_given_out_may_be_the_first_incomplete_one)
+{
+	struct once_client c = { 0 };
+
+	for (uint64_t i = 1; i <= 128; i++)
+		ck_assert_uint_eq(once_client_begin(&c), i);
+	for (uint64_t i = 2; i < 128; i++)
+		once_client_end(&c, i);
+	once_client_end(&c, 1);
+	ck_assert_uint_eq(once_client_first(&c), 128);
+	once_client_end(&c, 128);
+	ck_assert_uint_eq(once_client_first(&c), 129);
+	once_client_release(&c);
+}
+END_TEST
+
 /* Three times around the window, with up to the whole of it under way. */
 START_TEST(the_first_incomplete_number_is_what_a_plain_list_says)
 {
@@ -226,6 +243,231 @@ START_TEST(a_key_or_a_number_with_another_body_is_refused)
 	same.fingerprint++;
 	ck_assert_int_eq(ask(same), ONCE_REUSED);
 	ck_assert_uint_eq(once_figures(server)->refused, 2);
+}
+END_TEST
+
+/* ---- fingerprints ---------------------------------------------------------------------------------------------------------- */
+
+/* The database has such numbers: these are what it was when they were first written. */
+START_TEST(a_fingerprint_is_the_same_on_every_machine_and_for_ever)
+{
+	static const struct {
+		size_t n;
+		uint64_t expected;
+	} of[] = {
+		{ 0, 0x13925a6f41f9e5aa },   { 1, 0x5092627e90b09e3d },  { 7, 0x3ba9d50e2352b458 },
+		{ 8, 0xde53311bd0443e75 },   { 15, 0xf73e2513b0e0a077 }, { 16, 0xb428d57f8fcba0c0 },
+		{ 17, 0xa3a81b20f9c7f607 },  { 33, 0x9752050ff25454d9 }, { 48, 0x3680a63ee2700262 },
+		{ 49, 0xa8a61165bad88b1c },  { 50, 0x008152e4ea83840b }, { 97, 0x2e1037dc685b0b1d },
+		{ 200, 0x0ad4bd6b31a8858c },
+	};
+	char bytes[200];
+
+	for (size_t i = 0; i < sizeof bytes; i++)
+		bytes[i] = (char)(i * 37 + 200);
+	for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+		ck_assert_uint_eq(once_fingerprint(0, bytes, of[i].n), of[i].expected);
+	ck_assert_uint_eq(once_fingerprint(once_fingerprint(0, "shop.buy", 8), bytes, 50), 0x00f5d5aba387b9f8);
+}
+END_TEST
+
+/* Each length has a block of its own, so that the sanitizer sees who reads beyond it. */
+START_TEST(each_bit_and_the_length_make_another_fingerprint)
+{
+	uint64_t of_shorter = 0;
+
+	for (size_t n = 0; n <= 160; n++) {
+		unsigned char *p = calloc(1, n ? n : 1);
+		uint64_t of_zeroes = once_fingerprint(0, p, n);
+
+		ck_assert_uint_ne(of_zeroes, of_shorter);
+		ck_assert_uint_ne(of_zeroes, once_fingerprint(1, p, n));
+		of_shorter = of_zeroes;
+		for (size_t bit = 0; bit < n * 8; bit++) {
+			p[bit / 8] ^= (unsigned char)(1u << bit % 8);
+			ck_assert_uint_ne(once_fingerprint(0, p, n), of_zeroes);
+			p[bit / 8] = 0;
+		}
+		free(p);
+	}
+}
+END_TEST
+
+static int by_number(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Requests that differ in a small number alone, wherever it stands. */
+START_TEST(like_requests_have_different_fingerprints)
+{
+	enum { N = 20000 };
+	static uint64_t of[N];
+
+	for (size_t at = 0; at < 70; at += 7) {
+		char bytes[74] = "";
+
+		for (uint32_t i = 0; i < N; i++) {
+			memcpy(bytes + at, &i, 4);
+			of[i] = once_fingerprint(0, bytes, sizeof bytes);
+		}
+		qsort(of, N, sizeof *of, by_number);
+		for (size_t i = 1; i < N; i++)
+			ck_assert_uint_ne(of[i], of[i - 1]);
+	}
+}
+END_TEST
+
+/* ---- many calls, owners and clients ------------------------------------------------------------------------------------------ */
+
+enum { AT_ONCE = 300, NUMBERS = 20000 };
+static enum { NEW, RUNS, STORED, REFUSED } state_of[NUMBERS + AT_ONCE];
+static struct once_entry *entry_of[NUMBERS + AT_ONCE];
+
+static struct once_call numbered(uint64_t seq, uint64_t first)
+{
+	struct once_call c = a_call(seq, "");
+
+	c.first_incomplete = first;
+	return c;
+}
+
+/* Short ones lie behind their method, long ones in a block of their own. */
+static struct span answer_of(uint64_t seq, char *room)
+{
+	size_t n = seq % 5 ? seq % 110 : 500 + seq % 100;
+
+	memset(room, 'a' + (int)(seq % 26), n);
+	return span_of(room, n);
+}
+
+static void check_known(uint64_t seq, uint64_t first)
+{
+	char expected[700];
+	struct span want = answer_of(seq, expected);
+	enum once_verdict verdict = ask(numbered(seq, first));
+
+	if (seq < first) {
+		ck_assert_int_eq(verdict, ONCE_FORGOTTEN);
+	} else if (state_of[seq] == RUNS) {
+		ck_assert_int_eq(verdict, ONCE_WAIT);
+	} else if (state_of[seq] == REFUSED) {
+		ck_assert_int_eq(verdict, ONCE_REFUSED);
+	} else {
+		ck_assert_int_eq(verdict, ONCE_DONE);
+		ck_assert(result.answer.n == want.n && !memcmp(result.answer.p, want.p, want.n));
+	}
+}
+
+static void end_somehow(uint64_t seq)
+{
+	char room[700];
+
+	if (state_of[seq] != RUNS)
+		return;
+	state_of[seq] = seq % 7 ? STORED : REFUSED;
+	if (seq % 7)
+		once_done(server, entry_of[seq], false, answer_of(seq, room));
+	else
+		once_refused(server, entry_of[seq], ERR_DENIED, EFFECT_NONE, text("no"));
+}
+
+/*
+ * Up to 300 at once: begun, ended and acknowledged in any order, also before they end, singly and in leaps; the places of
+ * the server's table come round some 40 times and it grows on the way.
+ */
+START_TEST(calls_end_and_are_acknowledged_in_any_order)
+{
+	uint64_t first = 1, top = 0;
+
+	memset(state_of, 0, sizeof state_of);
+	srand(11);
+	while (top < NUMBERS) {
+		for (int n = rand() % 40; n > 0 && top - first + 1 < AT_ONCE; n--) {
+			top++;
+			ck_assert_int_eq(ask(numbered(top, first)), ONCE_RUN);
+			entry_of[top] = result.entry;
+			state_of[top] = RUNS;
+		}
+		for (int n = rand() % 60; n > 0 && top >= first; n--)
+			end_somehow(first + (uint64_t)rand() % (top - first + 1));
+		if (rand() % 3 == 0)
+			first += (uint64_t)rand() % (rand() % 10 ? 8 : AT_ONCE);
+		if (first > top)
+			first = top + 1;
+		for (int n = rand() % 6; n > 0 && top > 0; n--)
+			check_known(top - (uint64_t)rand() % (top < 2 * AT_ONCE ? top : 2 * AT_ONCE), first);
+	}
+	for (uint64_t seq = 1; seq <= top; seq++)
+		end_somehow(seq); /* below first, too: they ran when they were given up */
+	ck_assert_int_eq(ask(numbered(top + 1, top + 1)), ONCE_RUN);
+	once_gone(server, result.entry);
+	ck_assert_uint_eq(once_figures(server)->running, 0);
+	ck_assert_uint_eq(once_figures(server)->stored, 0);
+	ck_assert_uint_eq(once_figures(server)->bytes, 0);
+}
+END_TEST
+
+/* Few calls have a small table, where numbers far apart stand at one place. */
+START_TEST(numbers_at_one_place_are_acknowledged_one_by_one)
+{
+	for (uint64_t seq = 1; seq <= 4 * 1024 + 1; seq += 1024)
+		answer(numbered(seq, 1), "yes");
+	for (uint64_t first = 2; first <= 4 * 1024 + 1; first += first % 1024 == 1 ? 1 : 1023) {
+		ck_assert_int_eq(ask(numbered(4 * 1024 + 1, first)), ONCE_DONE);
+		for (uint64_t seq = 1; seq < 4 * 1024; seq += 1024)
+			ck_assert_int_eq(ask(numbered(seq, first)), seq < first ? ONCE_FORGOTTEN : ONCE_DONE);
+	}
+}
+END_TEST
+
+/* As far as its window goes, and one call that stays: its place is another's, too, each time round. */
+START_TEST(the_oldest_call_of_a_full_window_is_still_known)
+{
+	struct once_call oldest = numbered(1, 1);
+
+	answer(oldest, "the first");
+	for (uint64_t seq = 2; seq <= ONCE_WINDOW; seq++)
+		answer(numbered(seq, 1), "x");
+	ck_assert_uint_eq(once_figures(server)->stored, ONCE_WINDOW);
+	ck_assert_int_eq(ask(oldest), ONCE_DONE);
+	ck_answer("the first");
+	answer(numbered(ONCE_WINDOW + 1, ONCE_WINDOW + 1), "y"); /* all of them at once */
+	ck_assert_uint_eq(once_figures(server)->stored, 1);
+	ck_assert_uint_eq(once_figures(server)->forgotten, ONCE_WINDOW);
+	ck_assert_int_eq(ask(oldest), ONCE_FORGOTTEN);
+}
+END_TEST
+
+/* Names of each length that differ in one byte: owners, methods, clients. */
+START_TEST(names_that_are_nearly_alike_are_not_taken_for_each_other)
+{
+	for (size_t n = 1; n <= 70; n++)
+		for (size_t at = 0; at < n; at++) {
+			char a[80], b[80];
+			struct once_call c = a_call(1, "order-17"), numbered_call = a_call(1, "");
+
+			memset(a, 'n', n);
+			memcpy(b, a, n);
+			b[at] = 'm';
+			c.client = span_of("", 0);
+			c.seq = 0;
+			c.owner = c.method = numbered_call.client = span_of(a, n);
+			if (at == 0) {
+				answer(c, "a");
+				answer(numbered_call, "a");
+			}
+			ck_assert_int_eq(ask(c), ONCE_DONE);
+			c.owner = span_of(b, n);
+			answer(c, "b");
+			c.owner = span_of(a, n);
+			c.method = span_of(b, n);
+			answer(c, "b");
+			numbered_call.client = span_of(b, n);
+			answer(numbered_call, "b");
+		}
 }
 END_TEST
 
@@ -333,6 +575,29 @@ static bool nothing_is_kept(const void *arg, uint64_t key_hash)
 	return false;
 }
 
+/* Others have answered meanwhile. */
+static void load_again_with(uint64_t hash, struct once_call c)
+{
+	once_unload(server, nothing_is_kept, NULL);
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(hash);
+	ck_assert_int_eq(ask(c), ONCE_READ);
+}
+
+START_TEST(a_row_without_a_fingerprint_is_answered_to_any_body)
+{
+	struct once_call c = a_call(1, "order-17"), other = a_call(2, "order-17");
+
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(0);
+	load_again_with(hash_of_key(c), c);
+	once_read(server, result.entry, 0, false, text("kept"));
+	ck_assert_int_eq(ask(c), ONCE_DONE);
+	ck_assert_int_eq(ask(other), ONCE_DONE);
+	ck_answer("kept");
+}
+END_TEST
+
 START_TEST(a_stored_key_is_read_back_and_its_body_compared)
 {
 	struct once_call c = a_call(1, "order-17"), other = a_call(2, "order-17");
@@ -341,10 +606,7 @@ START_TEST(a_stored_key_is_read_back_and_its_body_compared)
 	load(0);
 	uint64_t hash = hash_of_key(c);
 
-	once_unload(server, nothing_is_kept, NULL); /* others may have answered meanwhile */
-	ck_assert_int_eq(ask(c), ONCE_LOAD);
-	load(hash);
-	ck_assert_int_eq(ask(c), ONCE_READ);
+	load_again_with(hash, c);
 	once_read(server, result.entry, c.fingerprint, false, text("kept"));
 	ck_assert_int_eq(ask(c), ONCE_DONE);
 	ck_answer("kept");
@@ -452,9 +714,18 @@ int main(void)
 	tcase_add_checked_fixture(stored, setup_stored, teardown);
 	tcase_add_checked_fixture(small, setup_small, teardown);
 	tcase_set_timeout(client, 60);
+	tcase_set_timeout(memory, 60);
 	tcase_add_test(client, numbers_begin_at_1_and_the_first_incomplete_one_waits_for_the_oldest);
 	tcase_add_test(client, a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_ended);
+	tcase_add_test(client, the_last_number_given_out_may_be_the_first_incomplete_one);
 	tcase_add_test(client, the_first_incomplete_number_is_what_a_plain_list_says);
+	tcase_add_test(client, a_fingerprint_is_the_same_on_every_machine_and_for_ever);
+	tcase_add_test(client, each_bit_and_the_length_make_another_fingerprint);
+	tcase_add_test(client, like_requests_have_different_fingerprints);
+	tcase_add_test(memory, calls_end_and_are_acknowledged_in_any_order);
+	tcase_add_test(memory, numbers_at_one_place_are_acknowledged_one_by_one);
+	tcase_add_test(memory, the_oldest_call_of_a_full_window_is_still_known);
+	tcase_add_test(memory, names_that_are_nearly_alike_are_not_taken_for_each_other);
 	tcase_add_test(memory, a_new_call_runs_and_its_repeat_gets_the_first_answer);
 	tcase_add_test(memory, the_same_key_at_another_owner_or_method_is_another_call);
 	tcase_add_test(memory, a_repeat_waits_while_the_first_runs_and_is_told_of_its_end);
@@ -465,6 +736,7 @@ int main(void)
 	tcase_add_test(memory, what_is_acknowledged_while_it_runs_goes_at_its_end);
 	tcase_add_test(memory, a_silent_client_s_numbers_go_after_its_lease_and_no_sooner_and_business_keys_stay);
 	tcase_add_test(stored, an_owner_is_loaded_before_anything_old_is_judged);
+	tcase_add_test(stored, a_row_without_a_fingerprint_is_answered_to_any_body);
 	tcase_add_test(stored, a_stored_key_is_read_back_and_its_body_compared);
 	tcase_add_test(stored, a_key_whose_row_is_another_s_is_new);
 	tcase_add_test(stored, who_is_lost_runs_again_only_when_the_owner_was_loaded_anew);
