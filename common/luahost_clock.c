@@ -7,8 +7,9 @@
 #include "common/err.h"
 #include "common/luahost_private.h"
 
-#define CRON_LOOK_MS 3600000                           /* the wall clock may be set: it is looked at so often */
-#define TIMERS_MAX   4000000                           /* of a worker's scripts: they are not in Lua's memory */
+#define CRON_LOOK_MS 3600000 /* the wall clock may be set: it is looked at so often */
+#define FULL_WAIT_MS 100     /* when there are too many tasks to call a function that is called once */
+#define TIMERS_MAX   4000000 /* of a worker's scripts: they are not in Lua's memory */
 #define MS_MAX       (INT64_C(1000) * 3600 * 24 * 366) /* a year */
 
 static const char handle_type[] = "loquat.timer";
@@ -32,9 +33,9 @@ struct luatimer {
 		uint64_t task;        /* SLEEPER */
 		struct luatimer *next_free;
 	};
-	int fn; /* registry: function, or its name */
+	int fn; /* registry: function, or its name; with arguments a list of it, them and, at 0, how many they are */
 	enum { FREE, AFTER, EVERY, CRON, SLEEPER } kind : 8;
-	bool busy, named, cancelled;
+	bool busy : 1, named : 1, with : 1, cancelled : 1; /* with arguments */
 };
 _Static_assert(sizeof(struct luatimer) == 64, "a line of the cache");
 
@@ -116,14 +117,43 @@ void luahost_free_timers(struct luahost *h)
 
 /* ---- firing --------------------------------------------------------------------------------------------- */
 
-static int push_named(lua_State *L, struct luajob *job)
+static void push_function(lua_State *L, const struct luatimer *t)
 {
+	lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn);
+	if (!t->with)
+		return;
+	lua_rawgeti(L, -1, 1);
+	lua_remove(L, -2);
+}
+
+static int push_arguments(lua_State *L, const struct luatimer *t)
+{
+	if (!t->with)
+		return 0;
+	lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn);
+	int list = lua_gettop(L);
+	lua_rawgeti(L, list, 0);
+	int n = (int)lua_tointeger(L, -1);
+	lua_pop(L, 1);
+	luaL_checkstack(L, n, "timer");
+	for (int i = 1; i <= n; i++)
+		lua_rawgeti(L, list, 1 + i);
+	lua_remove(L, list);
+	return n;
+}
+
+static int push_call(lua_State *L, struct luajob *job)
+{
+	const struct luatimer *t = ((struct luatimer_call *)job)->timer;
 	size_t n;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, ((struct luatimer_call *)job)->timer->fn);
-	const char *name = lua_tolstring(L, -1, &n);
-	if (!luahost_push_module_function(L, name, n))
-		return luaL_error(L, "timer: there is no function %s in the code of now", name);
-	return 0;
+	push_function(L, t);
+	if (t->named) {
+		const char *name = lua_tolstring(L, -1, &n);
+		if (!luahost_push_module_function(L, name, n))
+			return luaL_error(L, "timer: there is no function %s in the code of now", name);
+		lua_remove(L, -2);
+	}
+	return push_arguments(L, t);
 }
 
 static void on_done(struct luajob *job, const struct luaresult *r)
@@ -133,6 +163,10 @@ static void on_done(struct luajob *job, const struct luaresult *r)
 	call->next_free = t->host->timer_calls;
 	t->host->timer_calls = call;
 	t->busy = false;
+	if (r->err == ERR_BUSY && t->kind == AFTER && !t->cancelled) {
+		loop_timer(t->host->o.loop, &t->timer, FULL_WAIT_MS);
+		return;
+	}
 	/* it would take the whole thread, call by call */
 	if (r->err == ERR_FAILED && strstr(r->message, LUAHOST_OVER_BUDGET))
 		t->cancelled = true;
@@ -149,8 +183,8 @@ static void call_function(struct luatimer *t)
 	else if (!(call = malloc(sizeof *call)))
 		abort();
 	*call = (struct luatimer_call){ .job = { .name = "timer", .fn = t->fn, .done = on_done }, .timer = t };
-	if (t->named)
-		call->job.push = push_named;
+	if (t->named || t->with)
+		call->job.push = push_call;
 	t->busy = true;
 	luatask_start(h, &call->job);
 }
@@ -232,6 +266,25 @@ static void note_made(lua_State *L, struct luahost *h)
 	lua_pop(L, 1);
 }
 
+/* What is to be called with what stands behind it: leaves the function, or its name, or the list of all on top. */
+static bool gather(lua_State *L)
+{
+	int n = lua_gettop(L) - 2;
+	if (n <= 0) {
+		lua_settop(L, 2);
+		lua_pushvalue(L, 2);
+		return false;
+	}
+	lua_createtable(L, n + 1, 1);
+	lua_pushinteger(L, n);
+	lua_rawseti(L, -2, 0);
+	for (int i = 0; i <= n; i++) {
+		lua_pushvalue(L, 2 + i);
+		lua_rawseti(L, -2, 1 + i);
+	}
+	return true;
+}
+
 /*
  * Of the function at index 2, or of "module.function", which is looked up anew each time, so that a reload takes effect.
  * Its handle is left on the stack.
@@ -245,18 +298,19 @@ static struct luatimer *make(lua_State *L)
 		luaL_error(L, "more than %d timers", TIMERS_MAX);
 	if (!h->current)
 		luaL_error(L, "timers are started by what runs, such as init_service, not while a file is loaded");
-	lua_settop(L, 2);
+	bool with = gather(L);
 	struct luatimer **handle = lua_newuserdatauv(L, sizeof *handle, 0);
 	*handle = NULL;
 	luaL_setmetatable(L, handle_type);
 	if (h->switching)
 		note_made(L, h);
-	lua_pushvalue(L, 2);
+	lua_pushvalue(L, -2);
 	int fn = luaL_ref(L, LUA_REGISTRYINDEX);
 	struct luatimer *t = *handle = new_timer(h);
 	t->handle = handle;
 	t->fn = fn;
 	t->named = lua_type(L, 2) == LUA_TSTRING;
+	t->with = with;
 	t->timer.fire = on_fire;
 	h->stats.timers++;
 	return t;
@@ -274,7 +328,7 @@ static int start(lua_State *L, bool again)
 	return 1;
 }
 
-/* clock.after(ms, fn): calls fn once; clock.every(ms, fn): again and again. Both return a timer to cancel. */
+/* clock.after(ms, fn, …): calls fn(…) once; clock.every(ms, fn, …): again and again. Both return a timer to cancel. */
 static int l_after(lua_State *L)
 {
 	return start(L, false);
@@ -285,7 +339,7 @@ static int l_every(lua_State *L)
 	return start(L, true);
 }
 
-/* clock.cron("0 5 * * *", fn): at these times of the wall clock, UTC. */
+/* clock.cron("0 5 * * *", fn, …): at these times of the wall clock, UTC. */
 static int l_cron(lua_State *L)
 {
 	struct luacron c;
@@ -375,7 +429,10 @@ static void push_what(lua_State *L, const struct luatimer *t)
 	lua_Debug ar;
 	if (t->kind == SLEEPER) {
 		lua_pushliteral(L, "a task that sleeps");
-	} else if (lua_rawgeti(L, LUA_REGISTRYINDEX, t->fn) == LUA_TFUNCTION) {
+		return;
+	}
+	push_function(L, t);
+	if (lua_type(L, -1) == LUA_TFUNCTION) {
 		lua_getinfo(L, ">S", &ar);
 		lua_pushfstring(L, "%s:%d", ar.short_src, ar.linedefined);
 	}

@@ -169,15 +169,15 @@ function clock.wall_ms() end
 ---@param ms number
 ---@param fn function|string
 ---@return Timer
-function clock.after(ms, fn) end
+function clock.after(ms, fn, ...) end
 ---@param ms number
 ---@param fn function|string
 ---@return Timer
-function clock.every(ms, fn) end
+function clock.every(ms, fn, ...) end
 ---@param when string "minute hour day month weekday", UTC
 ---@param fn function|string
 ---@return Timer
-function clock.cron(when, fn) end
+function clock.cron(when, fn, ...) end
 ---Yields.
 ---@param ms number
 function clock.sleep(ms) end

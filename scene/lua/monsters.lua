@@ -1,4 +1,5 @@
--- Slimes: they wander, hunt who comes near, fight back, die, drop and come back. Each thinks on a timer of its own.
+-- Slimes: they wander, hunt who comes near, fight back, die, drop and come back. Each thinks on a timer of its own, by
+-- name, so that a reload changes how those think that are alive.
 local Rewards = require "rewards"
 local Rules = require "rules"
 local World = require "world"
@@ -47,7 +48,7 @@ local function bite(scene, slime, player)
   if player.hp == 0 then respawn_player(scene, player) end
 end
 
-local function think(scene, slime)
+function Monsters.think(scene, slime)
   local prey = World.nearest_player(scene, slime.x, slime.y, SLIME.sight)
   if prey then
     local dx, dy = prey.x - slime.x, prey.y - slime.y
@@ -62,10 +63,10 @@ local function think(scene, slime)
 end
 
 local function start_thinking(scene, slime)
-  slime.timer = clock.every(SLIME.think_ms, function() think(scene, slime) end)
+  slime.timer = clock.every(SLIME.think_ms, "monsters.think", scene, slime)
 end
 
-local function come_back(scene)
+function Monsters.come_back(scene)
   if not scene.awake then
     scene.missing = (scene.missing or 0) + 1
     return
@@ -86,7 +87,7 @@ local function die(scene, slime, killer)
   if slime.timer then slime.timer:cancel() end
   World.remove(scene, slime)
   if lucky then drop(scene, slime) end
-  clock.after(SLIME.back_ms, function() come_back(scene) end)
+  clock.after(SLIME.back_ms, "monsters.come_back", scene)
   Rewards.give(killer.uid, {
     uid = killer.uid, exp = SLIME.exp, gold = SLIME.gold, killed = SLIME.name,
     item = lucky and SLIME.item or nil, count = lucky and 1 or nil,

@@ -100,7 +100,7 @@ end
 -- A scene's clocks run only while somebody is there.
 local function wake(scene)
   if scene.timer then return end
-  scene.timer = clock.every(Rules.tick_ms, function() require("world").tick(scene) end)
+  scene.timer = clock.every(Rules.tick_ms, "world.tick", scene)
   require("monsters").wake(scene)
 end
 

@@ -129,7 +129,8 @@ struct run *script(const char *body)
 	struct buf text = BUF_INIT;
 	buf_addf(&text, "local M = {} function M.go() %s end return M", body);
 	on_loop(loop, load,
-		SRC("init", buf_cstr(&text), "other", "return {n = 7, fn = function() state.ran = true end}"));
+		SRC("init", buf_cstr(&text), "other",
+		    "return {n = 7, fn = function(a, b) state.ran = a and a .. b.n or true end}"));
 	buf_release(&text);
 	ck_assert_msg(load_err == 0, "%s", why);
 	memset(&x, 0, sizeof x);
@@ -199,6 +200,13 @@ void add_wait(void *arg)
 {
 	(void)arg;
 	ck_assert_int_eq(luahost_library(host, "wait", open_wait), 0);
+}
+
+void few_tasks(unsigned n)
+{
+	on_loop(loop, free_host, NULL);
+	options.tasks_max = n;
+	on_loop(loop, new_host, NULL);
 }
 
 void short_budget(void)

@@ -56,8 +56,9 @@ const char *gives(const char *body); /* its results as JSON */
 const char *fails(const char *body); /* its error */
 const char *refused(const char *name, const char *text);
 struct luahost_stats *stats(void);
-void short_budget(void); /* a new host that stops tasks after 50 ms */
-extern uint64_t waiting; /* the task that waits by the scripts' wait(), which add_wait gives them */
+void few_tasks(unsigned n); /* a new host that runs so many at once */
+void short_budget(void);    /* a new host that stops tasks after 50 ms */
+extern uint64_t waiting;    /* the task that waits by the scripts' wait(), which add_wait gives them */
 void add_wait(void *unused);
 bool is_logged(const char *part); /* within a minute: the log thread writes a little later */
 

@@ -370,6 +370,38 @@ START_TEST(a_timer_by_name_runs_the_code_of_now)
 }
 END_TEST
 
+START_TEST(a_timer_s_function_gets_what_stands_behind_it)
+{
+	ck_gives("local got = {}\n"
+		 "local function note(...) got[#got + 1] = table.pack(...) end\n"
+		 "clock.after(1, note, 1, nil, 'x', nil)\n"
+		 "clock.after(2, note)\n"
+		 "clock.every(3, note, got):cancel()\n"
+		 "clock.sleep(20)\n"
+		 "return #got, got[1].n, got[1][1], got[1][2], got[1][3], got[2].n",
+		 "2 4 1 null \"x\" 0");
+	ck_gives("state.ran = nil clock.after(1, 'other.fn', 'x', {n = 2}) require 'other'\n"
+		 "while not state.ran do clock.sleep(1) end return state.ran",
+		 "\"x2\"");
+}
+END_TEST
+
+START_TEST(a_timer_waits_for_a_task_rather_than_be_lost)
+{
+	few_tasks(3);
+	ck_gives("local n = 0\n"
+		 "clock.after(0, clock.sleep, 250) clock.after(0, clock.sleep, 250)\n"
+		 "clock.sleep(1)\n" /* all three run */
+		 "clock.after(1, function() n = n + 1 end)\n"
+		 "clock.sleep(100)\n"
+		 "local before = n\n"
+		 "while n == 0 do clock.sleep(10) end\n"
+		 "clock.sleep(250)\n"
+		 "return before, n",
+		 "0 1");
+}
+END_TEST
+
 START_TEST(a_collected_handle_does_not_stop_its_timer)
 {
 	ck_gives("local n = 0 clock.after(5, function() n = 1 end)\n"
@@ -510,6 +542,8 @@ int main(void)
 	tcase_add_test(c, a_function_that_waits_is_not_called_again_meanwhile);
 	tcase_add_test(c, a_timer_may_cancel_itself_and_may_fail);
 	tcase_add_test(c, a_timer_by_name_runs_the_code_of_now);
+	tcase_add_test(c, a_timer_s_function_gets_what_stands_behind_it);
+	tcase_add_test(c, a_timer_waits_for_a_task_rather_than_be_lost);
 	tcase_add_test(c, a_collected_handle_does_not_stop_its_timer);
 	tcase_add_test(c, timers_are_checked);
 	tcase_add_test(c, waiting_is_refused_where_nobody_could_be_woken);

@@ -37,6 +37,18 @@ test("who enters sees itself first and stands where the session says", function(
   test.equal(test.calls("chat.chatRemote.place")[1].args, { uid = "ann", channel = "scene", value = "2" })
 end)
 
+test("new code is run by those who are alive", function()
+  local Monsters = require "monsters"
+  local think, tick, thoughts, ticks = Monsters.think, World.tick, {}, 0
+  enter("ann", 2)
+  Monsters.think = function(scene, slime) thoughts[#thoughts + 1] = { scene, slime } end
+  World.tick = function(scene) ticks = ticks + scene.number end
+  test.turn(1100)
+  Monsters.think, World.tick = think, tick
+  test.holds(#thoughts >= 2 and ticks >= 20)
+  test.holds(thoughts[1][1] == World.scene(2) and thoughts[1][2] == slime_of(2))
+end)
+
 test("a scene that is not there is not found", function()
   local _, answer = enter("ann", 9)
   test.refused(answer, "not_found", "scene")
