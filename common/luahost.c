@@ -34,17 +34,17 @@ uint32_t luahost_rare_ms(const struct luahost *h)
 	return h->o.budget_ms > LUAHOST_RARE_MS ? h->o.budget_ms : LUAHOST_RARE_MS;
 }
 
-/* Of what runs now: not more than that of who started it, and is waiting for it. Also in the signal handler. */
-static uint32_t budget_ms(const struct luahost *h)
+/* Of what runs: not more than that of who started it, and is waiting for it. Also in the signal handler. */
+static uint32_t budget_ms(const struct luahost *h, const struct luarun *r)
 {
 	uint32_t least = UINT32_MAX;
-	if (!h->current)
-		return luahost_rare_ms(h);
-	for (const struct luatask *t = h->current; t; t = t->outer) {
-		uint32_t ms = t->job->budget_ms ? t->job->budget_ms : h->o.budget_ms;
+	for (; r; r = r->outer) {
+		if (!r->task)
+			continue;
+		uint32_t ms = r->task->job->budget_ms ? r->task->job->budget_ms : h->o.budget_ms;
 		least = ms < least ? ms : least;
 	}
-	return least;
+	return least < UINT32_MAX ? least : luahost_rare_ms(h);
 }
 
 /* Raises at every instruction until the task has ended, so that pcall cannot hold it up. */
@@ -60,7 +60,7 @@ static void on_over(lua_State *L, lua_Debug *ar)
 	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
 	if (!*lua_tostring(L, -1))
 		luaL_where(L, 1);
-	lua_pushfstring(L, LUAHOST_OVER_BUDGET " of %d ms", (int)budget_ms(h));
+	lua_pushfstring(L, LUAHOST_OVER_BUDGET " of %d ms", (int)budget_ms(h, luahost_run(h)));
 	lua_concat(L, 2);
 	lua_error(L);
 }
@@ -71,7 +71,7 @@ static bool count(struct luahost *h, lua_State *L, uint32_t n)
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
 	h->instructions = h->instructions_turn == turn ? h->instructions + n : n;
 	h->instructions_turn = turn;
-	if (h->instructions < budget_ms(h) * (uint64_t)INSTRUCTIONS_PER_MS)
+	if (h->instructions < budget_ms(h, luahost_run(h)) * (uint64_t)INSTRUCTIONS_PER_MS)
 		return false;
 	h->over = h->attention = 1;
 	lua_sethook(L, on_over, LUA_MASKCOUNT, 1);
@@ -108,15 +108,15 @@ static uint64_t held_ns(const struct luahost *h)
 static void on_interrupt(void *arg)
 {
 	struct luahost *h = arg;
-	lua_State *L = luahost_running(h);
+	const struct luarun *r = luahost_run(h);
 	uint64_t turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
-	if (!L || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
+	if (!r || turn != atomic_load_explicit(&h->interrupted, memory_order_relaxed))
 		return; /* it ended meanwhile */
 	h->late = h->attention = 1;
-	if (held_ns(h) < budget_ms(h) * UINT64_C(1000000))
+	if (held_ns(h) < budget_ms(h, r) * UINT64_C(1000000))
 		return;
 	h->over = 1;
-	lua_sethook(L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
+	lua_sethook(r->L, on_over, LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT, 1);
 }
 
 /* Whose budget it is only the worker knows: it is asked at each look from the second on, if it has computed in between. */
@@ -125,7 +125,7 @@ bool luahost_watch(struct luahost *h)
 	if (h->counting)
 		return false;
 	uint64_t now = env_loop_cpu_ns(h->o.loop->ev), turn = 0;
-	if (luahost_running(h))
+	if (luahost_run(h))
 		turn = atomic_load_explicit(&h->turn, memory_order_relaxed);
 	if (!turn || turn != h->watch.turn) {
 		h->watch.turn = turn;
@@ -141,32 +141,34 @@ bool luahost_watch(struct luahost *h)
 }
 
 /* Of processor time, since the watch saw it begin. Where steps are counted the budget stands for it. */
-static uint32_t held_ms(const struct luahost *h)
+static uint32_t held_ms(const struct luahost *h, const struct luarun *r)
 {
-	return h->counting ? budget_ms(h) : (uint32_t)(held_ns(h) / 1000000) + 1;
+	return h->counting ? budget_ms(h, r) : (uint32_t)(held_ns(h) / 1000000) + 1;
 }
 
-static void end_over(struct luahost *h, lua_State *L, lua_State *outer)
+static void end_over(struct luahost *h, const struct luarun *r)
 {
-	set_count_hook(h, L);
-	if (outer)
+	set_count_hook(h, r->L);
+	if (r->outer)
 		return;
 	h->over = 0;
 	h->stats.over_budget++;
 }
 
-void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer)
+void luahost_attend(struct luahost *h, const struct luarun *r)
 {
 	h->attention = 0; /* first: a signal that comes in between sets it again */
 	if (h->sampling)
-		luahost_profile_give_up(h, L);
-	if (h->over || (h->late && !outer))
-		h->held_ms = held_ms(h);
-	if (!outer)
+		luahost_profile_give_up(h, r->L);
+	if (h->over || (h->late && !r->outer))
+		h->held_ms = held_ms(h, r);
+	if (!r->outer) {
 		h->late = 0;
+		luahost_turn_end(h);
+	}
 	if (h->over)
-		end_over(h, L, outer);
-	if (h->over | h->late | h->sampling)
+		end_over(h, r);
+	if (h->over | h->late | h->sampling | !h->gc.turn_end.queued)
 		h->attention = 1;
 }
 
@@ -232,7 +234,7 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 	luamem_init(&h->mem, 0);
 	luahost_raise_limit(h, false);
 	h->kept = h->made = LUA_NOREF;
-	h->coroutines_usual = LUAHOST_POOL_MAX;
+	h->attention = 1;
 	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->root.host = h;
 	luahost_metrics_open(h);
@@ -260,11 +262,10 @@ void luahost_free(struct luahost *h)
 {
 	if (!h)
 		return;
-	assert(!h->current);
+	assert(!luahost_current(h));
 	h->closing = true;
 	h->o.tasks_max = 0;
-	h->coroutines_usual = -1;
-	h->free_tasks = NULL;
+	h->pool = h->bare = NULL;
 	loop_timer_stop(h->o.loop, &h->slow);
 	loop_defer_not(h->o.loop, &h->gc.turn_end);
 	if (h->L) {
@@ -329,11 +330,12 @@ int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg
 	lua_State *L = h->L;
 	if (!lua_checkstack(L, 3))
 		return ERR_NOMEM;
-	struct luarun r = luahost_enter(h, L);
+	struct luarun r;
+	luahost_enter(h, &r, L);
 	lua_pushcfunction(L, run_protected);
 	lua_pushlightuserdata(L, &p);
 	int status = lua_pcall(L, 1, 0, 0), err = 0;
-	luahost_leave(h, L, r);
+	luahost_leave(h, &r);
 	h->held_ms = 0; /* nobody asks */
 	if (status != LUA_OK) {
 		err = tell_failure(h, status, error, error_size);
@@ -380,7 +382,7 @@ int luahost_library(struct luahost *h, const char *name, lua_CFunction open)
 void luahost_stats(struct luahost *h, struct luahost_stats *out)
 {
 	*out = h->stats;
-	out->tasks = h->stats.started - h->ended;
+	out->tasks = luahost_tasks(h);
 	out->memory_bytes = h->mem.used;
 	out->memory_peak_bytes = h->mem.peak;
 	out->memory_max = h->o.memory_max;

@@ -118,6 +118,7 @@ struct luaresult {
 	int first, n;
 };
 struct luaqueue;
+struct luatask;
 struct luajob {           /* zero it; embed it in what is to be done */
 	const char *name; /* for logs: "role.bagHandler.list"; must outlive the job */
 	uint64_t trace;   /* of the call it serves, for its lines in the log; 0: none */
@@ -136,7 +137,7 @@ struct luajob {           /* zero it; embed it in what is to be done */
 	/* private */
 	struct luajob *next;
 	struct luaqueue *queue;
-	uint64_t task;
+	struct luatask *task; /* NULL: it neither runs nor waits */
 };
 
 /*
@@ -173,7 +174,8 @@ int luatask_yield(lua_State *L);
 bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, void *arg), void *arg);
 /* The job of the task that is running, for C functions called by it; NULL: none (the top of a file). */
 struct luajob *luahost_job(lua_State *L);
-uint64_t luahost_task(lua_State *L); /* its handle, or 0 */
+uint64_t luahost_task(lua_State *L);            /* its handle, or 0 */
+uint64_t luajob_task(const struct luajob *job); /* the handle of the task that runs it or waits for it; 0: none */
 
 /* Runs a C function in protected mode outside of tasks (luaL_ref, decoding …). 0, ERR_FAILED or ERR_NOMEM, logged. */
 int luahost_protected(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg);

@@ -296,7 +296,7 @@ static struct luatimer *make(lua_State *L)
 		luaL_checktype(L, 2, LUA_TFUNCTION);
 	if (h->stats.timers >= TIMERS_MAX)
 		luaL_error(L, "more than %d timers", TIMERS_MAX);
-	if (!h->current)
+	if (!luahost_current(h))
 		luaL_error(L, "timers are started by what runs, such as init_service, not while a file is loaded");
 	bool with = gather(L);
 	struct luatimer **handle = lua_newuserdatauv(L, sizeof *handle, 0);

@@ -106,6 +106,7 @@ static void collect(struct luahost *h)
 static void on_turn_end(struct loop_deferred *d)
 {
 	struct luahost *h = (struct luahost *)((char *)d - offsetof(struct luahost, gc.turn_end));
+	h->attention = 1; /* what runs in the next turn asks for its end */
 	collect(h);
 	if (h->metric[0] && h->o.loop->now_ms >= h->metrics_due_ms)
 		luahost_metrics_write(h);
@@ -123,7 +124,7 @@ void luahost_gc_open(struct luahost *h)
 
 void luahost_turn_end(struct luahost *h)
 {
-	if (!h->closing)
+	if (!h->closing && !h->gc.turn_end.queued)
 		loop_defer(h->o.loop, &h->gc.turn_end);
 }
 

@@ -150,9 +150,10 @@ static int resume(lua_State *L, lua_State *co, int n)
 		return -1;
 	}
 	lua_xmove(L, co, n);
-	struct luarun r = luahost_enter(h, co);
+	struct luarun r;
+	luahost_enter(h, &r, co);
 	int status = lua_resume(co, L, n, &results);
-	luahost_leave(h, co, r);
+	luahost_leave(h, &r);
 	luahost_spread(h, L);
 	if (status != LUA_OK && status != LUA_YIELD) {
 		lua_xmove(co, L, 1);
@@ -185,9 +186,10 @@ static void close_failed(lua_State *L, lua_State *co)
 	    h->over) /* it did not run; or nothing could stop what is closed */
 		return;
 	lua_xmove(L, co, 1);
-	struct luarun r = luahost_enter(h, co);
+	struct luarun r;
+	luahost_enter(h, &r, co);
 	lua_resetthread(co);
-	luahost_leave(h, co, r);
+	luahost_leave(h, &r);
 	luahost_spread(h, L);
 	lua_xmove(co, L, 1);
 }
@@ -234,9 +236,10 @@ static int l_close(lua_State *L)
 	int status = lua_status(co);
 	if (co == L || (status == LUA_OK && lua_getstack(co, 0, &ar)) || luahost_ctx(co)->task)
 		return luaL_error(L, "cannot close a coroutine that runs");
-	struct luarun r = luahost_enter(h, co);
+	struct luarun r;
+	luahost_enter(h, &r, co);
 	status = lua_resetthread(co);
-	luahost_leave(h, co, r);
+	luahost_leave(h, &r);
 	luahost_spread(h, L);
 	lua_pushboolean(L, status == LUA_OK);
 	if (status == LUA_OK)
@@ -415,7 +418,7 @@ static void write_pairs(struct log *log, enum log_level level, const char *event
 /* Whose request it is stands in the line, last. */
 static unsigned add_trace(lua_State *L, struct pair *p, unsigned n, char text[20])
 {
-	const struct luatask *t = luahost_of(L)->current;
+	const struct luatask *t = luahost_current(luahost_of(L));
 	uint64_t trace = t && t->job ? t->job->trace : 0;
 	if (!trace || n == PAIRS_MAX)
 		return n;

@@ -17,32 +17,39 @@
 #define LUAHOST_METRICS     13
 
 struct luatask;
+struct luarun { /* something of Lua's that runs */
+	lua_State *L;
+	struct luatask *task; /* in whose name; NULL: none, a file is loaded */
+	struct luarun *outer; /* who has started or resumed it; NULL: the loop */
+};
 struct luactx { /* in every lua_State's extra space: a pointer to one of these */
 	struct lua_msg msg;
 	struct luahost *host;
 	struct luatask *task; /* NULL: the main state, or a coroutine of the script's own */
 };
 
-enum luatask_state { LUATASK_FREE, LUATASK_RUNNING, LUATASK_WAITING };
-struct luatask { /* a slot; its coroutine stays with it */
+/* What most tasks never are: one look says so. */
+enum {
+	LUATASK_ASKED = 1,       /* luatask_wait was called */
+	LUATASK_WAITS = 2,       /* it does */
+	LUATASK_TOLD = 4,        /* luahost_see.c has logged that it waits too long */
+	LUATASK_ABORTED = 8,     /* luatask_abort was called: no wait begins any more */
+	LUATASK_PUSH_FAILED = 16 /* err holds what push answered */
+};
+struct luatask {           /* a slot; its coroutine stays with it */
+	struct luarun run; /* L: its coroutine, NULL: none; outer: NULL unless it runs inside of another */
 	struct luactx ctx;
-	lua_State *L;
-	uint64_t handle; /* generation << 32 | place in the host's list + 1 */
-	/* written together when it begins: one store */
-	enum luatask_state state;
-	bool asked_to_wait;  /* luatask_wait was called */
-	bool aborted;        /* luatask_abort was called: no wait begins any more */
-	bool failed_in_push; /* err holds what push answered */
-	bool told;           /* luahost_see.c has logged that it waits too long */
-	int err;
-	int ref;           /* what keeps L alive */
-	uint64_t since_ms; /* while it waits: when it began to */
 	struct luajob *job;
-	struct luatask *outer;                /* while it runs: who was running and has started or resumed it */
-	int (*push)(lua_State *L, void *arg); /* for the resumption */
-	void *push_arg;
+	unsigned unusual;    /* of the above; 0 in a free one */
+	uint32_t generation; /* how many tasks the slot has had */
 	struct luatask *next_free;
 	struct luaresult good; /* what done gets if all is well: only n differs from one time to the next */
+	uint32_t place;        /* in the host's list + 1 */
+	int err;
+	int ref;                              /* what keeps its coroutine alive */
+	uint64_t since_ms;                    /* while it waits: when it began to */
+	int (*push)(lua_State *L, void *arg); /* for the resumption */
+	void *push_arg;
 };
 
 /* While a queue's job ends or starts: who closes (and frees) the queue meanwhile clears it here. */
@@ -84,11 +91,10 @@ struct luahost {
 
 	struct luatask **task; /* all slots, at most tasks_max */
 	uint32_t tasks, tasks_cap;
-	struct luatask *free_tasks; /* with a coroutine first */
-	uint64_t ended;             /* of stats.started */
-	int64_t coroutines_usual;   /* with so many no end of a task looks whether too many are pooled; -1: closing */
-	struct luatask *current;    /* whose code runs now */
-	uint32_t held_ms;           /* for so long has what has just run held the thread, if the watch saw it; else 0 */
+	struct luatask *pool; /* free ones with a coroutine */
+	struct luatask *bare; /* free ones without */
+	uint64_t waiting;     /* how many wait */
+	uint32_t held_ms;     /* for so long has what has just run held the thread, if the watch saw it; else 0 */
 	struct luaending *ending;
 	struct luatimer_chunk *timer_chunks; /* luahost_clock.c */
 	struct luatimer *timer_free;
@@ -97,8 +103,8 @@ struct luahost {
 	struct timer slow; /* looks for requests that wait too long */
 
 	/* the budget: what the signal handler looks at */
-	lua_State *_Atomic running;      /* innermost state that runs, NULL: none; read by the watch too */
-	volatile sig_atomic_t attention; /* one of these three may be set */
+	struct luarun *_Atomic run;      /* the innermost, NULL: nothing runs; whether it is so the watch asks too */
+	volatile sig_atomic_t attention; /* one of these three may be set, or the end of the turn is not asked for */
 	volatile sig_atomic_t over;      /* the hook is set and raises */
 	lua_State *stopped;              /* it has raised in this one, whose hooks may be off since; NULL: looked at */
 	volatile sig_atomic_t late;      /* the watch has come upon this turn again */
@@ -137,42 +143,59 @@ static inline struct luactx *luahost_ctx(lua_State *L)
 
 /* luahost_gc.c: asks for the look at the end of the turn. */
 void luahost_turn_end(struct luahost *h);
-/* luahost.c: L has stopped running, was sampled, late or over its budget, and `outer` runs again. */
-void luahost_attend(struct luahost *h, lua_State *L, lua_State *outer);
+/* luahost.c: r has ended or waits, and there is something to look at: for the budget, the profile, the end of the loop's turn. */
+void luahost_attend(struct luahost *h, const struct luarun *r);
 
-static inline lua_State *luahost_running(struct luahost *h)
+static inline struct luarun *luahost_run(const struct luahost *h)
 {
-	return atomic_load_explicit(&h->running, memory_order_relaxed);
+	return atomic_load_explicit(&h->run, memory_order_relaxed);
 }
 
-/* Around everything that runs Lua: says which state runs, for the budget. */
-struct luarun {
-	lua_State *outer;
-};
-
-static inline struct luarun luahost_enter(struct luahost *h, lua_State *L)
+/* Whose code runs now; NULL: none, or a file is loaded. */
+static inline struct luatask *luahost_current(const struct luahost *h)
 {
-	struct luarun r = { luahost_running(h) };
-	if (__builtin_expect(!r.outer, 1))
-		atomic_store_explicit(&h->turn, atomic_load_explicit(&h->turn, memory_order_relaxed) + 1,
-				      memory_order_relaxed);
-	atomic_store_explicit(&h->running, L, memory_order_relaxed);
-	return r;
+	const struct luarun *r = luahost_run(h);
+	return r ? r->task : NULL;
+}
+
+static inline uint64_t luatask_handle(const struct luatask *t)
+{
+	return (uint64_t)t->generation << 32 | t->place;
 }
 
 /*
- * L has ended or waits. What can wait for the end of the loop's turn is done there, once for all that ran in it. True: held_ms may
- * say something.
+ * From here on r runs, inside of r->outer. Signals come at any time, and their handler walks what runs from the innermost on, for
+ * the least of the budgets: so the compiler must not move what was written of it behind the store that shows it.
  */
-static inline bool luahost_leave(struct luahost *h, lua_State *L, struct luarun r)
+static inline void luahost_begin(struct luahost *h, struct luarun *r, const struct luarun *outer)
 {
-	atomic_store_explicit(&h->running, r.outer, memory_order_relaxed);
-	if (__builtin_expect(!h->gc.turn_end.queued, 0) && !r.outer)
-		luahost_turn_end(h);
-	if (__builtin_expect(!h->attention, 1))
-		return false;
-	luahost_attend(h, L, r.outer);
-	return true;
+	if (__builtin_expect(!outer, 1))
+		atomic_store_explicit(&h->turn, atomic_load_explicit(&h->turn, memory_order_relaxed) + 1,
+				      memory_order_relaxed);
+	atomic_signal_fence(memory_order_release);
+	atomic_store_explicit(&h->run, r, memory_order_relaxed);
+}
+
+/* What ran has ended or waits, and outer goes on. Only then what its signals have left is looked at, and its memory may go. */
+static inline void luahost_end(struct luahost *h, struct luarun *outer)
+{
+	atomic_store_explicit(&h->run, outer, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+/* The same, with the look. What can wait for the end of the loop's turn is done there, once for all that ran in it. */
+static inline void luahost_leave(struct luahost *h, const struct luarun *r)
+{
+	luahost_end(h, r->outer);
+	if (__builtin_expect(h->attention, 0))
+		luahost_attend(h, r);
+}
+
+/* Around everything that runs Lua and is no task: says which state runs, for the budget, in the name of who runs already. */
+static inline void luahost_enter(struct luahost *h, struct luarun *r, lua_State *L)
+{
+	*r = (struct luarun){ L, luahost_current(h), luahost_run(h) };
+	luahost_begin(h, r, r->outer);
 }
 /* For C functions that may run long: steps, about as much work as instructions, are done. Raises: the budget is used up. */
 void luahost_spend(lua_State *L, uint32_t steps);
@@ -186,6 +209,7 @@ int luahost_try(struct luahost *h, int (*fn)(lua_State *L, void *arg), void *arg
 int luahost_cancel_made(lua_State *L, void *unused); /* luahost_clock.c; protected */
 
 /* luahost_task.c */
+uint64_t luahost_tasks(const struct luahost *h); /* how many run or wait */
 void luahost_end_tasks(struct luahost *h);
 void luahost_free_tasks(struct luahost *h);
 

@@ -107,18 +107,19 @@ static void on_sample(lua_State *L, lua_Debug *ar)
 	if (!h->sampling || !h->profile)
 		return; /* it was given up when its turn ended */
 	h->sampling = 0;
-	take(L, h->profile, h->current && h->current->job->name ? h->current->job->name : "(no_task)");
+	const struct luatask *t = luahost_current(h);
+	take(L, h->profile, t && t->job->name ? t->job->name : "(no_task)");
 }
 
 /* In a signal handler on the worker's own thread. */
 static void on_interrupt(void *arg)
 {
 	struct luahost *h = arg;
-	lua_State *L = luahost_running(h);
-	if (!L || h->over || h->sampling || !h->profile)
+	const struct luarun *r = luahost_run(h);
+	if (!r || h->over || h->sampling || !h->profile)
 		return;
 	h->sampling = h->attention = 1;
-	lua_sethook(L, on_sample, LUA_MASKCOUNT, 1);
+	lua_sethook(r->L, on_sample, LUA_MASKCOUNT, 1);
 }
 
 void luahost_profile_give_up(struct luahost *h, lua_State *L)
@@ -136,7 +137,7 @@ void luahost_profile_tick(struct luahost *h)
 	if (!p)
 		return;
 	atomic_fetch_add_explicit(&p->ticks, 1, memory_order_relaxed);
-	if (luahost_running(h))
+	if (luahost_run(h))
 		env_loop_interrupt(h->o.loop->ev, on_interrupt, h);
 	else
 		atomic_fetch_add_explicit(&p->idle, 1, memory_order_relaxed);

@@ -239,7 +239,7 @@ static int take_over(struct luahost *h, char *error, size_t error_size)
 
 int luahost_switch(struct luahost *h, char *error, size_t error_size)
 {
-	assert(!h->current);
+	assert(!luahost_current(h));
 	if (!h->next)
 		return 0;
 	int err = h->code ? take_over(h, error, error_size) : 0;
@@ -262,7 +262,7 @@ void luahost_rollback(struct luahost *h, const char *version)
 {
 	struct luacode *leaving = h->code;
 	char error[256];
-	assert(!h->current);
+	assert(!luahost_current(h));
 	luahost_abort(h);
 	if (!h->previous || strcmp(luahost_version(h), version))
 		return;

@@ -12,20 +12,29 @@
 
 /* ---- tasks ------------------------------------------------------------------------------------------------ */
 
+static bool runs(const struct luahost *h, const struct luatask *t)
+{
+	const struct luarun *r = luahost_run(h);
+	while (r && r->task != t)
+		r = r->outer;
+	return r != NULL;
+}
+
 static void push_task(lua_State *L, const struct luahost *h, const struct luatask *t)
 {
 	char trace[20];
+	bool waits = t->unusual & LUATASK_WAITS;
 	lua_createtable(L, 0, 5);
 	lua_pushstring(L, t->job->name ? t->job->name : "task");
 	lua_setfield(L, -2, "name");
-	lua_pushstring(L, t->state == LUATASK_WAITING ? "waits" : "runs");
+	lua_pushstring(L, waits ? "waits" : "runs");
 	lua_setfield(L, -2, "state");
-	lua_pushinteger(L, t->state == LUATASK_WAITING ? (lua_Integer)(h->o.loop->now_ms - t->since_ms) : 0);
+	lua_pushinteger(L, waits ? (lua_Integer)(h->o.loop->now_ms - t->since_ms) : 0);
 	lua_setfield(L, -2, "ms");
 	snprintf(trace, sizeof trace, "%llx", (unsigned long long)t->job->trace);
 	lua_pushstring(L, trace);
 	lua_setfield(L, -2, "trace");
-	luaL_traceback(L, t->L, NULL, 0);
+	luaL_traceback(L, t->run.L, NULL, 0);
 	lua_setfield(L, -2, "traceback");
 }
 
@@ -35,7 +44,7 @@ int luahost_l_tasks(lua_State *L)
 	int n = 0;
 	lua_newtable(L);
 	for (uint32_t i = 0; i < h->tasks; i++) {
-		if (h->task[i]->state == LUATASK_FREE)
+		if (!(h->task[i]->unusual & LUATASK_WAITS) && !runs(h, h->task[i]))
 			continue;
 		push_task(L, h, h->task[i]);
 		lua_rawseti(L, -2, ++n);
@@ -60,8 +69,8 @@ static int find_place(lua_State *L, void *arg)
 
 static void tell_slow(struct luahost *h, struct luatask *t, uint64_t waited_ms)
 {
-	struct place p = { .co = t->L };
-	t->told = true;
+	struct place p = { .co = t->run.L };
+	t->unusual |= LUATASK_TOLD;
 	h->stats.slow++;
 	luahost_reserved(h, find_place, &p);
 	if (h->o.log)
@@ -77,7 +86,7 @@ static void on_slow(struct timer *timer, uint64_t now_ms)
 	uint64_t next_ms = UINT64_MAX;
 	for (uint32_t i = 0; i < h->tasks; i++) {
 		struct luatask *t = h->task[i];
-		if (t->state != LUATASK_WAITING || t->told || !t->job->trace)
+		if ((t->unusual & (LUATASK_WAITS | LUATASK_TOLD)) != LUATASK_WAITS || !t->job->trace)
 			continue;
 		uint64_t due_ms = t->since_ms + h->o.slow_ms;
 		if (due_ms <= now_ms)

@@ -13,13 +13,20 @@
 
 /* ---- slots ---------------------------------------------------------------------------------------------- */
 
+/* A generation that has ended does not come again: who asks for it finds nothing. */
 static struct luatask *find(struct luahost *h, uint64_t handle)
 {
 	uint32_t place = (uint32_t)handle;
 	if (!place || place > h->tasks)
 		return NULL;
 	struct luatask *t = h->task[place - 1];
-	return t->handle == handle && t->state != LUATASK_FREE ? t : NULL;
+	return t->generation == handle >> 32 ? t : NULL;
+}
+
+static struct luatask *find_waiting(struct luahost *h, uint64_t handle)
+{
+	struct luatask *t = find(h, handle);
+	return t && t->unusual & LUATASK_WAITS ? t : NULL;
 }
 
 static struct luatask *new_slot(struct luahost *h)
@@ -33,10 +40,10 @@ static struct luatask *new_slot(struct luahost *h)
 	struct luatask *t = calloc(1, sizeof *t);
 	if (!t)
 		abort();
-	t->handle = h->tasks + 1;
+	t->place = h->tasks + 1;
 	t->ref = LUA_NOREF;
 	t->ctx = h->root;
-	t->ctx.task = t;
+	t->ctx.task = t->run.task = t;
 	t->good = (struct luaresult){ .message = "", .first = 1 };
 	h->task[h->tasks++] = t;
 	return t;
@@ -49,65 +56,66 @@ static int make_coroutine(lua_State *L, void *arg)
 	lua_State *co = lua_newthread(L);
 	memcpy(lua_getextraspace(co), &ctx, sizeof ctx);
 	t->ref = luaL_ref(L, LUA_REGISTRYINDEX);
-	t->L = t->good.L = co;
+	t->run.L = t->good.L = co;
 	return 0;
 }
 
 static void drop_coroutine(struct luahost *h, struct luatask *t)
 {
-	if (!t->L)
+	if (!t->run.L)
 		return;
 	luaL_unref(h->L, LUA_REGISTRYINDEX, t->ref);
-	t->L = NULL;
+	t->run.L = NULL;
 	t->ref = LUA_NOREF;
 	h->stats.coroutines--;
 }
 
-static inline void put_back(struct luahost *h, struct luatask *t)
+static inline void put(struct luatask **list, struct luatask *t)
 {
-	t->next_free = h->free_tasks;
-	h->free_tasks = t;
+	t->next_free = *list;
+	*list = t;
 }
 
-/* Too many coroutines are pooled? False: nobody takes the slot again. */
-static __attribute__((noinline)) bool is_kept(struct luahost *h, struct luatask *t)
+static inline struct luatask *take(struct luatask **list)
 {
-	if (h->stats.coroutines - (h->stats.started - h->ended) > LUAHOST_POOL_MAX)
+	struct luatask *t = *list;
+	if (t)
+		*list = t->next_free;
+	return t;
+}
+
+/* Every task has a coroutine; those beyond the tasks are pooled, unless there are too many. While the host ends none is taken again. */
+static void free_slot(struct luahost *h, struct luatask *t)
+{
+	t->generation++;
+	t->unusual = 0;
+	if (h->stats.coroutines - h->waiting > LUAHOST_POOL_MAX)
 		drop_coroutine(h, t);
-	return !h->closing;
+	if (!h->closing)
+		put(t->run.L ? &h->pool : &h->bare, t);
 }
 
-/* Every task has a coroutine; those beyond the tasks are pooled. */
-static inline void free_slot(struct luahost *h, struct luatask *t)
+static struct luatask *take_new(struct luahost *h)
 {
-	t->state = LUATASK_FREE;
-	t->handle += UINT64_C(1) << 32;
-	h->ended++;
-	if ((int64_t)h->stats.coroutines <= h->coroutines_usual || is_kept(h, t))
-		put_back(h, t);
-}
-
-static __attribute__((noinline)) struct luatask *take_new(struct luahost *h, struct luatask *t)
-{
-	if (!t && (h->tasks >= h->o.tasks_max))
+	struct luatask *t = take(&h->bare);
+	if (!t && h->tasks >= h->o.tasks_max)
 		return NULL;
 	if (!t)
 		t = new_slot(h);
 	if (luahost_protected(h, make_coroutine, t) < 0) {
-		put_back(h, t);
+		put(&h->bare, t);
 		return NULL;
 	}
 	h->stats.coroutines++;
 	return t;
 }
 
-/* NULL: too many, or no memory for another coroutine. */
-static inline struct luatask *take_slot(struct luahost *h)
+uint64_t luahost_tasks(const struct luahost *h)
 {
-	struct luatask *t = h->free_tasks;
-	if (t)
-		h->free_tasks = t->next_free;
-	return t && t->L ? t : take_new(h, t);
+	uint64_t n = h->waiting;
+	for (const struct luarun *r = luahost_run(h); r; r = r->outer)
+		n += r->task && r == &r->task->run;
+	return n;
 }
 
 /* ---- what went wrong ------------------------------------------------------------------------------------ */
@@ -141,11 +149,11 @@ static void message_of(lua_State *co, char out[MESSAGE_MAX])
 
 static void report_failure(struct luahost *h, struct luatask *t, int status, char message[MESSAGE_MAX])
 {
-	struct report r = { .co = t->L };
+	struct report r = { .co = t->run.L };
 	const char *name = t->job->name ? t->job->name : "task";
 	h->stats.failed++;
 	h->stats.out_of_memory += status == LUA_ERRMEM;
-	message_of(t->L, message);
+	message_of(t->run.L, message);
 	luahost_raise_limit(h, true);
 	luahost_protected(h, make_report, &r);
 	luahost_raise_limit(h, false);
@@ -169,7 +177,7 @@ static int task_main(lua_State *L)
 	int n = t->job->push(L, t->job);
 	if (n < 0) {
 		t->err = n;
-		t->failed_in_push = true;
+		t->unusual |= LUATASK_PUSH_FAILED;
 		return 0;
 	}
 	lua_callk(L, n, LUA_MULTRET, 0, task_end);
@@ -193,19 +201,14 @@ static __attribute__((noinline)) void end_queued(struct luahost *h, struct luajo
 /* Tells the job, then lets the next of its queue run; done may start other tasks. */
 static inline void end_job(struct luahost *h, struct luajob *job, const struct luaresult *r)
 {
-	job->task = 0;
+	job->task = NULL;
 	if (__builtin_expect(job->queue != NULL, 0))
 		end_queued(h, job, r);
 	else
 		job->done(job, r);
 }
 
-static __attribute__((noinline)) void end_unpushed(struct luahost *h, struct luatask *t)
-{
-	end_job(h, t->job, &(struct luaresult){ .err = t->err, .message = "" });
-}
-
-static __attribute__((noinline)) void refuse(struct luahost *h, struct luajob *job)
+static void refuse(struct luahost *h, struct luajob *job)
 {
 	if (h->closing)
 		end_job(h, job, &(struct luaresult){ .err = ERR_UNAVAILABLE, .message = "closing" });
@@ -214,29 +217,28 @@ static __attribute__((noinline)) void refuse(struct luahost *h, struct luajob *j
 }
 
 /* The values of a finished task are read by done, so its coroutine is given back afterwards. Nothing else is on its stack. */
-static inline void finish_ok(struct luahost *h, struct luatask *t)
+static void finish_ok(struct luahost *h, struct luatask *t)
 {
-	if (__builtin_expect(t->failed_in_push, 0))
-		end_unpushed(h, t);
+	if (t->unusual & LUATASK_PUSH_FAILED)
+		end_job(h, t->job, &(struct luaresult){ .err = t->err, .message = "" });
 	else
 		end_job(h, t->job, &t->good);
-	lua_settop(t->L, 0);
+	lua_settop(t->run.L, 0);
 	free_slot(h, t);
 }
 
 /* The script's to-be-closed variables are closed in the task's name and with a budget of their own; they may not wait. */
 static int close_variables(struct luahost *h, struct luatask *t)
 {
-	bool aborted = t->aborted;
-	t->outer = h->current;
-	t->aborted = true;
-	h->current = t;
-	struct luarun r = luahost_enter(h, t->L);
-	int status = lua_resetthread(t->L);
-	luahost_leave(h, t->L, r);
-	h->current = t->outer;
+	unsigned before = t->unusual;
+	t->unusual |= LUATASK_ABORTED;
+	t->run.outer = luahost_run(h);
+	luahost_begin(h, &t->run, t->run.outer);
+	int status = lua_resetthread(t->run.L);
+	luahost_leave(h, &t->run);
+	t->run.outer = NULL;
+	t->unusual = before;
 	h->held_ms = 0; /* its job ends here, whatever it did */
-	t->aborted = aborted;
 	return status;
 }
 
@@ -247,10 +249,11 @@ static int close_variables(struct luahost *h, struct luatask *t)
 static void finish_failed(struct luahost *h, struct luatask *t, int status)
 {
 	struct luajob *job = t->job;
-	bool hooks_off = h->stopped == t->L || h->over;
+	bool hooks_off = h->stopped == t->run.L || h->over;
 	char message[MESSAGE_MAX] = "cancelled";
-	struct luaresult r = { .err = t->aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
-	if (t->aborted)
+	bool aborted = t->unusual & LUATASK_ABORTED;
+	struct luaresult r = { .err = aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
+	if (aborted)
 		h->stats.cancelled++;
 	else
 		report_failure(h, t, status, message);
@@ -264,69 +267,113 @@ static void finish_failed(struct luahost *h, struct luatask *t, int status)
 
 static void waits(struct luahost *h, struct luatask *t)
 {
-	t->state = LUATASK_WAITING;
+	t->unusual = (t->unusual & ~(unsigned)LUATASK_TOLD) | LUATASK_WAITS;
 	t->since_ms = h->o.loop->now_ms;
-	t->told = false;
+	h->waiting++;
 	if (t->job->trace && h->o.slow_ms && !timer_running(&h->slow))
 		luahost_slow_watch(h);
 }
 
-static __attribute__((noinline)) void tell_held(struct luahost *h, const struct luatask *t)
+static void goes_on(struct luahost *h, struct luatask *t)
+{
+	t->unusual &= ~(unsigned)(LUATASK_ASKED | LUATASK_WAITS);
+	h->waiting--;
+}
+
+static void tell_held(struct luahost *h, const struct luatask *t)
 {
 	uint32_t ms = h->held_ms;
 	h->held_ms = 0;
-	if (t->job->held)
+	if (ms && t->job->held)
 		t->job->held(t->job, ms);
 }
 
-/* It has waited, or failed. */
-static __attribute__((noinline)) bool run_other(struct luahost *h, struct luatask *t, int status)
-{
-	if (status == LUA_YIELD && t->asked_to_wait) {
-		waits(h, t);
-		return true;
-	}
-	finish_failed(h, t, status);
-	return false;
-}
-
 /*
- * It is RUNNING until it ends or waits: true. coroutine.yield is refused in a task's own coroutine, so who yields has asked to wait. This is
- * all that a request pays for besides lua_resume: few steps, and what is rare is outside.
+ * t does not run any more: it waits, has failed, has ended with something to look at, or was not started alone. coroutine.yield is refused
+ * in a task's own coroutine, so who yields has asked to wait: its handle.
  */
-static inline __attribute__((always_inline)) bool run(struct luahost *h, struct luatask *t)
+static __attribute__((noinline)) uint64_t after_run(struct luatask *t, int status)
 {
-	t->outer = h->current;
-	h->current = t;
-	struct luarun r = luahost_enter(h, t->L);
-	int status = lua_resume(t->L, r.outer, 0, &t->good.n);
-	bool attended = luahost_leave(h, t->L, r);
-	h->current = t->outer;
-	if (attended && h->held_ms)
+	struct luahost *h = t->ctx.host;
+	if (h->attention) {
+		luahost_attend(h, &t->run);
 		tell_held(h, t);
-	if (__builtin_expect(status != LUA_OK, 0))
-		return run_other(h, t, status);
-	finish_ok(h, t);
-	return false;
+	}
+	t->run.outer = NULL;
+	if (status == LUA_YIELD && t->unusual & LUATASK_ASKED) {
+		waits(h, t);
+		return luatask_handle(t);
+	}
+	if (status == LUA_OK)
+		finish_ok(h, t);
+	else
+		finish_failed(h, t, status);
+	return 0;
 }
 
-uint64_t luatask_start(struct luahost *h, struct luajob *job)
+static inline void begin_job(struct luahost *h, struct luatask *t, struct luajob *job)
 {
-	struct luatask *t = take_slot(h);
-	if (!t) {
+	t->job = job;
+	job->task = t;
+	h->stats.started++;
+}
+
+static inline void push_job(lua_State *L, const struct luajob *job)
+{
+	if (job->push)
+		lua_pushcfunction(L, task_main);
+	else
+		lua_rawgeti(L, LUA_REGISTRYINDEX, job->fn);
+}
+
+/* With its job, or on from where it waits: job is NULL. */
+static uint64_t run(struct luahost *h, struct luatask *t, const struct luajob *job)
+{
+	struct luarun *outer = t->run.outer = luahost_run(h);
+	luahost_begin(h, &t->run, outer);
+	if (job)
+		push_job(t->run.L, job);
+	int status = lua_resume(t->run.L, outer ? outer->L : NULL, 0, &t->good.n);
+	luahost_end(h, outer);
+	return after_run(t, status);
+}
+
+/* No coroutine is free, or something runs already. */
+static __attribute__((noinline)) uint64_t start_otherwise(struct luahost *h, struct luajob *job)
+{
+	struct luatask *t = take(&h->pool);
+	if (!t && !(t = take_new(h))) {
 		refuse(h, job);
 		return 0;
 	}
-	t->state = LUATASK_RUNNING;
-	t->asked_to_wait = t->aborted = t->failed_in_push = t->told = false;
-	t->job = job;
-	job->task = t->handle;
-	h->stats.started++;
-	if (job->push)
-		lua_pushcfunction(t->L, task_main);
-	else
-		lua_rawgeti(t->L, LUA_REGISTRYINDEX, job->fn);
-	return run(h, t) ? t->handle : 0;
+	begin_job(h, t, job);
+	return run(h, t, job);
+}
+
+/*
+ * What most requests do: nothing else runs, a coroutine is free, it ends without waiting. This is all they pay for besides
+ * lua_resume, so the steps are few: one look at everything rare, and the host is read from the task again, which costs less than
+ * keeping it.
+ */
+uint64_t luatask_start(struct luahost *h, struct luajob *job)
+{
+	struct luatask *t = h->pool;
+	if (__builtin_expect(!t || luahost_run(h), 0))
+		return start_otherwise(h, job);
+	h->pool = t->next_free;
+	begin_job(h, t, job);
+	luahost_begin(h, &t->run, NULL);
+	push_job(t->run.L, job);
+	int status = lua_resume(t->run.L, NULL, 0, &t->good.n);
+	h = t->ctx.host;
+	luahost_end(h, NULL);
+	if (__builtin_expect((unsigned)status | (unsigned)h->attention | t->unusual, 0))
+		return after_run(t, status);
+	end_job(h, t->job, &t->good);
+	lua_settop(t->run.L, 0);
+	t->generation++;
+	put(&t->ctx.host->pool, t);
+	return 0;
 }
 
 bool luatask_alive(struct luahost *h, uint64_t task)
@@ -339,24 +386,23 @@ bool luatask_resume(struct luahost *h, uint64_t task, int (*push)(lua_State *L, 
 	struct luatask *t = find(h, task);
 	if (!t)
 		return false;
-	assert(t->state == LUATASK_WAITING);
+	assert(t->unusual & LUATASK_WAITS);
 	t->push = push;
 	t->push_arg = arg;
-	t->asked_to_wait = false;
-	t->state = LUATASK_RUNNING;
-	run(h, t);
+	goes_on(h, t);
+	run(h, t, NULL);
 	return true;
 }
 
 bool luatask_cancel(struct luahost *h, uint64_t task)
 {
-	struct luatask *t = find(h, task);
-	if (!t || t->state != LUATASK_WAITING)
+	struct luatask *t = find_waiting(h, task);
+	if (!t)
 		return false;
 	struct luajob *job = t->job;
-	t->state = LUATASK_RUNNING;
+	goes_on(h, t);
 	if (close_variables(h, t) == LUA_OK)
-		lua_settop(t->L, 0);
+		lua_settop(t->run.L, 0);
 	else
 		drop_coroutine(h, t);
 	h->stats.cancelled++;
@@ -376,10 +422,10 @@ static int raise_aborted(lua_State *L, void *arg)
 /* No wait can begin after this, so whoever would have resumed the task finds it ended. */
 bool luatask_abort(struct luahost *h, uint64_t task)
 {
-	struct luatask *t = find(h, task);
-	if (!t || t->state != LUATASK_WAITING)
+	struct luatask *t = find_waiting(h, task);
+	if (!t)
 		return false;
-	t->aborted = true;
+	t->unusual |= LUATASK_ABORTED;
 	return luatask_resume(h, task, raise_aborted, NULL);
 }
 
@@ -387,8 +433,8 @@ bool luatask_abort(struct luahost *h, uint64_t task)
 void luahost_end_tasks(struct luahost *h)
 {
 	for (uint32_t i = 0; i < h->tasks; i++)
-		if (h->task[i]->state == LUATASK_WAITING)
-			luatask_cancel(h, h->task[i]->handle);
+		if (h->task[i]->unusual & LUATASK_WAITS)
+			luatask_cancel(h, luatask_handle(h->task[i]));
 }
 
 void luahost_free_tasks(struct luahost *h)
@@ -403,19 +449,19 @@ void luahost_free_tasks(struct luahost *h)
 uint64_t luatask_wait(lua_State *L)
 {
 	struct luatask *t = luahost_ctx(L)->task;
-	if (!t && luahost_of(L)->current)
+	if (!t && luahost_current(luahost_of(L)))
 		luaL_error(L, "cannot wait inside a coroutine of one's own");
 	if (!t)
 		luaL_error(L, "cannot wait here: only what a request, a timer or init_service runs may wait");
 	if (!lua_isyieldable(L))
 		luaL_error(L,
 			   "cannot wait inside a function that is called by C (table.sort, string.gsub, a file's top)");
-	if (t->aborted)
+	if (t->unusual & LUATASK_ABORTED)
 		luaL_error(L, ABORTED);
 	if (t->job == luahost_of(L)->switching)
 		luaL_error(L, "cannot wait in %s: all requests stand still until it has ended", t->job->name);
-	t->asked_to_wait = true;
-	return t->handle;
+	t->unusual |= LUATASK_ASKED;
+	return luatask_handle(t);
 }
 
 static int on_resumed(lua_State *L, int status, lua_KContext ctx)
@@ -439,14 +485,19 @@ int luatask_yield(lua_State *L)
 
 struct luajob *luahost_job(lua_State *L)
 {
-	struct luatask *t = luahost_of(L)->current;
+	const struct luatask *t = luahost_current(luahost_of(L));
 	return t ? t->job : NULL;
 }
 
 uint64_t luahost_task(lua_State *L)
 {
-	struct luatask *t = luahost_of(L)->current;
-	return t ? t->handle : 0;
+	const struct luatask *t = luahost_current(luahost_of(L));
+	return t ? luatask_handle(t) : 0;
+}
+
+uint64_t luajob_task(const struct luajob *job)
+{
+	return job->task ? luatask_handle(job->task) : 0;
 }
 
 /* ---- queues --------------------------------------------------------------------------------------------- */
@@ -506,7 +557,7 @@ void luaqueue_close(struct luaqueue *q)
 	q->closed = true;
 	if (running) {
 		running->queue = NULL;
-		luatask_cancel(h, running->task);
+		luatask_cancel(h, luajob_task(running));
 	}
 	while (job) {
 		struct luajob *next = job->next;

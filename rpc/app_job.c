@@ -179,7 +179,7 @@ void app_job_stop(struct app_job *j, int err)
 			answer_err(j, err, EFFECT_NONE, stop_text(err));
 		return;
 	}
-	if (!j->job.task || j->committed || j->called || j->method->kind == MSG_ONCE)
+	if (!luajob_task(&j->job) || j->committed || j->called || j->method->kind == MSG_ONCE)
 		return;
 	j->stopped = err;
 	if (j->call) {
@@ -187,7 +187,7 @@ void app_job_stop(struct app_job *j, int err)
 		app_wait_free(j->call);
 		app_calling_end(j);
 	}
-	luatask_abort(a->host, j->job.task);
+	luatask_abort(a->host, luajob_task(&j->job));
 }
 
 static void on_gone(void *arg, int err)

@@ -140,7 +140,7 @@ static bool mark(struct app *a)
 	for (struct app_job *j = a->made_jobs; j; j = j->next_made) {
 		if (!j->moved && j->key_n && !app_moves_owns(a, key_hash(j)))
 			j->moved = true;
-		runs = runs || (j->moved && j->job.task);
+		runs = runs || (j->moved && luajob_task(&j->job));
 	}
 	return runs;
 }

@@ -264,7 +264,8 @@ static const struct app_job *own_caller(const struct app_job *j)
 	struct span key = part(j, j->once.key);
 
 	for (const struct app_job *o = j->app->made_jobs; o; o = o->next_made) {
-		bool runs = o != j && o->job.task && o->once.entry && o->method == j->method && o->trace == j->trace;
+		bool runs = o != j && luajob_task(&o->job) && o->once.entry && o->method == j->method &&
+			    o->trace == j->trace;
 		bool repeat = o->once_seq == j->once_seq && o->instance_epoch == j->instance_epoch &&
 			      !strcmp(o->instance, j->instance);
 		struct span other = runs ? part(o, o->once.key) : key;
