@@ -401,6 +401,7 @@ static const struct face_row {
 	{ "POST", "/admin/drain", post_drain },
 	{ "POST", "/admin/reload", post_reload },
 	{ "POST", "/admin/upgrade", post_upgrade },
+	{ "POST", "/admin/loglevel", loglevel_post },
 };
 
 static void on_request(void *arg, struct env_http_request *r)

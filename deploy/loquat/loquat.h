@@ -47,6 +47,8 @@ int command_stats(struct cluster *c, int argc, char **argv);
 int command_start(struct cluster *c, int argc, char **argv); /* also drain and stop */
 int command_reload(struct cluster *c, int argc, char **argv);
 extern const char reload_help[];
+int command_loglevel(struct cluster *c, int argc, char **argv);
+extern const char loglevel_help[];
 int command_console(struct cluster *c, int argc, char **argv);
 int command_profile(struct cluster *c, int argc, char **argv);
 extern const char console_help[], profile_help[];

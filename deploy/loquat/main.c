@@ -20,6 +20,8 @@ static const struct command commands[] = {
 	{ "upgrade", "ID", "a new process takes a connector's place, its players stay", command_upgrade, NULL },
 	{ "reload", "[SERVICE [--wait]]", "new Lua for all instances of a service, all or none; or who runs which",
 	  command_reload, reload_help },
+	{ "loglevel", "LEVEL [ID]", "how much an instance, a service or the whole cluster logs, until the next start",
+	  command_loglevel, loglevel_help },
 	{ "console", "ID [--worker N] [-e LUA]", "lines of Lua in a worker; its tasks, timers, sessions and memory",
 	  command_console, console_help },
 	{ "profile", "ID [--seconds S]", "where its Lua spends the time, as folded stacks", command_profile,

@@ -125,6 +125,8 @@ void collect_stop(struct supervisor *up);
 void slow_reply(struct supervisor *up, struct env_http_request *r);
 /* face_rpc.c: /rpc/SERVICE/REMOTE/METHOD, as every process has it */
 void face_rpc(struct supervisor *up, struct env_http_request *r);
+/* loglevel.c */
+void loglevel_post(struct supervisor *up, struct env_http_request *r);
 /* reload.c */
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r);
 void reload_versions(struct supervisor *up, struct env_http_request *r); /* who runs what, by the last /stats */
