@@ -162,6 +162,11 @@ struct env_tls_options {
 int env_tls_new(struct env *env, const struct env_tls_options *o, char *error, size_t error_size, struct env_tls **out);
 /* The files anew, for handshakes to come; connections stay, sessions may still be resumed. On an error all stays. One thread. */
 int env_tls_reload(struct env_tls *t, char *error, size_t error_size);
+/* From when to when the own certificate is good, in seconds since 1970: the shortest of its chain. Both 0: none is shown. */
+struct env_tls_life {
+	int64_t begins_s, ends_s;
+};
+struct env_tls_life env_tls_life(struct env_tls *t);
 void env_tls_free(struct env_tls *t); /* NULL is fine; connections may outlive it, listeners not */
 void env_listener_tls(struct env_listener *l, struct env_tls *t); /* for what it accepts from now on */
 int env_conn_tls(struct env_conn *conn, struct env_tls *t);       /* right after env_connect. ERR_NOMEM */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
@@ -132,6 +133,38 @@ int env_tls_reload(struct env_tls *t, char *error, size_t error_size)
 	pthread_mutex_unlock(&t->lock);
 	SSL_CTX_free(old); /* connections hold it as long as they live */
 	return 0;
+}
+
+static int64_t seconds_of(const ASN1_TIME *time)
+{
+	struct tm tm;
+
+	return ASN1_TIME_to_tm(time, &tm) == 1 ? timegm(&tm) : 0;
+}
+
+static void shorten(struct env_tls_life *life, const X509 *x)
+{
+	int64_t ends_s = seconds_of(X509_get0_notAfter(x));
+
+	if (!life->ends_s || ends_s < life->ends_s)
+		*life = (struct env_tls_life){ seconds_of(X509_get0_notBefore(x)), ends_s };
+}
+
+struct env_tls_life env_tls_life(struct env_tls *t)
+{
+	struct env_tls_life life = { 0 };
+	STACK_OF(X509) *chain = NULL;
+
+	pthread_mutex_lock(&t->lock);
+	X509 *own = SSL_CTX_get0_certificate(t->ctx);
+
+	if (own)
+		shorten(&life, own);
+	SSL_CTX_get0_chain_certs(t->ctx, &chain);
+	for (int i = 0; i < sk_X509_num(chain); i++)
+		shorten(&life, sk_X509_value(chain, i));
+	pthread_mutex_unlock(&t->lock);
+	return life;
 }
 
 void env_tls_free(struct env_tls *t)

@@ -17,6 +17,12 @@ int env_tls_reload(struct env_tls *t, char *error, size_t error_size)
 	return ERR_UNAVAILABLE;
 }
 
+struct env_tls_life env_tls_life(struct env_tls *t)
+{
+	assert(!t);
+	return (struct env_tls_life){ 0 };
+}
+
 void env_tls_free(struct env_tls *t)
 {
 	assert(!t);

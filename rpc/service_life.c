@@ -421,8 +421,7 @@ static void life_ended(struct service *s)
 		s->def->free_service(s);
 	standby_free(p->standby);
 	p->standby = NULL;
-	for (unsigned i = 0; i < SERVICE_TLS; i++)
-		env_watch_close(p->tls_watch[i]);
+	tls_unwatch(s);
 	route_source_close(p->source);
 	rpc_client_stop(p->control_worker.client); /* freed with the service, when its links' last callbacks have run */
 	atomic_store(&s->state, SERVICE_STOPPED);

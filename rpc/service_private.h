@@ -38,6 +38,7 @@ struct service_private {
 	char failure[512];
 	struct route_table *routes;               /* the newest */
 	struct env_watch *tls_watch[SERVICE_TLS]; /* of the certificates' folders */
+	struct timer tls_look;                    /* whether they end soon */
 	uint64_t started_ns;
 	char config_file[ENV_PATH_MAX];
 	char database_socket[ENV_PATH_MAX + 32];
@@ -55,6 +56,7 @@ void life_leave(struct service *s);  /* what it held is another process': it end
 /* service_tls.c: the certificates of inner links and of the players' port, read anew when their folder changes */
 int tls_open(struct service *s, char *error, size_t error_size);
 void tls_watch(struct service *s);
+void tls_unwatch(struct service *s);
 /* service_routes.c */
 int routes_open(struct service *s, char *error, size_t error_size);
 int routes_watch(struct service *s);

@@ -1,3 +1,4 @@
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include "rpc/service_private.h"
@@ -7,6 +8,9 @@
  * links it is mutual and comes beneath the proof of the cluster key, not in its place. The files are read anew when their
  * folder changes: connections that stand stay, new ones are shown the new certificate.
  */
+#define TLS_SOON_S  (14 * 86400)
+#define TLS_LOOK_MS (12 * 3600 * 1000)
+
 struct tls_keys {
 	const char *section; /* "rpc.tls" */
 	const char *name[3]; /* cert, key, ca */
@@ -60,15 +64,62 @@ int tls_open(struct service *s, char *error, size_t error_size)
 	return err;
 }
 
+/* Told of in time to do something about it, and not all the time of those that live for days only. */
+static bool ends_soon(const struct env_tls_life *life, int64_t left_s)
+{
+	return left_s < TLS_SOON_S && left_s < (life->ends_s - life->begins_s) / 4;
+}
+
+static void note_end(struct service *s, unsigned which)
+{
+	const char *of[] = { keys[which].section };
+	struct env_tls_life life = env_tls_life(*tls_of(s, which));
+	int64_t left_s = life.ends_s - (int64_t)(env_wall_us(s->env) / 1000000);
+
+	metric_set(metric(s->metrics, SERVICE_CONTROL_WORKER, METRIC_GAUGE, "loquat_tls_expires_timestamp_seconds",
+			  "When the own certificate ends, in Unix time.", "of", of),
+		   life.ends_s * 1000);
+	if (left_s <= 0)
+		log_error(s->log, "tls.expired", "of=%s cert=%s hours=%lld", *of,
+			  config_string(s->config, keys[which].name[0], ""), (long long)(-left_s / 3600));
+	else if (ends_soon(&life, left_s))
+		log_warn(s->log, "tls.expires", "of=%s cert=%s in_hours=%lld", *of,
+			 config_string(s->config, keys[which].name[0], ""), (long long)(left_s / 3600));
+}
+
+static void look(struct service *s)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < SERVICE_TLS; i++) {
+		if (!*tls_of(s, i))
+			continue;
+		note_end(s, i);
+		any = true;
+	}
+	if (any)
+		loop_timer(s->control, &s->p->tls_look, TLS_LOOK_MS);
+}
+
+static void on_look(struct timer *t, uint64_t now_ms)
+{
+	struct service_private *p = (struct service_private *)((char *)t - offsetof(struct service_private, tls_look));
+
+	(void)now_ms;
+	look(p->control_worker.service);
+}
+
 static void on_change(struct service *s, unsigned which)
 {
 	char error[300];
 
-	if (env_tls_reload(*tls_of(s, which), error, sizeof error) < 0)
+	if (env_tls_reload(*tls_of(s, which), error, sizeof error) < 0) {
 		log_warn(s->log, "tls.refused", "of=%s why=%s", keys[which].section, error);
-	else
-		log_info(s->log, "tls.reloaded", "of=%s cert=%s", keys[which].section,
-			 config_string(s->config, keys[which].name[0], ""));
+		return;
+	}
+	log_info(s->log, "tls.reloaded", "of=%s cert=%s", keys[which].section,
+		 config_string(s->config, keys[which].name[0], ""));
+	note_end(s, which);
 }
 
 static void on_rpc_change(void *arg)
@@ -86,6 +137,8 @@ void tls_watch(struct service *s)
 	static void (*const changed[SERVICE_TLS])(void *arg) = { on_rpc_change, on_client_change };
 	char folder[ENV_PATH_MAX];
 
+	s->p->tls_look.fire = on_look;
+	look(s);
 	for (unsigned i = 0; i < SERVICE_TLS; i++) {
 		if (!*tls_of(s, i) || !file_of(s, keys[i].name[0], folder))
 			continue;
@@ -97,4 +150,11 @@ void tls_watch(struct service *s)
 		if (env_watch(s->control->ev, folder, changed[i], s, &s->p->tls_watch[i]) < 0)
 			log_warn(s->log, "tls.watch", "folder=%s why=%s", folder, env_last_error());
 	}
+}
+
+void tls_unwatch(struct service *s)
+{
+	loop_timer_stop(s->control, &s->p->tls_look);
+	for (unsigned i = 0; i < SERVICE_TLS; i++)
+		env_watch_close(s->p->tls_watch[i]);
 }

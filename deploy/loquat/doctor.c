@@ -313,6 +313,26 @@ static bool ask_database(struct doctor *d, char said[256])
 	return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+static void check_certificate(struct doctor *d, const char *section)
+{
+	char error[300], file[ENV_PATH_MAX];
+	struct env_tls *tls;
+	int err = certificate_open(d->c, section, file, error, sizeof error, &tls);
+
+	if (err < 0)
+		finding(d, "correct it, or put the right file there", "%s: %s", section, error);
+	if (!tls)
+		return;
+	long long left_s = env_tls_life(tls).ends_s - (long long)(env_wall_us(d->c->env) / 1000000);
+
+	env_tls_free(tls);
+	if (left_s < 14 * 86400)
+		finding(d, "put a new one in its place: running processes take it", "%s: %s %s %lld days", section,
+			file, left_s < 0 ? "has ended since" : "ends in", llabs(left_s) / 86400);
+	else
+		good("%s: %s is good for %lld days", section, file, left_s / 86400);
+}
+
 static bool is_here(void *arg, size_t row)
 {
 	const struct doctor *d = arg;
@@ -456,6 +476,8 @@ int command_doctor(struct cluster *c, int argc, char **argv)
 	check_disk(&d);
 	check_keys(&d);
 	check_key(&d);
+	check_certificate(&d, "rpc.tls");
+	check_certificate(&d, "client.tls");
 	check_database(&d);
 	check_etcd(&d);
 	printf("\n%u finding%s\n", d.findings, d.findings == 1 ? "" : "s");

@@ -86,6 +86,12 @@ int ask(struct cluster *c, const char *host, uint16_t port, const char *method, 
  */
 int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
 		 const struct route_row **asked);
+/*
+ * The certificate that processes of this host show by "rpc.tls" or "client.tls", and its file. *out NULL: none is named,
+ * or, with ERR_CONFIG and its line in error, it cannot be used.
+ */
+int certificate_open(struct cluster *c, const char *section, char file[ENV_PATH_MAX], char *error, size_t error_size,
+		     struct env_tls **out);
 /* Whether something there takes connections. */
 bool reaches(const char *host, uint16_t port);
 /* The same to an etcd, with tls where it wants that; why: of a negative status. */

@@ -146,12 +146,33 @@ static int open_etcd(struct supervisor *up)
 	return err < 0 ? complain("%s", error) : 0;
 }
 
+/* What would end each process at its start is better said once, before anything has started. */
+static int check_certificate(struct supervisor *up, const char *section)
+{
+	char error[300], file[ENV_PATH_MAX];
+	struct env_tls *tls;
+	int err = certificate_open(up->c, section, file, error, sizeof error, &tls);
+
+	env_tls_free(tls);
+	return err < 0 ? complain("%s: %s", section, error) : 0;
+}
+
+static bool serves_players(const struct supervisor *up)
+{
+	for (size_t i = 0; i < up->instances; i++)
+		if (up->instance[i].here && up->instance[i].row->client_port)
+			return true;
+	return false;
+}
+
 static int prepare(struct supervisor *up)
 {
 	int status = check_services(up);
 
-	if (status || (status = open_etcd(up)) || (status = take_lock(up)) || (status = check_ports(up)) ||
-	    (status = check_key(up)) || (status = make_folders(up->c)) || (status = make_keys(up->c)))
+	if (status || (status = check_certificate(up, "rpc.tls")) ||
+	    (serves_players(up) && (status = check_certificate(up, "client.tls"))) || (status = open_etcd(up)) ||
+	    (status = take_lock(up)) || (status = check_ports(up)) || (status = check_key(up)) ||
+	    (status = make_folders(up->c)) || (status = make_keys(up->c)))
 		return status;
 	return up->c->private_database ? database_prepare(up->c) : 0;
 }

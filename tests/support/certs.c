@@ -68,10 +68,17 @@ struct certs *certs_new(const char *dir, const char *name)
 
 void certs_sign(struct certs *ca, const char *dir, const char *name)
 {
+	certs_sign_for(ca, dir, name, -3600, 3600);
+}
+
+void certs_sign_for(struct certs *ca, const char *dir, const char *name, long from_s, long to_s)
+{
 	EVP_PKEY *key = EVP_EC_gen("P-256");
 	X509 *x = cert_new(key, name, 2 + ca->serial++);
 	FILE *f = file(dir, name, ".key");
 
+	X509_gmtime_adj(X509_getm_notBefore(x), from_s);
+	X509_gmtime_adj(X509_getm_notAfter(x), to_s);
 	X509_set_issuer_name(x, X509_get_subject_name(ca->cert));
 	X509_sign(x, ca->key, EVP_sha256());
 	PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL);

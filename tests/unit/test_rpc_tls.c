@@ -119,6 +119,56 @@ START_TEST(certificates_are_renewed_under_running_links)
 }
 END_TEST
 
+/* How often the log of this process, caught in that file, says it. */
+static bool says(const char *path, const char *text)
+{
+	char line[600];
+	bool found = false;
+	FILE *f = fopen(path, "r");
+
+	ck_assert_ptr_nonnull(f);
+	while (!found && fgets(line, sizeof line, f))
+		found = strstr(line, text) != NULL;
+	fclose(f);
+	return found;
+}
+
+START_TEST(a_certificate_that_ends_soon_is_told_of_while_there_is_time)
+{
+	enum { DAY = 86400 };
+	char path[400];
+	int before = dup(STDERR_FILENO);
+
+	calls_teardown(&c);
+	certs_sign_for(ours, dir, "node", -90 * DAY, 20 * DAY);
+	snprintf(
+		lua, sizeof lua,
+		"log = { level = 'warn' }, rpc = { tls = { cert = '%s/node.pem', key = '%s/node.key', ca = '%s/ours.ca.pem' } },",
+		dir, dir, dir);
+	calls_setup(&c, &(struct calls_options){ .lua = lua });
+	snprintf(path, sizeof path, "%s/log", c.dir);
+	ck_assert_ptr_nonnull(freopen(path, "w", stderr));
+	calls_begin(&c, CALLS, &calls_box);
+	int64_t left_s = calls_figure(c.s[CALLS], "loquat_tls_expires_timestamp_seconds") / 1000 -
+			 (int64_t)(env_wall_us(c.env) / 1000000);
+
+	ck_assert(left_s > 19 * DAY && left_s <= 20 * DAY);
+	certs_sign_for(ours, dir, "node", -90 * DAY, 13 * DAY + 1800);
+	until(says(path, "tls.expires of=rpc.tls"));
+	ck_assert(!says(path, "tls.expired"));
+	certs_sign_for(ours, dir, "node", -90 * DAY, -2 * DAY);
+	until(says(path, "tls.expired of=rpc.tls"));
+	ck_assert(says(path, " in_hours=312"));
+	certs_sign_for(ours, dir, "node", -DAY, 2 * DAY); /* it lives three days: renewed each other day */
+	until(calls_figure(c.s[CALLS], "loquat_tls_expires_timestamp_seconds") / 1000 >
+	      (int64_t)(env_wall_us(c.env) / 1000000));
+	calls_end(&c, CALLS);
+	dup2(before, STDERR_FILENO);
+	close(before);
+	ck_assert(!says(path, " in_hours=47"));
+}
+END_TEST
+
 START_TEST(a_file_that_is_missing_ends_the_start_and_is_named)
 {
 	calls_teardown(&c);
@@ -142,6 +192,7 @@ int main(void)
 	tcase_add_test(t, who_speaks_no_tls_gets_no_word_out_of_it);
 	tcase_add_test(t, a_service_of_another_authority_is_not_called);
 	tcase_add_test(t, certificates_are_renewed_under_running_links);
+	tcase_add_test(t, a_certificate_that_ends_soon_is_told_of_while_there_is_time);
 	tcase_add_test(t, a_file_that_is_missing_ends_the_start_and_is_named);
 	return suite_run("rpc_tls", t);
 }
