@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include "rpc/pomelo.h"
+#include "tests/support/clock.h"
 
 #define ATTEMPT_S 25 /* by then an offender has been dealt with: deadlines are 10 s, heartbeats twice as much */
 #define ENTER     "connector.entryHandler.enter"
@@ -50,14 +51,6 @@ static struct {
 	uint64_t until;
 } at;
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- a stranger's hands ------------------------------------------------------------------------------------ */
 
 static int dial(struct attempt *a)
@@ -83,10 +76,10 @@ static int dial(struct attempt *a)
 static void look(struct attempt *a, int ms)
 {
 	char bytes[65536];
-	uint64_t until = now_ms() + (uint64_t)ms;
+	uint64_t until = clock_ms() + (uint64_t)ms;
 
 	while (!a->over) {
-		uint64_t now = now_ms();
+		uint64_t now = clock_ms();
 		struct pollfd p = { .fd = a->fd, .events = POLLIN };
 		if (poll(&p, 1, now < until ? (int)(until - now) : 0) <= 0)
 			return;
@@ -106,7 +99,7 @@ static bool out(struct attempt *a, const void *bytes, size_t n)
 		a->over = true;
 	a->sends += !a->over;
 	a->bytes += a->over ? 0 : n;
-	return !a->over && now_ms() < a->until;
+	return !a->over && clock_ms() < a->until;
 }
 
 static void package(struct attempt *a, int type, const void *body, size_t n)
@@ -409,14 +402,14 @@ static void half_package(struct attempt *a)
 static void slow_reader(struct attempt *a)
 {
 	char body[30000];
-	uint64_t until = now_ms() + 8000;
+	uint64_t until = clock_ms() + 8000;
 
 	login(a);
 	setsockopt(a->fd, SOL_SOCKET, SO_RCVBUF, &(int){ 2048 }, sizeof(int));
 	memset(body, 'x', sizeof(body));
 	memcpy(body, "{\"a\":\"", 6);
 	memcpy(body + sizeof(body) - 2, "\"}", 2);
-	while (now_ms() < until && !a->over) {
+	while (clock_ms() < until && !a->over) {
 		request(a, 1, ECHO, body, sizeof(body));
 		nanosleep(&(struct timespec){ .tv_nsec = 30000000 }, NULL);
 	}
@@ -458,7 +451,7 @@ static void many_connections(struct attempt *a)
 
 static void churn(struct attempt *a)
 {
-	for (int i = 0; i < 400 && now_ms() < a->until; i++) {
+	for (int i = 0; i < 400 && clock_ms() < a->until; i++) {
 		struct linger reset = { 1, 0 };
 		char byte;
 		int fd = dial(a);
@@ -503,7 +496,7 @@ static void concert(struct attempt *a)
 	}
 	concert_login(one, n);
 	a->counting = true;
-	while (!a->over && now_ms() < a->until) {
+	while (!a->over && clock_ms() < a->until) {
 		for (unsigned i = 0; i < n; i++)
 			for (int each = 0; each < 55; each++)
 				ask(&one[i], ECHO, "{}");
@@ -649,7 +642,7 @@ static void attempt(struct attempt *a)
 {
 	a->over = false;
 	a->said = 0;
-	a->until = now_ms() + ATTEMPT_S * 1000;
+	a->until = clock_ms() + ATTEMPT_S * 1000;
 	a->fd = dial(a);
 	a->rounds++;
 	if (a->fd < 0) { /* refused at the door */
@@ -660,7 +653,7 @@ static void attempt(struct attempt *a)
 	a->kind->run(a);
 	a->counting = true;
 	/* one that was answered and stays is left after a moment: it harms nobody */
-	while (!a->over && now_ms() < a->until && !(a->said && now_ms() >= at.until))
+	while (!a->over && clock_ms() < a->until && !(a->said && clock_ms() >= at.until))
 		look(a, 200);
 	close(a->fd);
 	a->closed += a->over;
@@ -675,7 +668,7 @@ static void *attack(void *arg)
 	do {
 		attempt(a);
 		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
-	} while (now_ms() < at.until);
+	} while (clock_ms() < at.until);
 	return NULL;
 }
 
@@ -701,11 +694,11 @@ int main(int argc, char **argv)
 	if (argc != 5)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
-	uint64_t from = now_ms();
+	uint64_t from = clock_ms();
 	at.host = inet_addr(argv[1]);
 	at.connector = atoi(argv[2]);
 	at.gate = atoi(argv[3]);
-	at.until = now_ms() + (uint64_t)atoi(argv[4]) * 1000;
+	at.until = clock_ms() + (uint64_t)atoi(argv[4]) * 1000;
 	for (unsigned i = 0; i < KINDS; i++) {
 		all[i] = (struct attempt){ .kind = &kinds[i], .address = i + 1 };
 		pthread_create(&all[i].thread, NULL, attack, &all[i]);
@@ -717,6 +710,6 @@ int main(int argc, char **argv)
 		       a->rounds, a->closed, a->answered);
 		failed += a->neither > 0;
 	}
-	sum(all, (double)(now_ms() - from) / 1000);
+	sum(all, (double)(clock_ms() - from) / 1000);
 	return failed > 0;
 }

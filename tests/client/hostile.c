@@ -12,16 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "tests/support/clock.h"
 #include "tests/support/suite.h"
 #include "tests/support/wireclient.h"
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static int ask(struct wireclient *c, const char *route, const char *body)
 {
@@ -42,19 +35,19 @@ START_TEST(each_deed_is_refused)
 {
 	struct wireclient c = { 0 };
 	struct timespec pause = { .tv_nsec = 200 * 1000000 };
-	uint64_t until = now_ms() + strtoull(args.word[2], NULL, 10) * 1000;
+	uint64_t until = clock_ms() + strtoull(args.word[2], NULL, 10) * 1000;
 	int deed = 3;
 
 	wireclient_ready(&c, (uint16_t)atoi(args.word[1]), false);
 	ck_assert_int_eq(ask(&c, "connector.entryHandler.enter", "{\"username\":\"villain\"}"), 200);
 	ck_assert_int_eq(ask(&c, "scene.sceneHandler.enter", "{}"), 200);
-	while (now_ms() < until) {
+	while (clock_ms() < until) {
 		char body[100];
-		uint64_t began = now_ms();
+		uint64_t began = clock_ms();
 
 		snprintf(body, sizeof(body), "{\"deed\":\"%s\"}", args.word[deed]);
 		int code = ask(&c, "scene.sceneHandler.echo", body);
-		printf("deed %s code %d ms %llu\n", args.word[deed], code, (unsigned long long)(now_ms() - began));
+		printf("deed %s code %d ms %llu\n", args.word[deed], code, (unsigned long long)(clock_ms() - began));
 		fflush(stdout);
 		args.failed |= code < 400;
 		if (code == 429)

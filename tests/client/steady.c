@@ -19,8 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "rpc/service.h"
+#include "tests/support/clock.h"
 #include "tests/support/flag.h"
 
 enum {
@@ -61,14 +61,6 @@ static struct {
 	struct flag finished;
 } all;
 
-static uint64_t mono_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int by_size(const void *a, const void *b)
 {
 	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -105,7 +97,7 @@ static void on_answer(void *arg, const struct rpc_answer *a)
 	if (a->err)
 		c->mine ? all.errors++ : all.others_errors++;
 	else if (!c->mine && c->phase == all.phase && all.samples < SAMPLES_MAX)
-		all.sample[all.samples++] = mono_ns() - c->due_ns;
+		all.sample[all.samples++] = clock_ns() - c->due_ns;
 	if (!a->err && c->mine && c->phase == AFTER)
 		all.back = true;
 	c->next = all.free;
@@ -178,7 +170,7 @@ static void next_phase(uint64_t now)
 
 static void on_tick(struct timer *t, uint64_t now_ms)
 {
-	uint64_t now = mono_ns();
+	uint64_t now = clock_ns();
 
 	(void)now_ms;
 	if (flag_count(&all.finished))
@@ -197,7 +189,7 @@ static void on_peer(struct worker *w, const char *instance, uint64_t epoch, bool
 	(void)w;
 	(void)epoch;
 	if (!up && all.phase == DURING && !strcmp(instance, all.id))
-		all.noticed_ns = mono_ns();
+		all.noticed_ns = clock_ns();
 }
 
 static int caller_start(struct worker *w)
@@ -214,7 +206,7 @@ static int caller_start(struct worker *w)
 		all.call[i].next = all.free;
 		all.free = &all.call[i];
 	}
-	all.begun_ns = mono_ns();
+	all.begun_ns = clock_ns();
 	enter(all.rounds ? BEFORE : PEACE, all.begun_ns);
 	all.tick.fire = on_tick;
 	on_tick(&all.tick, 0);

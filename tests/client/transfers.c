@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 #include "rpc/service.h"
+#include "tests/support/clock.h"
 #include "tests/support/flag.h"
 #include "tests/support/proxy.h"
 
@@ -47,14 +48,6 @@ static struct {
 	char wrong[300];
 	struct flag finished;
 } all;
-
-static uint64_t mono_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static unsigned draw(unsigned n)
 {
@@ -94,7 +87,7 @@ static void on_tick(struct timer *t, uint64_t now_ms)
 	(void)now_ms;
 	all.before_waited_ns = all.tick_waited_ns;
 	all.tick_waited_ns = waited_ns();
-	all.tick_ns = mono_ns();
+	all.tick_ns = clock_ns();
 	loop_timer(all.worker->loop, t, TICK_MS);
 }
 
@@ -115,7 +108,7 @@ static bool may_ask_again(int err)
 
 static void note_time(const struct transfer *t)
 {
-	uint64_t now = mono_ns(), took = now - t->sent_ns, allowed = TIMEOUT_MS * UINT64_C(1000000);
+	uint64_t now = clock_ns(), took = now - t->sent_ns, allowed = TIMEOUT_MS * UINT64_C(1000000);
 
 	if (took > allowed)
 		allowed += stalled_ns(t->sent_ns + allowed, now);
@@ -188,7 +181,7 @@ static void ask(struct transfer *t)
 				 .arg = t };
 
 	all.asked++;
-	t->sent_ns = mono_ns();
+	t->sent_ns = clock_ns();
 	rpc_call(all.worker, &call);
 }
 

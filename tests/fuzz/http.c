@@ -24,6 +24,7 @@
 #include "rpc/http_private.h"
 #include "rpc/rpc.h"
 #include "rpc/service_private.h"
+#include "tests/support/sample.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 uint64_t __wrap_rpc_call(struct worker *w, const struct rpc_call *c);
@@ -108,29 +109,11 @@ bool __wrap_env_loop_is_current(struct env_loop *loop)
 	return loop == &of.loop;
 }
 
-static struct schema *schema_read(void)
-{
-	struct buf b = BUF_INIT;
-	struct schema *s = NULL;
-	char error[256] = "", part[4096];
-	FILE *file = fopen("build/tests.desc", "rb");
-
-	assert(file);
-	for (size_t n; (n = fread(part, 1, sizeof part, file)) > 0;)
-		buf_add(&b, part, n);
-	fclose(file);
-	if (schema_load(b.data, b.len, error, sizeof error, &s) < 0)
-		fprintf(stderr, "%s\n", error);
-	assert(s);
-	buf_release(&b);
-	return s;
-}
-
 static void start(void)
 {
 	struct env_http *http;
 
-	of.service.schema = schema_read();
+	of.service.schema = sample_schema();
 	of.service.p = &of.private;
 	snprintf(of.service.cluster_key, sizeof of.service.cluster_key, "key");
 	of.face.service = &of.service;

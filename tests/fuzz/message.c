@@ -13,26 +13,9 @@
 #include "common/lua_json.h"
 #include "common/lua_msg.h"
 #include "common/lua_pb.h"
+#include "tests/support/sample.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-
-static struct schema *schema_read(void)
-{
-	struct buf b = BUF_INIT;
-	struct schema *s = NULL;
-	char error[256] = "", part[4096];
-	FILE *file = fopen("build/tests.desc", "rb");
-
-	assert(file);
-	for (size_t n; (n = fread(part, 1, sizeof part, file)) > 0;)
-		buf_add(&b, part, n);
-	fclose(file);
-	if (schema_load(b.data, b.len, error, sizeof error, &s) < 0)
-		fprintf(stderr, "%s\n", error);
-	assert(s);
-	buf_release(&b);
-	return s;
-}
 
 struct input {
 	const struct schema *schema;
@@ -140,7 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (n < 2)
 		return 0;
 	if (!schema)
-		schema = schema_read();
+		schema = sample_schema();
 	lua_State *L = state(schema);
 	char *copy = malloc(n);
 	struct input in = { schema, copy, n };

@@ -67,6 +67,13 @@ void give_back(char body[GIVE_BACK_MAX], const char *answer, const char *name)
 	snprintf(body, GIVE_BACK_MAX, "{\"%s\":\"%s\"}", name, member(answer, name));
 }
 
+void enter_to_resume(struct wireclient *c, const char *name, uint64_t *sid, char resume[GIVE_BACK_MAX])
+{
+	give_back(resume, enter_guest(c, 0, name), "resume");
+	wireclient_ask(c, "scene.sceneHandler.enter", "{\"scene\":1}");
+	*sid = cluster.sid;
+}
+
 static const char *enter_by(struct wireclient *c, const char *way, bool web)
 {
 	char body[GIVE_BACK_MAX];

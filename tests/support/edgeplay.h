@@ -27,6 +27,8 @@ void give_back(char body[GIVE_BACK_MAX], const char *answer, const char *name);
 
 /* A guest into room "lobby", over TCP; the answer. */
 const char *enter_guest(struct wireclient *c, int connector, const char *name);
+/* A guest who is in a scene, too; its session's number to *sid, the request that resumes it to resume. */
+void enter_to_resume(struct wireclient *c, const char *name, uint64_t *sid, char resume[GIVE_BACK_MAX]);
 /* Asks gate i, again while no connector has told it how full it is; the answer. */
 const char *query(struct wireclient *gate, int i, const char *body);
 /* Asks the first gate, which lets it in, and enters by its token, over WebSocket. */

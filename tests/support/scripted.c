@@ -125,6 +125,20 @@ void say(uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r)
 	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.say", call, r);
 }
 
+void ask(uint64_t sid, const char *json, struct reply *r)
+{
+	say(sid, json, 0, r);
+	reply_wait(r);
+}
+
+void ck_ask(uint64_t sid, const char *json, const char *body)
+{
+	struct reply r;
+
+	ask(sid, json, &r);
+	ck_says(&r, body);
+}
+
 void begin_sessions(const char *text)
 {
 	char file[4000];

@@ -31,4 +31,6 @@ const char *log_text(void);                      /* all that the SQL log of call
 void begin_sessions(const char *text); /* boxHandler.lua: text defines Handler.say; starts calls-1 and connector-1 */
 /* The session's request; does not wait for the answer. */
 void say(uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r);
-bool told(const char *words); /* the connector was told that */
+void ask(uint64_t sid, const char *json, struct reply *r);     /* and its answer; in the method's own time */
+void ck_ask(uint64_t sid, const char *json, const char *body); /* the answer is this text */
+bool told(const char *words);                                  /* the connector was told that */

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "tests/support/clock.h"
 
 #define JOBS_MAX 64
 #define SEED_S   60 /* seconds of processor time one seed may take; by the clock ten times as many */
@@ -32,9 +33,7 @@ struct board { /* shared by the workers */
 
 static double now_s(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	return (double)clock_ns() / 1e9;
 }
 
 static struct board *board_new(void)

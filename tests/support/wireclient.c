@@ -1,3 +1,4 @@
+#include "tests/support/clock.h"
 #include "tests/support/wireclient.h"
 #include <arpa/inet.h>
 #include <check.h>
@@ -8,17 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 #include "common/err.h"
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 void wireclient_open(struct wireclient *c, uint16_t port)
 {
@@ -129,7 +121,7 @@ void wireclient_notify(struct wireclient *c, const char *route, const char *body
 static bool fill(struct wireclient *c, uint64_t until_ms)
 {
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
-	uint64_t now = now_ms();
+	uint64_t now = clock_ms();
 
 	bool there = c->tls && SSL_pending(c->tls);
 	ck_assert_msg(there || (now < until_ms && poll(&p, 1, (int)(until_ms - now)) == 1),
@@ -184,7 +176,7 @@ static size_t package_bytes(const struct buf *b)
 struct wiregot wireclient_next(struct wireclient *c, bool beats)
 {
 	struct buf *from = c->web ? &c->payload : &c->in;
-	uint64_t until_ms = now_ms() + WIRECLIENT_WAIT_MS;
+	uint64_t until_ms = clock_ms() + WIRECLIENT_WAIT_MS;
 	struct wiregot got = { 0 };
 	size_t n;
 
@@ -257,7 +249,7 @@ const char *wireclient_kick(struct wireclient *c)
 
 bool wireclient_closed(struct wireclient *c)
 {
-	uint64_t until_ms = now_ms() + WIRECLIENT_WAIT_MS;
+	uint64_t until_ms = clock_ms() + WIRECLIENT_WAIT_MS;
 
 	while (fill(c, until_ms))
 		buf_clear(&c->in);
@@ -271,7 +263,7 @@ void wireclient_upgrade(struct wireclient *c)
 	static const char request[] =
 		"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-	uint64_t until_ms = now_ms() + WIRECLIENT_WAIT_MS;
+	uint64_t until_ms = clock_ms() + WIRECLIENT_WAIT_MS;
 	const char *end;
 
 	wireclient_raw(c, request, sizeof(request) - 1);

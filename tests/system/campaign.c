@@ -27,6 +27,7 @@
 #include "common/env.h"
 #include "common/sqllog.h"
 #include "dbwriter/follow.h"
+#include "tests/support/clock.h"
 #include "tests/support/crash.h"
 #include "tests/support/folder.h"
 #include "tests/support/mariadb.h"
@@ -142,13 +143,6 @@ static unsigned draw(struct world *w, unsigned below)
 	return crash_draw(&w->random, below);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static bool wrong(struct world *w, const char *what, const char *which)
 {
 	if (!*w->wrong)
@@ -210,8 +204,8 @@ static pid_t start_dbwriter(struct world *w, const char *id, const char *failpoi
 static bool reap(struct world *w, pid_t *pid, const char *which, unsigned patience_ms)
 {
 	int status = 0;
-	for (uint64_t until = now_ms() + patience_ms; waitpid(*pid, &status, WNOHANG) == 0; rest_ms(1))
-		if (now_ms() >= until) {
+	for (uint64_t until = clock_ms() + patience_ms; waitpid(*pid, &status, WNOHANG) == 0; rest_ms(1))
+		if (clock_ms() >= until) {
 			kill(*pid, SIGKILL);
 			waitpid(*pid, &status, 0);
 			break;
@@ -374,7 +368,7 @@ static bool disk_is_full(struct world *w)
 		while (fallocate(fd, 0, end, step) == 0)
 			end += step;
 	close(fd);
-	for (uint64_t until = now_ms() + 1500; now_ms() < until && failures_told(x) == before;)
+	for (uint64_t until = clock_ms() + 1500; clock_ms() < until && failures_told(x) == before;)
 		rest_ms(10);
 	w->full += failures_told(x) > before;
 	rest_ms(draw(w, 300));
@@ -474,11 +468,11 @@ static bool all_go_on(struct world *w)
 	for (unsigned i = 0; i < WRITERS; i++) {
 		long before = acks_of(w, i);
 		/* it reads its accounts back, so it waits until what the faults have left has landed */
-		for (uint64_t until = now_ms() + 30000 + 3000 * w->rounds; acks_of(w, i) < before + 200; rest_ms(10))
+		for (uint64_t until = clock_ms() + 30000 + 3000 * w->rounds; acks_of(w, i) < before + 200; rest_ms(10))
 			if (waitpid(w->writer[i].pid, NULL, WNOHANG) != 0) {
 				w->writer[i].pid = 0;
 				return wrong(w, "ended by itself", w->writer[i].name);
-			} else if (now_ms() > until)
+			} else if (clock_ms() > until)
 				return wrong(w, "did not go on after the last fault", w->writer[i].name);
 	}
 	return true;
@@ -512,18 +506,18 @@ static uint64_t last_lsn(const char *folder)
 
 static bool all_lands(struct world *w, unsigned *took_ms)
 {
-	uint64_t from = now_ms();
+	uint64_t from = clock_ms();
 	for (unsigned i = 0; i < WRITERS; i++) {
 		int64_t last = (int64_t)last_lsn(w->writer[i].folder);
 		char sql[100];
 		snprintf(sql, sizeof sql, "SELECT lsn FROM loquat_replay WHERE instance = '%s'", w->writer[i].name);
 		while (sql_int(w->q, sql) != last) {
-			if (now_ms() - from > 60000 + 3000 * w->rounds)
+			if (clock_ms() - from > 60000 + 3000 * w->rounds)
 				return wrong(w, "its log does not land to its end", w->writer[i].name);
 			rest_ms(5);
 		}
 	}
-	*took_ms = (unsigned)(now_ms() - from);
+	*took_ms = (unsigned)(clock_ms() - from);
 	return true;
 }
 
@@ -550,7 +544,7 @@ static bool checks(struct world *w, unsigned drain_ms, unsigned least)
 static bool run(struct world *w)
 {
 	unsigned drain_ms;
-	uint64_t from = now_ms();
+	uint64_t from = clock_ms();
 	w->dbwriter = start_dbwriter(w, "dbwriter-1", NULL);
 	for (unsigned i = 0; i < WRITERS; i++)
 		start_writer(w, i, NULL);
@@ -561,7 +555,7 @@ static bool run(struct world *w)
 			return false;
 	if (!all_go_on(w) || !stop_writers(w))
 		return false;
-	w->seconds = (unsigned)((now_ms() - from) / 1000);
+	w->seconds = (unsigned)((clock_ms() - from) / 1000);
 	w->q = sql_open(w->db.socket, "loquat");
 	bool ok = all_lands(w, &drain_ms) && checks(w, drain_ms, 100 * w->rounds);
 	sql_close(w->q);
@@ -605,11 +599,11 @@ static unsigned changes_per_s(struct world *w, unsigned ms)
 	long before = 0, after = 0;
 	for (unsigned i = 0; i < WRITERS; i++)
 		before += acks_of(w, i);
-	uint64_t from = now_ms();
+	uint64_t from = clock_ms();
 	rest_ms(ms);
 	for (unsigned i = 0; i < WRITERS; i++)
 		after += acks_of(w, i);
-	return (unsigned)((uint64_t)(after - before) * 1000 / (now_ms() - from));
+	return (unsigned)((uint64_t)(after - before) * 1000 / (clock_ms() - from));
 }
 
 static unsigned resident_mib(pid_t pid)
@@ -675,9 +669,9 @@ static struct waited waited_between(const struct crash_waits *from, const struct
 static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms, unsigned *mib)
 {
 	struct env *env = env_new();
-	uint64_t from = now_ms();
+	uint64_t from = clock_ms();
 	bool behind = true;
-	while (behind && now_ms() - from < deadline_ms) {
+	while (behind && clock_ms() - from < deadline_ms) {
 		behind = false;
 		for (unsigned i = 0; i < WRITERS && !behind; i++) {
 			char sql[100];
@@ -691,7 +685,7 @@ static bool catches_up(struct world *w, unsigned deadline_ms, unsigned *took_ms,
 		rest_ms(20);
 	}
 	env_free(env);
-	*took_ms = (unsigned)(now_ms() - from);
+	*took_ms = (unsigned)(clock_ms() - from);
 	return !behind || wrong(w, "does not catch up", "dbwriter");
 }
 

@@ -282,14 +282,6 @@ START_TEST(a_resume_token_takes_the_session_over_once)
 }
 END_TEST
 
-/* A guest who is in; its session's number to sid, the body of its resume to resume. */
-static void enter_to_resume(struct wireclient *c, const char *name, uint64_t *sid, char resume[GIVE_BACK_MAX])
-{
-	give_back(resume, enter_guest(c, 0, name), "resume");
-	wireclient_ask(c, "scene.sceneHandler.enter", "{\"scene\":1}");
-	*sid = cluster.sid;
-}
-
 static void push_to(const char *connector, uint64_t sid, const char *body, const char *supersedes)
 {
 	edgecluster_push_named(&cluster, connector, sid, "onNews", body, supersedes);

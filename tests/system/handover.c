@@ -273,12 +273,10 @@ START_TEST(what_was_missed_before_and_after_comes_with_the_resume)
 {
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
+	uint64_t sid;
 
 	edge_begin(_i, NULL);
-	wireclient_ready(&c, cluster.connector_port[0], false);
-	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
-	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
-	uint64_t sid = cluster.sid;
+	enter_to_resume(&c, "lost", &sid, resume);
 	wireclient_close(&c);
 	ck_assert(edgecluster_asked(&cluster, "logout lost;"));
 	edgecluster_push_named(&cluster, "connector-1", sid, "onNews", "{\"n\":1}", "role 7");
@@ -299,12 +297,10 @@ START_TEST(who_missed_too_much_before_is_told_so_after)
 	static char large[30000];
 	struct wireclient c;
 	char resume[GIVE_BACK_MAX];
+	uint64_t sid;
 
 	edge_begin(_i, NULL);
-	wireclient_ready(&c, cluster.connector_port[0], false);
-	give_back(resume, wireclient_ask(&c, ENTER, "{\"username\":\"lost\"}"), "resume");
-	wireclient_ask(&c, "scene.sceneHandler.enter", "{\"scene\":1}");
-	uint64_t sid = cluster.sid;
+	enter_to_resume(&c, "lost", &sid, resume);
 	wireclient_close(&c);
 	ck_assert(edgecluster_asked(&cluster, "logout lost;"));
 	memset(large, 'x', sizeof(large) - 1);
@@ -333,7 +329,7 @@ static void begin_secure(int i, char **folder)
 		lua, sizeof(lua),
 		"client = { tls = { cert = \"%s/players.pem\", key = \"%s/players.key\" }, balancers = { \"127.0.0.1\" } },",
 		*folder, *folder);
-	edgecluster_start(&cluster, &(struct edgecluster_options){ .threads = threads[i], .lua = lua });
+	edge_begin(i, lua);
 }
 
 START_TEST(who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was)

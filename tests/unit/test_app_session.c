@@ -18,9 +18,7 @@ START_TEST(a_handler_s_answer_has_its_code)
 		       "  return { text = session.uid .. session.sid .. session.connector .. (msg.text or '') }\n"
 		       "end\n"
 		       "function Handler.echo(session, msg) return msg end");
-	say(5, "{\"text\":\"!\"}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200,\"text\":\"ann5connector-1!\"}");
+	ck_ask(5, "{\"text\":\"!\"}", "{\"code\":200,\"text\":\"ann5connector-1!\"}");
 	struct rpc_call call = { .to = { .worker = -1, .key = span_of("u", 1) },
 				 .body = span_of("{\"a\":[],\"b\":null}", 17),
 				 .sid = 5 };
@@ -41,9 +39,7 @@ START_TEST(requests_of_one_session_run_one_at_a_time_and_others_do_not_wait)
 		       "end");
 	say(1, "{\"text\":\"a\",\"flag\":true}", 0, &reply);
 	say(1, "{\"text\":\"b\"}", 0, &second);
-	say(2, "{\"text\":\"wake\"}", 0, &third);
-	reply_wait(&third);
-	ck_says(&third, "{\"code\":200,\"words\":[\"a\",\"wake\",\"wake\"]}");
+	ck_ask(2, "{\"text\":\"wake\"}", "{\"code\":200,\"words\":[\"a\",\"wake\",\"wake\"]}");
 	reply_wait(&second);
 	ck_says(&second, "{\"code\":200,\"words\":[\"a\",\"wake\",\"wake\",\"a\",\"b\",\"b\"]}");
 	reply_wait(&reply);
@@ -80,18 +76,14 @@ START_TEST(a_request_whose_time_was_over_while_it_waited_does_not_run)
 		       "  table.insert(state.t.list, msg.text or '?')\n"
 		       "  return { words = state.t.list }\n"
 		       "end");
-	say(3, "{\"text\":\"hello\"}", 0, &second); /* the link stands: what follows is sent in time */
-	reply_wait(&second);
+	ask(3, "{\"text\":\"hello\"}", &second); /* the link stands: what follows is sent in time */
 	say(1, "{\"text\":\"first\",\"flag\":true}", 0, &reply);
 	say(1, "{\"text\":\"late\"}", 600, &second);
 	reply_wait(&second);
 	ck_reply(&second, ERR_TIMEOUT, EFFECT_UNKNOWN); /* the caller cannot know */
-	say(2, "{\"text\":\"wake\"}", 0, &third); /* it comes after the late one, and rests for longer than that has */
-	reply_wait(&third);
+	ask(2, "{\"text\":\"wake\"}", &third); /* it comes after the late one, and rests for longer than that has */
 	reply_wait(&reply);
-	say(1, "{\"text\":\"after\"}", 0, &third);
-	reply_wait(&third);
-	ck_says(&third, "{\"code\":200,\"words\":[\"hello\",\"wake\",\"first\",\"after\"]}");
+	ck_ask(1, "{\"text\":\"after\"}", "{\"code\":200,\"words\":[\"hello\",\"wake\",\"first\",\"after\"]}");
 }
 END_TEST
 
@@ -102,12 +94,10 @@ START_TEST(an_attribute_leaves_with_the_answer_of_the_session_s_own_request)
 		       "  if msg.flag then return nil, 'denied' end\n"
 		       "  return { text = session.scene }\n"
 		       "end");
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{}", &reply);
 	ck_says(&reply, "{\"code\":200,\"text\":\"2\"}");
 	ck_assert_uint_eq(reply.attrs, 2);
-	say(1, "{\"flag\":true}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{\"flag\":true}", &reply);
 	ck_assert_uint_eq(reply.attrs, 0);
 	ck_assert(!told("attr"));
 }
@@ -120,10 +110,8 @@ START_TEST(an_attribute_of_another_session_goes_to_that_session)
 		       "  state.t.first:set('scene', 'other')\n"
 		       "  return {}\n"
 		       "end");
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
-	say(2, "{}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{}", &reply);
+	ask(2, "{}", &reply);
 	ck_assert_uint_eq(reply.attrs, 0);
 	until(told("attr \x09\x01"));
 	ck_assert(told("scene"));
@@ -139,9 +127,7 @@ START_TEST(what_a_session_is_known_by_cannot_be_set)
 		"    tostring(pcall(session.set, session, ('n'):rep(32), 'x')),\n"
 		"    tostring(pcall(session.set, session, 'n', ('x'):rep(81))), tostring(pcall(session.set)), session.uid } }\n"
 		"end");
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200,\"words\":[\"false\",\"false\",\"false\",\"false\",\"ann\"]}");
+	ck_ask(1, "{}", "{\"code\":200,\"words\":[\"false\",\"false\",\"false\",\"false\",\"ann\"]}");
 }
 END_TEST
 
@@ -156,8 +142,7 @@ START_TEST(a_push_of_a_route_that_has_a_type_is_checked)
 		       "    tostring(pcall(session.push, session, 'onType', { txet = 'a' })),\n"
 		       "    why(app.push, { uid = 'ann' }, 'onAny', {}) } }\n"
 		       "end");
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{}", &reply);
 	ck_says(&reply, "{\"code\":200,\"words\":[\"push onTyped: txet: calls.News has no such field\","
 			"\"push onTypedToo: number: expected an integer, found \\\"five\\\"\","
 			"\"push onTyped: words: expected a table, found \\\"one\\\"\",\"true\","
@@ -178,9 +163,7 @@ START_TEST(a_push_goes_to_one_session_or_to_many_in_one_frame)
 		"  return { words = { tostring(pcall(app.push, 5, 'r', {})), tostring(pcall(app.push, { {} }, 'r', {})),\n"
 		"    tostring(pcall(app.push, session, 'r', app.push)) } }\n"
 		"end");
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200,\"words\":[\"false\",\"false\",\"false\"]}");
+	ck_ask(1, "{}", "{\"code\":200,\"words\":[\"false\",\"false\",\"false\"]}");
 	until(told("kick"));
 	ck_assert(told("\x12\x05onOne\x1a\x07{\"a\":1}"));
 	ck_assert(told("\x12\x06onMany\x1a\x07{\"b\":2}"));
@@ -197,23 +180,17 @@ START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
 		       "  while msg.text == 'loop' do end\n"
 		       "  return {}\n"
 		       "end");
-	say(1, "{\"text\":\"loop\"}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{\"text\":\"loop\"}", &reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
-	say(1, "{}", 0, &reply); /* once is forgiven, but watched: what it has from now on is a fifth */
-	reply_wait(&reply);
+	ask(1, "{}", &reply); /* once is forgiven, but watched: what it has from now on is a fifth */
 	ck_says(&reply, "{\"code\":200}");
-	say(1, "{\"text\":\"loop\"}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{\"text\":\"loop\"}", &reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	ck_assert_msg(strstr(reply.message, "budget of 20 ms"), "%s", reply.message);
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
+	ask(1, "{}", &reply);
 	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
 	ck_assert_ptr_nonnull(strstr(reply.message, "rests"));
-	say(2, "{}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200}");
+	ck_ask(2, "{}", "{\"code\":200}");
 }
 END_TEST
 
@@ -227,29 +204,27 @@ START_TEST(a_session_that_holds_up_the_others_within_its_budget_rests_too)
 		       "  return {}\n"
 		       "end");
 	for (int i = 0; i < 200 && !rests; i++) { /* the watch comes upon most of them */
-		say(1, "{\"text\":\"long\"}", 0, &reply);
-		reply_wait(&reply);
+		ask(1, "{\"text\":\"long\"}", &reply);
 		rests = reply.err == ERR_BUSY;
 	}
 	ck_assert(rests);
-	say(2, "{}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200}");
+	ck_ask(2, "{}", "{\"code\":200}");
 }
 END_TEST
 
+static const char holds_up[] = "function Handler.say(session, msg)\n"
+			       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
+			       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
+			       "  while msg.text do end\n"
+			       "  return {}\n"
+			       "end";
+
 START_TEST(a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget)
 {
-	begin_sessions("function Handler.say(session, msg)\n"
-		       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
-		       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
-		       "  while msg.text do end\n"
-		       "  return {}\n"
-		       "end");
+	begin_sessions(holds_up);
 	say(1, "{\"text\":\"later\"}", 0, &reply);
 	say(1, "{\"text\":\"loop\"}", 0, &second);
-	say(2, "{\"text\":\"wake\"}", 0, &third);
-	reply_wait(&third);
+	ask(2, "{\"text\":\"wake\"}", &third);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	ck_assert_msg(strstr(reply.message, "budget of 100 ms"), "%s", reply.message);
@@ -261,19 +236,12 @@ END_TEST
 
 START_TEST(a_request_that_waits_while_its_session_begins_to_rest_does_not_run)
 {
-	begin_sessions("function Handler.say(session, msg)\n"
-		       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
-		       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
-		       "  while msg.text do end\n"
-		       "  return {}\n"
-		       "end");
-	say(1, "{\"text\":\"loop\"}", 0, &reply);
-	reply_wait(&reply);
+	begin_sessions(holds_up);
+	ask(1, "{\"text\":\"loop\"}", &reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	say(1, "{\"text\":\"later\"}", 0, &reply);
 	say(1, "{}", 0, &second);
-	say(2, "{\"text\":\"wake\"}", 0, &third);
-	reply_wait(&third);
+	ask(2, "{\"text\":\"wake\"}", &third);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	reply_wait(&second);
@@ -291,14 +259,11 @@ START_TEST(a_session_that_finds_the_memory_used_up_does_not_rest)
 		       "  return {}\n"
 		       "end");
 	for (int i = 0; i < 2; i++) {
-		say(1, "{\"text\":\"memory\"}", 0, &reply);
-		reply_wait(&reply);
+		ask(1, "{\"text\":\"memory\"}", &reply);
 		ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 		ck_assert_ptr_nonnull(strstr(reply.message, "memory"));
 	}
-	say(1, "{}", 0, &reply);
-	reply_wait(&reply);
-	ck_says(&reply, "{\"code\":200}");
+	ck_ask(1, "{}", "{\"code\":200}");
 }
 END_TEST
 
@@ -322,9 +287,7 @@ START_TEST(a_session_without_a_uid_is_soon_forgotten)
 
 	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.echo", call, &reply);
 	reply_wait(&reply);
-	say(6, "{}", 0, &second);
-	reply_wait(&second);
-	ck_says(&second, "{\"code\":200}");
+	ck_ask(6, "{}", "{\"code\":200}");
 	until(sessions() == 1); /* the one with a uid */
 }
 END_TEST
