@@ -234,6 +234,8 @@ void luahost_profile_end(struct luahost *h, struct buf *out);
  * is no need to call this.
  */
 bool luahost_watch(struct luahost *h);
+/* The wall clock was set: cron's timers wait for their next time from now on. Else they find out within an hour. */
+void luahost_clock_was_set(struct luahost *h);
 
 struct luahost_stats {
 	uint64_t memory_bytes, memory_peak_bytes, memory_max;

@@ -222,6 +222,18 @@ static bool cron_is_due(struct luatimer *t)
 	return due;
 }
 
+void luahost_clock_was_set(struct luahost *h)
+{
+	for (struct luatimer_chunk *c = h->timer_chunks; c; c = c->next)
+		for (size_t i = 0; i < c->used; i++) {
+			struct luatimer *t = &c->timer[i];
+			if (t->kind != CRON || t->cancelled)
+				continue;
+			t->cron->next_s = cron_next(&t->cron->times, wall_ms(t) / 1000);
+			arm_cron(t);
+		}
+}
+
 static void on_fire(struct timer *timer, uint64_t now_ms)
 {
 	struct luatimer *t = (struct luatimer *)timer;

@@ -122,6 +122,9 @@ static int push_fake(lua_State *L, struct luajob *job)
 	if (c->once.len) {
 		lua_pushlstring(L, c->once.data, c->once.len);
 		lua_setfield(L, -2, "once");
+	} else if (c->method->once) {
+		lua_getfield(L, -2, c->method->once->name);
+		lua_setfield(L, -2, "once");
 	}
 	return 2;
 }

@@ -329,6 +329,7 @@ static int l_allow(lua_State *L)
 static int l_at(lua_State *L)
 {
 	luatest_world->wall_us = (uint64_t)(luaL_checknumber(L, 1) * 1e6);
+	luahost_clock_was_set(luahost_of(L));
 	return 0;
 }
 
