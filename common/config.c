@@ -7,6 +7,7 @@
 #include <string.h>
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/text.h"
 
 /*
  * The file is run in a Lua state of its own, its table is copied into a tree of nodes, the state is closed, and
@@ -165,28 +166,6 @@ static bool has_rows_below(const struct config_row *rows, const char *pattern)
 	return false;
 }
 
-/* Edits from a to b[0..b_n), by the usual table of which two lines are kept; long names are not compared. */
-static size_t distance(const char *a, const char *b, size_t b_n)
-{
-	enum { MOST = 48 };
-	size_t line[MOST + 1], a_n = strlen(a);
-	if (a_n > MOST || b_n > MOST)
-		return MOST;
-	for (size_t j = 0; j <= b_n; j++)
-		line[j] = j;
-	for (size_t i = 1; i <= a_n; i++) {
-		size_t diagonal = line[0];
-		line[0] = i;
-		for (size_t j = 1; j <= b_n; j++) {
-			size_t best = diagonal + (a[i - 1] != b[j - 1]);
-			diagonal = line[j];
-			best = line[j] + 1 < best ? line[j] + 1 : best;
-			line[j] = line[j - 1] + 1 < best ? line[j - 1] + 1 : best;
-		}
-	}
-	return line[b_n];
-}
-
 /* A key beside it that is spelled almost so, or one of the same name at another place. */
 static int fail_unknown(struct load *l, const char *path, const char *pattern, const char *key)
 {
@@ -201,7 +180,7 @@ static int fail_unknown(struct load *l, const char *path, const char *pattern, c
 		if (strncmp(r->path, pattern, pattern_n) || (pattern_n && r->path[pattern_n] != '.'))
 			continue;
 		const char *name = r->path + pattern_n + (pattern_n > 0);
-		size_t name_n = strcspn(name, ".["), edits = distance(key, name, name_n);
+		size_t name_n = strcspn(name, ".["), edits = text_distance(key, name, name_n);
 		if (edits <= least && *name != '*') {
 			best = name;
 			best_n = name_n;

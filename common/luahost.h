@@ -214,6 +214,8 @@ bool luaqueue_idle(const struct luaqueue *q);
 int luahost_l_tasks(lua_State *L);
 int luahost_l_timers(lua_State *L);
 int luahost_l_memory(lua_State *L);
+/* The functions of init.lua, handlers and remotes, as the code that runs has them: module "bagHandler", name "use". */
+void luahost_each_function(struct luahost *h, void (*fn)(void *arg, const char *module, const char *name), void *arg);
 void luahost_push_open_env(lua_State *L); /* an environment that takes new globals, for text an operator types */
 bool luahost_push_require(lua_State *L);  /* the running code's require; false: there is none (nothing pushed) */
 

@@ -415,6 +415,37 @@ bool luahost_has_hook(struct luahost *h, const char *name)
 	return hook.there;
 }
 
+struct each {
+	void (*fn)(void *arg, const char *module, const char *name);
+	void *arg;
+};
+
+static int each_function(lua_State *L, void *arg)
+{
+	struct each *e = arg;
+	const struct luacode *code = luahost_of(L)->code;
+	int top = lua_gettop(L);
+	for (size_t i = 0; code && i < luasrc_files(code->src); i++) {
+		const char *module = luasrc_at(code->src, i)->name;
+		lua_settop(L, top);
+		if (!is_root(module))
+			continue;
+		lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
+		if (lua_getfield(L, -1, module) != LUA_TTABLE)
+			continue;
+		for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1))
+			if (lua_isfunction(L, -1) && lua_type(L, -2) == LUA_TSTRING)
+				e->fn(e->arg, module, lua_tostring(L, -2));
+	}
+	return 0;
+}
+
+void luahost_each_function(struct luahost *h, void (*fn)(void *arg, const char *module, const char *name), void *arg)
+{
+	struct each e = { fn, arg };
+	luahost_protected(h, each_function, &e);
+}
+
 void luahost_push_module(lua_State *L, const char *name)
 {
 	struct luacode *code = luahost_of(L)->code;

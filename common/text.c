@@ -204,3 +204,24 @@ int64_t text_unbase64(char *out, const char *p, size_t n)
 	}
 	return v & ((1u << bits) - 1) ? ERR_BAD_REQUEST : bytes;
 }
+
+size_t text_distance(const char *a, const char *b, size_t b_n)
+{
+	enum { MOST = 48 };
+	size_t line[MOST + 1], a_n = strlen(a);
+	if (a_n > MOST || b_n > MOST)
+		return MOST;
+	for (size_t j = 0; j <= b_n; j++)
+		line[j] = j;
+	for (size_t i = 1; i <= a_n; i++) {
+		size_t diagonal = line[0];
+		line[0] = i;
+		for (size_t j = 1; j <= b_n; j++) {
+			size_t best = diagonal + (a[i - 1] != b[j - 1]);
+			diagonal = line[j];
+			best = line[j] + 1 < best ? line[j] + 1 : best;
+			line[j] = line[j - 1] + 1 < best ? line[j - 1] + 1 : best;
+		}
+	}
+	return line[b_n];
+}

@@ -43,3 +43,6 @@ size_t text_double(char out[TEXT_DOUBLE_MAX], double v, int single);
 /* Standard base64 with padding. Decoding accepts missing padding; returns the bytes or a negative ERR_BAD_REQUEST. */
 void text_base64(struct buf *out, const void *p, size_t n);
 int64_t text_unbase64(char *out, const char *p, size_t n); /* out has room for n * 3 / 4 + 3 */
+
+/* Edits that make b[0..b_n) of a; names over 48 bytes are not compared and come out as far apart. For "did you mean". */
+size_t text_distance(const char *a, const char *b, size_t b_n);

@@ -300,6 +300,7 @@ static void register_methods(struct app *a)
 		if (!strcmp(m->service, w->service->def->name) && luahost_has_method(a->host, m))
 			rpc_handle(w, m, on_request, a);
 	}
+	app_unreached(a);
 }
 
 static int open_libraries(struct app *a)

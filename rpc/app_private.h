@@ -13,7 +13,7 @@
 /*
  * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
  * app_console.c (what an operator types), app_rpc.c (library app), app_room.c and app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache),
- * app_metrics.c (library metrics), app_filter.c (before and after a request), app_session.c (sessions and pushes). Private to
+ * app_metrics.c (library metrics), app_filter.c (before and after a request), app_session.c (sessions and pushes), app_unreached.c (functions that nobody can call). Private to
  * rpc/.
  *
  * Threads: owner worker only.
@@ -245,6 +245,9 @@ void app_check_runs(lua_State *L);
 /* Ends a job that has recorded nothing: its key is another instance's now, where its caller goes. */
 void app_job_moved(struct app_job *j);
 void app_job_refuse(struct app_job *j, int err, enum effect effect, const char *message);
+
+/* app_unreached.c: logs what the code that begins to run has and nobody can call */
+void app_unreached(struct app *a);
 
 /* app_moves.c */
 void app_moves_open(struct app *a);

@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -5,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "common/err.h"
@@ -130,6 +132,33 @@ static int check_services(struct supervisor *up)
 	return 0;
 }
 
+/* Their methods are not known before `make`, which is forgotten easily: clients would be told that there is no such route. */
+static void tell_of_new_messages(const struct cluster *c)
+{
+	const char *messages = config_string(c->config, "paths.messages", "build/loquat.desc"), *newer = NULL;
+	char path[2 * ENV_PATH_MAX];
+	struct stat made, proto;
+	struct dirent *e;
+
+	snprintf(path, sizeof path, "%s%s%s", *messages == '/' ? "" : c->root, *messages == '/' ? "" : "/", messages);
+	if (stat(path, &made) < 0)
+		return; /* the services name it */
+	snprintf(path, sizeof path, "%s/proto", c->root);
+	DIR *folder = opendir(path);
+
+	while (folder && !newer && (e = readdir(folder))) {
+		const char *dot = strrchr(e->d_name, '.');
+
+		if (dot && !strcmp(dot, ".proto") && fstatat(dirfd(folder), e->d_name, &proto, 0) == 0 &&
+		    proto.st_mtime > made.st_mtime)
+			newer = e->d_name;
+	}
+	if (newer)
+		complain("proto/%s is newer than %s: what it says is not known before `make`", newer, messages);
+	if (folder)
+		closedir(folder);
+}
+
 static int make_folders(struct cluster *c)
 {
 	char path[ENV_PATH_MAX + 8];
@@ -174,6 +203,7 @@ static int prepare(struct supervisor *up)
 	    (status = take_lock(up)) || (status = check_ports(up)) || (status = check_key(up)) ||
 	    (status = make_folders(up->c)) || (status = make_keys(up->c)))
 		return status;
+	tell_of_new_messages(up->c);
 	return up->c->private_database ? database_prepare(up->c) : 0;
 }
 
