@@ -65,7 +65,7 @@ int command_new(struct cluster *c, int argc, char **argv);
 int command_bots(struct cluster *c, int argc, char **argv);
 int command_test(struct cluster *c, int argc, char **argv);
 int command_types(struct cluster *c, int argc, char **argv);
-extern const char bots_help[], test_help[];
+extern const char bots_help[], test_help[], new_help[];
 
 /* The program of a service: build/bin/SERVICE, or luaservice where there is SERVICE/lua only. It may not be there. */
 void service_program(const struct cluster *c, const char *service, char out[ENV_PATH_MAX + 40]);

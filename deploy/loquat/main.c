@@ -37,7 +37,7 @@ static const struct command commands[] = {
 	{ "test", "SERVICE [WORD] [--tap]", "run the tests of a service's Lua, without a cluster", command_test,
 	  test_help },
 	{ "types", "", "annotations of messages, routes and the library, for editors", command_types, NULL },
-	{ "new", "SERVICE", "write a new service's folder, ready to build", command_new, NULL },
+	{ "new", "SERVICE [--lua]", "write a new service's folder, ready to build", command_new, new_help },
 	{ NULL, NULL, NULL, NULL, NULL },
 };
 

@@ -10,7 +10,8 @@
 #include "deploy/loquat/loquat.h"
 
 /*
- * A new service's folder, ready to build: `make` finds it by its main.c. In the blanks @ stands for the service's name.
+ * A new service's folder, ready to build: `make` finds it by its main.c; or of Lua alone, hosted by luaservice. In the blanks
+ * @ stands for the service's name, ^ for what starts it.
  */
 static const char main_c[] = "/* @: what it is for, in a sentence. The logic is in @/lua. */\n"
 			     "#include \"@/@.h\"\n"
@@ -156,7 +157,7 @@ static const char test[] =
 	"\t  paths = { var = \"$work/var\" },\n"
 	"\t}\n"
 	"END\n"
-	"start build/bin/@ --config \"$config\" --instance @-1\n"
+	"start ^ --config \"$config\" --instance @-1\n"
 	"wait_for 20 \"@-1 is ready\" http_ok $((base + 1)) /readyz\n"
 	"\n"
 	"is \"a name is greeted\" '{\"text\":\"Hello, ann!\",\"times\":1}' \"$(loquat call @.@Remote.hello '{\"name\":\"ann\"}')\"\n"
@@ -170,35 +171,43 @@ static const char test[] =
 static const struct blank {
 	const char *path, *text;
 	mode_t mode;
+	bool c; /* not of a service that is Lua alone */
 } blanks[] = {
-	{ "@/main.c", main_c, 0644 },
-	{ "@/@.h", service_h, 0644 },
-	{ "@/@.c", service_c, 0644 },
-	{ "@/README.md", readme, 0644 },
-	{ "@/lua/greetings.lua", greetings_lua, 0644 },
-	{ "@/lua/@Handler.lua", handler_lua, 0644 },
-	{ "@/lua/@Remote.lua", remote_lua, 0644 },
-	{ "@/lua/tests/hello.lua", lua_test, 0644 },
-	{ "proto/@.proto", proto, 0644 },
-	{ "tests/system/@", test, 0755 },
+	{ "@/main.c", main_c, 0644, true },
+	{ "@/@.h", service_h, 0644, true },
+	{ "@/@.c", service_c, 0644, true },
+	{ "@/README.md", readme, 0644, false },
+	{ "@/lua/greetings.lua", greetings_lua, 0644, false },
+	{ "@/lua/@Handler.lua", handler_lua, 0644, false },
+	{ "@/lua/@Remote.lua", remote_lua, 0644, false },
+	{ "@/lua/tests/hello.lua", lua_test, 0644, false },
+	{ "proto/@.proto", proto, 0644, false },
+	{ "tests/system/@", test, 0755, false },
 };
 
-static const char *filled(struct buf *b, const char *text, const char *name)
+struct wanted {
+	const char *name;
+	bool lua_alone;
+};
+
+static const char *filled(struct buf *b, const char *text, const struct wanted *w)
 {
 	buf_clear(b);
 	for (; *text; text++) {
 		if (*text == '@')
-			buf_addstr(b, name);
+			buf_addstr(b, w->name);
+		else if (*text == '^')
+			buf_addf(b, w->lua_alone ? "build/bin/luaservice --service %s" : "build/bin/%s", w->name);
 		else
 			buf_addch(b, *text);
 	}
 	return buf_cstr(b);
 }
 
-static const char *path_of(struct cluster *c, const struct blank *t, const char *name, struct buf *b,
+static const char *path_of(struct cluster *c, const struct blank *t, const struct wanted *w, struct buf *b,
 			   char out[2 * ENV_PATH_MAX])
 {
-	snprintf(out, 2 * ENV_PATH_MAX, "%s/%s", c->home, filled(b, t->path, name));
+	snprintf(out, 2 * ENV_PATH_MAX, "%s/%s", c->home, filled(b, t->path, w));
 	return out;
 }
 
@@ -228,31 +237,31 @@ static int check_name(const char *name)
 	return 0;
 }
 
-static int write_one(struct cluster *c, const struct blank *t, const char *name, struct buf *b)
+static int write_one(struct cluster *c, const struct blank *t, const struct wanted *w, struct buf *b)
 {
 	char path[2 * ENV_PATH_MAX], folder[2 * ENV_PATH_MAX];
 
-	path_of(c, t, name, b, path);
+	path_of(c, t, w, b, path);
 	snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
 	if (env_dir_make(c->env, folder) < 0)
 		return complain("new: %s: %s", folder, env_last_error());
-	filled(b, t->text, name);
+	filled(b, t->text, w);
 	if (env_file_store(c->env, path, b->data, b->len, 0) < 0 || chmod(path, t->mode) < 0)
 		return complain("new: %s: %s", path, strerror(errno));
 	printf(" + %s\n", path + strlen(c->home) + 1);
 	return 0;
 }
 
-static int write_all(struct cluster *c, const char *name, struct buf *b)
+static int write_all(struct cluster *c, const struct wanted *w, struct buf *b)
 {
 	const size_t n = sizeof blanks / sizeof *blanks;
 	char path[2 * ENV_PATH_MAX];
 
 	for (size_t i = 0; i < n; i++)
-		if (access(path_of(c, &blanks[i], name, b, path), F_OK) == 0)
+		if (access(path_of(c, &blanks[i], w, b, path), F_OK) == 0)
 			return complain("new: %s is there already: nothing was written", path);
 	for (size_t i = 0; i < n; i++)
-		if (write_one(c, &blanks[i], name, b))
+		if (!(blanks[i].c && w->lua_alone) && write_one(c, &blanks[i], w, b))
 			return 2;
 	return 0;
 }
@@ -342,22 +351,29 @@ static int add_row(struct cluster *c, const char *name, struct buf *b)
 	return added;
 }
 
+const char new_help[] =
+	"\n"
+	"  --lua    without C: build/bin/luaservice hosts its lua folder. It has an SQL log, and no keys of the\n"
+	"           configuration but those of every service.\n";
+
 int command_new(struct cluster *c, int argc, char **argv)
 {
 	struct buf b = BUF_INIT;
 	int status;
 
-	if (argc != 2)
-		return complain("new: expected a name: loquat new SERVICE");
-	if ((status = check_name(argv[1])) == 0)
-		status = write_all(c, argv[1], &b);
-	if (status == 0 && !add_row(c, argv[1], &b)) {
+	if (argc < 2 || argc > 3 || (argc == 3 && strcmp(argv[2], "--lua") != 0))
+		return complain("new: expected a name: loquat new SERVICE [--lua]");
+	const struct wanted w = { .name = argv[1], .lua_alone = argc == 3 };
+
+	if ((status = check_name(w.name)) == 0)
+		status = write_all(c, &w, &b);
+	if (status == 0 && !add_row(c, w.name, &b)) {
 		buf_clear(&b);
-		row_of(c, argv[1], false, &b);
+		row_of(c, w.name, false, &b);
 		printf("\n Give it a row in %s:\n   %s\n", c->config_file, buf_cstr(&b));
 	}
 	buf_release(&b);
 	if (status == 0)
-		printf("\n Next   make && build/bin/loquat test %s && make run   (docs/first-service.md)\n", argv[1]);
+		printf("\n Next   make && build/bin/loquat test %s && make run   (docs/first-service.md)\n", w.name);
 	return status;
 }

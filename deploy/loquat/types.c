@@ -207,7 +207,7 @@ static int load(struct cluster *c, const char *relative, char **text, size_t *n)
 {
 	char path[2 * ENV_PATH_MAX];
 
-	snprintf(path, sizeof path, "%s/%s", c->home, relative);
+	snprintf(path, sizeof path, "%s%s%s", *relative == '/' ? "" : c->home, *relative == '/' ? "" : "/", relative);
 	int err = env_file_load(c->env, path, 16 << 20, text, n);
 
 	return err < 0 ? complain("types: %s: %s", path, err_text(err)) : 0;
@@ -236,13 +236,15 @@ int command_types(struct cluster *c, int argc, char **argv)
 	(void)argv;
 	if (argc != 1)
 		return complain("types: takes no arguments");
-	if (load(c, "build/loquat.desc", &desc, &n))
+	const char *messages = config_string(c->config, "paths.messages", "build/loquat.desc");
+
+	if (load(c, messages, &desc, &n))
 		return 2;
 	int err = schema_load(desc, n, error, sizeof error, &schema);
 
 	free(desc);
 	if (err < 0)
-		return complain("types: build/loquat.desc: %s", error);
+		return complain("types: %s: %s", messages, error);
 	snprintf(folder, sizeof folder, "%s/build/types", c->home);
 	t.schema = schema;
 	int status = env_dir_make(c->env, folder) < 0 ? complain("types: %s: %s", folder, env_last_error())

@@ -148,12 +148,14 @@ static int open_tester(struct tester *t, const struct options *o)
 	t->metrics = metrics_new(t->id);
 	if (load_config(t, o) || load_scripts(t, o->service))
 		return 2;
-	schema = load(t, "build/loquat.desc", &n);
+	const char *messages = config_string(t->config, "paths.messages", "build/loquat.desc");
+
+	schema = load(t, messages, &n);
 	int err = schema_load(schema, n, error, sizeof error, &t->schema);
 
 	free(schema);
 	if (err < 0)
-		return complain("build/loquat.desc: %s", error);
+		return complain("%s: %s", messages, error);
 	t->prelude = load(t, "deploy/luatest/test.lua", &t->prelude_n);
 	load_tables(t);
 	list_texts(t);

@@ -24,10 +24,12 @@ START_TEST(a_script_knows_its_instance_and_the_others)
 	      "  return { words = { app.instance, tostring(app.worker), tostring(app.workers), tostring(app.epoch > 0),\n"
 	      "    app.owner('caller', 'k'), tostring(app.owner('nothing', 'k')), app.instances('caller')[1].id,\n"
 	      "    tostring(#app.instances('nothing')), app.config('rpc.timeout_ms', 1) .. '', app.config('none.such', 'otherwise'),\n"
-	      "    tostring(pcall(app.config, 'x')) } }\n"
+	      "    tostring(pcall(app.config, 'x')), (select(2, pcall(app.config, 'rpc.timeout_ms', 'text'))) } }\n"
 	      "end");
-	ck_put("{}", "{\"words\":[\"calls-1\",\"0\",\"1\",\"true\",\"caller-1\",\"nil\",\"caller-1\",\"0\",\"5000\","
-		     "\"otherwise\",\"false\"]}");
+	ck_put("{}",
+	       "{\"words\":[\"calls-1\",\"0\",\"1\",\"true\",\"caller-1\",\"nil\",\"caller-1\",\"0\",\"5000\","
+	       "\"otherwise\",\"false\",\"app.config: rpc.timeout_ms is of another type than the value to use when it is "
+	       "absent, text\"]}");
 }
 END_TEST
 
