@@ -489,16 +489,23 @@ void app_wakes_open(struct app *a)
 
 /* ---- what this instance is ------------------------------------------------------------------------------------------------- */
 
-/* Whether the value at path is of the type of the one at index 2: the fallback is not taken, whatever it is. */
+/* Whether a value of this type stands there: the fallback is not taken, whatever it is. */
+static bool config_holds(const struct config *c, const char *path, int type, bool whole)
+{
+	if (type == LUA_TBOOLEAN)
+		return config_bool(c, path, false) == config_bool(c, path, true);
+	if (type == LUA_TNUMBER)
+		return whole ? config_int(c, path, 0) == config_int(c, path, 1)
+			     : config_number(c, path, 0) == config_number(c, path, 1);
+	return config_string(c, path, NULL) != NULL;
+}
+
 static bool config_fits(lua_State *L, const struct config *c, const char *path)
 {
-	switch (lua_type(L, 2)) {
-	case LUA_TBOOLEAN: return config_bool(c, path, false) == config_bool(c, path, true);
-	case LUA_TNUMBER:
-		return lua_isinteger(L, 2) ? config_int(c, path, 0) == config_int(c, path, 1)
-					   : config_number(c, path, 0) == config_number(c, path, 1);
-	default: return config_string(c, path, NULL) != NULL;
-	}
+	bool is_there = config_holds(c, path, LUA_TBOOLEAN, false) || config_holds(c, path, LUA_TNUMBER, false) ||
+			config_holds(c, path, LUA_TSTRING, false);
+
+	return !is_there || config_holds(c, path, lua_type(L, 2), lua_isinteger(L, 2));
 }
 
 /* app.config(path, otherwise): a value of the cluster file, of the type of otherwise. */
@@ -507,7 +514,7 @@ static int app_config(lua_State *L)
 	const struct config *c = app_of(L)->worker->service->config;
 	const char *path = luaL_checkstring(L, 1);
 
-	if (config_has(c, path) && lua_type(L, 2) != LUA_TNONE && !config_fits(L, c, path))
+	if (!lua_isnone(L, 2) && !config_fits(L, c, path))
 		app_raise(L, "app.config: %s is of another type than the value to use when it is absent, %s", path,
 			  luaL_tolstring(L, 2, NULL));
 	switch (lua_type(L, 2)) {
