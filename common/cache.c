@@ -26,10 +26,12 @@ _Static_assert((VISITED | HAS_LSN | HAS_TIMER) < (BLOCKS_BITS & -BLOCKS_BITS), "
 enum { HEAD = offsetof(struct block, size), PLACES = 12 };
 
 struct bucket {              /* one cache line */
-	uint8_t tag[PLACES]; /* 0: empty */
-	uint32_t passed;     /* entries further on that would be here if there had been room */
+	uint8_t tag[PLACES]; /* of a place that is used */
+	uint16_t used;       /* a bit for each place */
+	uint16_t passed; /* entries further on that would be here if there had been room; MANY: not known how many */
 	uint32_t at[PLACES];
 };
+#define MANY UINT16_MAX
 _Static_assert(sizeof(struct bucket) == 64, "one cache line");
 
 enum { ENTRY_BYTES = 96, BUCKET_SHARE = PLACES * ENTRY_BYTES * 7 / 8 }; /* so that it is at most 7/8 full */
@@ -48,7 +50,7 @@ struct cache {
 	uint32_t oldest, newest, hand; /* the hand: who it looks at next; 0: the oldest */
 	uint32_t value_max;
 	bool stuck; /* all that is here is dirty, as far as is known */
-	uint64_t seed, landed;
+	uint64_t seed[2], landed;
 	struct cache_stats stats;
 	struct blocks blocks;
 };
@@ -143,15 +145,15 @@ static inline struct words words_of(const char *key, size_t n)
 
 static inline uint64_t hash_words(const struct cache *c, struct words w, uint64_t h)
 {
-	return mix(w.first ^ 0x9e3779b97f4a7c15u ^ c->seed, w.last ^ h);
+	return mix(w.first ^ c->seed[1], w.last ^ h);
 }
 
 /* Multiply and fold, as in wyhash; the seed keeps players from choosing keys that meet in one bucket. */
 static inline uint64_t hash_of(const struct cache *c, const char *key, size_t n)
 {
-	uint64_t h = c->seed + n;
+	uint64_t h = c->seed[0] + n;
 	for (; n > 16; n -= 16, key += 16)
-		h = mix(word_at(key) ^ c->seed, word_at(key + 8) ^ h);
+		h = mix(word_at(key) ^ c->seed[0], word_at(key + 8) ^ h);
 	return hash_words(c, words_of(key, n), h);
 }
 
@@ -172,7 +174,7 @@ static uint32_t home_of(const struct cache *c, uint64_t hash)
 
 static uint8_t tag_of(uint64_t hash)
 {
-	return (uint8_t)hash ? (uint8_t)hash : 1;
+	return (uint8_t)hash;
 }
 
 static uint32_t next_bucket(const struct cache *c, uint32_t b)
@@ -180,19 +182,35 @@ static uint32_t next_bucket(const struct cache *c, uint32_t b)
 	return b + 1 < c->buckets ? b + 1 : 0;
 }
 
-/* One bit per place of the bucket whose tag this is. */
+/* One bit per used place of the bucket whose tag this is. */
 static inline uint32_t places_with(const struct bucket *b, uint8_t tag)
 {
 #ifdef __SSE2__
-	typedef char bytes __attribute__((vector_size(16)));
-	bytes tags;
-	memcpy(&tags, b->tag, sizeof tags); /* and four more, which do not count */
-	return (uint32_t)__builtin_ia32_pmovmskb128((bytes)(tags == (bytes){ 0 } + (char)tag)) & ((1u << PLACES) - 1);
+	typedef char bytes __attribute__((vector_size(16), may_alias));
+	typedef int words __attribute__((vector_size(16)));
+	const int four = (int)(tag * 0x01010101u);
+	uint32_t used; /* and passed, which is above the 16 bits of the comparison */
+	memcpy(&used, &b->used, sizeof used);
+	bytes equal =
+		*(const bytes *)b == (bytes)(words){ four, four, four, four }; /* and of four bytes that are no tags */
+	return (uint32_t)__builtin_ia32_pmovmskb128(equal) & used;
 #else
 	uint32_t places = 0;
 	for (unsigned i = 0; i < PLACES; i++)
 		places |= (uint32_t)(b->tag[i] == tag) << i;
-	return places;
+	return places & b->used;
+#endif
+}
+
+/* The lowest bit that is set; one is. By tzcnt, which older processors take for bsf: that is slow where tzcnt is known. */
+static inline size_t lowest(uint32_t places)
+{
+#ifdef __x86_64__
+	size_t at;
+	__asm__("rep bsfq %1, %0" : "=r"(at) : "r"((size_t)places) : "cc");
+	return at;
+#else
+	return (size_t)__builtin_ctz(places);
 #endif
 }
 
@@ -206,7 +224,7 @@ static inline uint32_t find_in(const struct cache *c, const struct bucket *b, co
 			       unsigned *place)
 {
 	for (uint32_t places = places_with(b, tag); places; places &= places - 1) {
-		*place = (unsigned)__builtin_ctz(places);
+		*place = (unsigned)lowest(places);
 		struct block *e = entry(c, b->at[*place]);
 		if (key_bytes(e->bits) == n && same(key_of(e), key, n))
 			return b->at[*place];
@@ -229,21 +247,22 @@ static uint32_t find(const struct cache *c, const char *key, size_t n, uint64_t 
 
 static void index_add(struct cache *c, uint64_t hash, uint32_t at)
 {
-	uint32_t i = home_of(c, hash), places;
-	while (!(places = places_with(&c->bucket[i], 0))) {
-		c->bucket[i].passed++;
+	uint32_t i = home_of(c, hash), room;
+	while (!(room = ~c->bucket[i].used & ((1u << PLACES) - 1))) {
+		c->bucket[i].passed += c->bucket[i].passed < MANY;
 		i = next_bucket(c, i);
 	}
-	unsigned place = (unsigned)__builtin_ctz(places);
+	size_t place = lowest(room);
 	c->bucket[i].tag[place] = tag_of(hash);
 	c->bucket[i].at[place] = at;
+	c->bucket[i].used |= (uint16_t)(1u << place);
 }
 
 static void index_remove(struct cache *c, const struct found *f)
 {
 	for (uint32_t i = f->home; i != f->bucket; i = next_bucket(c, i))
-		c->bucket[i].passed--;
-	c->bucket[f->bucket].tag[f->place] = 0;
+		c->bucket[i].passed -= c->bucket[i].passed < MANY;
+	c->bucket[f->bucket].used &= (uint16_t) ~(1u << f->place);
 }
 
 /* ---- the queue ----------------------------------------------------------------------------------------------- */
@@ -355,7 +374,7 @@ struct cache *cache_new(struct env *env, size_t bytes_max, struct wheel *wheel)
 		.value_max = bytes_max / 8 < CACHE_VALUE_MAX ? (uint32_t)(bytes_max / 8) : CACHE_VALUE_MAX,
 		.stats.bytes_max = bytes_max,
 	};
-	env_random(env, &c->seed, sizeof c->seed);
+	env_random(env, c->seed, sizeof c->seed);
 	blocks_init(&c->blocks, (struct block *)(memory + used), (uint32_t)((bytes_max - used) / BLOCKS_UNIT));
 	return c;
 }
@@ -390,24 +409,27 @@ static __attribute__((noinline)) const void *get(struct cache *c, const char *ke
 }
 
 /*
- * Most keys have 8 to 16 bytes and are in their own bucket. The way there is kept short and without a loop over the key:
- * the processor looks ahead some 200 instructions, so the fewer a get has, the more of those that follow it wait for
- * memory at the same time.
+ * Most keys have 8 to 16 bytes and are the first of their bucket that has their tag. The way there is kept short, without
+ * a loop and in as few registers as need not be saved: the processor looks ahead some 250 instructions, so the fewer a get
+ * has, the more of those that follow it wait for memory at the same time. What is not found so is looked for anew. (Of an
+ * entry with a shorter key up to 28 bytes are looked at: behind the last one stands a unit that is never given out.)
  */
 const void *cache_get(struct cache *c, const void *key, size_t key_n, size_t *n)
 {
-	if (key_n - 8 > 8)
+	if (__builtin_expect(key_n - 8 > 8, 0))
 		return get(c, key, key_n, n);
 	const struct words w = { word_at(key), word_at((const char *)key + key_n - 8) };
-	const uint64_t hash = hash_words(c, w, c->seed + key_n);
+	const uint64_t hash = hash_words(c, w, c->seed[0] + key_n);
 	const struct bucket *b = &c->bucket[home_of(c, hash)];
-	for (uint32_t places = places_with(b, tag_of(hash)); places; places &= places - 1) {
-		struct block *e = entry(c, b->at[__builtin_ctz(places)]);
-		const char *k = key_of(e);
-		if (key_bytes(e->bits) == key_n && !((word_at(k) ^ w.first) | (word_at(k + key_n - 8) ^ w.last)))
-			return hit(c, e, key_n, n);
-	}
-	return get(c, key, key_n, n);
+	uint32_t places = places_with(b, tag_of(hash));
+	if (__builtin_expect(!places, 0))
+		return get(c, key, key_n, n);
+	struct block *e = entry(c, b->at[lowest(places)]);
+	const char *k = key_of(e);
+	if (__builtin_expect((key_bytes(e->bits) ^ key_n) | (word_at(k) ^ w.first) | (word_at(k + key_n - 8) ^ w.last),
+			     0))
+		return get(c, key, key_n, n);
+	return hit(c, e, key_n, n);
 }
 
 /* Room for what bits describe, evicting as needed; 0: there is none. */
@@ -541,8 +563,7 @@ bool cache_check(const struct cache *c)
 	}
 	for (uint32_t b = 0; b < c->buckets; b++) {
 		passed -= c->bucket[b].passed;
-		for (unsigned i = 0; i < PLACES; i++)
-			indexed += c->bucket[b].tag[i] != 0;
+		indexed += (uint32_t)__builtin_popcount(c->bucket[b].used);
 	}
 	return ok && hand && before == c->newest && n == c->entries && indexed == n && passed == 0 &&
 	       units + c->blocks.free_units + 2 == c->blocks.units;
