@@ -22,7 +22,7 @@
  * is used up): waking per line is what makes other asynchronous loggers slower than synchronous ones.
  */
 enum {
-	RING = 1 << 20,
+	RING = 2 << 20, /* a large page */
 	GRAIN = 64,
 	EVENT_MAX = 128,
 	PLACES = 1024, /* a power of two */
@@ -151,15 +151,17 @@ static inline uint32_t mark_of(uint64_t position, uint64_t bytes)
 
 /*
  * The log thread has read these lines since, and its processor a few more on its own account: what is asked for now is here
- * when one of the next records needs it. Otherwise that record's stores hold up the exchange in the reserve of the one
- * after it. All of them each time: the first record of a burst asks for what was taken away since the last one, and what
- * is here costs next to nothing. Behind the ring's end it asks for nothing: eight lines in a round.
+ * when this record or one of the next needs it. Otherwise its stores hold up the exchange in the reserve of the one after
+ * it. All of them each time and before all else: the first record of a burst asks for what was taken away since the last
+ * one while it waits for code and tables, and what is here costs next to nothing. Behind the ring's end it asks for
+ * nothing: eight lines in a round.
  */
-static inline void ask_ahead(const char *end)
+static inline void ask_ahead(struct log *log)
 {
-#pragma GCC unroll 8
-	for (uint32_t at = 0; at < AHEAD; at += GRAIN)
-		prefetch_write(end + at);
+	const char *first = (const char *)record_at(log, atomic_load_explicit(&log->tail, memory_order_relaxed));
+#pragma GCC unroll 9
+	for (uint32_t at = 0; at <= AHEAD; at += GRAIN)
+		prefetch_write(first + at);
 }
 
 /* Half of the ring is full, as far as is known: looks how much it is, and tells the log thread once. */
@@ -221,7 +223,6 @@ static inline __attribute__((always_inline)) void say_as(struct log *log, enum l
 		return;
 	}
 	struct record *r = record_at(log, position);
-	ask_ahead((const char *)r + bytes);
 	r->level = (uint8_t)level;
 	r->flags = (taken.cut || format->cut ? CUT : 0) | (event ? OWN_EVENT : 0);
 	r->words = (uint8_t)taken.words;
@@ -249,19 +250,13 @@ static __attribute__((noinline)) void say_placeless(struct log *log, enum log_le
 	say_as(log, level, NULL, &own, event, fmt, args);
 }
 
-/* The first line after a pause: its place in the ring is asked for while the rest is made ready. */
-static inline void ask_first(struct log *log)
-{
-	prefetch_write(record_at(log, atomic_load_explicit(&log->tail, memory_order_relaxed)));
-}
-
 void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
 {
 	if (log_level_get(log) > level)
 		return;
 	va_list args;
 	va_start(args, fmt);
-	ask_first(log);
+	ask_ahead(log);
 	const struct place *place = place_of(log, event, fmt, false);
 	if (__builtin_expect(!place, 0))
 		say_placeless(log, level, event, fmt, &args);
@@ -276,7 +271,7 @@ void log_write_fixed(struct log *log, enum log_level level, const char *event, c
 		return;
 	va_list args;
 	va_start(args, fmt);
-	ask_first(log);
+	ask_ahead(log);
 	const struct place *place = place_of(log, event, fmt, true);
 	if (__builtin_expect(!place, 0))
 		say_placeless(log, level, event, fmt, &args);
@@ -451,7 +446,11 @@ static uint64_t drain(struct log *log)
 				 memory_order_relaxed)) /* a line that callers read is not written for nothing */
 		atomic_store_explicit(&log->nudged, false, memory_order_relaxed);
 	look_at_clocks(log);
+	/* Behind the tail nothing is looked at: a line that is read here is taken from the caller who writes it next. */
+	uint64_t tail = head;
 	while (head - first < RING) {
+		if (head == tail && (tail = atomic_load_explicit(&log->tail, memory_order_relaxed)) == head)
+			break;
 		struct record *r = record_at(log, head);
 		uint32_t mark = atomic_load_explicit(&r->mark, memory_order_acquire); /* pairs with say */
 		uint32_t bytes = (mark & 0xffff) * GRAIN;
@@ -510,7 +509,7 @@ static void log_free(struct log *log)
 	for (unsigned i = 0; i < PLACES; i++)
 		free(log->places[i]);
 	free(log->instance);
-	free(log->ring);
+	env_memory_free(log->env, log->ring, RING);
 	free(log);
 }
 
@@ -533,11 +532,10 @@ int log_open(struct env *env, const char *instance, const char *path, enum log_l
 		return err;
 	*log = (struct log){ .env = env, .level = level, .second = UINT64_MAX };
 	log->instance = instance_word(instance);
-	log->ring = aligned_alloc(GRAIN, RING);
+	log->ring = env_memory(env, RING);
 	if (!log->instance || !log->ring)
 		goto fail;
 	log->instance_n = strlen(log->instance);
-	memset(log->ring, 0, RING); /* no marks */
 	err = env_file_open(env, path ? path : "/dev/stderr", ENV_WRITE | (path ? ENV_CREATE : 0), &log->file);
 	if (err < 0)
 		goto fail;

@@ -7,7 +7,7 @@
  *   2026-11-22T19:20:01.123456Z info connector-1 session.open sid=17 addr=127.0.0.1:40312
  *
  * Threads: log_* from any thread; a log thread of its own writes. Levels may be changed by any thread.
- * Memory:  a bounded ring of 1 MiB; when it is full lines are dropped and counted, and the count is logged.
+ * Memory:  a bounded ring of 2 MiB; when it is full lines are dropped and counted, and the count is logged.
  * Values:  strings are quoted and escaped where they hold space, quotes, control or non-UTF-8 bytes,
  *          so nothing a client sends can forge a line. One line is at most LOG_LINE_MAX bytes, cut with "…".
  */

@@ -166,55 +166,51 @@ static size_t whole_characters(const char *text, size_t n)
 	return n;
 }
 
-/* The text's length goes where a number would; false: there is no room for it. */
-static inline bool take_text(struct log_args *a, uint64_t *word, const char *text, int precision)
+/* Of the text what fits a line, and its precision; NULL is a text, too. */
+static inline size_t text_length(const char **text, int precision)
 {
-	if (!text)
-		text = "(null)";
-	size_t most = precision >= 0 && precision < LOG_LINE_MAX ? (size_t)precision : LOG_LINE_MAX;
-	size_t n = strnlen(text, most);
-	if (n == LOG_LINE_MAX)
-		n = whole_characters(text, n);
-	if (a->text_bytes + n > LOG_ARGS_MAX)
-		return false;
-	a->text[a->texts].p = text;
-	a->text[a->texts++].n = n;
-	a->text_bytes += n;
-	*word = n;
-	return true;
+	if (!*text)
+		*text = "(null)";
+	size_t most = (unsigned)precision < LOG_LINE_MAX ? (unsigned)precision : LOG_LINE_MAX; /* -1: none */
+	size_t n = strnlen(*text, most);
+	return n == LOG_LINE_MAX ? whole_characters(*text, n) : n;
 }
 
+/* By comparisons and in registers: each instruction here is one that the caller waits for. */
 void log_args_take(struct log_args *to, const struct log_format *f, va_list *args)
 {
 	uint64_t *word = to->word;
-	to->texts = 0;
-	to->text_bytes = 0;
+	size_t text_bytes = 0;
+	unsigned texts = 0;
 	to->cut = false;
-	const struct log_spec *end = f->spec + f->specs_n;
-	for (const struct log_spec *s = f->spec; s < end; s++) {
-		int precision = s->precision;
-		switch ((enum log_type)s->type) {
-		case LOG_NONE: break;
-		case LOG_INT: *word++ = (uint64_t)va_arg(*args, int); break;
-		case LOG_UNSIGNED: *word++ = va_arg(*args, unsigned); break;
-		case LOG_WORD: *word++ = va_arg(*args, unsigned long); break;
-		case LOG_DOUBLE:
+	for (const struct log_spec *s = f->spec, *end = s + f->specs_n; s < end; s++) {
+		if (s->type == LOG_WORD) {
+			*word++ = va_arg(*args, unsigned long);
+		} else if (s->type == LOG_TEXT) {
+			int precision = s->star ? va_arg(*args, int) : s->precision;
+			const char *text = va_arg(*args, const char *);
+			size_t n = text_length(&text, precision);
+			if (text_bytes + n > LOG_ARGS_MAX) {
+				to->cut = true;
+				break;
+			}
+			text_bytes += n;
+			to->text[texts].p = text;
+			to->text[texts++].n = n;
+			*word++ = n; /* where a number would be */
+		} else if (s->type == LOG_UNSIGNED) {
+			*word++ = va_arg(*args, unsigned);
+		} else if (s->type == LOG_INT) {
+			*word++ = (uint64_t)va_arg(*args, int);
+		} else if (s->type == LOG_DOUBLE) {
 			if (s->star)
 				*word++ = (uint64_t)va_arg(*args, int);
 			double v = va_arg(*args, double);
 			memcpy(word++, &v, sizeof v);
-			break;
-		case LOG_TEXT:
-			if (s->star)
-				precision = va_arg(*args, int);
-			to->cut = !take_text(to, word, va_arg(*args, const char *), precision);
-			if (to->cut)
-				goto cut;
-			word++;
-			break;
 		}
 	}
-cut:
+	to->texts = texts;
+	to->text_bytes = text_bytes;
 	to->words = (unsigned)(word - to->word);
 }
 
