@@ -147,7 +147,7 @@ $(GEN)/grpc/%.grpc.pb.cc: %.proto | build/.deps
 	--plugin=protoc-gen-grpc="$$(command -v grpc_cpp_plugin)" $<
 $(BUILD)/tests/bench/cache_glib: tests/bench/peers/cache_glib.c tests/bench/pairs.h
 	@echo "  CC    $<"; mkdir -p $(@D) && $(CC) $(CFLAGS) -I. -o $@ $< $$(pkg-config --cflags --libs glib-2.0)
-$(BUILD)/tests/bench/log_spdlog: tests/bench/peers/log_spdlog.cc tests/bench/log_load.h
+$(BUILD)/tests/bench/log_spdlog: tests/bench/peers/log_spdlog.cc tests/bench/log_load.h tests/bench/core.h
 	@echo "  CXX   $<"; mkdir -p $(@D) && $(CXX) -O2 -I. -DSPDLOG_COMPILED_LIB -o $@ $< -lspdlog -lfmt -lpthread
 $(BUILD)/tests/bench/rpc_grpc: tests/bench/rpc_grpc.cc tests/bench/rpc_load.h $(GEN)/grpc/tests/bench/rpc_grpc.grpc.pb.cc
 	@echo "  CXX   $<"; mkdir -p $(@D) && $(CXX) -O2 -I. -I$(GEN)/grpc -o $@ $(filter %.cc,$^) \

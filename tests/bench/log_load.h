@@ -1,9 +1,9 @@
 #pragma once
-#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include "tests/bench/core.h"
 
 /*
  * log_load: the load of a logger and of its peer: bursts of 200 lines of some 100 bytes, a millisecond apart, and then as
@@ -14,7 +14,7 @@
  * a worker and the log. Left to itself the system puts both on one core at times, and the figures are of its choice.
  * Units: wall time in ns: a call that waits for a lock or a wake-up costs its caller just that.
  */
-enum { CALLER, WRITER };
+enum { CALLER, WRITER }; /* cores */
 enum { BURST = 200, BURSTS = 500, FLOOD = 1000000 };
 
 struct load_figures {
@@ -26,15 +26,6 @@ static inline double wall_ns(void)
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-/* The thread, and those it starts from now on, run on this core; where there is no such core, on any. */
-static inline void run_on(int core)
-{
-	cpu_set_t set;
-	CPU_ZERO(&set);
-	CPU_SET(core, &set);
-	(void)sched_setaffinity(0, sizeof set, &set);
 }
 
 static inline int by_value(const void *a, const void *b)
