@@ -17,7 +17,7 @@
  * Text: UTF-8 in both directions. Invalid UTF-8 is refused, but for surrogate pairs written as 2 x 3 bytes (CESU-8, by
  * old clients), which are joined. Characters above U+FFFF are written as escaped surrogate pairs, which pomelo's
  * browser clients need. \u0000 is a NUL byte in the Lua string.
- * Limits: LUA_JSON_DEPTH nested objects and arrays, numbers of JSONSCAN_NUMBER bytes.
+ * Limits: LUA_JSON_DEPTH nested objects and arrays, numbers of JSONSCAN_NUMBER bytes; LUA_MSG_BYTES are written, or an error.
  *
  * Threads: the state's owner only. lua_msg_open must have been called.
  */

@@ -15,6 +15,7 @@ struct encoder {
 	struct buf *out;
 	/* where the table of names is on the Lua stack */
 	const void *array, *big; /* the metatables that mean something */
+	size_t len_max;          /* of out */
 	unsigned depth;
 	char *why;
 	size_t why_size;
@@ -26,6 +27,16 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 /* ---- what went wrong ------------------------------------------------------------------------------------ */
 
 #define fail(e, at, ...) lua_path_fail(ERR_FAILED, (e)->why, (e)->why_size, at, __VA_ARGS__)
+
+static bool has_room(const struct encoder *e, size_t n)
+{
+	return e->out->len + n <= e->len_max;
+}
+
+static int fail_room(struct encoder *e, const struct lua_path *at)
+{
+	return fail(e, at, LUA_MSG_TOO_LONG, LUA_MSG_BYTES >> 20);
+}
 
 static int fail_type(struct encoder *e, int index, const char *expected, const struct lua_path *at)
 {
@@ -89,6 +100,8 @@ static int put_string(struct encoder *e, int index, const struct lua_path *at)
 {
 	size_t n;
 	const char *p = lua_tolstring(e->L, index, &n);
+	if (!has_room(e, n))
+		return fail_room(e, at);
 	return lua_json_quote(e->out, p, n) < 0 ? fail(e, at, "text that is not UTF-8") : 0;
 }
 
@@ -248,6 +261,8 @@ static int put_table(struct encoder *e, int index, const struct lua_path *at)
 static int put_value(struct encoder *e, int index, const struct lua_path *at)
 {
 	lua_State *L = e->L;
+	if (!has_room(e, 0))
+		return fail_room(e, at);
 	switch (lua_type(L, index)) {
 	case LUA_TNIL: buf_add(e->out, "null", 4); return 0;
 	case LUA_TBOOLEAN: put_word(e, lua_toboolean(L, index)); return 0;
@@ -292,10 +307,12 @@ static int put_enum(struct encoder *e, int index, const struct msg_enum *values,
 	return put_string(e, index, at);
 }
 
-static int put_bytes(struct encoder *e, int index)
+static int put_bytes(struct encoder *e, int index, const struct lua_path *at)
 {
 	size_t n;
 	const char *p = lua_tolstring(e->L, index, &n);
+	if (!has_room(e, n))
+		return fail_room(e, at);
 	buf_addch(e->out, '"');
 	text_base64(e->out, p, n);
 	buf_addch(e->out, '"');
@@ -307,6 +324,8 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 {
 	lua_State *L = e->L;
 	int type = lua_type(L, index);
+	if (!has_room(e, 0))
+		return fail_room(e, at);
 	switch (f->type) {
 	case MSG_DOUBLE:
 	case MSG_FLOAT:
@@ -314,7 +333,7 @@ static int put_field(struct encoder *e, int index, const struct msg_field *f, co
 			return fail_type(e, index, "a number", at);
 		return put_real(e, lua_tonumber(L, index), f->type == MSG_FLOAT, at);
 	case MSG_STRING: return type == LUA_TSTRING ? put_string(e, index, at) : fail_type(e, index, "text", at);
-	case MSG_BYTES: return type == LUA_TSTRING ? put_bytes(e, index) : fail_type(e, index, "bytes", at);
+	case MSG_BYTES: return type == LUA_TSTRING ? put_bytes(e, index, at) : fail_type(e, index, "bytes", at);
 	case MSG_BOOL:
 		if (type != LUA_TBOOLEAN)
 			return fail_type(e, index, "true or false", at);
@@ -386,7 +405,7 @@ int lua_json_encode(lua_State *L, int index, const struct msg_type *type, struct
 {
 	int top = lua_gettop(L), err;
 	size_t before = out->len;
-	struct encoder e = { .L = L, .out = out, .why = why, .why_size = why_size };
+	struct encoder e = { .L = L, .out = out, .len_max = before + LUA_MSG_BYTES, .why = why, .why_size = why_size };
 	index = lua_absindex(L, index);
 	if (!lua_checkstack(L, 8))
 		return fail(&e, NULL, "out of memory");

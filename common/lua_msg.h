@@ -81,6 +81,13 @@ static inline void lua_msg_push_name(lua_State *L, const struct lua_names *names
 /* Pushes the text; false: it is not UTF-8, nothing is pushed. May raise a memory error. */
 bool lua_msg_push_text(lua_State *L, const struct lua_names *names, const char *p, size_t n);
 
+/*
+ * What one value is encoded to at most: more than any frame takes. Tables and texts that stand in a value many times make much of
+ * little, outside of Lua's bounds.
+ */
+#define LUA_MSG_BYTES    (8u << 20)
+#define LUA_MSG_TOO_LONG "the whole is of more than %u MiB"
+
 /* Where in a message something is; kept on the C stack. Names may come from strangers: only plain bytes are shown. */
 struct lua_path {
 	const struct lua_path *up;

@@ -11,7 +11,8 @@
  * Messages with the option any hold JSON text in their field json: the Lua value is what that text says.
  * Encoding writes fields by number and map entries by key, so that equal tables give equal bytes.
  *
- * Threads: the state's owner only. lua_msg_open must have been called. Limits: LUA_PB_DEPTH nested messages.
+ * Threads: the state's owner only. lua_msg_open must have been called. Limits: LUA_PB_DEPTH nested messages;
+ * LUA_MSG_BYTES are written, or an error.
  */
 #define LUA_PB_DEPTH 32
 

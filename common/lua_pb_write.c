@@ -16,6 +16,7 @@ enum { HEAD_MAX = 5 + 10 }; /* bytes of a tag and a varint */
 struct encoder {
 	lua_State *L;
 	struct buf *out;
+	size_t len_max; /* of out */
 	unsigned depth;
 	char *why;
 	size_t why_size;
@@ -24,6 +25,16 @@ struct encoder {
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at);
 
 #define fail(e, at, ...) lua_path_fail(ERR_FAILED, (e)->why, (e)->why_size, at, __VA_ARGS__)
+
+static inline bool has_room(const struct encoder *e, size_t n)
+{
+	return e->out->len + n <= e->len_max;
+}
+
+static int fail_room(struct encoder *e, const struct lua_path *at)
+{
+	return fail(e, at, LUA_MSG_TOO_LONG, LUA_MSG_BYTES >> 20);
+}
 
 static int fail_type(struct encoder *e, int index, const char *expected, const struct lua_path *at)
 {
@@ -137,6 +148,8 @@ static int fail_integer(struct encoder *e, int index, const struct lua_path *at)
 /* What put_plain has refused. */
 static int fail_plain(struct encoder *e, int index, const struct msg_field *f, const struct lua_path *at)
 {
+	if (lua_type(e->L, index) == LUA_TSTRING && !has_room(e, lua_rawlen(e->L, index)))
+		return fail_room(e, at);
 	switch (f->type) {
 	case MSG_DOUBLE:
 	case MSG_FLOAT: return fail_type(e, index, "a number", at);
@@ -165,7 +178,7 @@ static inline __attribute__((always_inline)) bool put_plain(struct encoder *e, i
 		if (type != LUA_TSTRING)
 			return false;
 		p = lua_tolstring(e->L, index, &n);
-		if (f->type == MSG_STRING && !text_is_utf8(p, n))
+		if (!has_room(e, n) || (f->type == MSG_STRING && !text_is_utf8(p, n)))
 			return false;
 		put_bytes(e, tag, p, n);
 		return true;
@@ -239,7 +252,8 @@ static int put_list(struct encoder *e, int index, const struct msg_field *f, con
 	int place = lua_gettop(e->L) + 1;
 	for (struct lua_path here = { at, NULL, 0, 1 }; err == 0 && here.index <= n; here.index++) {
 		int type = lua_rawgeti(e->L, index, (lua_Integer)here.index);
-		err = put_value(e, place, type, f, f->packed ? 0 : f->tag, &here);
+		err = has_room(e, 0) ? put_value(e, place, type, f, f->packed ? 0 : f->tag, &here)
+				     : fail_room(e, &here);
 		lua_pop(e->L, 1);
 	}
 	if (start)
@@ -269,7 +283,7 @@ static int put_map(struct encoder *e, int index, const struct msg_field *f, cons
 	for (size_t i = 0; err == 0 && i < keys.n; i++) {
 		const struct lua_key *key = &keys.key[i];
 		struct lua_path here = { at, key->p ? key->p : "[key]", key->p ? key->n : 5, 0 };
-		err = put_entry(e, f, key, &here);
+		err = has_room(e, 0) ? put_entry(e, f, key, &here) : fail_room(e, &here);
 	}
 	lua_keys_release(&keys);
 	lua_settop(e->L, top);
@@ -311,6 +325,8 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 	int top = lua_gettop(e->L), err;
 	if (!lua_istable(e->L, index))
 		return fail_type(e, index, "a table", at);
+	if (!has_room(e, 0))
+		return fail_room(e, at);
 	if (++e->depth > LUA_PB_DEPTH)
 		return fail(e, at, "a cycle, or more than %d levels", LUA_PB_DEPTH);
 	if ((err = lua_msg_fields(e->L, index, t, value)) < 0)
@@ -333,7 +349,7 @@ int lua_pb_encode(lua_State *L, int index, const struct msg_type *type, struct b
 {
 	int top = lua_gettop(L), err = 0;
 	size_t before = out->len;
-	struct encoder e = { .L = L, .out = out, .why = why, .why_size = why_size };
+	struct encoder e = { .L = L, .out = out, .len_max = before + LUA_MSG_BYTES, .why = why, .why_size = why_size };
 	if (index < 0)
 		index = top + 1 + index;
 	if (lua_isnil(L, index) && !type->required)

@@ -57,6 +57,15 @@ static int l_move(lua_State *L)
 	return original(L);
 }
 
+static int l_concat(lua_State *L)
+{
+	lua_Integer from = luaL_optinteger(L, 3, 1), to = luaL_optinteger(L, 4, from);
+	check_length(L);
+	if (to >= from && (lua_Unsigned)to - (lua_Unsigned)from >= ELEMENTS_MAX)
+		return luaL_error(L, "table.concat: more than %d elements", ELEMENTS_MAX);
+	return original(L);
+}
+
 static int less_counted(lua_State *L)
 {
 	luahost_spend(L, COMPARISON_STEPS);
@@ -88,11 +97,8 @@ static void guard(lua_State *L, int base, const char *library, const luaL_Reg *f
 void luahost_guard_libraries(lua_State *L, int base)
 {
 	static const luaL_Reg string[] = { { "rep", l_rep }, { NULL, NULL } };
-	static const luaL_Reg table[] = { { "insert", l_by_length },
-					  { "remove", l_by_length },
-					  { "move", l_move },
-					  { "sort", l_sort },
-					  { NULL, NULL } };
+	static const luaL_Reg table[] = { { "insert", l_by_length }, { "remove", l_by_length }, { "move", l_move },
+					  { "concat", l_concat },    { "sort", l_sort },        { NULL, NULL } };
 	guard(L, base, "string", string);
 	guard(L, base, "table", table);
 	lua_getfield(L, base, "string");

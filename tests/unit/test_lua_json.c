@@ -497,6 +497,30 @@ START_TEST(a_value_that_is_not_of_the_type_is_not_written)
 }
 END_TEST
 
+START_TEST(what_stands_in_a_value_many_times_does_not_make_it_endless)
+{
+	static const char *const values[] = {
+		"loquat.Any", "{t = t}",
+		"loquat.Any", "{words = many(x, 5000)}",
+		"loquat.Any", "{[x .. x .. x .. x .. x] = 1, [x .. x .. x .. x] = 2}",
+		"sample.All", "{words = many(x, 5000)}",
+		"sample.All", "{raw = x:rep(9)}",
+		"sample.All", "{numbers = many(1000000, 3000000)}",
+		"sample.All", "{items = many({item = 1, count = 5}, 3000000)}",
+	};
+	for (size_t i = 0; i < sizeof values / sizeof *values; i += 2) {
+		char made[400];
+		snprintf(made, sizeof made,
+			 "(function() local x = ('x'):rep(1 << 20) local t = {1} for _ = 1, 28 do t = {t, t} end\n"
+			 "local function many(v, n) local l = {} for i = 1, n do l[i] = v end return l end\n"
+			 "return %s end)()",
+			 values[i + 1]);
+		ck_assert_int_eq(encode(values[i], made), ERR_FAILED);
+		ck_assert_msg(strstr(why, "the whole is of more than 8 MiB"), "%s: %s", values[i + 1], why);
+	}
+}
+END_TEST
+
 START_TEST(nil_is_an_empty_message_and_an_empty_sequence_an_array)
 {
 	ck_encoded("sample.Five", "nil", "{}");
@@ -600,6 +624,7 @@ int main(void)
 	tcase_add_test(c, maps_have_keys_of_their_type);
 	tcase_add_test(c, untyped_parts_of_typed_messages_hold_any_value);
 	tcase_add_test(c, a_value_that_is_not_of_the_type_is_not_written);
+	tcase_add_test(c, what_stands_in_a_value_many_times_does_not_make_it_endless);
 	tcase_add_test(c, nil_is_an_empty_message_and_an_empty_sequence_an_array);
 	tcase_add_test(c, scripts_metamethods_do_not_run);
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);

@@ -248,6 +248,29 @@ START_TEST(nesting_is_bounded)
 }
 END_TEST
 
+START_TEST(what_stands_in_a_value_many_times_does_not_make_it_endless)
+{
+	static const char *const values[] = {
+		"loquat.Any", "{t = t}",
+		"sample.All", "{words = many(x, 5000)}",
+		"sample.All", "{raw = x:rep(9)}",
+		"sample.All", "{s = x:rep(9)}",
+		"sample.All", "{packed = many(1 << 60, 2000000)}",
+		"sample.All", "{again = {items = many({item = 1, count = 5}, 3000000)}}",
+	};
+	for (size_t i = 0; i < sizeof values / sizeof *values; i += 2) {
+		char made[400];
+		snprintf(made, sizeof made,
+			 "(function() local x = ('x'):rep(1 << 20) local t = {1} for _ = 1, 28 do t = {t, t} end\n"
+			 "local function many(v, n) local l = {} for i = 1, n do l[i] = v end return l end\n"
+			 "return %s end)()",
+			 values[i + 1]);
+		ck_assert_int_eq(encode(values[i], made), ERR_FAILED);
+		ck_assert_msg(strstr(why, "the whole is of more than 8 MiB"), "%s: %s", values[i + 1], why);
+	}
+}
+END_TEST
+
 START_TEST(long_parts_have_long_lengths)
 {
 	for (int n = 120; n < 20000; n += n < 140 ? 1 : 4001) {
@@ -531,6 +554,7 @@ int main(void)
 	tcase_add_test(c, bytes_that_are_no_message_are_refused);
 	tcase_add_test(c, values_that_lua_or_the_type_cannot_hold_are_refused);
 	tcase_add_test(c, nesting_is_bounded);
+	tcase_add_test(c, what_stands_in_a_value_many_times_does_not_make_it_endless);
 	tcase_add_test(c, long_parts_have_long_lengths);
 	tcase_add_test(c, untyped_messages_hold_json);
 	tcase_add_test(c, texts_that_come_again_stay_what_they_are);

@@ -266,6 +266,12 @@ START_TEST(what_would_never_end_inside_c_is_refused)
 		 "init.lua:1: the length of the table, 1152921504606846976, is over 16777216");
 	ck_fails("table.remove(setmetatable({}, {__len = function() return 1 << 60 end}), 1)",
 		 "init.lua:1: the length of the table, 1152921504606846976, is over 16777216");
+	ck_fails("table.concat(setmetatable({}, {__index = table.concat}), '', 1, 1 << 60)",
+		 "init.lua:1: table.concat: more than 16777216 elements");
+	ck_fails("table.concat(setmetatable({}, {__index = table.concat, __len = function() return 1 << 60 end}))",
+		 "init.lua:1: the length of the table, 1152921504606846976, is over 16777216");
+	ck_gives("return table.concat({1, 2, 3}, '-', 2), table.concat({}), table.concat({1, 2}, ',', 1, 1)",
+		 "\"2-3\" \"\" \"1\"");
 	ck_fails("table.move({}, 1, 1 << 60, 2)", "init.lua:1: table.move: more than 16777216 elements");
 	ck_fails("table.move({}, math.mininteger, math.maxinteger, 2)",
 		 "init.lua:1: table.move: more than 16777216 elements");
