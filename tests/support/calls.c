@@ -562,3 +562,31 @@ int calls_http(struct calls *c, unsigned which, const char *method, const char *
 {
 	return calls_http_take(calls_http_send(c, which, method, path, key, body), out);
 }
+
+json_t *http_body_json(const struct http_reply *r)
+{
+	json_error_t e;
+	json_t *o = json_loads(r->body, 0, &e);
+
+	ck_assert_msg(o, "%s: %s", e.text, r->body);
+	return o;
+}
+
+const char *http_body_word(json_t *o, const char *name)
+{
+	const char *text = json_string_value(json_object_get(o, name));
+
+	return text ? text : "";
+}
+
+void ck_http_error(const struct http_reply *r, int status, const char *error, const char *effect)
+{
+	json_t *o = http_body_json(r);
+
+	ck_assert_int_eq(r->status, status);
+	ck_assert_int_eq(json_integer_value(json_object_get(o, "code")), status);
+	ck_assert_str_eq(http_body_word(o, "error"), error);
+	ck_assert_str_eq(http_body_word(o, "effect"), effect);
+	ck_assert_str_ne(http_body_word(o, "message"), "");
+	json_decref(o);
+}

@@ -1,4 +1,5 @@
 #pragma once
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "rpc/service.h"
@@ -91,3 +92,8 @@ int calls_http(struct calls *c, unsigned which, const char *method, const char *
 /* In two steps: what is sent, and its answer, which closes the connection. */
 int calls_http_send(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body);
 int calls_http_take(int fd, struct http_reply *out);
+/* Its body; json_decref it. A body that is no JSON fails the test. */
+json_t *http_body_json(const struct http_reply *r);
+const char *http_body_word(json_t *o, const char *name); /* a text in it; "" without it */
+/* It is an error in the one shape of errors. */
+void ck_http_error(const struct http_reply *r, int status, const char *error, const char *effect);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include "common/log.h"
 #include "rpc/server.h"
 #include "rpc/slow.h"
@@ -48,35 +47,6 @@ static int get_with_key(const char *path)
 static int post(const char *path, const char *body)
 {
 	return calls_http(&c, CALLS, "POST", path, true, body, &http);
-}
-
-static json_t *json(void)
-{
-	json_error_t e;
-	json_t *o = json_loads(http.body, 0, &e);
-
-	ck_assert_msg(o, "%s: %s", e.text, http.body);
-	return o;
-}
-
-static const char *word(json_t *o, const char *name)
-{
-	const char *text = json_string_value(json_object_get(o, name));
-
-	return text ? text : "";
-}
-
-/* The one shape of errors. */
-static void ck_error(int status, const char *error, const char *effect)
-{
-	json_t *o = json();
-
-	ck_assert_int_eq(http.status, status);
-	ck_assert_int_eq(json_integer_value(json_object_get(o, "code")), status);
-	ck_assert_str_eq(word(o, "error"), error);
-	ck_assert_str_eq(word(o, "effect"), effect);
-	ck_assert_str_ne(word(o, "message"), "");
-	json_decref(o);
 }
 
 /* ---- to look at ---------------------------------------------------------------------------------------------------- */
@@ -158,9 +128,9 @@ START_TEST(stats_tell_of_each_method)
 		calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", i < 2 ? "deny" : "{}", &reply);
 	ck_assert_int_eq(get("/stats"), 200);
 	ck_assert_ptr_nonnull(strstr(http.head, "Content-Type: application/json"));
-	json_t *o = json(), *m = json_object_get(json_object_get(o, "methods"), "calls.boxRemote.put");
+	json_t *o = http_body_json(&http), *m = json_object_get(json_object_get(o, "methods"), "calls.boxRemote.put");
 
-	ck_assert_str_eq(word(o, "instance"), "calls-1");
+	ck_assert_str_eq(http_body_word(o, "instance"), "calls-1");
 	ck_assert(json_is_number(json_object_get(o, "uptime_s")));
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
 		ck_assert_msg(json_is_number(json_object_get(m, numbers[i])), "%s", numbers[i]);
@@ -180,7 +150,7 @@ START_TEST(stats_tell_of_the_sql_log)
 	calls_begin(&c, CALLS, &calls_lua);
 	calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", "{}", &reply);
 	get("/stats");
-	json_t *o = json(), *log = json_object_get(o, "sqllog");
+	json_t *o = http_body_json(&http), *log = json_object_get(o, "sqllog");
 
 	ck_assert_int_eq(json_integer_value(json_object_get(log, "records")), 1);
 	ck_assert_int_eq(json_integer_value(json_object_get(log, "unsynced")), 0);
@@ -195,18 +165,18 @@ START_TEST(routes_are_those_this_process_sees)
 	char rows[800];
 
 	get("/routes");
-	json_t *o = json();
+	json_t *o = http_body_json(&http);
 	ck_assert_int_eq(json_integer_value(json_object_get(o, "version")), 1);
 	json_decref(o);
 	snprintf(rows, sizeof(rows), "%s", calls_row(&c, CALLS, ", draining = true"));
 	calls_routes(&c, 17, rows);
 	until(calls_routes_version(c.s[CALLS], 0) == 17);
 	get("/routes");
-	o = json();
+	o = http_body_json(&http);
 	ck_assert_int_eq(json_integer_value(json_object_get(o, "version")), 17);
 	json_t *row = json_array_get(json_object_get(o, "instances"), 0);
-	ck_assert_str_eq(word(row, "id"), "calls-1");
-	ck_assert_str_eq(word(row, "state"), "draining");
+	ck_assert_str_eq(http_body_word(row, "id"), "calls-1");
+	ck_assert_str_eq(http_body_word(row, "state"), "draining");
 	ck_assert_int_eq(json_integer_value(json_object_get(row, "rpc")), c.rpc[CALLS]);
 	json_decref(o);
 }
@@ -225,11 +195,11 @@ START_TEST(other_paths_and_other_methods_are_refused)
 {
 	box_begins();
 	get("/nothing");
-	ck_error(404, "not_found", "none");
+	ck_http_error(&http, 404, "not_found", "none");
 	calls_http(&c, CALLS, "POST", "/stats", false, "{}", &http);
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 	calls_http(&c, CALLS, "GET", "/admin/drain", true, NULL, &http);
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 }
 END_TEST
 
@@ -243,7 +213,7 @@ START_TEST(admin_needs_the_cluster_key)
 	box_begins();
 	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
 		calls_http(&c, CALLS, "POST", paths[i], false, "", &http);
-		ck_error(403, "denied", "none");
+		ck_http_error(&http, 403, "denied", "none");
 	}
 	ck_assert_int_eq(get("/readyz"), 200);
 }
@@ -254,9 +224,9 @@ START_TEST(the_log_level_can_be_changed)
 	box_begins();
 	ck_assert_int_eq(post("/admin/loglevel?level=warn", ""), 200);
 	post("/admin/loglevel?level=loud", "");
-	ck_error(400, "bad_request", "none");
+	ck_http_error(&http, 400, "bad_request", "none");
 	post("/admin/loglevel", "");
-	ck_error(400, "bad_request", "none");
+	ck_http_error(&http, 400, "bad_request", "none");
 }
 END_TEST
 
@@ -264,7 +234,7 @@ START_TEST(a_service_without_lua_has_nothing_to_reload)
 {
 	box_begins();
 	post("/admin/reload", "");
-	ck_error(404, "not_found", "none");
+	ck_http_error(&http, 404, "not_found", "none");
 }
 END_TEST
 
@@ -313,7 +283,7 @@ START_TEST(a_call_reaches_other_services_from_any_process)
 	ck_assert_int_eq(calls_http(&c, CALLER, "POST", "/rpc/calls/boxRemote/put?instance=calls-1", true, "{}", &http),
 			 200);
 	calls_http(&c, CALLER, "POST", "/rpc/role/roleRemote/get", true, "{\"uid\":\"u\"}", &http);
-	ck_error(503, "unavailable", "none");
+	ck_http_error(&http, 503, "unavailable", "none");
 }
 END_TEST
 
@@ -321,11 +291,11 @@ START_TEST(an_error_has_its_number_as_status)
 {
 	box_begins();
 	post("/rpc/calls/boxRemote/put?key=k", "deny");
-	ck_error(403, "denied", "none");
+	ck_http_error(&http, 403, "denied", "none");
 	post("/rpc/calls/boxRemote/put?key=k", "done");
-	ck_error(500, "failed", "done");
+	ck_http_error(&http, 500, "failed", "done");
 	post("/rpc/calls/boxRemote/late?key=k", "{}");
-	ck_error(404, "not_found", "none");
+	ck_http_error(&http, 404, "not_found", "none");
 }
 END_TEST
 
@@ -334,11 +304,11 @@ START_TEST(get_is_for_reads_only)
 	box_begins();
 	ck_assert_int_eq(get_with_key("/rpc/calls/boxRemote/get?key=k"), 200);
 	get_with_key("/rpc/calls/boxRemote/put?key=k");
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 	get_with_key("/rpc/calls/boxRemote/once?key=k");
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 	calls_http(&c, CALLS, "PUT", "/rpc/calls/boxRemote/get?key=k", true, "{}", &http);
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 	ck_assert_uint_eq(calls_run(CALLS), 1);
 }
 END_TEST
@@ -347,7 +317,7 @@ START_TEST(a_call_needs_the_cluster_key)
 {
 	box_begins();
 	calls_http(&c, CALLS, "POST", "/rpc/calls/boxRemote/put", false, "{}", &http);
-	ck_error(403, "denied", "none");
+	ck_http_error(&http, 403, "denied", "none");
 	ck_assert_uint_eq(calls_run(CALLS), 0);
 }
 END_TEST
@@ -359,9 +329,9 @@ START_TEST(a_read_that_says_it_is_not_inner_needs_no_key)
 	calls_http(&c, CALLS, "POST", "/rpc/calls/boxRemote/get?key=k", false, "{}", &http);
 	ck_assert_int_eq(http.status, 200);
 	get("/rpc/calls/boxRemote/peek?key=k"); /* a read as well, but it does not say so */
-	ck_error(403, "denied", "none");
+	ck_http_error(&http, 403, "denied", "none");
 	get("/rpc/calls/boxRemote/put?key=k"); /* never by GET, whoever asks */
-	ck_error(405, "bad_request", "none");
+	ck_http_error(&http, 405, "bad_request", "none");
 	ck_assert_uint_eq(calls_run(CALLS), 2);
 }
 END_TEST
@@ -373,7 +343,7 @@ START_TEST(the_slowest_calls_are_shown_and_no_more_than_fit)
 		calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", "{}", &reply);
 	calls_ask(c.s[CALLS], "calls.boxRemote.put", "the key", "deny", &reply);
 	ck_assert_int_eq(get("/stats/slow"), 200);
-	json_t *o = json(), *list = json_object_get(o, "calls"), *call;
+	json_t *o = http_body_json(&http), *list = json_object_get(o, "calls"), *call;
 	size_t i;
 	json_int_t before = INT64_MAX;
 
@@ -384,8 +354,8 @@ START_TEST(the_slowest_calls_are_shown_and_no_more_than_fit)
 		json_int_t us = json_integer_value(json_object_get(call, "us"));
 
 		ck_assert_int_le(us, before);
-		ck_assert_str_eq(word(call, "method"), "calls.boxRemote.put");
-		ck_assert_uint_gt(strlen(word(call, "trace")), 8);
+		ck_assert_str_eq(http_body_word(call, "method"), "calls.boxRemote.put");
+		ck_assert_uint_gt(strlen(http_body_word(call, "trace")), 8);
 		ck_assert_int_eq(us, json_integer_value(json_object_get(call, "queue_us")) +
 					     json_integer_value(json_object_get(call, "run_us")));
 		before = us;
@@ -433,11 +403,11 @@ START_TEST(what_is_no_method_is_not_found)
 	box_begins();
 	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
 		post(paths[i], "{}");
-		ck_error(404, "not_found", "none");
+		ck_http_error(&http, 404, "not_found", "none");
 	}
 	memset(path + strlen(path), 'x', 250);
 	post(path, "{}");
-	ck_error(404, "not_found", "none");
+	ck_http_error(&http, 404, "not_found", "none");
 }
 END_TEST
 
@@ -482,12 +452,12 @@ START_TEST(a_wrong_parameter_or_body_is_a_bad_request_that_names_it)
 	echo_begins();
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
 		calls_http(&c, CALLS, all[i].body ? "POST" : "GET", all[i].path, true, all[i].body, &http);
-		ck_error(400, "bad_request", "none");
+		ck_http_error(&http, 400, "bad_request", "none");
 		ck_assert_msg(strstr(http.body, all[i].named), "%s: %s", all[i].named, http.body);
 	}
 	memset(path + strlen(path), 'k', 256);
 	post(path, "{}");
-	ck_error(400, "bad_request", "none");
+	ck_http_error(&http, 400, "bad_request", "none");
 }
 END_TEST
 
@@ -520,7 +490,7 @@ START_TEST(random_requests_are_answered_in_json)
 		int status = calls_http(&c, CALLS, query ? "GET" : "POST", path, true, query ? NULL : body, &http);
 		ck_assert_msg(status == 200 || status == 400, "%d: %s %s", status, path, body);
 		if (strncmp(http.body, "<", 1)) /* a query that cannot be decoded is refused below us */
-			json_decref(json());
+			json_decref(http_body_json(&http));
 	}
 	ck_assert_int_eq(get("/healthz"), 200);
 }
@@ -536,7 +506,7 @@ START_TEST(calls_under_way_when_the_instance_stops_are_answered)
 	until(calls_held(CALLS) == 1);
 	calls_end(&c, CALLER);
 	ck_assert_int_eq(calls_http_take(fd, &http), 503);
-	ck_error(503, "unavailable", "unknown");
+	ck_http_error(&http, 503, "unavailable", "unknown");
 }
 END_TEST
 
@@ -559,11 +529,11 @@ START_TEST(other_paths_go_to_the_service_s_hook)
 	ck_assert_str_eq(http.body, "[\"POST\",\"/own/path\",\"the body\",\"\"]");
 	ck_assert_int_eq(post("/slow", "x"), 201);
 	post("/raise", "x");
-	ck_error(500, "failed", "none");
+	ck_http_error(&http, 500, "failed", "none");
 	post("/wrong", "x");
-	ck_error(500, "failed", "none");
+	ck_http_error(&http, 500, "failed", "none");
 	post("/none", "x");
-	ck_error(500, "failed", "none");
+	ck_http_error(&http, 500, "failed", "none");
 	ck_assert_uint_eq(sqllog_lsn(c.s[CALLS]->sqllog), 0);
 	ck_assert_int_eq(post("/change", "409"), 409);
 	ck_assert_uint_eq(sqllog_lsn(c.s[CALLS]->sqllog), 0);
@@ -576,7 +546,7 @@ START_TEST(without_a_hook_other_paths_are_not_found)
 {
 	echo_begins();
 	post("/own/path", "x");
-	ck_error(404, "not_found", "none");
+	ck_http_error(&http, 404, "not_found", "none");
 }
 END_TEST
 
@@ -594,320 +564,6 @@ START_TEST(a_hook_under_way_is_answered_before_the_instance_ends)
 	calls_end(&c, CALLS);
 	ck_assert_int_eq(calls_http_take(fd, &http), 200);
 	ck_assert_str_eq(http.body, "{\"in\":\"time\"}");
-}
-END_TEST
-
-/* ---- reload --------------------------------------------------------------------------------------------------------------- */
-
-static void version_is(const char *text)
-{
-	char file[300];
-
-	snprintf(file, sizeof(file),
-		 "state.n = state.n or 0\nreturn { get = function() state.n = state.n + 1 return { text = %s, "
-		 "number = state.n } end }\n",
-		 text);
-	calls_file(&c, "boxRemote.lua", file);
-}
-
-/* All workers answer this text; each for the nth time. */
-static void ck_version(const char *text, int nth)
-{
-	for (unsigned i = 0; i < c.s[CALLS]->workers; i++) {
-		struct rpc_call call = { .to = { .instance = "calls-1", .worker = (int)i } };
-		char expected[100];
-
-		calls_call(c.s[CALLS], 0, "calls.boxRemote.get", call, &reply);
-		reply_wait(&reply);
-		snprintf(expected, sizeof(expected), "{\"text\":\"%s\",\"number\":%d}", text, nth);
-		ck_assert_str_eq(reply.body, expected);
-	}
-}
-
-START_TEST(a_reload_switches_all_workers_and_keeps_their_state)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	ck_version("one", 1);
-	version_is("'two'");
-	ck_assert_int_eq(post("/admin/reload", ""), 200);
-	json_t *o = json();
-	ck_assert_str_eq(word(o, "instance"), "calls-1");
-	ck_assert_str_ne(word(o, "version"), "");
-	json_decref(o);
-	ck_version("two", 2);
-}
-END_TEST
-
-START_TEST(broken_code_changes_nothing_and_the_error_names_file_and_line)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	version_is("(");
-	post("/admin/reload", "");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "boxRemote.lua:2:"));
-	ck_version("one", 1);
-	calls_file(&c, "boxRemote.lua", "error('at loading')\n");
-	post("/admin/reload?step=prepare", "");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "boxRemote.lua:1: at loading"));
-	ck_assert_int_eq(post("/admin/reload?step=switch", ""), 200); /* nothing was prepared */
-	ck_version("one", 2);
-}
-END_TEST
-
-START_TEST(what_is_prepared_runs_after_the_switch_and_not_after_an_abort)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	version_is("'two'");
-	ck_assert_int_eq(post("/admin/reload?step=prepare", ""), 200);
-	ck_version("one", 1);
-	ck_assert_int_eq(post("/admin/reload?step=switch", ""), 200);
-	ck_version("two", 2);
-	version_is("'three'");
-	ck_assert_int_eq(post("/admin/reload?step=prepare", ""), 200);
-	ck_assert_int_eq(post("/admin/reload?step=abort", ""), 200);
-	ck_assert_int_eq(post("/admin/reload?step=switch", ""), 200);
-	ck_version("two", 3);
-	post("/admin/reload?step=nonsense", "");
-	ck_error(400, "bad_request", "none");
-}
-END_TEST
-
-START_TEST(an_on_reload_that_fails_on_one_worker_takes_all_back)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	version_is("'two'");
-	calls_file(&c, "init.lua",
-		   "return { on_reload = function() assert(app.worker ~= app.workers - 1, 'not here') end }\n");
-	post("/admin/reload", "");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "init.lua:1: not here"));
-	ck_version("one", 1);
-	calls_file(&c, "init.lua", "return { check = function() return nil, 'the price list is empty' end }\n");
-	post("/admin/reload?step=prepare", "");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "the price list is empty"));
-	ck_version("one", 2);
-}
-END_TEST
-
-/* Who refuses the files that it runs already runs on, and does not go back to what it ran before them. */
-START_TEST(a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	version_is("'two'");
-	calls_file(&c, "init.lua",
-		   "return { on_reload = function()\n"
-		   "  assert(not state.moved or app.worker < app.workers - 1, 'it has moved')\n"
-		   "  state.moved = true\n"
-		   "end }\n");
-	ck_assert_int_eq(post("/admin/reload", ""), 200);
-	ck_version("two", 1);
-	post("/admin/reload", "");
-	ck_error(500, "failed", "none");
-	ck_version("two", 2);
-}
-END_TEST
-
-START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
-{
-	char version[16], path[100];
-
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	version_is("'two'");
-	ck_assert_int_eq(post("/admin/reload", ""), 200);
-	json_t *o = json();
-	snprintf(version, sizeof version, "%s", word(o, "version"));
-	json_decref(o);
-	ck_assert_int_eq(post("/admin/reload?step=rollback&version=00000000", ""), 200); /* nobody runs that */
-	ck_version("two", 1);
-	snprintf(path, sizeof path, "/admin/reload?step=rollback&version=%s", version);
-	ck_assert_int_eq(post(path, ""), 200);
-	o = json();
-	ck_assert_str_ne(word(o, "running"), version);
-	json_decref(o);
-	ck_version("one", 2);
-	post("/admin/reload?step=rollback", "");
-	ck_error(400, "bad_request", "none");
-}
-END_TEST
-
-static int price_list_is(const char *table)
-{
-	calls_file(&c, "tables/prices.lua", table);
-	return post("/admin/reload", "");
-}
-
-START_TEST(shared_tables_are_reloaded_with_the_code_or_not_at_all)
-{
-	char folder[400];
-
-	snprintf(folder, sizeof folder, "%s/lua/tables", c.dir);
-	ck_assert_int_eq(mkdir(folder, 0700), 0);
-	calls_file(&c, "tables/prices.lua", "return { potion = { name = 'one' } }\n");
-	version_is("require('tables.prices').potion.name");
-	calls_begin(&c, CALLS, &calls_lua);
-	ck_version("one", 1);
-	ck_assert_int_eq(price_list_is("return { potion = { name = 'two' } }\n"), 200);
-	ck_version("two", 2);
-	price_list_is("return {\n  potion = { name = = 'three' } }\n");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "tables/prices.lua:2:"));
-	price_list_is("return { potion = { name = function() end } }\n");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "tables/prices.lua: potion.name: only texts"));
-	ck_version("two", 3);
-}
-END_TEST
-
-START_TEST(what_is_only_tried_reaches_nobody)
-{
-	static const char *const texts[] = { "app.push({sid = 1, connector = 'calls-1'}, 'r', {})",
-					     "app.task(function() end)", "cache.put('a', 1)",
-					     "app.send.calls.boxRemote.put('k', {})",
-					     "app.kick({sid = 1, connector = 'calls-1'})" };
-
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-		calls_file(&c, "init.lua", texts[i]);
-		post("/admin/reload", "");
-		ck_error(500, "failed", "none");
-		ck_assert_ptr_nonnull(strstr(http.body, "not while a file is loaded"));
-	}
-	ck_version("one", 1);
-}
-END_TEST
-
-static bool metrics_say(const char *line)
-{
-	ck_assert_int_eq(get("/metrics"), 200);
-	return strstr(http.body, line) != NULL;
-}
-
-START_TEST(figures_of_scripts_are_metrics_summed_over_the_workers)
-{
-	char line[100];
-	unsigned workers;
-
-	calls_file(&c, "boxRemote.lua",
-		   "return { get = function()\n"
-		   "  metrics.counter('kills_total', 'Monsters killed.', { kind = 'slime' }):add(2)\n"
-		   "  metrics.histogram('wait_seconds', 'Waits.'):observe(0.25)\n"
-		   "  return { text = 'one', number = 1 }\nend }\n");
-	calls_begin(&c, CALLS, &calls_lua);
-	workers = c.s[CALLS]->workers;
-	ck_version("one", 1);
-	snprintf(line, sizeof line, "loquat_calls_kills_total{instance=\"calls-1\",kind=\"slime\"} %u\n", 2 * workers);
-	until(metrics_say(line));
-	ck_assert(metrics_say(
-		"# HELP loquat_calls_kills_total Monsters killed.\n# TYPE loquat_calls_kills_total counter\n"));
-	snprintf(line, sizeof line, "loquat_calls_wait_seconds_count{instance=\"calls-1\"} %u\n", workers);
-	until(metrics_say(line));
-	ck_assert(metrics_say(
-		"\nloquat_lua_gc_pause_p99_seconds{instance=\"calls-1\"} ")); /* the collector's, of all workers */
-}
-END_TEST
-
-START_TEST(an_operator_s_line_runs_in_a_worker)
-{
-	char path[60];
-
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	ck_version("one", 1);
-	snprintf(path, sizeof path, "/admin/console?worker=%u", c.s[CALLS]->workers - 1);
-	ck_assert_int_eq(post(path, "app.worker, state.n, require('boxRemote') ~= nil"), 200);
-	snprintf(path, sizeof path, "[%u,1,true]", c.s[CALLS]->workers - 1);
-	ck_assert_str_eq(http.body, path);
-	post("/admin/console", "mine = 5 state.n = 7");
-	ck_assert_str_eq(http.body, "[]");
-	post("/admin/console", "clock.sleep(1) return mine, state.n, {1}, function() end");
-	ck_assert_str_eq(http.body, "[5,7,[1],\"function\"]");
-	post("/admin/console", "#console.tasks(), #console.timers(), #console.sessions(), #console.memory() > 0");
-	ck_assert_str_eq(http.body, "[1,0,0,true]");
-	post("/admin/console", "local x = )");
-	ck_error(400, "bad_request", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "console:1: unexpected symbol near ')'"));
-	post("/admin/console", "nowhere");
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_nonnull(strstr(http.body, "console:1: the global 'nowhere' is not defined"));
-	post("/admin/console?worker=99", "1");
-	ck_error(400, "bad_request", "none");
-}
-END_TEST
-
-START_TEST(an_operator_s_line_that_ends_too_early_is_told_so)
-{
-	static const char *const lines[] = { "1 +", "f(", "for i = 1, 3 do", "x = {", "if x then", "return [[text" };
-
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
-		post("/admin/console", lines[i]);
-		ck_error(400, "bad_request", "none");
-		ck_assert_ptr_nonnull(strstr(http.body, "near <eof>: the code ends too early"));
-	}
-	post("/admin/console", "error('near <eof>', 0)"); /* it ran */
-	ck_error(500, "failed", "none");
-	ck_assert_ptr_null(strstr(http.body, "too early"));
-	ck_assert_int_eq(post("/admin/console", "for i = 1, 3 do\nn = i end"), 200);
-	post("/admin/console", "n, 1 +\n2");
-	ck_assert_str_eq(http.body, "[3,3]");
-}
-END_TEST
-
-START_TEST(a_profile_of_all_workers_is_folded_stacks)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	ck_assert_int_eq(post("/admin/profile?seconds=1&hz=50", ""), 200);
-	ck_assert_ptr_nonnull(strstr(http.body, "(not_in_Lua) "));
-	post("/admin/profile?seconds=1000", "");
-	ck_error(400, "bad_request", "none");
-}
-END_TEST
-
-START_TEST(methods_come_and_go_with_a_reload)
-{
-	version_is("'one'");
-	calls_begin(&c, CALLS, &calls_lua);
-	calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", "{}", &reply);
-	ck_assert_int_eq(reply.err, ERR_NOT_FOUND);
-	calls_file(&c, "boxRemote.lua", "return { put = function() return { text = 'new' } end }\n");
-	ck_assert_int_eq(post("/admin/reload", ""), 200);
-	calls_ask(c.s[CALLS], "calls.boxRemote.put", "k", "{}", &reply);
-	ck_assert_str_eq(reply.body, "{\"text\":\"new\"}");
-	calls_ask(c.s[CALLS], "calls.boxRemote.get", "k", "{}", &reply);
-	ck_assert_int_eq(reply.err, ERR_NOT_FOUND);
-}
-END_TEST
-
-START_TEST(what_runs_while_code_is_switched_ends_on_the_old)
-{
-	calls_file(&c, "boxRemote.lua",
-		   "state.q = state.q or {}\nreturn { put = function() app.wait(state.q) return { text = 'old' } end,\n"
-		   "  get = function() return { number = #state.q } end }\n");
-	calls_begin(&c, CALLS, &calls_lua);
-	struct rpc_call call = { .to = { .instance = "calls-1", .worker = 0 } };
-
-	calls_call(c.s[CALLS], 0, "calls.boxRemote.put", call, &second);
-	do
-		calls_ask(c.s[CALLS], "calls.boxRemote.get", "k", "{}", &reply);
-	while (!strstr(reply.body, "1"));
-	calls_file(&c, "boxRemote.lua", "return { put = function() app.wake(state.q) return { text = 'new' } end }\n");
-	ck_assert_int_eq(post("/admin/reload", ""), 200);
-	calls_call(c.s[CALLS], 0, "calls.boxRemote.put", call, &reply);
-	reply_wait(&reply);
-	ck_assert_str_eq(reply.body, "{\"text\":\"new\"}");
-	reply_wait(&second);
-	ck_assert_str_eq(second.body, "{\"text\":\"old\"}");
 }
 END_TEST
 
@@ -947,29 +603,7 @@ int main(void)
 	tcase_add_test(one, other_paths_go_to_the_service_s_hook);
 	tcase_add_test(one, without_a_hook_other_paths_are_not_found);
 	tcase_add_test(one, a_hook_under_way_is_answered_before_the_instance_ends);
-	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
-	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
-	tcase_add_test(one, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
-	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
-	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
-	tcase_add_test(one, figures_of_scripts_are_metrics_summed_over_the_workers);
-	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
-	tcase_add_test(one, an_operator_s_line_that_ends_too_early_is_told_so);
-	tcase_add_test(one, a_profile_of_all_workers_is_folded_stacks);
-	tcase_add_test(one, what_is_only_tried_reaches_nobody);
-	tcase_add_test(one, broken_code_changes_nothing_and_the_error_names_file_and_line);
-	tcase_add_test(one, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
-	tcase_add_test(one, methods_come_and_go_with_a_reload);
-	tcase_add_test(one, what_runs_while_code_is_switched_ends_on_the_old);
 	tcase_add_test(three, a_method_is_called_by_its_path_and_routed_by_the_key);
 	tcase_add_test(three, without_a_key_a_call_goes_by_the_request_s_uid);
-	tcase_add_test(three, a_reload_switches_all_workers_and_keeps_their_state);
-	tcase_add_test(three, an_on_reload_that_fails_on_one_worker_takes_all_back);
-	tcase_add_test(three, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
-	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
-	tcase_add_test(three, an_operator_s_line_runs_in_a_worker);
-	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);
-	tcase_add_test(three, broken_code_changes_nothing_and_the_error_names_file_and_line);
-	tcase_add_test(three, what_is_prepared_runs_after_the_switch_and_not_after_an_abort);
 	return suite_run("service_http", one, three);
 }
