@@ -84,11 +84,11 @@ test("the same order for something else is refused by its name", function()
   test.refused(buy(ann, "o1", 1, 3), "bad_request", "order")
 end)
 
--- As it was written when rows had their fingerprint from another function; the hash of a key never changes (rpc/once.h).
+-- As it was written when rows had their fingerprint from another function; a key's hash never changes (rpc/once.h).
 test("an order from before today's fingerprints is answered and not charged again", function()
   local answer = '{"code":200,"gold":980,"item":1,"count":2}'
-  test.rows("INSERT INTO loquat_once (owner, client, method, once_key, seq, hash, fingerprint, json, answer, created_us)"
-    .. " VALUES (?, ?, ?, ?, 4, 2744414298965754662, 77, 1, ?, 1)", "role/bob", "", "shopHandler.buy", "o0", answer)
+  test.rows("INSERT INTO loquat_once"
+    .. " (owner, client, method, once_key, seq, hash, fingerprint, json, answer, created_us) VALUES (?, ?, ?, ?, 4, 2744414298965754662, 77, 1, ?, 1)", "role/bob", "", "shopHandler.buy", "o0", answer)
   local bob = login("bob")
   test.equal(buy(bob, "o0", 1, 2), { code = 200, gold = 980, item = 1, count = 2 })
   test.equal(test.rows("SELECT gold FROM role WHERE uid = ?", "bob")[1].gold, 1000)
