@@ -6,6 +6,7 @@
 #include "dbwriter/copies.h"
 #include "dbwriter/fence.h"
 #include "dbwriter/replay.h"
+#include "rpc/version.h"
 
 static const struct config_row config_rows[] = {
 	{ "dbwriter.batch_records", CONFIG_INT, "40000", false, 1, 100000, "Records in one transaction, at most." },
@@ -53,6 +54,8 @@ static void newest_schema(struct service *s, unsigned newest[2])
 		*of = number > *of ? number : *of;
 		free(names[i]);
 	}
+	if (n && newest[0] < LOQUAT_SCHEMA) /* the programs are newer than the folder beside them */
+		newest[0] = LOQUAT_SCHEMA;
 	free(names);
 }
 

@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "common/sqllog.h"
 #include "dbwriter/follow.h"
+#include "dbwriter/quarantine.h"
 
 static void add_time(struct buf *out, uint64_t time_us)
 {
@@ -156,6 +157,20 @@ static int add_status(struct env *env, const char *folder, const char *name, con
 	return lag > 0;
 }
 
+/* What was refused is behind its position: no lag tells of it. */
+static int add_refused(struct env *env, const char *folder, struct buf *out)
+{
+	char path[ENV_PATH_MAX];
+	int n = snprintf(path, sizeof path, "%s/quarantine.sql", folder);
+	uint64_t refused = n < ENV_PATH_MAX ? quarantine_count(env, path) : 0;
+	if (refused)
+		buf_addf(
+			out,
+			"%llu records that the database refused are in %s: mend the cause, then dbwriter --quarantine\n",
+			(unsigned long long)refused, path);
+	return refused > 0;
+}
+
 int show_status(struct env *env, const char *folder, const struct show_position *positions, size_t n, struct buf *out)
 {
 	char **names;
@@ -170,5 +185,5 @@ int show_status(struct env *env, const char *folder, const struct show_position 
 		free(names[i]);
 	}
 	free(names);
-	return behind;
+	return behind | add_refused(env, folder, out);
 }

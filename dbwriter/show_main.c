@@ -111,7 +111,7 @@ static int status_of(struct env *env, struct place *p, struct buf *out)
 
 static const char usage[] =
 	"usage: dbwriter --dump FILE | --verify FILE     a log file for a person; --verify: exit 1 if it is not sound\n"
-	"       dbwriter --status                        position and lag of every log; exit 1 while there is a lag\n"
+	"       dbwriter --status                        position and lag of every log; exit 1 while there is a lag, or a refused record\n"
 	"       dbwriter --quarantine                    lands what was refused, after the cause was mended; exit 1 if some stays\n"
 	"       dbwriter --replay FROM … [--until TIME] [--database NAME]\n"
 	"                                                logs into an empty database, as of a moment: FROM is a log file, the\n"

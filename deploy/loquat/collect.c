@@ -113,6 +113,20 @@ static void set_sum(json_t *to, const json_t *from, const char *name)
 		json_object_set_new(to, name, json_real(number(to, name) + number(from, name)));
 }
 
+/* What players ask; remotes are what services ask each other for it. */
+static bool is_players(const char *method)
+{
+	return strstr(method, "Handler.") != NULL;
+}
+
+static bool is_passed_on(const struct instance *i, const char *method)
+{
+	size_t n = strlen(i->row->service);
+
+	return is_players(method) && !strcmp(i->row->service, "connector") &&
+	       (strncmp(method, i->row->service, n) != 0 || method[n] != '.');
+}
+
 static void merge_method(json_t *to, const json_t *from)
 {
 	static const char *const middle[] = { "p50_us", "p90_us" }, *const worst[] = { "p99_us", "max_us" },
@@ -135,6 +149,32 @@ static void merge_method(json_t *to, const json_t *from)
 		set_sum(errors, json_object_get(from, "errors"), name);
 }
 
+/*
+ * What players were answered is known at the connectors: a service that hangs, or is cut off, counts nothing of what they did
+ * not get from it.
+ */
+static void merge_told(json_t *methods, const struct instance *i)
+{
+	static const char *const zeroes[] = { "count",  "rate_1s", "rate_10s", "rate_60s",
+					      "p50_us", "p90_us",  "p99_us",   "max_us" };
+	const char *name, *word;
+	json_t *m, *n;
+
+	json_object_foreach(json_object_get(i->stats, "methods"), name, m)
+	{
+		json_t *mine = json_object_get(methods, name), *told = json_object_get(m, "errors");
+
+		if (!is_passed_on(i, name) || !json_object_size(told))
+			continue;
+		if (!mine) {
+			json_object_set_new(methods, name, mine = json_pack("{s:{}}", "errors"));
+			for (size_t k = 0; k < sizeof zeroes / sizeof *zeroes; k++)
+				json_object_set_new(mine, zeroes[k], json_integer(0));
+		}
+		json_object_foreach(told, word, n) set_sum(json_object_get(mine, "errors"), told, word);
+	}
+}
+
 /* own: of what an instance says only the methods of its own service, for connectors count what they pass on too. */
 static void merge_methods(json_t *to, const struct instance *i, bool own)
 {
@@ -151,7 +191,9 @@ static void merge_methods(json_t *to, const struct instance *i, bool own)
 		if (mine)
 			merge_method(mine, m);
 		else
-			json_object_set_new(to, name, json_deep_copy(m));
+			json_object_set_new(to, name, mine = json_deep_copy(m));
+		if (own && is_players(name) && strcmp(i->row->service, "connector") && strcmp(i->row->service, "gate"))
+			json_object_clear(json_object_get(mine, "errors")); /* merge_told knows */
 	}
 }
 
@@ -201,6 +243,8 @@ json_t *collect_sum(struct supervisor *up, bool own_methods)
 		}
 		merge_methods(methods, &up->instance[i], own_methods);
 	}
+	for (size_t i = 0; i < up->instances && own_methods; i++)
+		merge_told(methods, &up->instance[i]);
 	return sum;
 }
 
@@ -235,7 +279,7 @@ static void sample_take(struct supervisor *up)
 
 	json_object_foreach(methods, name, m)
 	{
-		if (strstr(name, "Handler.")) /* what players ask; remotes are what services ask each other for it */
+		if (is_players(name))
 			s.requests += number(m, "rate_1s");
 		if (number(m, "rate_10s") > 0 && number(m, "p99_us") > s.p99_us)
 			s.p99_us = number(m, "p99_us");

@@ -82,8 +82,12 @@ static json_t *instance_json(const struct instance *i)
 	if (*i->next_why)
 		json_object_set_new(o, "not_upgraded", json_string(i->next_why));
 	json_object_set_new(o, "workers", json_integer(i->row->workers));
-	json_object_set_new(o, "rss_bytes", json_integer((json_int_t)usage_rss(c->pid)));
-	json_object_set_new(o, "cpu", json_real(c->pid ? i->cpu : 0));
+	json_object_set_new(o, "wanted", json_boolean(i->here ? c->wanted : i->starts));
+	if (i->here)
+		json_object_set_new(o, "rss_bytes", json_integer((json_int_t)usage_rss(c->pid)));
+	else
+		json_object_set(o, "rss_bytes", json_object_get(i->stats, "rss_bytes"));
+	json_object_set_new(o, "cpu", json_real(i->stats ? i->cpu : 0));
 	json_object_set(o, "sessions", json_object_get(i->stats, "sessions"));
 	json_object_set(o, "code", json_object_get(json_object_get(i->stats, "lua"), "version"));
 	json_object_set(o, "uptime_s", json_object_get(i->stats, "uptime_s"));

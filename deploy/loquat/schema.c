@@ -9,6 +9,7 @@
 #include "common/err.h"
 #include "common/sqllog.h"
 #include "dbwriter/replay.h"
+#include "rpc/version.h"
 
 #define FILE_BYTES_MAX (4u << 20)
 #define FILES_MAX      999
@@ -169,6 +170,20 @@ static bool is_sql(const char *name)
 	return n > 4 && !strcmp(name + n - 4, ".sql") && name[0] != '.';
 }
 
+/* Programs were put in the place of older ones, and not the folder beside them: the tables would not take what they write. */
+static int check_newest(struct schema *s)
+{
+	unsigned newest = 0;
+
+	for (unsigned i = 0; i < s->n; i++)
+		if (s->file[i].number < SCHEMA_GAMES && s->file[i].number > newest)
+			newest = s->file[i].number;
+	return newest < LOQUAT_SCHEMA
+		       ? refuse(s, "%s: there is no %03u, which this build needs: take the folder that it came with",
+				s->folder, LOQUAT_SCHEMA)
+		       : 0;
+}
+
 static int read_files(struct schema *s)
 {
 	char **names;
@@ -185,7 +200,7 @@ static int read_files(struct schema *s)
 		free(names[i]);
 	}
 	free(names);
-	return err < 0 ? err : check_numbers(s);
+	return err < 0 || (err = check_numbers(s)) < 0 ? err : check_newest(s);
 }
 
 /* ---- applying ----------------------------------------------------------------------------------------------------- */

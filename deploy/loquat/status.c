@@ -65,17 +65,20 @@ static void print_row(const char *id, const json_t *o)
 						  { "backoff", "\033[31m" } };
 	const json_t *pid = json_object_get(o, "pid");
 	const char *state = text_of(o, "state"), *colour = "";
-	char number[16] = "-";
+	char number[16] = "-", mib[16] = "-";
+	double rss = json_number_value(json_object_get(o, "rss_bytes"));
 
 	if (json_is_integer(pid))
 		snprintf(number, sizeof number, "%d", (int)json_integer_value(pid));
+	if (rss > 0)
+		snprintf(mib, sizeof mib, "%.1f", rss / 1048576);
 	for (size_t i = 0; i < 3 && isatty(1); i++)
 		if (!strcmp(colours[i][0], state))
 			colour = colours[i][1];
-	printf("%-14s %s%-9s%s %8s %9d  %-21s %-21s %-21s %6.1f%s%s\n", id, colour, state, *colour ? "\033[0m" : "",
+	printf("%-14s %s%-9s%s %8s %9d  %-21s %-21s %-21s %6s%s%s\n", id, colour, state, *colour ? "\033[0m" : "",
 	       number, (int)json_integer_value(json_object_get(o, "restarts")), text_of(o, "client"), text_of(o, "rpc"),
-	       text_of(o, "http"), json_number_value(json_object_get(o, "rss_bytes")) / 1048576,
-	       *text_of(o, "why") == '-' ? "" : "  ", *text_of(o, "why") == '-' ? "" : text_of(o, "why"));
+	       text_of(o, "http"), mib, *text_of(o, "why") == '-' ? "" : "  ",
+	       *text_of(o, "why") == '-' ? "" : text_of(o, "why"));
 }
 
 static void print_table(const json_t *status)

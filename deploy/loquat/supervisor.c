@@ -90,16 +90,18 @@ static void note_why(struct instance *i, const struct env_http_answer *a)
 	i->why[0] = '\0';
 	if (a->err == 0 && a->status != 200)
 		snprintf(i->why, sizeof i->why, "%.*s", (int)strcspn(a->body, "\n"), a->body);
-	else if (a->err < 0 && (i->child.ready_ms || !i->here))
+	else if (a->err < 0 && (i->here ? i->child.ready_ms > 0 : i->starts))
 		snprintf(i->why, sizeof i->why, "/readyz does not answer: %s", err_word(a->err));
 }
 
 /* One on another host is somebody else's to start; we only look. */
 static void note_elsewhere(struct instance *i, const struct env_http_answer *a)
 {
-	if (a->err < 0)
+	if (a->err < 0) {
 		i->child.state = CHILD_STOPPED;
-	else if (a->status == 200)
+		json_decref(i->stats);
+		i->stats = NULL;
+	} else if (a->status == 200)
 		i->child.state = CHILD_READY;
 	else
 		i->child.state = strcmp(i->why, "draining") ? CHILD_STARTING : CHILD_DRAINING;

@@ -32,6 +32,7 @@ struct instance {
 	char next_why[256]; /* why the last one did not */
 	struct timer look;  /* the next question whether it is ready */
 	unsigned silent;    /* questions in a row without an answer */
+	bool starts;        /* its row does not say start = false */
 	bool here;          /* on this host: supervised; else only a row of the route table */
 	bool routed;        /* it stands in the route table */
 	bool leaving;       /* drained there */

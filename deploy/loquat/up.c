@@ -47,10 +47,8 @@ static int check_port(const char *what, const char *key, const char *host, uint1
 static bool is_started_here(void *arg, size_t row)
 {
 	const struct supervisor *up = arg;
-	char path[48];
 
-	snprintf(path, sizeof path, "instances[%zu].start", row + 1);
-	return up->instance[row].here && config_bool(up->c->config, path, true);
+	return up->instance[row].here && up->instance[row].starts;
 }
 
 static int check_ports(struct supervisor *up)
@@ -238,9 +236,12 @@ static void init(struct supervisor *up, struct cluster *c)
 	up->instance = calloc(up->instances ? up->instances : 1, sizeof *up->instance);
 	for (size_t i = 0; i < up->instances; i++) {
 		struct instance *k = &up->instance[i];
+		char path[48];
 
 		k->up = up;
 		k->row = &c->routes->row[i];
+		snprintf(path, sizeof path, "instances[%zu].start", i + 1);
+		k->starts = config_bool(c->config, path, true);
 		k->here = host_is_here(k->row->host);
 		if ((int)strlen(k->row->id) > up->width)
 			up->width = (int)strlen(k->row->id);

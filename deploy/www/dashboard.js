@@ -79,11 +79,12 @@ function plot(canvas, values) {
 function showHead(status) {
   document.title = `${status.cluster} · Loquat`;
   byId("cluster").textContent = status.cluster === "loquat" ? "" : status.cluster;
-  byId("phase").textContent = status.phase;
-  byId("phase").className = `pill ${status.phase}`;
-  const up = status.instances.filter((i) => i.state === "ready").length;
+  const wanted = status.instances.filter((i) => i.wanted), missing = wanted.filter((i) => i.state !== "ready").length;
+  const short = status.phase === "ready" && missing > 0;
+  byId("phase").textContent = short ? `${missing} of ${wanted.length} not ready` : status.phase;
+  byId("phase").className = `pill ${short ? "failed" : status.phase}`;
   byId("about").textContent =
-    `version ${status.version} · ${up} of ${status.instances.length} instances ready · up ${age(status.uptime_s)}`;
+    `version ${status.version} · ${wanted.length - missing} of ${wanted.length} instances ready · up ${age(status.uptime_s)}`;
 }
 
 // Of those that were called in the last ten seconds, as the plot.
@@ -105,20 +106,21 @@ function showCards(live) {
   const refused = stats.replay?.in_quarantine ?? 0;
   big("lag", lag === undefined ? "–" : lag ? amount(lag) : "up to date",
     [lag ? `records, ${duration(stats.replay.lag_ms * 1000)}` : "",
-      refused ? `${amount(refused)} in quarantine: see quarantine.sql` : ""].filter(Boolean).join(" · "));
-  byId("lag").className = refused ? "bad" : "";
+      refused ? `${amount(refused)} in quarantine: build/bin/dbwriter --quarantine` : ""].filter(Boolean).join(" · "));
+  byId("lag").querySelector("small").className = refused ? "bad" : "";
   for (const canvas of document.querySelectorAll("canvas[data-plot]")) plot(canvas, h[canvas.dataset.plot]);
 }
 
 function processRow(i) {
   const row = document.createElement("tr");
-  if (i.state === "stopped") row.className = "idle";
+  const missing = i.wanted && i.state === "stopped", runs = i.pid || i.state === "ready"; // no pid is known of other hosts
+  if (i.state === "stopped" && !missing) row.className = "idle";
   cell(row, i.id);
-  const state = cell(row, i.state, `left state ${i.state}`);
+  const state = cell(row, missing ? "unreachable" : i.state, `left state ${missing ? "failed" : i.state}`);
   if (i.why) state.append(document.createTextNode(`: ${i.why}`));
-  cell(row, i.pid && i.code || "–", "left mono"); // the version of its Lua: who runs what, also after a reload
+  cell(row, runs && i.code || "–", "left mono"); // the version of its Lua: who runs what, also after a reload
   cell(row, i.pid ?? "–");
-  cell(row, age(i.pid ? i.uptime_s : null));
+  cell(row, age(runs ? i.uptime_s : null));
   cell(row, i.restarts || "–", i.restarts ? "bad" : "");
   cell(row, i.sessions || "–");
   cell(row, i.rss_bytes ? `${(i.rss_bytes / 1048576).toFixed(1)} MiB` : "–");
@@ -127,12 +129,12 @@ function processRow(i) {
   fill.style.width = `${Math.min(100, 100 * (i.cpu ?? 0))}%`;
   bar.append(fill);
   cpu.append(bar, `${(100 * (i.cpu ?? 0)).toFixed(1)} %`);
-  cell(row, i.pid && i.cpu !== undefined ? cpu : "–");
+  cell(row, runs && i.cpu !== undefined ? cpu : "–");
   cell(row, i.client ?? "–", "left mono");
   const link = document.createElement("a");
   link.textContent = i.http;
   link.href = `http://${i.http}/`;
-  cell(row, i.http && i.pid ? link : i.http ?? "–", "left mono");
+  cell(row, i.http && runs ? link : i.http ?? "–", "left mono");
   return row;
 }
 
@@ -147,7 +149,7 @@ function showProcesses(status) {
 function methodRow(name, m) {
   const row = document.createElement("tr"), canvas = document.createElement("canvas");
   const wrong = Object.entries(m.errors).sort(([, a], [, b]) => b - a), grave = wrong.some(([word]) => !PLAYERS_OWN.has(word));
-  if (!m.count) row.className = "idle";
+  if (!m.count && !wrong.length) row.className = "idle";
   cell(row, name, "mono");
   cell(row, amount(m.rate_1s));
   cell(row, canvas, "left");
@@ -168,7 +170,7 @@ function showMethods(stats) {
   const all = Object.entries(stats.methods), wanted = byId("all").checked;
   for (const [name, m] of all) note(name, m.rate_1s);
   const rows = all
-    .filter(([, m]) => wanted || m.count)
+    .filter(([, m]) => wanted || m.count || Object.keys(m.errors).length)
     .sort(([a, x], [b, y]) => y.rate_10s - x.rate_10s || y.count - x.count || (a < b ? -1 : 1))
     .map(([name, m]) => methodRow(name, m));
   byId("methods").replaceChildren(...rows.map((r) => r.row));

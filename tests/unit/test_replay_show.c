@@ -110,6 +110,9 @@ START_TEST(the_status_tells_the_lag_of_every_log)
 	buf_clear(&out);
 	at[0].lsn = 30;
 	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 0);
+	folder_write(dir, "quarantine.sql", "-- quarantine instance=role-1\n", 30);
+	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 1);
+	says("1 records that the database refused are in ");
 }
 END_TEST
 
