@@ -88,7 +88,8 @@ end)
 test("an order from before today's fingerprints is answered and not charged again", function()
   local answer = '{"code":200,"gold":980,"item":1,"count":2}'
   test.rows("INSERT INTO loquat_once"
-    .. " (owner, client, method, once_key, seq, hash, fingerprint, json, answer, created_us) VALUES (?, ?, ?, ?, 4, 2744414298965754662, 77, 1, ?, 1)", "role/bob", "", "shopHandler.buy", "o0", answer)
+    .. " (owner, client, method, once_key, seq, hash, fingerprint, json, answer, created_us)"
+    .. " VALUES (?, ?, ?, ?, 4, 2744414298965754662, 77, 1, ?, 1)", "role/bob", "", "shopHandler.buy", "o0", answer)
   local bob = login("bob")
   test.equal(buy(bob, "o0", 1, 2), { code = 200, gold = 980, item = 1, count = 2 })
   test.equal(test.rows("SELECT gold FROM role WHERE uid = ?", "bob")[1].gold, 1000)
