@@ -295,21 +295,29 @@ static void peer_backoff_over(struct peer *p)
 		p->state = PEER_IDLE;
 }
 
-/* Looks as often as it pings, and when the silence has lasted: not up to a ping's time later. */
+/*
+ * Looks when the next ping is due, and when the silence has lasted: not up to a ping's time later. The time for which this
+ * worker itself stood still is nobody's silence: what came meanwhile has not been read yet.
+ */
 static void peer_heartbeat(struct peer *p, uint64_t now_ms)
 {
-	uint64_t silent = now_ms - p->heard_ms;
+	uint64_t heard = p->heard_ms + (now_ms - p->timer.due_ms), silent = now_ms > heard ? now_ms - heard : 0;
 
+	p->heard_ms = now_ms - silent;
 	if (silent >= PEER_DEAD_MS) {
 		stream_close(&p->stream, ERR_TIMEOUT);
 		return;
 	}
 	p->backoff_ms = 0; /* not before: a request that kills its server must not be repeated at once for ever */
-	if (silent >= PEER_HEARTBEAT_MS)
-		peer_send(p, FRAME_PING, NULL);
-	uint64_t left = PEER_DEAD_MS - silent;
+	uint64_t next = PEER_HEARTBEAT_MS - silent;
 
-	loop_timer(p->worker->loop, &p->timer, left < PEER_LOOK_MS ? left : PEER_LOOK_MS);
+	if (silent >= PEER_HEARTBEAT_MS) {
+		uint64_t left = PEER_DEAD_MS - silent;
+
+		peer_send(p, FRAME_PING, NULL);
+		next = left < PEER_LOOK_MS ? left : PEER_LOOK_MS;
+	}
+	loop_timer(p->worker->loop, &p->timer, next);
 }
 
 static void peer_on_timer(struct timer *t, uint64_t now_ms)

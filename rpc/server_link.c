@@ -69,7 +69,8 @@ static void link_on_timer(struct timer *t, uint64_t now_ms)
 {
 	struct link *l = (struct link *)((char *)t - offsetof(struct link, timer));
 
-	if (!l->proved || now_ms - l->heard_ms >= LINK_SILENT_MS)
+	l->heard_ms += now_ms - t->due_ms; /* for so long this worker itself stood still: what came is not read yet */
+	if (!l->proved || now_ms >= l->heard_ms + LINK_SILENT_MS)
 		stream_close(&l->stream, ERR_TIMEOUT);
 	else
 		loop_timer(l->worker->loop, &l->timer, LINK_SILENT_MS);

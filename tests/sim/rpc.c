@@ -453,6 +453,22 @@ static void no_call_fails_while_instances_are_replaced_one_by_one(struct sim *w)
 	check_end(x);
 }
 
+/* A script's endless loop holds its worker for a second, and longer on a busy machine: only its own caller may notice. */
+static void no_call_fails_while_a_process_stands_still_for_a_budget_and_half(struct sim *w)
+{
+	struct world *x = sim_user(w);
+
+	sim_calm(w);
+	for (int i = 0; i < 8; i++) {
+		x->quiet = true; /* links that say nothing but their heartbeats */
+		sim_run_ms(w, sim_between(w, 500, 4000));
+		x->quiet = false;
+		sim_pause(x->process[sim_random(w, INSTANCES)], 1500);
+		sim_run_ms(w, 2000);
+	}
+	check_end(x);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
@@ -464,6 +480,10 @@ int main(int argc, char **argv)
 		  .prepare = start_gentle,
 		  .run = no_call_fails_while_instances_are_replaced_one_by_one,
 		  .seeds = 40 },
+		{ .name = "no_call_fails_while_a_process_stands_still_for_a_budget_and_half",
+		  .prepare = start_gentle,
+		  .run = no_call_fails_while_a_process_stands_still_for_a_budget_and_half,
+		  .seeds = 20 },
 		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);
