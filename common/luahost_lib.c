@@ -449,7 +449,8 @@ static int l_log(lua_State *L)
 	luaL_checkstring(L, 2);
 	lua_pushvalue(L, lua_upvalueindex(2));
 	lua_replace(L, 1);
-	lua_call(L, lua_gettop(L) - 1, 1);
+	if (lua_pcall(L, lua_gettop(L) - 1, 1, 0) != LUA_OK) /* of string.format alone, which names no place */
+		return luaL_error(L, "log: %s", lua_tostring(L, -1));
 	pair[0] = (struct pair){ "msg", lua_tostring(L, -1) };
 	write_pairs(log, level, event, pair, add_trace(L, pair, 1, trace));
 	return 0;

@@ -153,10 +153,12 @@ static char *put_value(char *o, const struct sql_value *v, size_t index, char *w
 
 /* ---- statements ------------------------------------------------------------------------------------------ */
 
-/* 0: copied as it is; 1: '?'; 2: begins a comment when doubled; 3: '*' behind '/'; 4: never in a statement */
+/* 0: copied as it is; 1: '?'; 2: begins a comment when doubled; 3: '*' behind '/'; 4: never in a statement; 5: as a space */
+#define SPACES " \t\n\r"
 static const unsigned char sql_class[256] = {
-	[0 ... 31] = 4, [127 ... 255] = 4, ['?'] = 1,  ['-'] = 2, ['*'] = 3, [';'] = 4,
-	['\''] = 4,     ['"'] = 4,         ['\\'] = 4, ['`'] = 4, ['#'] = 4, ['@'] = 4,
+	[0 ... 8] = 4, [11 ... 12] = 4, [14 ... 31] = 4, [127 ... 255] = 4, ['?'] = 1,  ['-'] = 2,
+	['*'] = 3,     [';'] = 4,       ['\''] = 4,      ['"'] = 4,         ['\\'] = 4, ['`'] = 4,
+	['#'] = 4,     ['@'] = 4,       ['\t'] = 5,      ['\n'] = 5,        ['\r'] = 5,
 };
 
 static bool begins_comment(const char *sql, const char *p)
@@ -206,9 +208,19 @@ static char *put_statement(char *o, const struct statement *s, char *why, size_t
 			used++;
 			continue;
 		}
+		if (class ==
+		    5) { /* a line's end and the next one's indentation are one space: a record's statement is a line */
+			p += strspn((const char *)p, SPACES);
+			if (p < end && o[-1] != ' ')
+				*o++ = ' ';
+			p--;
+			continue;
+		}
 		if (class == 4 || begins_comment(s->sql, (const char *)p)) {
-			refuse(why, why_size, 0, "byte %d (0x%02x) may not stand in a statement; values go through ?",
-			       (int)((const char *)p - s->sql), *p);
+			char what[8];
+			snprintf(what, sizeof what, *p > ' ' && *p < 0x7f ? "%c" : "0x%02x", *p);
+			refuse(why, why_size, 0, "%s at byte %d may not stand in a statement; values go through ?",
+			       what, (int)((const char *)p - s->sql) + 1);
 			return NULL;
 		}
 		*o++ = (char)*p;
@@ -221,6 +233,7 @@ static char *put_statement(char *o, const struct statement *s, char *why, size_t
 
 int sql_format(struct buf *out, const char *sql, const struct sql_value *values, size_t n, char *why, size_t why_size)
 {
+	sql += strspn(sql, SPACES);
 	if (!*sql || *sql == '?')
 		return refuse(why, why_size, ERR_BAD_REQUEST, "the statement is empty");
 	struct statement s = { .sql = sql, .bytes = strlen(sql), .values = values, .n = n };
@@ -235,18 +248,19 @@ int sql_format(struct buf *out, const char *sql, const struct sql_value *values,
 	return 0;
 }
 
-/* sql begins with the word, in letters of either case, and a space */
+/* sql begins with the word, in letters of either case, and a space or a line's end */
 static bool has_verb(const char *sql, const char *verb)
 {
 	for (; *verb; sql++, verb++)
 		if ((*sql & ~0x20) != *verb)
 			return false;
-	return *sql == ' ';
+	return *sql && strchr(SPACES, *sql);
 }
 
 /* Only what changes rows and stays inside the record's transaction: a COMMIT or CREATE in it would end that. */
 static bool is_change(const char *sql)
 {
+	sql += strspn(sql, SPACES);
 	switch (*sql & ~0x20) {
 	case 'U': return has_verb(sql, "UPDATE");
 	case 'I': return has_verb(sql, "INSERT");
@@ -280,7 +294,8 @@ static void form_keep(struct sql_record *r, const char *sql, size_t n)
 {
 	struct sql_form **at = form_place(r, sql), *f;
 	size_t bytes = strlen(sql);
-	if (n > HOLES_MAX || bytes > FORM_BYTES_MAX || !(f = calloc(1, sizeof *f + bytes + 1 + CHUNK)))
+	if (n > HOLES_MAX || bytes > FORM_BYTES_MAX || *sql == ' ' || strpbrk(sql, SPACES + 1) ||
+	    !(f = calloc(1, sizeof *f + bytes + 1 + CHUNK)))
 		return;
 	memcpy(f->sql, sql, bytes);
 	f->bytes = (unsigned)bytes;

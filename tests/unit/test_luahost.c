@@ -86,6 +86,8 @@ START_TEST(log_lines_have_sorted_pairs_and_cannot_be_forged)
 	ck_logged(" shop.bought item=1 list=[1,2] ok=true uid=\"x y\\nerror\"");
 	ck_logged(" warn test plain");
 	ck_logged(" error test text msg=\"n=5\"");
+	ck_fails("log.info('text', '%d', 'x')",
+		 "init.lua:1: log: bad argument #2 to '?' (number expected, got string)");
 }
 END_TEST
 

@@ -154,11 +154,36 @@ START_TEST(a_statement_holds_no_literal_text_no_comment_and_no_second_statement)
 {
 	static const char *const bad[] = { "SELECT 'x', ?",     "SELECT \"x\", ?",  "SELECT ?; SELECT 1",
 					   "SELECT ? -- x",     "SELECT ? /* x */", "SELECT ? # x",
-					   "SELECT `a`, ?",     "SELECT ?\n",       "SELECT \\?",
+					   "SELECT `a`, ?",     "SELECT ?\x01",     "SELECT \\?",
 					   "SELECT ? \xc3\xa9", "SELECT @a, ?" };
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
 		refused(bad[i], INT(1), 1, "may not stand in a statement");
 	refused("", INT(1), 0, "empty");
+}
+END_TEST
+
+/* [[…]] in scripts */
+START_TEST(a_statement_of_several_lines_is_one_line_in_the_log)
+{
+	static const char *const forms[] = { "UPDATE role SET gold = ?\n   WHERE id = ?",
+					     "UPDATE\trole SET gold = ? WHERE id = ?\n",
+					     "\n  UPDATE role \r\n SET gold\n= ? WHERE id =\n?\n  " };
+	struct sql_value v[] = { INT(5), INT(7) };
+	struct sql_record record;
+
+	sql_record_init(&record);
+	for (int turn = 0; turn < 3; turn++) { /* the second time it is known */
+		for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+			ck_assert_int_eq(sql_record_add(&record, forms[i], v, 2, why, sizeof why), 0);
+		ck_assert_str_eq(buf_cstr(&record.body), "BEGIN;\n"
+							 "UPDATE role SET gold = 5 WHERE id = 7;\n"
+							 "UPDATE role SET gold = 5 WHERE id = 7;\n"
+							 "UPDATE role SET gold = 5 WHERE id = 7;\n");
+		sql_record_clear(&record);
+	}
+	sql_record_release(&record);
+	refused("\n ", INT(1), 0, "empty");
+	refused("SELECT ?,\n?", INT(1), 1, "2 ?");
 }
 END_TEST
 
@@ -168,6 +193,7 @@ START_TEST(a_negative_value_behind_a_minus_does_not_become_a_comment)
 	ck_assert_int_eq(sql_format(&b, "SELECT a -?", &v, 1, why, sizeof why), 0);
 	ck_assert_str_eq(buf_cstr(&b), "SELECT a - -5");
 	refused("SELECT a --?", v, 1, "may not stand");
+	refused("SELECT a = 'x' AND b = ?", v, 1, "' at byte 12 may not stand");
 }
 END_TEST
 
@@ -339,6 +365,7 @@ int main(void)
 	tcase_add_test(t, every_broken_character_of_three_bytes_is_refused_and_every_sound_one_passes);
 	tcase_add_test(t, the_count_of_values_must_match);
 	tcase_add_test(t, a_statement_holds_no_literal_text_no_comment_and_no_second_statement);
+	tcase_add_test(t, a_statement_of_several_lines_is_one_line_in_the_log);
 	tcase_add_test(t, a_negative_value_behind_a_minus_does_not_become_a_comment);
 	tcase_add_test(t, a_record_takes_changes_only);
 	tcase_add_test(t, a_refused_statement_leaves_the_record_as_it_was);
