@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # rpc: calls between two processes, one core each, 50 bytes each way, beside bare epoll and gRPC C++; and what single steps
-# of a call cost. Every program is both sides: it forks its server.
+# of a call cost; and what becomes of a slow method that is asked for too often. Every program is both sides: it forks its
+# server.
 
 # rpc_one NAME PROGRAM ARGUMENTS...: one closed loop; samples NAME_rate, _p50, _p99, _client, _server, and _cpu: both sides'
 rpc_one() {
@@ -32,13 +33,25 @@ rpc_steps() {
 	done
 }
 
+rpc_overload() {
+	local again
+	for again in 1 0; do
+		one rpc_overload
+		quiet "$(of "$answer" other_cores)" && break
+		[ "$again" != 0 ] && [ "$SECONDS" -lt "$REPEAT_S" ] || disturbed=$((disturbed + 1))
+		[ "$SECONDS" -lt "$REPEAT_S" ] || break
+	done
+	samples rpc_overload accepted_p99_us bound_us busy_p99_us free_p99_us accepted_per_s can_per_s
+}
+
 # Of two medians the larger, the smaller.
 dearer() { printf '%s\n%s\n' "$(median "$1")" "$(median "$2")" | sort -g | tail -1; }
 cheaper() { printf '%s\n%s\n' "$(median "$1")" "$(median "$2")" | sort -g | head -1; }
 
 group_rpc() {
 	local round step answer
-	need "$PROGRAMS/rpc_limit" "$PROGRAMS/rpc_grpc" "$PROGRAMS/rpc_loquat" "$PROGRAMS/rpc_micro"
+	need "$PROGRAMS/rpc_limit" "$PROGRAMS/rpc_grpc" "$PROGRAMS/rpc_loquat" "$PROGRAMS/rpc_micro" \
+		"$PROGRAMS/rpc_overload"
 	for ((round = 0; round < ROUNDS; round++)); do
 		rpc_one epoll_1 rpc_limit --flight 1
 		rpc_one one rpc_loquat --flight 1
@@ -52,6 +65,7 @@ group_rpc() {
 		rpc_one once rpc_loquat --flight 1024 --once
 		rpc_one lua rpc_loquat --flight 1024 --lua
 		rpc_steps
+		rpc_overload
 	done
 	figure one_in_flight_p50 "$(median one_p50)" us "$(median epoll_1_p50)" "bare epoll ping-pong" "<= 1.15"
 	figure one_in_flight_p50_polling "$(median polling_p50)" us \
@@ -69,4 +83,10 @@ group_rpc() {
 		"$(median pending_other)" "libevent event_add + event_del" "<= 0.15"
 	figure once_over_plain "$(median once_cpu)" "us/call, both sides" "$(median many_cpu)" "a plain call" "<= 1.3"
 	figure lua_call_us "$(median lua_cpu)" "us/call, both sides" "$(median many_cpu)" "the C call" "<= limit + 2 us"
+	figure overload_accepted_p99 "$(median rpc_overload_accepted_p99_us)" us \
+		"$(median rpc_overload_bound_us)" "a full queue's rounds and its own" "<= 1.2"
+	figure overload_accepted "$(median rpc_overload_accepted_per_s)" calls/s \
+		"$(median rpc_overload_can_per_s)" "all places always taken" ">= 0.9"
+	figure overload_busy_p99 "$(median rpc_overload_busy_p99_us)" us \
+		"$(median rpc_overload_free_p99_us)" "answers without a limit, then and there" "<= 1.5"
 }

@@ -6,26 +6,18 @@
  *        --poll: both workers poll 50 us before they sleep    --lua: both sides are Lua
  *        --once: a once-method, whose answers the library keeps until they are acknowledged
  */
-#include <arpa/inet.h>
-#include <ftw.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include "tests/bench/rpc_load.h"
+#include "tests/bench/rpc_pair.h"
 #include <lauxlib.h>
-#include "common/buf.h"
 #include "common/err.h"
 #include "common/luahost.h"
 #include "rpc/app_private.h"
 #include "rpc/once.h"
-#include "rpc/service.h"
 
 #define KEY "player-7"
 
 struct run {
 	struct load load;
-	char dir[64];
-	int port;
+	struct pair pair;
 	struct worker *worker; /* the client's */
 	const struct msg_method *method;
 	char body[LOAD_BODY];
@@ -39,16 +31,7 @@ static struct run *run_of(struct worker *w)
 
 static const struct msg_method *method_of(struct worker *w, bool once)
 {
-	const char *name = once ? "calls.boxRemote.once" : "calls.boxRemote.put";
-	return schema_method(w->service->schema, name, strlen(name));
-}
-
-/* A Text whose text fills the 50 bytes. */
-static void body_fill(char body[LOAD_BODY])
-{
-	memset(body, 'x', LOAD_BODY);
-	body[0] = 1 << 3 | 2;
-	body[1] = LOAD_BODY - 2;
+	return pair_method(w, once ? "calls.boxRemote.once" : "calls.boxRemote.put");
 }
 
 /* ---- the server ------------------------------------------------------------------------------------------- */
@@ -96,16 +79,10 @@ static const struct service_def server_lua = { .name = "calls", .init_service = 
 
 /* ---- the client in C --------------------------------------------------------------------------------------- */
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *where)
-{
-	(void)st, (void)kind, (void)where;
-	return remove(path);
-}
-
 static void finish(struct run *r)
 {
 	load_report(&r->load);
-	nftw(r->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	pair_remove(&r->pair);
 	_exit(0);
 }
 
@@ -157,7 +134,7 @@ static int client_start(struct worker *w)
 	struct run *r = run_of(w);
 	r->worker = w;
 	r->method = method_of(w, r->load.once);
-	body_fill(r->body);
+	pair_body(r->body);
 	r->begin.run = begin;
 	loop_post(w->loop, &r->begin);
 	return 0;
@@ -221,80 +198,10 @@ static const char client_script[] = "local load = load\n"
 				    "  for _ = 1, load.flight do app.task(again) end\n"
 				    "end }\n";
 
-static int free_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET };
-	socklen_t size = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || getsockname(fd, (struct sockaddr *)&a, &size) < 0)
-		load_die("a free port");
-	close(fd);
-	return ntohs(a.sin_port);
-}
-
-static void file_write(const struct run *r, const char *name, const char *text, size_t n)
-{
-	char path[160];
-	FILE *file;
-	snprintf(path, sizeof path, "%s/%s", r->dir, name);
-	*strrchr(path, '/') = '\0';
-	mkdir(path, 0700);
-	path[strlen(path)] = '/';
-	if (!(file = fopen(path, "w")) || fwrite(text, 1, n, file) != n || fclose(file) != 0)
-		load_die(path);
-}
-
-static void dir_make(struct run *r)
-{
-	const char *tmp = getenv("TMPDIR");
-	snprintf(r->dir, sizeof r->dir, "%s/loquat-bench-XXXXXX", tmp && strlen(tmp) < 32 ? tmp : "/tmp");
-	if (!mkdtemp(r->dir))
-		load_die(r->dir);
-}
-
-static void config_write(struct run *r)
-{
-	struct buf b = BUF_INIT;
-	char root[512];
-	int poll_us = r->load.poll ? 50 : 0;
-	if (!getcwd(root, sizeof root))
-		load_die("the working folder");
-	r->port = free_port();
-	buf_addf(&b,
-		 "return { instances = {\n"
-		 "{ id = 'calls-1', service = 'calls', rpc = %d },\n"
-		 "{ id = 'caller-1', service = 'caller', rpc = %d } },\n"
-		 "paths = { var = '%s/var', messages = '%s/build/tests.desc' }, log = { level = 'warn' },\n"
-		 "calls = { poll_us = %d }, caller = { poll_us = %d } }\n",
-		 r->port, free_port(), r->dir, root, poll_us, poll_us);
-	file_write(r, "deploy/cluster.lua", b.data, b.len);
-	buf_release(&b);
-}
-
-static struct service *start(struct run *r, const struct service_def *def, const char *instance)
-{
-	struct service *s;
-	char error[600], file[600];
-	snprintf(file, sizeof file, "%s/deploy/cluster.lua", r->dir);
-	struct service_options o = { .config_file = file, .instance = instance, .user = r };
-	if (service_start(env_new(), def, &o, error, sizeof error, &s) < 0) {
-		fprintf(stderr, "%s\n", error);
-		exit(2);
-	}
-	return s;
-}
-
 static void serve(struct load *l, int told)
 {
 	struct run *r = (struct run *)((char *)l - offsetof(struct run, load));
-	struct service *s = start(r, l->lua ? &server_lua : &server_c, "calls-1");
-	while (atomic_load(&s->state) == SERVICE_STARTING)
-		usleep(1000);
-	if (write(told, &r->port, sizeof r->port) < 0)
-		exit(2);
-	for (;;)
-		pause();
+	pair_serve(&r->pair, l->lua ? &server_lua : &server_c, r, told);
 }
 
 int main(int argc, char **argv)
@@ -302,15 +209,14 @@ int main(int argc, char **argv)
 	struct run r = { 0 };
 	int told;
 	load_options(&r.load, argc, argv);
-	dir_make(&r);
+	pair_make(&r.pair, r.load.poll ? "calls = { poll_us = 50 }, caller = { poll_us = 50 }" : "");
 	if (r.load.lua) {
-		file_write(&r, "calls/boxRemote.lua", server_script, sizeof server_script - 1);
-		file_write(&r, "caller/init.lua", client_script, sizeof client_script - 1);
+		pair_file(&r.pair, "calls/boxRemote.lua", server_script, sizeof server_script - 1);
+		pair_file(&r.pair, "caller/init.lua", client_script, sizeof client_script - 1);
 	}
-	config_write(&r);
 	load_fork(&r.load, serve, &told);
 	load_port(told);
-	start(&r, r.load.lua ? &client_lua : &client_c, "caller-1");
+	pair_start(&r.pair, r.load.lua ? &client_lua : &client_c, "caller-1", &r);
 	for (;;)
 		pause();
 }
