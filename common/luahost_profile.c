@@ -90,6 +90,8 @@ static void take(lua_State *L, struct luaprofile *p, const char *task)
 	lua_Debug ar;
 	while (levels < FRAMES && lua_getstack(L, levels, &ar))
 		levels++;
+	if (levels > 1 && lua_getstack(L, levels - 1, &ar) && lua_getinfo(L, "Sn", &ar) && *ar.what == 'C' && !ar.name)
+		levels--; /* the host's own, in which each task begins */
 	size_t n = (size_t)snprintf(text, sizeof text, "%s", task);
 	for (int i = levels - 1; i >= 0 && n + 1 < sizeof text; i--)
 		n += add_frame(L, i, text + n, sizeof text - n);

@@ -14,6 +14,8 @@
 
 static const struct config_row rows[] = {
 	{ "connector.guests", CONFIG_BOOL, "true", false, 0, 0, "Players may enter without a token." },
+	{ "connector.tell_failures", CONFIG_BOOL, "true", false, 0, 0,
+	  "Players are told why a request failed: the script's file and line, a statement; else only that it did." },
 	{ "connector.heartbeat_s", CONFIG_INT, "10", false, 1, 3600,
 	  "Seconds between heartbeats; two missed: closed." },
 	{ "connector.request_s", CONFIG_INT, "5", false, 1, 600, "Every request is answered within so many seconds." },
@@ -55,6 +57,7 @@ static int connector_init(struct service *s)
 	s->user = c;
 	c->service = s;
 	c->guests = config_bool(s->config, "connector.guests", true);
+	c->tell_failures = config_bool(s->config, "connector.tell_failures", true);
 	c->request_ms = (unsigned)config_int(s->config, "connector.request_s", 5) * 1000 - CONNECTOR_SPARE_MS;
 	c->grace_ms = (unsigned)config_int(s->config, "session.grace_s", 30) * 1000;
 	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;

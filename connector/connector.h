@@ -34,7 +34,7 @@ struct connector {
 	struct service *service;
 	struct clientlisten *listen; /* worker 0's to open and close */
 	struct clientset *set;
-	bool guests;
+	bool guests, tell_failures;
 	unsigned request_ms, drain_ms, grace_ms;
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
 	unsigned players_max;

@@ -369,7 +369,10 @@ static void on_login(void *arg, const struct rpc_answer *a)
 	if (a->err == ERR_UNAVAILABLE && a->effect == EFFECT_UNKNOWN && t->session && t->lost++ < LOGIN_LOST_MAX) {
 		ask_owner(t);
 	} else if (a->err < 0) {
-		snprintf(message, sizeof(message), "%.*s", (int)a->message.n, a->message.n ? a->message.p : "");
+		bool tells = a->err != ERR_FAILED || t->edge->connector->tell_failures;
+
+		snprintf(message, sizeof(message), "%.*s", tells && a->message.n ? (int)a->message.n : 0,
+			 a->message.n ? a->message.p : "");
 		if (a->effect != EFFECT_NONE) /* it may hold us now for one who is in */
 			leave(t->edge, t->edge->logout, t->uid, t->sid);
 		refuse(t, a->err, a->effect, *message ? message : NULL);

@@ -166,12 +166,14 @@ static void attrs_take(struct session *s, const struct rpc_answer *a)
 				 "too many or too long");
 }
 
-static void error_pass(struct clientconn *c, uint32_t id, const struct rpc_answer *a)
+static void error_pass(struct session *s, uint32_t id, const struct rpc_answer *a)
 {
+	bool tells = a->err != ERR_FAILED || s->edge->connector->tell_failures;
 	char message[512];
 
-	snprintf(message, sizeof(message), "%.*s", (int)a->message.n, a->message.n ? a->message.p : "");
-	clientconn_error(c, id, a->err, a->effect, *message ? message : NULL);
+	snprintf(message, sizeof(message), "%.*s", tells && a->message.n ? (int)a->message.n : 0,
+		 a->message.n ? a->message.p : "");
+	clientconn_error(&s->conn, id, a->err, a->effect, *message ? message : NULL);
 }
 
 static void on_answer(void *arg, const struct rpc_answer *a)
@@ -189,7 +191,7 @@ static void on_answer(void *arg, const struct rpc_answer *a)
 	if (!before)
 		attrs_take(s, a);
 	if (a->err < 0)
-		error_pass(&s->conn, id, a);
+		error_pass(s, id, a);
 	else if (a->body.n)
 		clientconn_respond(&s->conn, id, a->body.p, a->body.n);
 	else

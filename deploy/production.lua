@@ -36,7 +36,7 @@ return {
 	},
 	-- three times what a player in battle sends; a token of the gate is needed; some sixty players behind one address
 	connector = {
-		guests = false, packets_per_s = 60, bytes_per_s = 65536, heartbeat_s = 10, request_s = 5,
+		guests = false, tell_failures = false, packets_per_s = 60, bytes_per_s = 65536, heartbeat_s = 10, request_s = 5,
 		per_address_max = 100, per_subnet_max = 1000, connects_per_s = 50, address_packets_per_s = 1200,
 	},
 	session = { grace_s = 60 },

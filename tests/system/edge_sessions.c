@@ -27,6 +27,20 @@ START_TEST(requests_go_to_their_service_and_answers_come_back_as_they_are)
 }
 END_TEST
 
+START_TEST(why_a_request_failed_is_not_told_where_players_are_strangers)
+{
+	struct wireclient c;
+	edge_begin(_i, "connector = { tell_failures = false },");
+	expect(enter_guest(&c, 0, "hal"), "\"code\":200");
+	ck_assert_str_eq(
+		wireclient_ask(&c, "scene.sceneHandler.attack", "{\"target\":1}"),
+		"{\"code\":500,\"error\":\"failed\",\"message\":\"the handler raised an error\",\"effect\":\"unknown\"}");
+	expect(wireclient_ask(&c, "scene.sceneHandler.fly", "{}"), "there is no route scene.sceneHandler.fly");
+	wireclient_close(&c);
+	edge_end();
+}
+END_TEST
+
 START_TEST(a_service_that_does_not_run_is_unavailable_in_time)
 {
 	struct wireclient c;
@@ -302,6 +316,7 @@ int main(void)
 	tcase_set_timeout(t, 30);
 #define BOTH(test) tcase_add_loop_test(t, test, 0, 2)
 	BOTH(requests_go_to_their_service_and_answers_come_back_as_they_are);
+	BOTH(why_a_request_failed_is_not_told_where_players_are_strangers);
 	BOTH(a_service_that_does_not_run_is_unavailable_in_time);
 	BOTH(emoji_leave_as_escapes_that_every_client_reads);
 	BOTH(an_attribute_set_by_an_answer_routes_what_follows);
