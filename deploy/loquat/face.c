@@ -305,10 +305,15 @@ static void post_upgrade(struct supervisor *up, struct env_http_request *r)
 static void leave(struct supervisor *up, struct env_http_request *r, int (*fn)(struct instance *i))
 {
 	struct instance *i = instance_of(up, r);
-	char text[96];
+	char text[160];
 
 	if (!i)
 		return;
+	if (!i->here) {
+		instance_elsewhere(i, text, sizeof text);
+		face_refuse(r, ERR_DENIED, text);
+		return;
+	}
 	if (fn(i) < 0) {
 		snprintf(text, sizeof text, "%s does not run (%s)", i->row->id, child_state_word(i->child.state));
 		face_refuse(r, ERR_DENIED, text);

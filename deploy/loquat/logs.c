@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "deploy/loquat/loquat.h"
+#include "deploy/loquat/supervisor.h"
 
 /* The lines that the supervisor keeps in var/log, and those that come, as `tail -f` would show them. */
 #define TAIL_BYTES 16384
@@ -123,7 +123,11 @@ int command_logs(struct cluster *c, int argc, char **argv)
 		else
 			return complain("logs: unexpected \"%s\" (loquat logs --help)", argv[i]);
 	}
-	if (only && !route_find(c->routes, only) && strcmp(only, "mariadb") != 0)
+	const struct route_row *row = only ? route_find(c->routes, only) : NULL;
+
+	if (only && !row && strcmp(only, "mariadb") != 0)
 		return complain("logs: %s has no instance \"%s\"", c->config_file, only);
+	if (row && !host_is_here(row->host))
+		return complain("logs: %s belongs to another host (%s): its log is there", only, row->host), 1;
 	return show(c, only, forever);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "common/err.h"
 #include "deploy/loquat/control.h"
+#include "deploy/loquat/supervisor.h"
 
 /* ---- asking the supervisor ------------------------------------------------------------------------------------ */
 
@@ -190,6 +191,22 @@ static bool is_name(const char *id)
 	       strlen(id) <= 31;
 }
 
+/* Each host's supervisor starts and stops its own: the one of the instance's host is asked, from whichever host. */
+static int go_to_its_host(struct cluster *c, const char *id)
+{
+	const struct route_row *row = route_find(c->routes, id);
+
+	if (!row || !c->http_port || host_is_here(row->host))
+		return 0;
+	if (!reaches(row->host, c->http_port)) {
+		complain("%s belongs to another host, and no supervisor answers at %s:%u: try it there", id, row->host,
+			 c->http_port);
+		return ERR_UNAVAILABLE;
+	}
+	c->http_host = row->host;
+	return 0;
+}
+
 int command_start(struct cluster *c, int argc, char **argv)
 {
 	char path[128];
@@ -200,7 +217,7 @@ int command_start(struct cluster *c, int argc, char **argv)
 	if (*argv[1] == '-' || !is_name(argv[1]))
 		return complain("%s: \"%s\" is no instance's name", argv[0], argv[1]);
 	snprintf(path, sizeof path, "/admin/%s?id=%s", argv[0], argv[1]);
-	if (supervisor_ask(c, "POST", path, &answer) < 0)
+	if (go_to_its_host(c, argv[1]) < 0 || supervisor_ask(c, "POST", path, &answer) < 0)
 		return 1;
 	json_decref(answer);
 	return wait_until(c, argv[1], !strcmp(argv[0], "start") ? "ready" : "stopped");
@@ -242,7 +259,7 @@ int command_upgrade(struct cluster *c, int argc, char **argv)
 	if (argc != 2 || !is_name(argv[1]))
 		return complain("upgrade: expected one connector: loquat upgrade ID");
 	snprintf(path, sizeof path, "/admin/upgrade?id=%s", argv[1]);
-	if (supervisor_ask(c, "POST", path, &answer) < 0)
+	if (go_to_its_host(c, argv[1]) < 0 || supervisor_ask(c, "POST", path, &answer) < 0)
 		return 1;
 	json_int_t pid = json_integer_value(json_object_get(answer, "upgrading"));
 	json_decref(answer);

@@ -279,6 +279,13 @@ static bool ports_free(struct instance *i, char *why, size_t size)
 	return true;
 }
 
+int instance_elsewhere(const struct instance *i, char *why, size_t size)
+{
+	snprintf(why, size, "%s belongs to another host (%s), whose supervisor has to be asked", i->row->id,
+		 i->row->host);
+	return ERR_DENIED;
+}
+
 int instance_start(struct instance *i, char *why, size_t size)
 {
 	if (i->child.wanted && (i->child.pid || i->child.state == CHILD_BACKOFF))
@@ -287,10 +294,8 @@ int instance_start(struct instance *i, char *why, size_t size)
 		snprintf(why, size, "%s is still ending (%s)", i->row->id, child_state_word(i->child.state));
 		return ERR_BUSY;
 	}
-	if (!i->here) {
-		snprintf(why, size, "%s belongs to another host (%s)", i->row->id, i->row->host);
-		return ERR_DENIED;
-	}
+	if (!i->here)
+		return instance_elsewhere(i, why, size);
 	if (!ports_free(i, why, size))
 		return ERR_DENIED;
 	i->epoch = env_wall_us(i->up->c->env);

@@ -92,7 +92,9 @@ void supervisor_fail(struct supervisor *up, const char *fmt, ...) __attribute__(
 void supervisor_routes(const struct supervisor *up, struct route_table *out);
 struct instance *supervisor_find(struct supervisor *up, const char *id);
 int instance_start(struct instance *i, char *why,
-		   size_t size);       /* it runs: 0; ERR_BUSY: it still ends; ERR_DENIED: a port is taken */
+		   size_t size); /* it runs: 0; ERR_BUSY: it still ends; ERR_DENIED: a port is taken */
+/* Why one of another host is none of ours; ERR_DENIED */
+int instance_elsewhere(const struct instance *i, char *why, size_t size);
 int instance_stop(struct instance *i); /* ERR_NOT_FOUND: it does not run */
 int instance_drain(struct instance *i);
 

@@ -48,7 +48,9 @@ static void describe(struct instance *i)
 
 int instance_upgrade(struct instance *i, char *why, size_t size)
 {
-	if (!i->here || i->child.state != CHILD_READY || !i->child.wanted) {
+	if (!i->here)
+		return instance_elsewhere(i, why, size);
+	if (i->child.state != CHILD_READY || !i->child.wanted) {
 		snprintf(why, size, "%s is not ready (%s): there is nothing to take over", i->row->id,
 			 child_state_word(i->child.state));
 		return ERR_DENIED;
