@@ -5,6 +5,7 @@ state.groups = state.groups or {}
 
 local SIZE_MAX = 5
 local INVITE_MS = 60000
+local INVITED_MAX = 20   -- at once: whose names they are, nobody knows
 
 local function find(group, uid)
   for i, member in ipairs(group.members) do
@@ -41,6 +42,15 @@ local function remove(group, uid, event, asker)
   tell(group, event, asker, uid)
 end
 
+-- How many invitations wait for their answer.
+local function invited(group)
+  local now, n = clock.now_ms(), 0
+  for uid, until_ms in pairs(group.invited) do
+    if until_ms < now then group.invited[uid] = nil else n = n + 1 end
+  end
+  return n
+end
+
 local Verbs = {}
 
 function Verbs.create(there, args)
@@ -57,6 +67,9 @@ function Verbs.invite(group, args)
   if group.leader ~= args.uid then return nil, "denied", "only the leader invites" end
   if #group.members >= SIZE_MAX then return nil, "denied", "the team is full" end
   if find(group, args.target) then return nil, "denied", "this player is in the team" end
+  if invited(group) >= INVITED_MAX and not group.invited[args.target] then
+    return nil, "denied", "too many invitations wait for an answer"
+  end
   group.invited[args.target] = clock.now_ms() + INVITE_MS
   return group
 end

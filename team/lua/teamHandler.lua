@@ -1,10 +1,10 @@
 -- What players do with teams. The player's owner knows the team's number; the team is changed at its own owner.
 local Handler = {}
 
-local TRIES = 20
+local TRIES = 3
+local UID_MAX = 64
 
 state.players = state.players or {}   -- uid → { team, name, session, invited {team → true} }
-state.teams_made = state.teams_made or 0
 
 local function player_of(session)
   local player = state.players[session.uid]
@@ -17,10 +17,7 @@ local function player_of(session)
 end
 
 -- A number that is probably nobody's; its owner knows.
-local function new_team()
-  state.teams_made = state.teams_made + 1
-  return (app.epoch // 1000000 & 0xffffffff) << 20 | app.worker << 14 | state.teams_made & 0x3fff
-end
+local function new_team() return math.random(1 << 52) end
 
 -- Yields (asks role, once).
 local function name_of(session, player)
@@ -60,6 +57,7 @@ end
 
 -- The guest gets the push onTeam {event = "invite"}. Yields.
 function Handler.invite(session, msg)
+  if #msg.uid > UID_MAX then return nil, "not_found", "uid: nobody is called so" end
   local player, err, why = in_team(session)
   if not player then return nil, err, why end
   local answer

@@ -71,6 +71,30 @@ test("who was not invited, or too long ago, does not come in", function()
   test.refused(ask(bob, "accept", { team = 77 }), "not_found")
 end)
 
+test("of what nobody answers a team keeps twenty, for a minute", function()
+  local ann, team = team_of()
+  for i = 1, 25 do ask(ann, "invite", { uid = "nobody" .. i }) end
+  test.refused(ask(ann, "invite", { uid = "nobody21" }), "denied", "too many")
+  test.refused(ask(ann, "invite", { uid = "nobody1" }), "not_found")   -- once more
+  test.refused(ask(ann, "invite", { uid = ("x"):rep(65) }), "not_found")
+  test.turn(61000)
+  local bob = come("bob")
+  test.equal(ask(ann, "invite", { uid = "bob" }).code, 200)
+  local n = 0
+  for _ in pairs(state.groups[team].invited) do n = n + 1 end
+  test.equal(n, 1)
+  test.equal(ask(bob, "accept", { team = team }).code, 200)
+end)
+
+test("teams of an instance that started in the same second do not stand in the way", function()
+  for i = 1, 40 do
+    local id = (app.epoch // 1000000 & 0xffffffff) << 20 | app.worker << 14 | i
+    state.groups[id] = { id = id, leader = "x", members = { { uid = "x" } }, invited = {} }
+  end
+  local _, team = team_of("bob")
+  test.holds(team > 0 and team <= 1 << 52)
+end)
+
 test("a declined invitation is void", function()
   local ann, team = team_of()
   local bob = come("bob")
