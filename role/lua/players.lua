@@ -94,6 +94,15 @@ function Players.linger(player)
   player.grace = clock.after(app.config("session.grace_s", 30) * 1000, function() grace_over(player) end)
 end
 
+-- A scene holds it and this instance, which has been started anew, knows nothing of it: if its connection has gone too,
+-- nobody else would ever send it away.
+function Players.found(uid)
+  local player = { uid = uid, was_online = true }
+  state.left[uid] = player
+  Players.linger(player)
+  return player
+end
+
 function Players.bind(player, session)
   if player.grace then player.grace:cancel() end
   player.grace, player.session, player.was_online = nil, session, true

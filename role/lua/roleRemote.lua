@@ -28,9 +28,10 @@ end
 -- when the player is not in memory.
 function Remote.place(args)
   local player, has_place = Players.presence(args.uid), args.scene and args.x and args.y
+  if not player and not args.gone then player = Players.found(args.uid) end
   if player then
     player.scene = not args.gone and args.scene or nil
-  elseif not args.gone or not has_place then
+  elseif not has_place then
     return {}
   elseif not state.loading[args.uid] then
     return leave_at(args)

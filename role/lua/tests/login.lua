@@ -62,11 +62,24 @@ test("who has gone comes back to where it stood, whatever the scene is told last
   test.has(ann:request("role.roleHandler.get").role, { x = 78.0 })
 end)
 
-test("a place is nobody's who is not here", function()
-  local records = #test.records()
-  test.call("role.roleRemote.place", "bob", { uid = "bob", scene = 2, x = 1.0, y = 2.0 }, { from = "scene-1" })
-  test.call("role.roleRemote.place", "bob", { uid = "bob", gone = true }, { from = "scene-1" })
+test("who stands in a scene when this instance starts anew is sent away if it does not come", function()
+  test.fake("team.teamRemote.online", {})
+  test.fake("scene.sceneRemote.leave", {})
+  test.fake("scene.sceneRemote.rebind", { there = true })
+  local records, ann, bob = #test.records(), test.session("ann"), test.session("bob")
+  for _, uid in ipairs { "ann", "bob", "cid" } do
+    test.call("role.roleRemote.place", uid, { uid = uid, scene = 2 }, { from = "scene-1" })
+  end
+  test.call("role.roleRemote.announce", "", { connector = ann.connector, last = true,
+    online = { { uid = "ann", sid = ann.sid, scene = "2" } } }, { from = "connector-1" })
+  test.call("role.roleRemote.place", "dan", { uid = "dan", gone = true }, { from = "scene-1" })
   test.equal(#test.records(), records)
+  test.equal(login(bob).scene, "2")
+  test.turn(40000)
+  local away = test.calls("scene.sceneRemote.leave")
+  test.equal(#away, 1)
+  test.has(away[1].args, { uid = "cid", scene = 2 })
+  test.equal(test.calls("team.teamRemote.online")[2].args, { uid = "cid", gone = true })
 end)
 
 test("a name of 64 bytes is as good as any, and one of 65 is not", function()

@@ -37,6 +37,31 @@ test("who enters sees itself first and stands where the session says", function(
   test.equal(test.calls("chat.chatRemote.place")[1].args, { uid = "ann", channel = "scene", value = "2" })
 end)
 
+test("a role that was started anew is told who stands here, when it can be reached", function()
+  local told, there = {}, false
+  enter("ann", 2)
+  enter("bob", 1)
+  test.fake("role.roleRemote.place", function(args)
+    if not there then return nil, "unavailable", "it is away", "none" end
+    told[#told + 1] = args
+    return {}
+  end)
+  test.peer("chat-1", false)
+  test.peer("role-1", true)
+  test.turn(2000)
+  test.equal(#told, 0)
+  app.task(test.peer, "role-1", false)
+  test.turn(2500)
+  there = true
+  test.turn(2000)
+  test.equal(told, { { uid = "ann", scene = 2 }, { uid = "bob", scene = 1 } })
+  World.leave(select(2, World.find("bob")), (World.find("bob")))
+  app.task(test.peer, "role-1", false)
+  test.turn(2000)
+  test.equal(told[3], { uid = "ann", scene = 2 })
+  test.equal(#told, 3)
+end)
+
 test("new code is run by those who are alive", function()
   local Monsters = require "monsters"
   local think, tick, thoughts, ticks = Monsters.think, World.tick, {}, 0
