@@ -208,8 +208,8 @@ bool luaqueue_idle(const struct luaqueue *q);
 
 /*
  * C functions for an operator's library. Each returns a list of tables: tasks {name, state, ms, trace, traceback}; timers
- * {due_ms, period_ms, what}, 10,000 at most; memory {kind, tables, texts, bytes} of what `state` and the modules hold, by where it is reached, which
- * waits now and then.
+ * {due_ms, period_ms, what}, 10,000 at most; memory {kind, tables, texts, bytes} of what `state` and the modules hold,
+ * by where it is reached, which waits now and then.
  */
 int luahost_l_tasks(lua_State *L);
 int luahost_l_timers(lua_State *L);

@@ -13,8 +13,9 @@
  *          Families and series are never freed before metrics_free; making one takes a short lock-free
  *          list push.
  * Labels:  the values must come from a bounded set (methods, kinds of error), never from players.
- * Units:   base units: seconds, bytes. Gauges named …_seconds are set in milliseconds; histograms take nanoseconds and are log-linear: 16 sub-buckets per power
- *          of two (error at most 6.25 %), 1 us to 64 s; Prometheus gets the fixed buckets of metrics.c.
+ * Units:   base units: seconds, bytes. Gauges named …_seconds are set in milliseconds; histograms take nanoseconds and
+ *          are log-linear: 16 sub-buckets per power of two (error at most 6.25 %), 1 us to 64 s; Prometheus gets the
+ *          fixed buckets of metrics.c.
  */
 struct metrics;
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };

@@ -1,7 +1,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include "dbwriter/plan_int.h"
+#include "dbwriter/plan_private.h"
 
 #define CHUNK_BYTES (64u << 10)
 

@@ -1,4 +1,4 @@
-#include "dbwriter/plan_int.h"
+#include "dbwriter/plan_private.h"
 /*
  * Of several statements for one row those become one that leave the row, and what the database refuses, the same.
  */

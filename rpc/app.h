@@ -9,9 +9,10 @@
  *
  *   handlers   XHandler.lua: fn(session, msg) -> answer | nil, error, message   client requests, one at a time per session
  *   remotes    XRemote.lua:  fn(args, call)   -> value  | nil, error, message   calls of services, each in its own task
- *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_leave(room, member), on_lost(key), on_moved(), http(request), check(),
- *              on_reload(old), on_rollback(old)  all optional; the instance is ready when init_service has ended on all workers, and if it raises the start fails; stop_service runs
- *              when nothing else is under way
+ *   init.lua   init_service(), stop_service(), on_peer(instance, up), on_leave(room, member), on_lost(key), on_moved(),
+ *              http(request), check(), on_reload(old), on_rollback(old): all optional. The instance is ready when
+ *              init_service has ended on all workers, and if it raises the start fails; stop_service runs when nothing
+ *              else is under way
  *
  * What scripts see is documented in docs/lua.md.
  *

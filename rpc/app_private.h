@@ -11,10 +11,11 @@
 #include "rpc/peer.h"
 #include "rpc/ring.h"
 /*
- * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and app_once_read.c (once-methods),
- * app_console.c (what an operator types), app_rpc.c (library app), app_room.c and app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache),
- * app_metrics.c (library metrics), app_filter.c (before and after a request), app_session.c (sessions and pushes), app_unreached.c (functions that nobody can call). Private to
- * rpc/.
+ * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and
+ * app_once_read.c (once-methods), app_console.c (what an operator types), app_rpc.c (library app), app_room.c and
+ * app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache), app_metrics.c (library metrics), app_filter.c
+ * (before and after a request), app_session.c (sessions and pushes), app_unreached.c (functions that nobody can
+ * call). Private to rpc/.
  *
  * Threads: owner worker only.
  */

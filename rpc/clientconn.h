@@ -28,8 +28,9 @@
  *          dropped first: rpc/clientlate.h), and so does what is not taken within two heartbeats; packets_per_s and
  *          bytes_per_s: above them requests are answered busy, above four times the client is kicked; login_ms until
  *          clientconn_login, or kicked.
- * Logged:  why each connection ended (of very many in a second, how many), with its address; a peer's plain close only at debug. The first response or push
- *          a client sends, which is ignored (client.ignored); so many of them as strikes end it.
+ * Logged:  why each connection ended (of very many in a second, how many), with its address; a peer's plain close only
+ *          at debug. The first response or push a client sends, which is ignored (client.ignored); so many of them as
+ *          strikes end it.
  */
 struct clientconn;
 struct clientlisten;
@@ -152,7 +153,10 @@ struct clientconn_push {
 	struct stream_shared *wire[2][2];
 	struct clientconn_forms *forms; /* its bodies in protobuf, made when the first client wants one */
 };
-/* Points to route and body; clientconn_push_done when it has been sent. ERR_BAD_REQUEST: the route is too long or empty, the body empty or too large. */
+/*
+ * Points to route and body; clientconn_push_done when it has been sent. ERR_BAD_REQUEST: the route is too long or empty,
+ * the body empty or too large.
+ */
 int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *dict, const char *route, size_t route_n,
 			 const char *body, size_t n);
 /* From now on clientconn_push sends shared bytes. Worth it from a few clients on. */

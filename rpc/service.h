@@ -19,8 +19,9 @@
  * A service is a struct service_def. main.c hands it to service_main; the simulation to service_start, ten of
  * them in one process. The order of a life: the configuration is checked, logger, metrics and SQL log start;
  * init_service on the control thread; worker_start on each worker, then its Lua is loaded; reg_service lets requests in
- * and the instance is ready. SIGTERM or an admin's drain: draining (readyz 503, peers are told, worker_drain, what is under
- * way finishes, bounded by rpc.drain_s), stop_service, worker_stop on each worker, free_service, the log is flushed, the process ends with 0.
+ * and the instance is ready. SIGTERM or an admin's drain: draining (readyz 503, peers are told, worker_drain, what is
+ * under way finishes, bounded by rpc.drain_s), stop_service, worker_stop on each worker, free_service, the log is
+ * flushed, the process ends with 0.
  *
  * Threads: init_service, stop_service, free_service: the control thread. worker_*: that worker's thread. struct service's fields
  *          are constant after start unless marked.

@@ -11,7 +11,8 @@
  * Instances: caller-1, calls-1, calls-2, other-1 and connector-1 stand in the configuration; a test begins those it needs.
  * Box:       what "calls" (calls_box) answers in C goes by words in the request: "hold" keeps it until calls_release,
  *            "deny" is denied, "done" failed with effect done, "huge" an answer that no frame holds, "work" takes 60 ms of
- *            the thread, "release" answers what its worker keeps; else {"text": "INSTANCE/WORKER", "number": how many requests the instance has run}.
+ *            the thread, "release" answers what its worker keeps; else {"text": "INSTANCE/WORKER", "number": how many
+ *            requests the instance has run}.
  * Threads:   the test's own. Memory: calls_teardown frees; calls_end ends one instance. Trouble fails the test.
  */
 struct calls {

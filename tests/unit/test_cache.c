@@ -1,10 +1,10 @@
 #include <check.h>
 #include <malloc.h>
-#include <stdlib.h>
 #include <string.h>
 #include "common/blocks.h"
 #include "common/cache.h"
 #include "common/err.h"
+#include "tests/support/suite.h"
 
 /* ck_assert tells the parent process of each pass, too slow for millions of them */
 #define must(cond, ...)                            \
@@ -449,7 +449,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("cache");
 	TCase *t = tcase_create("cache");
 	tcase_set_timeout(t, 60);
 	tcase_add_checked_fixture(t, setup, teardown);
@@ -471,10 +470,5 @@ int main(void)
 	tcase_add_test(t, a_dirty_entry_expires_only_when_it_has_landed);
 	tcase_add_loop_test(t, random_operations_agree_with_a_model, 0, 5);
 	tcase_add_loop_test(t, blocks_do_not_overlap_and_freed_ones_grow_together, 0, 5);
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("cache", t);
 }

@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "proto/rpc.pb.h"
 #include "rpc/frame.h"
+#include "tests/support/suite.h"
 /*
  * The envelope: hand-written code must write and read the very bytes that nanopb does, over random messages.
  */
@@ -378,11 +379,5 @@ int main(void)
 	tcase_add_test(t, a_frame_is_split_off_only_when_it_is_whole);
 	tcase_add_test(t, each_whole_frame_is_given_in_order_and_the_first_error_ends_it);
 	tcase_add_test(t, a_frame_of_another_version_type_or_size_is_refused_by_its_header);
-	Suite *s = suite_create("frame");
-	suite_add_tcase(s, t);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("frame", t);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "common/log.h"
 #include "common/err.h"
+#include "tests/support/suite.h"
 
 static struct env *env;
 static struct log *l;
@@ -511,7 +512,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("log");
 	TCase *c = tcase_create("log");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -541,10 +541,5 @@ int main(void)
 	tcase_add_test(c, a_full_disk_loses_lines_but_nothing_else);
 	tcase_add_test(c, lines_that_strangers_cause_are_bounded_in_each_second_and_their_number_is_told);
 	tcase_add_test(c, few_lines_a_second_all_fit);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("log", c);
 }

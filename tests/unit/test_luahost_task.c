@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "tests/support/script.h"
+#include "tests/support/suite.h"
 
 /* ---- tasks from C ---- */
 
@@ -389,7 +390,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("luahost_task");
 	TCase *c = tcase_create("luahost_task");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -412,10 +412,5 @@ int main(void)
 	tcase_add_test(c, a_job_is_taken_out_of_its_queue);
 	tcase_add_test(c, a_jobs_end_may_push_the_next);
 	tcase_add_test(c, a_wait_counts_from_its_beginning_however_long_the_script_computed_before);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("luahost_task", c);
 }

@@ -6,6 +6,7 @@
 #include "common/msg.h"
 #include "google/protobuf/descriptor.pb-c.h"
 #include "tests/support/sample.h"
+#include "tests/support/suite.h"
 
 static struct schema *s;
 
@@ -245,7 +246,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("msg");
 	TCase *c = tcase_create("msg");
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_test(c, a_method_is_found_by_its_full_name_and_says_what_the_proto_says);
@@ -264,10 +264,5 @@ int main(void)
 	tcase_add_test(c, an_empty_set_is_an_empty_schema);
 	tcase_add_test(c, a_field_of_an_unknown_type_is_refused_by_name);
 	tcase_add_test(c, nothing_is_no_schema_and_may_be_freed);
-	suite_add_tcase(suite, c);
-	SRunner *r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("msg", c);
 }

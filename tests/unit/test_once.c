@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "rpc/once.h"
+#include "tests/support/suite.h"
 
 #define LEASE_MS 1000
 
@@ -706,7 +707,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("once");
 	TCase *client = tcase_create("client"), *memory = tcase_create("memory"), *stored = tcase_create("stored"),
 	      *small = tcase_create("small");
 
@@ -742,14 +742,5 @@ int main(void)
 	tcase_add_test(stored, who_is_lost_runs_again_only_when_the_owner_was_loaded_anew);
 	tcase_add_test(stored, acknowledged_rows_are_told_to_be_deleted_once);
 	tcase_add_test(small, answers_leave_memory_when_it_is_full_and_their_keys_stay_known);
-	suite_add_tcase(s, client);
-	suite_add_tcase(s, memory);
-	suite_add_tcase(s, stored);
-	suite_add_tcase(s, small);
-	SRunner *r = srunner_create(s);
-
-	srunner_run_all(r, CK_ENV);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("once", client, memory, stored, small);
 }

@@ -1,8 +1,8 @@
 /* Which statements may change places or become one: dbwriter/plan.h. */
 #include "dbwriter/plan.h"
+#include "tests/support/suite.h"
 #include <check.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct tables tables;
@@ -350,11 +350,5 @@ int main(void)
 	tcase_add_test(t, what_is_worked_out_is_joined_by_the_names_of_its_table);
 	tcase_add_test(t, what_another_assignment_a_null_or_a_zero_decides_is_not_worked_out);
 	tcase_add_test(t, an_upsert_takes_in_another_for_the_row_that_is_there_and_for_the_one_that_is_not);
-	Suite *s = suite_create("plan");
-	suite_add_tcase(s, t);
-	SRunner *run = srunner_create(s);
-	srunner_run_all(run, CK_NORMAL);
-	int failed = srunner_ntests_failed(run);
-	srunner_free(run);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run("plan", t);
 }

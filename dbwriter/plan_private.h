@@ -1,7 +1,7 @@
 #pragma once
 #include "dbwriter/plan.h"
 /*
- * plan_int: what plan.c (where a statement goes) and plan_fold.c (which of a row's statements become one) share.
+ * plan_private: what plan.c (where a statement goes) and plan_fold.c (which of a row's statements become one) share.
  */
 #define PLAN_NONE       UINT32_MAX
 #define PLAN_SHAPES_MAX 512 /* known at a time */
