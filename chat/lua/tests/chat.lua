@@ -111,6 +111,13 @@ test("who comes by another connection stays, and the end of the older one is not
   test.has(bob:pushed("onChat"), { msg = "hi" })
 end)
 
+test("the end of an older connection does not silence the newer one", function()
+  local again = come("ann", "tavern")
+  go(ann)
+  test.equal(say(again, { content = "here", target = "*" }).code, 200)
+  test.equal(say(bob, { content = "psst", target = "ann" }).code, 200)
+end)
+
 test("who goes to another room leaves the first", function()
   bob = come("bob", "cellar")
   test.equal(ann:pushed("onLeave"), { user = "bob" })

@@ -51,6 +51,16 @@ test("a callback that is repeated years later gets the bytes of the first", func
   test.equal(answer, { code = 200, order = "o1", gems = 100 })
 end)
 
+test("an order is known by its whole body", function()
+  local changes = { {}, {}, { amount = 500 }, { currency = "USD" }, { time = 1 } }
+  for _, change in ipairs(changes) do pay(call_of(change)) end
+  for _, method in ipairs { "role.orderRemote.claim", "role.roleRemote.grant" } do
+    local calls = test.calls(method)
+    test.equal(calls[2].args.fingerprint, calls[1].args.fingerprint)
+    for i = 3, #changes do test.holds(calls[i].args.fingerprint ~= calls[1].args.fingerprint) end
+  end
+end)
+
 test("a product that is not sold is not found", function()
   test.equal((pay(call_of { product = "gems_7" })), 404)
 end)

@@ -91,6 +91,54 @@ test("a name of 64 bytes is as good as any, and one of 65 is not", function()
   test.refused(ann:request("role.roleHandler.rename", { name = ("x"):rep(65) }), "bad_request", "name")
 end)
 
+test("of two connections that both believe to be the player's the older one stays", function()
+  local here, left_behind = test.session("ann"), test.session("ann")
+  login(here)
+  test.call("role.roleRemote.announce", "", { connector = left_behind.connector, last = true,
+    online = { { uid = "ann", sid = left_behind.sid }, { uid = "ann", sid = here.sid } } }, { from = "connector-1" })
+  test.holds(left_behind.kicked)
+  test.equal(here.kicked, nil)
+end)
+
+test("who is forgotten while its role is made gets none, and one at the next login", function()
+  local Players = require "players"
+  test.fake("role.nameRemote.claim", function()
+    Players.forget_key("uid:ann")
+    return { taken = false }
+  end)
+  local answer, err = login(test.session("ann"))
+  test.equal(answer, nil)
+  test.equal(err, "unavailable")
+  test.equal(#test.rows("SELECT id FROM role"), 0)
+  test.fake("role.nameRemote.claim", { taken = false })
+  test.holds(login(test.session("ann")).role)
+  test.equal(#test.rows("SELECT id FROM role"), 1)
+end)
+
+test("who waits for a login of the same player does not go on with what was forgotten meanwhile", function()
+  local Players = require "players"
+  login(test.session("ann"))
+  local player, seen, err = state.players.ann, 0, nil
+  app.task(Players.locked, player, function() clock.sleep(100) return true end)
+  app.task(function() err = select(2, Players.locked(player, function() seen = seen + 1 return true end)) end)
+  test.lost("uid:ann")
+  test.turn(200)
+  test.equal(seen, 0)
+  test.equal(err, "unavailable")
+end)
+
+test("a record of a long name that is lost takes the player out of memory too", function()
+  local uid = ("ü "):rep(20)
+  login(test.session(uid))
+  local records = test.records()
+  local key
+  for found in table.concat({ json.encode(records) }):gmatch("uid:[^,\"]*") do key = found end
+  test.holds(#key <= 68 and key:find("~", 1, true), key)
+  test.rows("UPDATE role SET gold = ? WHERE uid = ?", 7, uid)
+  test.lost(key)
+  test.equal(test.call("role.roleRemote.get", uid, { uid = uid }).gold, 7)
+end)
+
 test("a resume token is good once", function()
   local first = login(test.session("ann"))
   alive(false)

@@ -207,6 +207,19 @@ test("a reward whose outcome is known is not asked for again", function()
   test.holds(test.log():find("reward.failed", 1, true))
 end)
 
+test("a reward that may have been given is not given again", function()
+  for _, effect in ipairs { "unknown", "done" } do
+    local tries = 0
+    test.fake("role.roleRemote.reward", function()
+      tries = tries + 1
+      return nil, "unavailable", "its link broke", effect
+    end)
+    require("rewards").give("ann", { uid = "ann", exp = 1 })
+    test.turn(10000)
+    test.equal(tries, 1)
+  end
+end)
+
 test("slimes bite who is near, and the dead come to life at a spawn point", function()
   local ann = enter("ann", 1)
   local _, player = meet("ann")
