@@ -378,7 +378,7 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 		return fail_type(e, index, "a table", at);
 	if ((err = enter(e, at)) < 0)
 		return err;
-	if ((err = lua_msg_fields(e->L, index, t, value)) < 0)
+	if ((err = lua_msg_fields(e->L, index, top, t, value)) < 0)
 		return fail_fields(e, err, t, at);
 	buf_addch(e->out, '{');
 	for (unsigned i = 0; i < t->fields; i++) {

@@ -28,6 +28,8 @@ static void refer_to_names(lua_State *L, const struct lua_names *n, const struct
 /* Of names that stay where they are: refer_to_names has been there. */
 static void make_shape(lua_State *L, const struct lua_names *n, const struct lua_shape *shape, const struct msg_type *t)
 {
+	for (unsigned i = 0; i <= t->fields; i++)
+		shape->step[i].name = n; /* no script has it */
 	for (unsigned i = 0; i < t->fields; i++) {
 		lua_msg_push_name(L, n, t->field[i].id);
 		shape->name[i] = lua_topointer(L, -1);
@@ -35,29 +37,29 @@ static void make_shape(lua_State *L, const struct lua_names *n, const struct lua
 	}
 }
 
-/* One block: the shapes, the texts, the fields' names, the references by id, the steps. */
+/* One block: the shapes, the texts, the fields' names, the steps, the references by id. */
 static const struct lua_names *make_names(lua_State *L, const struct schema *schema)
 {
 	size_t types = schema ? schema_types(schema) : 0, fields = 0, ids = schema ? schema_names(schema) + 1 : 0;
 	for (size_t i = 0; i < types; i++)
 		fields += schema_type_at(schema, i)->fields;
 	struct lua_names *n;
-	size_t bytes = sizeof *n + types * sizeof n->shape[0] + sizeof *n->texts +
-		       fields * (sizeof(void *) + sizeof(uint16_t)) + ids * sizeof(int);
+	size_t bytes = sizeof *n + types * sizeof n->shape[0] + sizeof *n->texts + fields * sizeof(void *) +
+		       (fields + types) * sizeof(struct lua_step) + ids * sizeof(int);
 	n = memset(lua_newuserdatauv(L, bytes, 0), 0, bytes);
 	luaL_ref(L, LUA_REGISTRYINDEX); /* for good */
 	n->texts = (struct lua_texts *)&n->shape[types];
 	const void **name = (const void **)(n->texts + 1);
-	n->id = (int *)(name + fields);
-	uint16_t *walked = (uint16_t *)(n->id + ids);
+	struct lua_step *step = (struct lua_step *)(name + fields);
+	n->id = (int *)(step + fields + types);
 	if (schema)
 		refer_to_names(L, n, schema);
 	for (size_t i = 0; i < types; i++) {
 		const struct msg_type *t = schema_type_at(schema, i);
-		n->shape[i] = (struct lua_shape){ name, walked };
+		n->shape[i] = (struct lua_shape){ name, step };
 		make_shape(L, n, &n->shape[i], t);
 		name += t->fields;
-		walked += t->fields;
+		step += t->fields + 1;
 	}
 	return n;
 }
@@ -142,7 +144,7 @@ static inline uint64_t word_at(const char *p, size_t n)
 	return v;
 }
 
-static bool push_text(lua_State *L, const char *p, size_t n)
+static __attribute__((noinline)) bool push_text(lua_State *L, const char *p, size_t n)
 {
 	bool good = text_is_utf8(p, n);
 	if (good)
@@ -151,7 +153,8 @@ static bool push_text(lua_State *L, const char *p, size_t n)
 }
 
 /* A text that comes the second time in a row is kept from then on, so that those that come once cost little more. */
-static bool push_new_text(lua_State *L, struct lua_text *slot, const char *p, size_t n, uint32_t mark)
+static __attribute__((noinline)) bool push_new_text(lua_State *L, struct lua_text *slot, const char *p, size_t n,
+						    uint32_t mark)
 {
 	if (!push_text(L, p, n))
 		return false;
@@ -179,8 +182,7 @@ bool lua_msg_push_text(lua_State *L, const struct lua_names *names, const char *
 	struct lua_text *slot = &names->texts->slot[hash >> 56];
 	if (slot->first != first || slot->last != last || slot->n != n)
 		return push_new_text(L, slot, p, n, (uint32_t)(hash >> 24));
-	lua_rawgeti(L, LUA_REGISTRYINDEX, slot->ref);
-	return true;
+	return lua_rawgeti(L, LUA_REGISTRYINDEX, slot->ref) == LUA_TSTRING;
 }
 
 void lua_msg_push_default(lua_State *L, const struct msg_field *f)
@@ -266,38 +268,36 @@ size_t lua_msg_entries(lua_State *L, int index, size_t limit)
 	return n;
 }
 
-/* The field of a key that is not the one that was at this step in the last table; -1: none. */
-static int find_field(lua_State *L, int at, const struct msg_type *t)
+/* The key below the top is not the one that was at this step in the last table. False: it is no field. */
+static __attribute__((noinline)) bool learn_step(lua_State *L, const struct msg_type *t, const struct lua_shape *shape,
+						 struct lua_step *step)
 {
 	size_t n;
-	const char *name = lua_type(L, at) == LUA_TSTRING ? lua_tolstring(L, at, &n) : NULL;
+	const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tolstring(L, -2, &n) : NULL;
 	const struct msg_field *f = name ? msg_field_name(t, name, n) : NULL;
-	return f ? f->index : -1;
+	if (f)
+		*step = (struct lua_step){ shape->name[f->index], f->index };
+	return f != NULL;
 }
 
 /* Tables that were made alike are walked alike: most keys are those of the last table, at the same steps. */
-int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, struct lua_place *place)
+int lua_msg_fields(lua_State *L, int index, int top, const struct msg_type *t, struct lua_place *place)
 {
 	if (!lua_checkstack(L, 2 * t->fields + 8))
 		return ERR_NOMEM;
 	const struct lua_shape *shape = &lua_msg_names(L)->shape[t->index];
-	int top = lua_gettop(L);
 	memset(place, 0, t->fields * sizeof *place);
 	lua_pushnil(L);
-	for (unsigned step = 0; lua_next(L, index); step++) {
-		int i = step < t->fields ? shape->walked[step] : -1;
-		if (i < 0 || lua_topointer(L, -2) != shape->name[i]) {
-			if ((i = find_field(L, -2, t)) < 0) {
-				lua_pop(L, 1);
-				return ERR_FAILED;
-			}
-			shape->walked[step] = (uint16_t)i;
+	for (struct lua_step *step = shape->step; lua_next(L, index); step++) {
+		if (lua_topointer(L, -2) != step->name && !learn_step(L, t, shape, step)) {
+			lua_pop(L, 1);
+			return ERR_FAILED;
 		}
-		top += 2;
-		place[i].at = top;
-		place[i].type = lua_type(L, top);
-		if (place[i].type == LUA_TLIGHTUSERDATA && lua_msg_is_null(L, top))
-			place[i].type = LUA_TNIL;
+		struct lua_place *p = &place[step->field];
+		p->at = top += 2;
+		p->type = lua_type(L, top);
+		if (p->type == LUA_TLIGHTUSERDATA && lua_msg_is_null(L, top))
+			p->type = LUA_TNIL;
 		lua_pushvalue(L, -2); /* key and value stay; from a copy of the key it goes on */
 	}
 	return 0;

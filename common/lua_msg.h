@@ -60,9 +60,12 @@ struct lua_names { /* of the schema, in one state; read it only */
 	int *id;   /* registry: the interned names, by the schema's name ids */
 	struct lua_texts *texts;
 	struct lua_shape {
-		const void **name; /* by the field's index: lua_topointer of its interned name */
-		uint16_t *walked;  /* by step: the field that lua_next came upon when the last table was read */
-	} shape[];                 /* by msg_type.index */
+		const void **name;        /* by the field's index: lua_topointer of its interned name */
+		struct lua_step {         /* what lua_next came upon at this step when the last table was read */
+			const void *name; /* never NULL, which is what lua_topointer has for numbers */
+			size_t field;
+		} * step; /* one more than fields: no key is a field there */
+	} shape[];        /* by msg_type.index */
 };
 
 /* Any state of it. One load after another, where the registry would be asked for a pointer: 150 instructions. */
@@ -122,10 +125,10 @@ struct lua_place {    /* of a value on the stack */
 	int at, type; /* type: as lua_type has it; LUA_TNIL: there is none */
 };
 /*
- * Pushes the values of the table's fields of t, and says by the field's index where each is (nil: absent, or null). ERR_NOMEM;
- * ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
+ * Pushes the values of the table's fields of t onto the stack, which is at top, and says by the field's index where each is (nil:
+ * absent, or null). ERR_NOMEM; ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
  */
-int lua_msg_fields(lua_State *L, int index, const struct msg_type *t, struct lua_place *place);
+int lua_msg_fields(lua_State *L, int index, int top, const struct msg_type *t, struct lua_place *place);
 
 struct lua_key {
 	const char *p; /* of strings */

@@ -342,43 +342,38 @@ static inline const char *usual(const struct decoder *d, const struct table *t, 
 {
 	lua_State *L = d->L;
 	uint64_t v;
-	if (f->repeated || f->wire == MSG_WIRE_8 || f->wire == MSG_WIRE_4 || !(p = varint(p, end, &v)))
+	if (f->repeated || !(p = varint(p, end, &v)))
 		return NULL;
-	switch (f->type) {
-	case MSG_STRING:
+	if (f->type == MSG_STRING || f->type == MSG_BYTES) {
 		if (v > (size_t)(end - p))
 			return NULL;
 		lua_msg_push_name(L, d->names, f->id);
-		if (!lua_msg_push_text(L, d->names, p, v)) {
+		if (f->type == MSG_BYTES) {
+			lua_pushlstring(L, p, v);
+		} else if (!lua_msg_push_text(L, d->names, p, v)) {
 			lua_pop(L, 1);
 			return NULL;
 		}
 		lua_rawset(L, t->base);
 		return p + v;
-	case MSG_BYTES:
-		if (v > (size_t)(end - p))
-			return NULL;
-		lua_msg_push_name(L, d->names, f->id);
-		lua_pushlstring(L, p, v);
-		lua_rawset(L, t->base);
-		return p + v;
-	case MSG_BOOL:
-		lua_msg_push_name(L, d->names, f->id);
-		lua_pushboolean(L, v != 0);
-		lua_rawset(L, t->base);
-		return p;
-	case MSG_INT32: v = (uint64_t)(int32_t)(uint32_t)v; break;
-	case MSG_UINT32: v = (uint32_t)v; break;
-	case MSG_INT64: break;
-	default: return NULL;
 	}
+	if (f->type == MSG_INT32)
+		v = (uint64_t)(int32_t)(uint32_t)v;
+	else if (f->type == MSG_UINT32)
+		v = (uint32_t)v;
+	else if (f->type != MSG_INT64 && f->type != MSG_BOOL)
+		return NULL;
 	lua_msg_push_name(L, d->names, f->id);
-	lua_pushinteger(L, (lua_Integer)v);
+	if (f->type == MSG_BOOL)
+		lua_pushboolean(L, v != 0);
+	else
+		lua_pushinteger(L, (lua_Integer)v);
 	lua_rawset(L, t->base);
 	return p;
 }
 
-static int complete(struct decoder *d, const struct msg_type *type, const struct table *t, const struct lua_path *at)
+static __attribute__((noinline)) int complete(struct decoder *d, const struct msg_type *type, const struct table *t,
+					      const struct lua_path *at)
 {
 	for (unsigned i = 0; i < type->fields; i++) {
 		const struct msg_field *f = &type->field[i];
@@ -398,8 +393,9 @@ static int complete(struct decoder *d, const struct msg_type *type, const struct
 }
 
 /* Any field. NULL: err says why. */
-static const char *unusual(struct decoder *d, const struct msg_type *type, struct table *t, const char *p,
-			   const char *end, const struct msg_field **found, int *err, const struct lua_path *at)
+static __attribute__((noinline)) const char *unusual(struct decoder *d, const struct msg_type *type, struct table *t,
+						     const char *p, const char *end, const struct msg_field **found,
+						     int *err, const struct lua_path *at)
 {
 	uint64_t tag = 0;
 	struct value v;

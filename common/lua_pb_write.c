@@ -22,6 +22,7 @@ struct encoder {
 	size_t why_size;
 };
 
+/* Of the table there. */
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at);
 
 #define fail(e, at, ...) lua_path_fail(ERR_FAILED, (e)->why, (e)->why_size, at, __VA_ARGS__)
@@ -82,10 +83,34 @@ static void put_fixed(struct encoder *e, uint32_t tag, uint64_t v, unsigned byte
 	end(e, out);
 }
 
+/* Most texts are short: two words that may overlap, where memcpy would be called. */
+static inline void copy(char *out, const char *p, size_t n)
+{
+	uint64_t first, last;
+	uint32_t few, rest;
+	if (n > 16) {
+		memcpy(out, p, n);
+	} else if (n >= 8) {
+		memcpy(&first, p, 8);
+		memcpy(&last, p + n - 8, 8);
+		memcpy(out, &first, 8);
+		memcpy(out + n - 8, &last, 8);
+	} else if (n >= 4) {
+		memcpy(&few, p, 4);
+		memcpy(&rest, p + n - 4, 4);
+		memcpy(out, &few, 4);
+		memcpy(out + n - 4, &rest, 4);
+	} else if (n) {
+		out[0] = p[0];
+		out[n / 2] = p[n / 2];
+		out[n - 1] = p[n - 1];
+	}
+}
+
 static inline void put_bytes(struct encoder *e, uint32_t tag, const char *p, size_t n)
 {
 	char *out = write_varint(begin(e, tag, n), n);
-	memcpy(out, p, n);
+	copy(out, p, n);
 	end(e, out + n);
 }
 
@@ -163,8 +188,7 @@ static int fail_plain(struct encoder *e, int index, const struct msg_field *f, c
 }
 
 /* A number, a text or a truth behind its tag; type: lua_type's. False: another kind of field, or no value for it. */
-static inline __attribute__((always_inline)) bool put_plain(struct encoder *e, int index, int type,
-							    const struct msg_field *f, uint32_t tag)
+static bool put_plain(struct encoder *e, int index, int type, const struct msg_field *f, uint32_t tag)
 {
 	size_t n;
 	int exact;
@@ -202,6 +226,32 @@ static inline __attribute__((always_inline)) bool put_plain(struct encoder *e, i
 	}
 }
 
+/* What most fields are, without a call or a table of places to jump to. False: another kind, or no value for it. */
+static inline __attribute__((always_inline)) bool put_usual(struct encoder *e, const struct lua_place *value,
+							    const struct msg_field *f)
+{
+	size_t n;
+	int exact;
+	if (f->repeated)
+		return false;
+	if (f->type == MSG_STRING) {
+		if (value->type != LUA_TSTRING)
+			return false;
+		const char *p = lua_tolstring(e->L, value->at, &n);
+		if (!has_room(e, n) || !text_is_utf8(p, n))
+			return false;
+		put_bytes(e, f->tag, p, n);
+		return true;
+	}
+	if ((f->type != MSG_INT32 && f->type != MSG_INT64) || value->type != LUA_TNUMBER)
+		return false;
+	lua_Integer v = lua_tointegerx(e->L, value->at, &exact);
+	if (!exact || (f->type == MSG_INT32 && v != (int32_t)v))
+		return false;
+	put_varint(e, f->tag, (uint64_t)v);
+	return true;
+}
+
 static int put_any(struct encoder *e, int index, const struct lua_path *at)
 {
 	char why[LUA_WHY_MAX];
@@ -233,6 +283,8 @@ static __attribute__((noinline)) int put_value(struct encoder *e, int index, int
 		return put_enum(e, index, f, tag, at);
 	if (f->type != MSG_MESSAGE)
 		return fail_plain(e, index, f, at);
+	if (type != LUA_TTABLE && !f->message->any)
+		return fail_type(e, index, "a table", at);
 	size_t start = begin_part(e, tag);
 	int err = f->message->any ? put_any(e, index, at) : put_message(e, index, f->message, at);
 	end_part(e, start);
@@ -290,8 +342,8 @@ static int put_map(struct encoder *e, int index, const struct msg_field *f, cons
 	return err;
 }
 
-static int put_other(struct encoder *e, const struct lua_place *value, const struct msg_field *f,
-		     const struct lua_path *up)
+static __attribute__((noinline)) int put_other(struct encoder *e, const struct lua_place *value,
+					       const struct msg_field *f, const struct lua_path *up)
 {
 	struct lua_path at = { up, f->name, f->name_bytes, 0 };
 	if (!f->repeated)
@@ -323,19 +375,17 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 {
 	struct lua_place value[MSG_FIELDS_MAX];
 	int top = lua_gettop(e->L), err;
-	if (!lua_istable(e->L, index))
-		return fail_type(e, index, "a table", at);
 	if (!has_room(e, 0))
 		return fail_room(e, at);
 	if (++e->depth > LUA_PB_DEPTH)
 		return fail(e, at, "a cycle, or more than %d levels", LUA_PB_DEPTH);
-	if ((err = lua_msg_fields(e->L, index, t, value)) < 0)
+	if ((err = lua_msg_fields(e->L, index, top, t, value)) < 0)
 		return fail_fields(e, err, t, at);
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		if (value[i].type == LUA_TNIL)
 			err = f->required ? fail_missing(e, f, at) : 0;
-		else if (f->repeated || !put_plain(e, value[i].at, value[i].type, f, f->tag))
+		else if (!put_usual(e, &value[i], f))
 			err = put_other(e, &value[i], f, at);
 		if (err < 0)
 			return err;
@@ -352,9 +402,10 @@ int lua_pb_encode(lua_State *L, int index, const struct msg_type *type, struct b
 	struct encoder e = { .L = L, .out = out, .len_max = before + LUA_MSG_BYTES, .why = why, .why_size = why_size };
 	if (index < 0)
 		index = top + 1 + index;
-	if (lua_isnil(L, index) && !type->required)
+	int kind = lua_type(L, index);
+	if (kind == LUA_TNIL && !type->required)
 		return 0;
-	if (type->any && !lua_istable(L, index))
+	if (kind != LUA_TTABLE)
 		err = fail_type(&e, index, "a table", NULL);
 	else
 		err = type->any ? put_any(&e, index, NULL) : put_message(&e, index, type, NULL);

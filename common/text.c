@@ -21,6 +21,8 @@ static inline bool few_are_ascii(const char *p, size_t n)
 int text_is_utf8(const char *p, size_t n)
 {
 	const char *end = p + n;
+	if (n - 1 < 8 && few_are_ascii(p, n))
+		return 1;
 	for (uint64_t a, b; end - p >= 16; p += 16) { /* nearly all texts are ASCII from end to end */
 		memcpy(&a, p, 8);
 		memcpy(&b, p + 8, 8);
