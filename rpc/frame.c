@@ -301,7 +301,10 @@ static const char *get_session(const char *p, const char *end, struct frame_requ
 	return p;
 }
 
-/* Not inline: the other fields' places would leave their registers for it. */
+/*
+ * Not inline: the other fields' places would leave their registers for it. Older processes write the two numbers as varints;
+ * while a cluster is renewed instance by instance both are there.
+ */
 static __attribute__((noinline)) const char *get_whole_once(const char *p, const char *end, struct frame_request *out)
 {
 	struct span s;
@@ -318,6 +321,8 @@ static __attribute__((noinline)) const char *get_whole_once(const char *p, const
 		case TAG(2, VARINT): p = get_uint32(p, end, &out->once.epoch); break;
 		case TAG(3, FIXED64): p = get_fixed64(p, end, &out->once.seq); break;
 		case TAG(4, FIXED64): p = get_fixed64(p, end, &out->once.first_incomplete); break;
+		case TAG(3, VARINT): p = get_varint(p, end, &out->once.seq); break;
+		case TAG(4, VARINT): p = get_varint(p, end, &out->once.first_incomplete); break;
 		case TAG(5, VARINT): p = get_uint32(p, end, &out->once.attempt); break;
 		case TAG(6, BYTES): p = get_span(p, end, &out->once.key); break;
 		default: p = skip(p, end, tag & 7);

@@ -297,6 +297,21 @@ START_TEST(unknown_fields_are_skipped)
 }
 END_TEST
 
+/* A process of before wrote the two numbers of a once-call as varints; while one is renewed after the other both are here. */
+START_TEST(numbers_of_a_once_call_are_read_as_varints_too)
+{
+	struct frame_request back;
+
+	/* once: seq 300, first_incomplete 299, attempt 2; then id 7 */
+	ck_assert_int_eq(frame_get_request(span_of("\x4a\x08\x18\xac\x02\x20\xab\x02\x28\x02\x08\x07", 12), &back), 0);
+	ck_assert(back.has_once);
+	ck_assert_uint_eq(back.once.seq, 300);
+	ck_assert_uint_eq(back.once.first_incomplete, 299);
+	ck_assert_uint_eq(back.once.attempt, 2);
+	ck_assert_uint_eq(back.id, 7);
+}
+END_TEST
+
 START_TEST(a_frame_is_split_off_only_when_it_is_whole)
 {
 	char out[64];
@@ -376,6 +391,7 @@ int main(void)
 	tcase_add_test(t, a_truncated_message_is_refused_or_shorter_but_never_read_beyond_its_end);
 	tcase_add_test(t, a_length_beyond_the_end_is_corrupt);
 	tcase_add_test(t, unknown_fields_are_skipped);
+	tcase_add_test(t, numbers_of_a_once_call_are_read_as_varints_too);
 	tcase_add_test(t, a_frame_is_split_off_only_when_it_is_whole);
 	tcase_add_test(t, each_whole_frame_is_given_in_order_and_the_first_error_ends_it);
 	tcase_add_test(t, a_frame_of_another_version_type_or_size_is_refused_by_its_header);
