@@ -395,6 +395,17 @@ static bool is_old(struct stream *s, uint32_t number, char path[ENV_PATH_MAX])
 	return written_us > 0 && (uint64_t)written_us + s->replay->o.keep_s * 1000000 < env_wall_us(env);
 }
 
+/* Before its time: a backup that counts on it has a gap from here on. */
+static void log_removed(const struct stream *s, uint32_t number, bool low)
+{
+	if (low)
+		log_warn(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name, number,
+			 "the disk is nearly full");
+	else
+		log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name, number,
+			 "old");
+}
+
 /*
  * Files before the one that holds the position have landed whole; which that is, their records tell: numbers of files
  * may be used anew after a power cut. They go only when the folder's own note says so too, for it tells their writer that
@@ -411,8 +422,7 @@ static void remove_old(struct stream *s, bool low)
 	uint32_t holder = n > 2 && (low || is_old(s, numbers[0], path)) ? follow_file_of(env, s->folder, s->hinted) : 0;
 	for (size_t i = 0; i + 1 < n && numbers[i + 1] < holder; i++)
 		if ((is_old(s, numbers[i], path) || low) && !env_file_remove(env, path))
-			log_info(s->replay->log, "dbwriter.removed", "instance=%s file=%08u.sql why=%s", s->name,
-				 numbers[i], low ? "the disk is nearly full" : "old");
+			log_removed(s, numbers[i], low);
 	free(numbers);
 }
 

@@ -21,7 +21,7 @@ const char bots_help[] =
 	"  --players N      players, each with a connection (100)\n"
 	"  --rate R         packets per second and player (18)\n"
 	"  --seconds S      how long they play (10); logging in comes before\n"
-	"  --login-rate N   logins started per second (500)\n"
+	"  --login-rate N   logins started per second (500, or less where the cluster lets one address do less)\n"
 	"  --room N         players in one chat room (20)\n"
 	"  --json           one JSON object on stdout\n\n"
 	"A player failed if it was disconnected, had a request unanswered for 5 s or answered otherwise than 200 or a\n"
@@ -317,9 +317,24 @@ static int run(struct bots *b)
 	return bots_report(b);
 }
 
+/* All bots come from one address: as many logins as gate and connectors take of one, with room for those that are late. */
+static unsigned login_rate(const struct cluster *c)
+{
+	static const char *const keys[] = { "gate.connects_per_s", "connector.connects_per_s" };
+	int64_t rate = 500;
+
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		int64_t most = config_int(c->config, keys[i], 0) / 2;
+
+		if (most > 0 && most < rate)
+			rate = most;
+	}
+	return (unsigned)rate;
+}
+
 int command_bots(struct cluster *c, int argc, char **argv)
 {
-	struct bots_options o = { .players = 100, .rate = 18, .seconds = 10, .login_rate = 500, .room = 20 };
+	struct bots_options o = { .players = 100, .rate = 18, .seconds = 10, .login_rate = login_rate(c), .room = 20 };
 	struct bots *b;
 	int status;
 

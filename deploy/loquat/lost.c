@@ -280,8 +280,8 @@ static int give_up(struct lost *l, bool yes)
 	fputs(buf_cstr(&l->known), stdout);
 	if (!yes) {
 		complain(
-			"nothing was changed. If its process is dead and its host does not come back: loquat lost %s --yes",
-			l->id);
+			"nothing was changed. If its process is dead and its host does not come back: %s lost %s --yes%s",
+			l->c->typed, l->id, l->c->option);
 		return 1;
 	}
 	if (!ask_database(l, write_step))
