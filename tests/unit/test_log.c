@@ -454,7 +454,7 @@ END_TEST
  */
 START_TEST(what_a_value_left_in_the_ring_is_not_taken_for_a_line)
 {
-	enum { GRAIN = 64, RING = 1 << 20 };
+	enum { GRAIN = 64, RING = 2 << 20 };
 	unsigned long long was, like = 2 << 16 | 1;
 	for (unsigned i = 0; i < RING / (2 * GRAIN); i++)
 		SAY("x", "a=%llx %llx %llx %llx %llx %llx %llx", like, like, like, like, like, like, like);
