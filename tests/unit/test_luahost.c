@@ -394,6 +394,22 @@ START_TEST(a_timer_s_function_gets_what_stands_behind_it)
 }
 END_TEST
 
+START_TEST(a_timer_that_has_fired_holds_its_function_no_more)
+{
+	ck_gives("local weak = setmetatable({}, {__mode = 'k'})\n"
+		 "local fn = function() weak.fired = true end\n"
+		 "weak[fn] = true\n"
+		 "clock.after(1, fn) fn = nil\n"
+		 "while not weak.fired do clock.sleep(1) end\n"
+		 "weak.fired = nil\n"
+		 "for i = 1, 1000000 do\n"
+		 "  if not next(weak) then return 'gone' end\n"
+		 "  local garbage = {{}, {}, {}, {}}\n"
+		 "end",
+		 "\"gone\"");
+}
+END_TEST
+
 START_TEST(a_timer_waits_for_a_task_rather_than_be_lost)
 {
 	few_tasks(3);
@@ -552,6 +568,7 @@ int main(void)
 	tcase_add_test(c, a_timer_by_name_runs_the_code_of_now);
 	tcase_add_test(c, a_timer_s_function_gets_what_stands_behind_it);
 	tcase_add_test(c, a_timer_waits_for_a_task_rather_than_be_lost);
+	tcase_add_test(c, a_timer_that_has_fired_holds_its_function_no_more);
 	tcase_add_test(c, a_collected_handle_does_not_stop_its_timer);
 	tcase_add_test(c, timers_are_checked);
 	tcase_add_test(c, waiting_is_refused_where_nobody_could_be_woken);

@@ -120,6 +120,15 @@ ON_LOOP(code_that_is_refused_or_dropped_leaves_no_trace_in_state)
 	ck_assert_str_eq(go(), "\"one\" 5 null");
 }
 
+ON_LOOP(what_new_files_take_out_of_state_is_gone_after_the_switch_only)
+{
+	load_first();
+	ck_assert_int_eq(prepare(SRC("init", "state.n = nil return {go = function() return 'two', state.n end}")), 0);
+	ck_assert_str_eq(go(), "\"one\" 5 null");
+	ck_assert_int_eq(luahost_switch(host, why, sizeof why), 0);
+	ck_assert_str_eq(go(), "\"two\" null");
+}
+
 ON_LOOP(later_files_see_what_earlier_ones_put_into_state)
 {
 	load_first();
@@ -298,6 +307,7 @@ int main(void)
 	tcase_add_test(c, what_was_checked_need_not_be_compiled_again_and_keeps_its_lines);
 	tcase_add_test(c, what_new_files_put_into_state_is_kept_apart_until_the_switch);
 	tcase_add_test(c, code_that_is_refused_or_dropped_leaves_no_trace_in_state);
+	tcase_add_test(c, what_new_files_take_out_of_state_is_gone_after_the_switch_only);
 	tcase_add_test(c, later_files_see_what_earlier_ones_put_into_state);
 	tcase_add_test(c, files_are_prepared_one_at_a_time_and_requests_run_in_between);
 	tcase_add_test(c, a_field_that_both_have_set_meanwhile_is_a_reason_to_refuse);
