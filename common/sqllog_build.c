@@ -181,6 +181,7 @@ static size_t room_for(size_t sql_bytes, const struct sql_value *values, size_t 
 
 struct statement {
 	const char *sql;
+	size_t before; /* bytes of the text it stands in: spaces */
 	size_t bytes;
 	const struct sql_value *values;
 	size_t n;
@@ -220,7 +221,7 @@ static char *put_statement(char *o, const struct statement *s, char *why, size_t
 			char what[8];
 			snprintf(what, sizeof what, *p > ' ' && *p < 0x7f ? "%c" : "0x%02x", *p);
 			refuse(why, why_size, 0, "%s at byte %d may not stand in a statement; values go through ?",
-			       what, (int)((const char *)p - s->sql) + 1);
+			       what, (int)(s->before + (size_t)((const char *)p - s->sql)) + 1);
 			return NULL;
 		}
 		*o++ = (char)*p;
@@ -233,10 +234,11 @@ static char *put_statement(char *o, const struct statement *s, char *why, size_t
 
 int sql_format(struct buf *out, const char *sql, const struct sql_value *values, size_t n, char *why, size_t why_size)
 {
-	sql += strspn(sql, SPACES);
+	size_t before = strspn(sql, SPACES);
+	sql += before;
 	if (!*sql || *sql == '?')
 		return refuse(why, why_size, ERR_BAD_REQUEST, "the statement is empty");
-	struct statement s = { .sql = sql, .bytes = strlen(sql), .values = values, .n = n };
+	struct statement s = { .sql = sql, .before = before, .bytes = strlen(sql), .values = values, .n = n };
 	size_t room = room_for(s.bytes, values, n);
 	if (room == SIZE_MAX)
 		return refuse(why, why_size, ERR_FULL, "the statement would be over %u bytes", SQLLOG_RECORD_MAX);

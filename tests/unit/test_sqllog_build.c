@@ -194,6 +194,7 @@ START_TEST(a_negative_value_behind_a_minus_does_not_become_a_comment)
 	ck_assert_str_eq(buf_cstr(&b), "SELECT a - -5");
 	refused("SELECT a --?", v, 1, "may not stand");
 	refused("SELECT a = 'x' AND b = ?", v, 1, "' at byte 12 may not stand");
+	refused("\n\t SELECT a = 'x'", v, 1, "' at byte 15 may not stand");
 }
 END_TEST
 
