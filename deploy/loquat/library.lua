@@ -204,7 +204,7 @@ json = {}
 ---@return string
 function json.encode(value) end
 ---@param text string
----@return any, string? why not
+---@return any, string?
 function json.decode(text) end
 ---@param list table
 ---@return table
