@@ -302,7 +302,7 @@ static inline void once_block_give(struct once_server *s, struct once_entry *e)
 {
 	s->figures.bytes -= ONCE_HEADER + e->room;
 	if (e->room == ONCE_ROOM && s->spares < ONCE_SPARE_MAX) {
-		e->node.next = &s->spare->node;
+		e->node.next = (struct once_node *)s->spare; /* or NULL */
 		s->spare = e;
 		s->spares++;
 	} else {
