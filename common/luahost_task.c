@@ -257,9 +257,9 @@ static void finish_failed(struct luahost *h, struct luatask *t, int status)
 		h->stats.cancelled++;
 	else
 		report_failure(h, t, status, message);
-	h->stopped = NULL;
 	if (!hooks_off)
 		close_variables(h, t);
+	h->stopped = NULL; /* what was closed may have been stopped, too; its address may be another coroutine's soon */
 	drop_coroutine(h, t);
 	free_slot(h, t);
 	end_job(h, job, &r);
