@@ -9,6 +9,7 @@
 #include "common/lua_json.h"
 #include "common/lua_msg.h"
 #include "tests/support/sample.h"
+#include "tests/support/suite.h"
 
 static struct schema *schema;
 static lua_State *L;
@@ -590,7 +591,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("lua_json");
 	TCase *c = tcase_create("lua_json");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -630,10 +630,5 @@ int main(void)
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);
 	tcase_add_test(c, scripts_have_a_library);
 	tcase_add_test(c, text_is_quoted_by_itself);
-	suite_add_tcase(suite, c);
-	SRunner *r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("lua_json", c);
 }

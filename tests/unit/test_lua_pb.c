@@ -10,6 +10,7 @@
 #include "common/lua_pb.h"
 #include "tests/proto/sample.pb-c.h"
 #include "tests/support/sample.h"
+#include "tests/support/suite.h"
 
 static struct schema *schema;
 static lua_State *L;
@@ -538,7 +539,6 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("lua_pb");
 	TCase *c = tcase_create("lua_pb");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
@@ -560,10 +560,5 @@ int main(void)
 	tcase_add_test(c, tables_of_a_type_may_be_as_different_as_they_like);
 	tcase_add_test(c, random_messages_come_back_byte_for_byte_as_the_reference_writes_them);
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);
-	suite_add_tcase(s, c);
-	SRunner *r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	int failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return suite_run("lua_pb", c);
 }
