@@ -68,7 +68,7 @@ CLIENTS  := $(call PROGRAMS,client)
 BINS     := $(SERVICES:%=$(BUILD)/bin/%) $(BUILD)/bin/loquat $(BUILD)/bin/luatest
 SOURCES  := $(wildcard */*.c deploy/*/*.c tests/*/*.c)
 
-.PHONY: all tests run test lint format bench fuzz sanitize soak clean help unit_programs bench_programs
+.PHONY: all tests run test lint format reference bench fuzz sanitize soak clean help unit_programs bench_programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 all: $(BINS) $(OUR_LIBS) build/loquat.desc compile_commands.json  ## the programs (default)
@@ -184,6 +184,9 @@ lint: $(OUR_LIBS) $(NANOPB) $(SERVICES:%=$(BUILD)/obj/%/main.o) ## layers, seam,
 	@$(RUN) run lint -t 300 $(call SCRIPTS,lint)
 	@$(RUN) sum
 
+reference: all ## write docs/configuration.md anew, from what the programs know
+	@docs/keys.sh >build/configuration.md && mv build/configuration.md docs/configuration.md
+
 format: ## rewrite the C sources in the house style
 	@clang-format -i $(SOURCES) $(wildcard */*.h deploy/*/*.h tests/*/*.h)
 
@@ -210,9 +213,10 @@ sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@$(RUN) sum
 
 SOAK_S ?= 1800
+# Each program of the simulation takes all cores and an equal part of SOAK_S.
 soak: all $(SIM) $(CLIENTS) $(BUILD)/tests/bench/loadgen $(BUILD)/tests/system/campaign $(BUILD)/tests/system/storm ## the simulation on fresh seeds for SOAK_S seconds (1800), then long system tests
 	@$(RUN) begin
-	@SOAK_S=$(SOAK_S) $(RUN) run soak -t $$(($(SOAK_S) + 60)) $(SIM)
+	@SOAK_S=$$(($(SOAK_S) / $(words $(SIM)))) $(RUN) run soak -1 -t $$(($(SOAK_S) / $(words $(SIM)) + 300)) $(SIM)
 	@OUTAGE_S=20 $(RUN) run soak -t 240 tests/system/outage tests/system/money
 	@TRANSFERS_S=240 TRANSFERS_CALLS=100000 $(RUN) run soak -t 1200 tests/system/transfers
 	@RELOADS=50 RELOAD_PLAYERS=2000 RELOAD_RATE=1 RELOAD_S=90 $(RUN) run soak -t 600 tests/system/reload

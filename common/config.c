@@ -19,6 +19,7 @@ enum { FILE_BYTES_MAX = 1 << 20 };
 
 struct config {
 	struct node *root;
+	struct config_row *rows; /* a copy: path and type */
 };
 
 int config_fail(struct load *l, const char *path, const char *fmt, ...)
@@ -101,9 +102,9 @@ static void expected_text(const struct config_row *row, char *text, size_t size)
 	if (row->min == 0 && row->max == 0)
 		snprintf(text, size, "%s", word);
 	else if (row->type == CONFIG_STRING)
-		snprintf(text, size, "%s of %.15g..%.15g bytes", word, row->min, row->max);
+		snprintf(text, size, "%s of %.16g..%.16g bytes", word, row->min, row->max);
 	else
-		snprintf(text, size, "%s %.15g..%.15g", word, row->min, row->max);
+		snprintf(text, size, "%s %.16g..%.16g", word, row->min, row->max);
 }
 
 static void found_text(const struct node *n, char *text, size_t size)
@@ -192,6 +193,21 @@ static int fail_unknown(struct load *l, const char *path, const char *pattern, c
 	return config_fail(l, path, "unknown key");
 }
 
+/* The row's path of what stands in a table by this key, of an element of the list without one. False: no row knows it. */
+static bool child_of(const struct config_row *rows, char child[CONFIG_PATH_MAX], const char *pattern, const char *key)
+{
+	const char *dot = *pattern ? "." : "";
+	if (key)
+		snprintf(child, CONFIG_PATH_MAX, "%s%s%s", pattern, dot, key);
+	else
+		snprintf(child, CONFIG_PATH_MAX, "%s[]", pattern);
+	if (row_find(rows, child) || has_rows_below(rows, child))
+		return true;
+	if (key)
+		snprintf(child, CONFIG_PATH_MAX, "%s%s*", pattern, dot);
+	return key && (row_find(rows, child) || has_rows_below(rows, child));
+}
+
 static int check_table(struct load *l, struct node *table, const char *path, const char *pattern);
 
 static int check_node(struct load *l, struct node *n, const char *path, const char *pattern)
@@ -213,18 +229,8 @@ static int check_table(struct load *l, struct node *table, const char *path, con
 	for (size_t i = 0; err == 0 && i < table->item_n; i++) {
 		struct node *n = table->item[i];
 		config_path_join(l, child_path, path, n->key, (int64_t)i + 1);
-		const char *dot = *pattern ? "." : "";
-		if (n->key)
-			snprintf(child_pattern, sizeof child_pattern, "%s%s%s", pattern, dot, n->key);
-		else
-			snprintf(child_pattern, sizeof child_pattern, "%s[]", pattern);
-		bool known = row_find(l->rows, child_pattern) || has_rows_below(l->rows, child_pattern);
-		if (!known && n->key) {
-			snprintf(child_pattern, sizeof child_pattern, "%s%s*", pattern, dot);
-			known = row_find(l->rows, child_pattern) || has_rows_below(l->rows, child_pattern);
-		}
-		err = known ? check_node(l, n, child_path, child_pattern)
-			    : fail_unknown(l, child_path, pattern, n->key);
+		err = child_of(l->rows, child_pattern, pattern, n->key) ? check_node(l, n, child_path, child_pattern)
+									: fail_unknown(l, child_path, pattern, n->key);
 	}
 	return err;
 }
@@ -329,6 +335,17 @@ static int check(struct load *l, struct node *root)
 
 /* ---- loading ---------------------------------------------------------------------------------------------------- */
 
+static struct config_row *copy_rows(const struct config_row *rows)
+{
+	size_t n = 0;
+	while (rows[n].path)
+		n++;
+	struct config_row *copy = config_must(calloc(n + 1, sizeof *copy));
+	for (size_t i = 0; i < n; i++)
+		copy[i] = (struct config_row){ .path = config_must(strdup(rows[i].path)), .type = rows[i].type };
+	return copy;
+}
+
 static int parse(struct load *l, const char *text, size_t n, struct config **out)
 {
 	struct node *root = NULL;
@@ -341,6 +358,7 @@ static int parse(struct load *l, const char *text, size_t n, struct config **out
 	}
 	*out = config_must(calloc(1, sizeof **out));
 	(*out)->root = root;
+	(*out)->rows = copy_rows(l->rows);
 	return 0;
 }
 
@@ -374,6 +392,9 @@ void config_free(struct config *c)
 	if (!c)
 		return;
 	config_node_free(c->root);
+	for (struct config_row *r = c->rows; r->path; r++)
+		free((char *)r->path);
+	free(c->rows);
 	free(c);
 }
 
@@ -397,6 +418,34 @@ static const struct node *find(const struct config *c, const char *path)
 		path += *path == '.';
 	}
 	return n;
+}
+
+/* A row that leaves open what is below it. */
+static bool is_open(const struct config_row *rows, const char *pattern)
+{
+	const struct config_row *row = row_find(rows, pattern);
+	return row && (row->type == CONFIG_ANY || (row->type == CONFIG_TABLE && !has_rows_below(rows, pattern)));
+}
+
+int config_check_path(const struct config *c, const char *who, const char *path, char *error, size_t error_size)
+{
+	struct load l = { .name = who, .rows = c->rows, .error = error, .error_size = error_size };
+	char pattern[CONFIG_PATH_MAX] = "", child[CONFIG_PATH_MAX], key[CONFIG_PATH_MAX];
+	if (strlen(path) >= CONFIG_PATH_MAX / 2) /* "*" and "[]" are no longer than what they stand for */
+		return config_fail(&l, "", "a path of more than %d bytes", CONFIG_PATH_MAX / 2 - 1), ERR_NOT_FOUND;
+	for (const char *at = path; *at && !is_open(c->rows, pattern);) {
+		bool element = *at == '[';
+		size_t n = element ? strcspn(at, "]") + 1 : strcspn(at, ".[");
+		snprintf(key, sizeof key, "%.*s", (int)n, at);
+		if (!child_of(c->rows, child, pattern, element ? NULL : key))
+			return fail_unknown(&l, path, pattern, element ? NULL : key), ERR_NOT_FOUND;
+		memcpy(pattern, child, sizeof pattern);
+		at += strnlen(at, n);
+		at += *at == '.';
+	}
+	if (is_open(c->rows, pattern) || row_find(c->rows, pattern))
+		return 0;
+	return config_fail(&l, path, "a table, no value"), ERR_NOT_FOUND;
 }
 
 int64_t config_int(const struct config *c, const char *path, int64_t otherwise)

@@ -48,5 +48,10 @@ int64_t config_int(const struct config *c, const char *path, int64_t otherwise);
 double config_number(const struct config *c, const char *path, double otherwise);
 bool config_bool(const struct config *c, const char *path, bool otherwise);
 const char *config_string(const struct config *c, const char *path, const char *otherwise);
+/*
+ * Could a value stand there? ERR_NOT_FOUND: no row knows the path; error gets one line that begins with who, and names the
+ * nearest key. For paths that others write: a misspelt one would give the fallback for ever.
+ */
+int config_check_path(const struct config *c, const char *who, const char *path, char *error, size_t error_size);
 size_t config_count(const struct config *c, const char *path);           /* elements of a list; 0 if absent */
 void config_help(const struct config_row *rows, char *out, size_t size); /* the table for --help */

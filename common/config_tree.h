@@ -3,6 +3,9 @@
 /*
  * config_tree: the tree of a loaded configuration. Private to config*.c: config_lua.c makes it from the file,
  * config.c checks it against the rows and reads it.
+ *
+ * Threads: whoever loads; a loaded tree is never changed, and any may read it.
+ * Memory:  nodes and texts are the tree's, freed with it by config_free.
  */
 enum { CONFIG_PATH_MAX = 512 };
 

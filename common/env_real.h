@@ -14,6 +14,8 @@
  * two descriptors, both edge-triggered, so neither is ever read: an eventfd for wake-ups from other threads and
  * a timerfd for the due time. libevent's own timers are not used on the hot path: they cost a heap operation or,
  * with precise timers, a timerfd_settime per turn.
+ *
+ * Threads: a loop's parts are its thread's; what others touch is _Atomic or says so.
  */
 struct failpoint {
 	struct failpoint *next;

@@ -3,6 +3,8 @@
 #include "common/env_real.h"
 /*
  * env_real_db: what the files of the database's connections share among themselves. Nobody else includes it.
+ *
+ * Threads: the loop's that opened the connection. Memory: all of it is the connection's, and goes with it.
  */
 enum { CONNECT_S = 5, KEEP_BYTES = 64 * 1024, STATEMENTS = 64 };
 enum step { PROBE, CONNECT, QUERY, STORE, NEXT, PREPARE, EXECUTE };

@@ -20,6 +20,7 @@
  *          the process. To keep a record of what happened, bracket it with sim_outside / sim_inside.
  * Time:    a call that would block (files, joining) costs virtual time; the other loops go on
  *          meanwhile, and the process may be killed in the middle of it. Computing costs a little.
+ * Threads: one, for everything.
  * Linking: tests/sim is linked without PIE and with malloc and its family, time, clock wrapped (Makefile: SIM_LDFLAGS).
  * Names:   of processes; NULL is any. "db" is the database.
  */

@@ -2,6 +2,8 @@
 #include "common/env_sim_sql.h"
 /*
  * env_sim_db: what the files that execute statements share among themselves. Nobody else includes it.
+ *
+ * Threads: the simulation's one. Memory: a statement's arena, released with it; rows are their table's.
  */
 
 struct run { /* one statement under way */

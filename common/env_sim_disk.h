@@ -3,6 +3,8 @@
 /*
  * The disk of a simulated machine: names lead to inodes; a file only grows, is cut, or is replaced.
  * Private to env_sim_disk.c (names) and env_sim_file.c (contents).
+ *
+ * Threads: the simulation's one. Memory: the world's: it outlives the processes, as a disk does.
  */
 #define SIM_NAMES 256
 

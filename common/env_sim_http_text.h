@@ -5,7 +5,8 @@
  * env_sim_http_text: queries and headers of the simulation's HTTP as lists of names and values. Nobody but
  * env_sim_http.c includes it.
  *
- * Memory: the world's; what is returned is the caller's, http_pairs_free takes back a list with its texts.
+ * Threads: the simulation's one.
+ * Memory:  the world's; what is returned is the caller's, http_pairs_free takes back a list with its texts.
  */
 struct text_pair;
 char *http_copy(const void *p, size_t n);                                   /* NUL-ended */

@@ -2,6 +2,8 @@
 #include "common/env_sim_private.h"
 /*
  * env_sim_net: what the simulation's sockets share with the pipes they are made of. Nobody else includes it.
+ *
+ * Threads: the simulation's one. Memory: the world's; a pipe goes when both its ends are closed.
  */
 
 struct segment {

@@ -8,6 +8,8 @@
  *
  * All state of the world lives in region 0, a process' own memory in the region of its slot; regions have
  * fixed addresses and hand out the same ones for the same calls, so that a pointer's value repeats too.
+ *
+ * Threads: one: the processes' threads are fibers of it.
  */
 
 /* ---- regions: env_sim_region.c ------------------------------------------------------------------------ */

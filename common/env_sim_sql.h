@@ -11,6 +11,8 @@
  *
  * Errors are MariaDB's numbers. Reading sees what is committed and one's own changes; a row somebody else has changed
  * or locked makes a writer wait, until the other's transaction ends, a deadlock is found or the time is up.
+ *
+ * Threads: the simulation's one.
  */
 
 /* ---- memory of one query ------------------------------------------------------------------------------------ */

@@ -31,8 +31,7 @@ enum {
 	POLL_NS = 2000000,
 	WRITE_BYTES = 64 << 10 /* of text per write */
 };
-enum { PADDING = 255 };          /* as level: the rest of the ring's end */
-enum { CUT = 1, OWN_EVENT = 2 }; /* not all arguments had room; the event is in data */
+enum { PADDING = 255 }; /* as level: the rest of the ring's end */
 
 /* A place in the program from which lines come. */
 struct place {
@@ -46,11 +45,12 @@ struct place {
 
 /* What most lines have fits one grain: three numbers and a short name. */
 struct record {
-	_Atomic uint32_t mark; /* mark_of: it is complete; before that another, or 0 */
-	uint8_t level, flags, words, event_n;
+	_Atomic uint32_t mark;  /* mark_of: it is complete; before that another, or 0 */
+	uint8_t level, event_n; /* of the event that is in data */
+	bool own_event;
 	uint64_t ticks;            /* when: a look at the clock would be a third of the call */
 	const struct place *place; /* NULL: its format is in data */
-	char data[]; /* the event if it is not the place's, the format with a NUL if there is no place, args */
+	char data[]; /* the event if it is not the place's, the format with a NUL if there is no place, packed values */
 };
 _Static_assert(offsetof(struct record, data) == 24, "nothing between");
 
@@ -209,13 +209,13 @@ static void wake_if_asleep(struct log *log)
 /* A line as the place, or who has none, says it: event is NULL if it is the place's, fmt if the place has it. */
 static inline __attribute__((always_inline)) void say_as(struct log *log, enum log_level level,
 							 const struct place *place, const struct log_format *format,
-							 const char *event, const char *fmt, va_list *args)
+							 const char *event, const char *fmt, const uint64_t *words)
 {
 	uint64_t ticks = env_ticks(log->env); /* long under way, so it begins before what it can go beside */
-	struct log_args taken;
-	log_args_take(&taken, format, args);
+	struct log_strings strings;
+	log_strings_take(&strings, format, words);
 	size_t event_n = event ? strnlen(event, EVENT_MAX) : 0, fmt_n = fmt ? format->text_n + 1u : 0;
-	size_t bytes = sizeof(struct record) + event_n + fmt_n + log_args_bytes(&taken);
+	size_t bytes = sizeof(struct record) + event_n + fmt_n + log_packed_bytes(format, &strings);
 	bytes = (bytes + GRAIN - 1) / GRAIN * GRAIN;
 	uint64_t position;
 	if (!reserve(log, (uint32_t)bytes, &position)) {
@@ -224,8 +224,7 @@ static inline __attribute__((always_inline)) void say_as(struct log *log, enum l
 	}
 	struct record *r = record_at(log, position);
 	r->level = (uint8_t)level;
-	r->flags = (taken.cut || format->cut ? CUT : 0) | (event ? OWN_EVENT : 0);
-	r->words = (uint8_t)taken.words;
+	r->own_event = event;
 	r->event_n = (uint8_t)event_n;
 	r->ticks = ticks;
 	r->place = place;
@@ -236,48 +235,39 @@ static inline __attribute__((always_inline)) void say_as(struct log *log, enum l
 		p = log_copy(p, fmt, fmt_n - 1);
 		*p++ = 0;
 	}
-	log_args_put(&taken, p);
+	log_pack(p, format, words, &strings);
 	atomic_store_explicit(&r->mark, mark_of(position, bytes),
 			      memory_order_release); /* pairs with the acquire in drain */
 	wake_if_asleep(log);
 }
 
-static __attribute__((noinline)) void say_placeless(struct log *log, enum log_level level, const char *event,
-						    const char *fmt, va_list *args)
+/* Each line but the usual one. Out of the way, so that nothing of it is in the usual one's. */
+static __attribute__((noinline)) void say_other(struct log *log, enum log_level level, const char *event,
+						const char *fmt, bool fixed, const uint64_t *words)
 {
+	const struct place *place = place_of(log, event, fmt, fixed);
 	struct log_format own;
-	log_format_parse(&own, fmt);
-	say_as(log, level, NULL, &own, event, fmt, args);
+	if (place && (fixed || !strcmp(place->event, event))) {
+		say_as(log, level, place, &place->format, NULL, NULL, words);
+	} else if (place) {
+		say_as(log, level, place, &place->format, event, NULL, words);
+	} else {
+		log_format_parse(&own, fmt);
+		say_as(log, level, NULL, &own, event, fmt, words);
+	}
 }
 
-void log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
+void log_words(struct log *log, enum log_level level, const char *event, const char *fmt, bool fixed,
+	       const uint64_t *words)
 {
 	if (log_level_get(log) > level)
 		return;
-	va_list args;
-	va_start(args, fmt);
 	ask_ahead(log);
-	const struct place *place = place_of(log, event, fmt, false);
-	if (__builtin_expect(!place, 0))
-		say_placeless(log, level, event, fmt, &args);
+	const struct place *place = atomic_load_explicit(place_at(log, event, fmt, 0), memory_order_acquire);
+	if (__builtin_expect(fixed && place && place_fits(place, event, fmt, true), 1))
+		say_as(log, level, place, &place->format, NULL, NULL, words);
 	else
-		say_as(log, level, place, &place->format, strcmp(place->event, event) ? event : NULL, NULL, &args);
-	va_end(args);
-}
-
-void log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
-{
-	if (log_level_get(log) > level)
-		return;
-	va_list args;
-	va_start(args, fmt);
-	ask_ahead(log);
-	const struct place *place = place_of(log, event, fmt, true);
-	if (__builtin_expect(!place, 0))
-		say_placeless(log, level, event, fmt, &args);
-	else
-		say_as(log, level, place, &place->format, NULL, NULL, &args);
-	va_end(args);
+		say_other(log, level, event, fmt, fixed, words);
 }
 
 /* ---- the log thread: text ------------------------------------------------------------------------------- */
@@ -390,15 +380,14 @@ static void add_record(struct log *log, const struct record *r)
 		p += own.text_n + 1;
 	}
 	char *o = put_head(log, line_room(log), wall_us_of(log, r->ticks), r->level);
-	o = r->flags & OWN_EVENT ? log_put_value(o, r->data, r->event_n)
-				 : mempcpy(o, r->place->event_text, r->place->event_text_n);
+	o = r->own_event ? log_put_value(o, r->data, r->event_n)
+			 : mempcpy(o, r->place->event_text, r->place->event_text_n);
 	*o++ = ' ';
-	bool whole;
-	char *end = log_put_format(o, format, p, r->words, &whole);
+	char *end = log_put_format(o, format, p);
 	/* Values are escaped; a newline in the format itself would be our own mistake, but not a forged line. */
 	for (; format->newline && (o = memchr(o, '\n', (size_t)(end - o)));)
 		*o = ' ';
-	line_end(log, end, r->flags & CUT || !whole);
+	line_end(log, end, format->cut);
 }
 
 /* ---- the log thread: the ring ---------------------------------------------------------------------------- */

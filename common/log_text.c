@@ -130,6 +130,19 @@ static const char *spec_read(const char *p, struct log_spec *s)
 	return p;
 }
 
+/* Which words its value is. */
+static void spec_words(struct log_format *f, const struct log_spec *s)
+{
+	if (s->type == LOG_NONE)
+		return;
+	f->words_n += 1u + s->star;
+	if (s->type != LOG_TEXT)
+		return;
+	f->string[f->strings_n].word = f->words_n - 1u;
+	f->string[f->strings_n].star = s->star;
+	f->string[f->strings_n++].precision = s->precision;
+}
+
 void log_format_parse(struct log_format *f, const char *text)
 {
 	*f = (struct log_format){ .text = text, .text_n = (uint16_t)strnlen(text, LOG_FMT_MAX) };
@@ -146,11 +159,12 @@ void log_format_parse(struct log_format *f, const char *text)
 		}
 		s->end = (uint16_t)(end - text);
 		f->specs_n++;
+		spec_words(f, s);
 		p = end;
 	}
 }
 
-/* ---- taking ---------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------------------- */
 
 /* n without a character that breaks off at its end. */
 static size_t whole_characters(const char *text, size_t n)
@@ -167,7 +181,7 @@ static size_t whole_characters(const char *text, size_t n)
 }
 
 /* Of the text what fits a line, and its precision; NULL is a text, too. */
-static inline size_t text_length(const char **text, int precision)
+static inline size_t string_length(const char **text, int precision)
 {
 	if (!*text)
 		*text = "(null)";
@@ -176,58 +190,23 @@ static inline size_t text_length(const char **text, int precision)
 	return n == LOG_LINE_MAX ? whole_characters(*text, n) : n;
 }
 
-/* By comparisons and in registers: each instruction here is one that the caller waits for. */
-void log_args_take(struct log_args *to, const struct log_format *f, va_list *args)
+/* What has no room is left out: before it the line is longer than a line may be. */
+void log_strings_take(struct log_strings *to, const struct log_format *f, const uint64_t *words)
 {
-	uint64_t *word = to->word;
-	size_t text_bytes = 0;
-	unsigned texts = 0;
-	to->cut = false;
-	for (const struct log_spec *s = f->spec, *end = s + f->specs_n; s < end; s++) {
-		if (s->type == LOG_WORD) {
-			*word++ = va_arg(*args, unsigned long);
-		} else if (s->type == LOG_TEXT) {
-			int precision = s->star ? va_arg(*args, int) : s->precision;
-			const char *text = va_arg(*args, const char *);
-			size_t n = text_length(&text, precision);
-			if (text_bytes + n > LOG_ARGS_MAX) {
-				to->cut = true;
-				break;
-			}
-			text_bytes += n;
-			to->text[texts].p = text;
-			to->text[texts++].n = n;
-			*word++ = n; /* where a number would be */
-		} else if (s->type == LOG_UNSIGNED) {
-			*word++ = va_arg(*args, unsigned);
-		} else if (s->type == LOG_INT) {
-			*word++ = (uint64_t)va_arg(*args, int);
-		} else if (s->type == LOG_DOUBLE) {
-			if (s->star)
-				*word++ = (uint64_t)va_arg(*args, int);
-			double v = va_arg(*args, double);
-			memcpy(word++, &v, sizeof v);
-		}
+	to->bytes = 0;
+	for (unsigned i = 0; i < f->strings_n; i++) {
+		const uint64_t *word = &words[f->string[i].word];
+		const char *text = (const char *)(uintptr_t)*word;
+		size_t n = string_length(&text, f->string[i].star ? (int)word[-1] : f->string[i].precision);
+		if (to->bytes + n > LOG_STRINGS_MAX)
+			n = 0;
+		to->bytes += n;
+		to->at[i].p = text;
+		to->at[i].n = n;
 	}
-	to->texts = texts;
-	to->text_bytes = text_bytes;
-	to->words = (unsigned)(word - to->word);
 }
 
 /* ---- printing ------------------------------------------------------------------------------- */
-
-struct unpack {
-	const char *word, *word_end, *text;
-};
-
-static inline bool unpack(struct unpack *a, void *word)
-{
-	if (a->word == a->word_end)
-		return false;
-	memcpy(word, a->word, 8);
-	a->word += 8;
-	return true;
-}
 
 /* Digits of v with a sign, filled up to the width. */
 static char *put_digits(char *o, const struct log_spec *s, unsigned long long v, bool negative)
@@ -261,46 +240,59 @@ static char *put_double(char *o, const struct log_spec *s, int precision, double
 	return o + (fixed ? snprintf(o, ROOM, "%.*f", precision, v) : snprintf(o, ROOM, "%.*g", precision, v));
 }
 
-/* The end of what it wrote; NULL: the argument was cut off. */
-static char *put_arg(char *o, const struct log_spec *s, struct unpack *a)
+/* Of the packed values what is not printed yet. */
+struct unpack {
+	const char *word, *string;
+};
+
+static inline uint64_t unpack(struct unpack *u)
 {
-	union {
-		long long i;
-		unsigned long long u;
-		double d;
-	} v, precision = { .i = s->precision };
-	if (s->conv == '%') {
-		*o++ = '%';
-		return o;
-	}
-	if ((s->type == LOG_DOUBLE && s->star && !unpack(a, &precision)) || !unpack(a, &v))
-		return NULL;
+	uint64_t word;
+	memcpy(&word, u->word, sizeof word);
+	u->word += sizeof word;
+	return word;
+}
+
+static double as_double(uint64_t word)
+{
+	double d;
+	memcpy(&d, &word, sizeof d);
+	return d;
+}
+
+static char *put_signed(char *o, const struct log_spec *s, int64_t v)
+{
+	return put_digits(o, s, v < 0 ? -(uint64_t)v : (uint64_t)v, v < 0);
+}
+
+/* A word is as wide as a long whatever the argument was: a narrower conversion takes its low half. */
+static char *put_value(char *o, const struct log_spec *s, struct unpack *u)
+{
+	int precision = s->star ? (int)unpack(u) : s->precision;
+	uint64_t v = unpack(u);
 	switch (s->conv) {
-	case 's': a->text += v.u; return log_put_value(o, a->text - v.u, v.u);
+	case 's': u->string += v; return log_put_value(o, u->string - v, v);
 	case 'f':
-	case 'g': return put_double(o, s, (int)precision.i, v.d);
-	case 'c': return log_put_value(o, &(char){ (char)v.i }, 1);
+	case 'g': return put_double(o, s, precision, as_double(v));
+	case 'c': return log_put_value(o, &(char){ (char)v }, 1);
 	case 'd':
-	case 'i': return put_digits(o, s, v.i < 0 ? -v.u : v.u, v.i < 0);
-	default: return put_digits(o, s, v.u, false);
+	case 'i': return put_signed(o, s, s->type == LOG_WORD ? (int64_t)v : (int)v);
+	default: return put_digits(o, s, s->type == LOG_WORD ? v : (unsigned)v, false);
 	}
 }
 
-char *log_put_format(char *o, const struct log_format *f, const char *args, unsigned words, bool *whole)
+char *log_put_format(char *o, const struct log_format *f, const char *packed)
 {
-	struct unpack a = { args, args + 8 * words, args + 8 * words };
+	struct unpack u = { packed, packed + f->words_n * sizeof(uint64_t) };
 	size_t from = 0;
 	for (unsigned i = 0; i < f->specs_n; i++) {
 		const struct log_spec *s = &f->spec[i];
 		o = mempcpy(o, f->text + from, s->start - from);
 		from = s->end;
-		char *end = put_arg(o, s, &a);
-		if (!end) {
-			*whole = false;
-			return o;
-		}
-		o = end;
+		if (s->conv == '%')
+			*o++ = '%';
+		else
+			o = put_value(o, s, &u);
 	}
-	*whole = !f->cut;
 	return mempcpy(o, f->text + from, f->text_n - from);
 }

@@ -21,11 +21,10 @@ static void inbox_run(struct loop *loop)
 	}
 }
 
-static bool timers_run(struct loop *loop)
+static void timers_run(struct loop *loop)
 {
-	if (wheel_next_ms(loop->wheel) > loop->now_ms)
-		return false;
-	return wheel_run(loop->wheel, loop->now_ms, TIMERS_PER_TURN) >= TIMERS_PER_TURN;
+	if (wheel_next_ms(loop->wheel) <= loop->now_ms)
+		wheel_run(loop->wheel, loop->now_ms, TIMERS_PER_TURN);
 }
 
 /* Until none is left: what deferred work defers (an answer to one's closing) belongs to the same turn. */
@@ -62,10 +61,8 @@ static uint64_t loop_on_turn(void *arg)
 	loop->turns++;
 	clock_read(loop);
 	inbox_run(loop);
-	bool more = timers_run(loop);
+	timers_run(loop);
 	deferred_run(loop);
-	if (more)
-		return 0;
 	uint64_t next_ms = wheel_next_ms(loop->wheel);
 	if (next_ms == UINT64_MAX)
 		return ENV_NEVER;

@@ -377,6 +377,7 @@ static int enumeration(struct decoder *d, const struct msg_enum *e, const struct
 {
 	const struct msg_enum_value *v = NULL;
 	const char *start = d->scan.p;
+	char values[LUA_VALUES_MAX];
 	int64_t i;
 	int err;
 	if (jsonscan_peek(&d->scan) == '"') {
@@ -385,15 +386,12 @@ static int enumeration(struct decoder *d, const struct msg_enum *e, const struct
 		if ((err = scan_string(d, at, &s)) < 0)
 			return err;
 		v = msg_enum_name(e, s.p, s.n);
-	} else if ((err = integer(d, MSG_INT32, at, &i)) < 0) {
-		d->scan.p = start;
-		return fail_type(d, at, "the name of a value");
-	} else {
+	} else if (integer(d, MSG_INT32, at, &i) == 0) {
 		v = msg_enum_number(e, (int32_t)i);
 	}
 	if (!v) {
 		d->scan.p = start;
-		return fail_type(d, at, "the name of a value");
+		return fail_type(d, at, lua_msg_values(e, values));
 	}
 	lua_msg_push_name(d->L, d->names, v->id);
 	return 0;
@@ -479,6 +477,16 @@ static bool was_seen(const struct seen *s, unsigned index)
 	return s->bits[index / 64] >> (index % 64) & 1;
 }
 
+/* It is one of a oneof: none of the others has come. */
+static int check_oneof(struct decoder *d, const struct msg_type *t, const struct seen *seen, const struct msg_field *f,
+		       const struct lua_path *at)
+{
+	for (unsigned i = 0; i < t->fields; i++)
+		if (t->field[i].oneof == f->oneof && i != f->index && was_seen(seen, i))
+			return fail(d, at, LUA_MSG_BESIDE, t->field[i].name);
+	return 0;
+}
+
 /* Required fields that are missing fail, defaults are added. */
 static int complete(struct decoder *d, const struct msg_type *t, const struct seen *seen, struct held *h,
 		    const struct lua_path *at)
@@ -536,10 +544,12 @@ static int field_of(struct decoder *d, const struct msg_type *t, struct seen *se
 	jsonscan_space(&d->scan);
 	if (jsonscan_word(&d->scan, "null"))
 		return 0; /* as if it were not there */
+	int err = f->oneof ? check_oneof(d, t, seen, f, &here) : 0;
+	if (err < 0)
+		return err;
 	seen->next = f->index + 1u;
 	seen->bits[f->index / 64] |= UINT64_C(1) << (f->index % 64);
 	lua_msg_push_name(d->L, d->names, f->id);
-	int err;
 	if (f->map)
 		err = map(d, f->message, &here);
 	else if (!f->repeated)

@@ -150,6 +150,21 @@ static const void *mark_of(struct encoder *e, int index)
 	return mark;
 }
 
+/* What was written as an array of n has nothing else in it, which would be lost silently. holes: some of them may be nil. */
+static int check_keys(struct encoder *e, int index, size_t n, bool holes, const struct lua_path *at)
+{
+	if (!holes && lua_msg_entries(e->L, index, n) == n)
+		return 0;
+	for (lua_pushnil(e->L); lua_next(e->L, index); lua_pop(e->L, 1)) {
+		lua_Integer key = lua_isinteger(e->L, -2) ? lua_tointeger(e->L, -2) : 0;
+		if (key >= 1 && (size_t)key <= n)
+			continue;
+		lua_pop(e->L, 1);
+		return fail_type(e, -1, "a sequence without holes and names", at);
+	}
+	return 0;
+}
+
 /* f: the elements' field, or NULL for any values. holes: nil is written as null. */
 static int put_elements(struct encoder *e, int index, const struct msg_field *f, bool holes, const struct lua_path *at)
 {
@@ -171,7 +186,7 @@ static int put_elements(struct encoder *e, int index, const struct msg_field *f,
 	}
 	buf_addch(e->out, ']');
 	e->depth--;
-	return 0;
+	return f || holes ? check_keys(e, index, n, holes, at) : 0;
 }
 
 static int put_key(struct encoder *e, enum msg_field_type type, const struct lua_key *key, const struct lua_path *at)
@@ -298,12 +313,11 @@ static int put_integer(struct encoder *e, int index, enum msg_field_type type, c
 
 static int put_enum(struct encoder *e, int index, const struct msg_enum *values, const struct lua_path *at)
 {
-	size_t n;
-	if (lua_type(e->L, index) != LUA_TSTRING)
-		return fail_type(e, index, "the name of a value", at);
-	const char *name = lua_tolstring(e->L, index, &n);
-	if (!msg_enum_name(values, name, n))
-		return fail_type(e, index, "the name of a value", at);
+	char shown[LUA_VALUES_MAX];
+	size_t n = 0;
+	const char *name = lua_type(e->L, index) == LUA_TSTRING ? lua_tolstring(e->L, index, &n) : NULL;
+	if (!name || !msg_enum_name(values, name, n))
+		return fail_type(e, index, lua_msg_values(values, shown), at);
 	return put_string(e, index, at);
 }
 
@@ -369,6 +383,14 @@ static int put_repeated(struct encoder *e, int index, const struct msg_field *f,
 	return f->map ? put_map(e, index, f->message, at) : put_elements(e, index, f, false, at);
 }
 
+static int check_oneofs(struct encoder *e, const struct msg_type *t, const struct lua_place *value,
+			const struct lua_path *up)
+{
+	const struct msg_field *f = t->field, *both = lua_msg_both(t, value, &f);
+	struct lua_path at = { up, f->name, f->name_bytes, 0 };
+	return both ? fail(e, &at, LUA_MSG_BESIDE, both->name) : 0;
+}
+
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
 	struct lua_place value[MSG_FIELDS_MAX];
@@ -380,6 +402,8 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 		return err;
 	if ((err = lua_msg_fields(e->L, index, top, t, value)) < 0)
 		return fail_fields(e, err, t, at);
+	if (t->oneofs && (err = check_oneofs(e, t, value, at)) < 0)
+		return err;
 	buf_addch(e->out, '{');
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];

@@ -15,13 +15,13 @@
 /* The registry's keys are the addresses of these; their values do not matter. */
 static const char array_key = 'a', big_key = 'b';
 
-static void refer_to_names(lua_State *L, const struct lua_names *n, const struct schema *schema)
+static void refer_to_names(lua_State *L, struct lua_names *n, const struct schema *schema)
 {
-	for (uint32_t id = 1; id <= schema_names(schema); id++) {
+	for (; n->ids < schema_names(schema); n->ids++) {
 		size_t bytes;
-		const char *name = schema_name(schema, id, &bytes);
+		const char *name = schema_name(schema, n->ids + 1, &bytes);
 		lua_pushlstring(L, name, bytes);
-		n->id[id] = luaL_ref(L, LUA_REGISTRYINDEX);
+		n->id[n->ids + 1] = luaL_ref(L, LUA_REGISTRYINDEX);
 	}
 }
 
@@ -37,29 +37,65 @@ static void make_shape(lua_State *L, const struct lua_names *n, const struct lua
 	}
 }
 
-/* One block: the shapes, the texts, the fields' names, the steps, the references by id. */
-static const struct lua_names *make_names(lua_State *L, const struct schema *schema)
+/* NULL: it is not among those of before. */
+static const struct lua_shape *shape_before(const struct lua_names *before, const struct msg_type *t)
 {
-	size_t types = schema ? schema_types(schema) : 0, fields = 0, ids = schema ? schema_names(schema) + 1 : 0;
+	return before && t->index < before->shapes && before->shape[t->index].step ? &before->shape[t->index] : NULL;
+}
+
+struct room { /* for the shapes that are made */
+	const void **name;
+	struct lua_step *step;
+};
+
+/*
+ * One block: the shapes, the texts, the fields' names, the steps, the references by id. What stands in the block before
+ * is referred to, so that each is for good.
+ */
+static struct lua_names *new_names(lua_State *L, const struct schema *schema, const struct lua_names *before,
+				   struct room *room)
+{
+	size_t types = schema ? schema_types(schema) : 0, shapes = schema ? schema_shapes(schema) : 0, fields = 0,
+	       steps = 0, ids = schema ? schema_names(schema) + 1 : 0;
 	for (size_t i = 0; i < types; i++)
-		fields += schema_type_at(schema, i)->fields;
+		if (!shape_before(before, schema_type_at(schema, i))) {
+			fields += schema_type_at(schema, i)->fields;
+			steps += schema_type_at(schema, i)->fields + 1u;
+		}
 	struct lua_names *n;
-	size_t bytes = sizeof *n + types * sizeof n->shape[0] + sizeof *n->texts + fields * sizeof(void *) +
-		       (fields + types) * sizeof(struct lua_step) + ids * sizeof(int);
+	size_t bytes = sizeof *n + shapes * sizeof n->shape[0] + (before ? 0 : sizeof *n->texts) +
+		       fields * sizeof(void *) + steps * sizeof(struct lua_step) + ids * sizeof(int);
 	n = memset(lua_newuserdatauv(L, bytes, 0), 0, bytes);
 	luaL_ref(L, LUA_REGISTRYINDEX); /* for good */
-	n->texts = (struct lua_texts *)&n->shape[types];
-	const void **name = (const void **)(n->texts + 1);
-	struct lua_step *step = (struct lua_step *)(name + fields);
-	n->id = (int *)(step + fields + types);
+	n->shapes = (uint32_t)shapes;
+	n->texts = (struct lua_texts *)&n->shape[shapes];
+	room->name = (const void **)(n->texts + !before);
+	room->step = (struct lua_step *)(room->name + fields);
+	n->id = (int *)(room->step + steps);
+	if (!before)
+		return n;
+	n->texts = before->texts;
+	n->ids = before->ids;
+	if (before->ids)
+		memcpy(n->id + 1, before->id + 1, before->ids * sizeof *n->id);
+	memcpy(n->shape, before->shape, before->shapes * sizeof *n->shape);
+	return n;
+}
+
+static const struct lua_names *make_names(lua_State *L, const struct schema *schema, const struct lua_names *before)
+{
+	struct room room;
+	struct lua_names *n = new_names(L, schema, before, &room);
 	if (schema)
 		refer_to_names(L, n, schema);
-	for (size_t i = 0; i < types; i++) {
+	for (size_t i = 0; schema && i < schema_types(schema); i++) {
 		const struct msg_type *t = schema_type_at(schema, i);
-		n->shape[i] = (struct lua_shape){ name, step };
-		make_shape(L, n, &n->shape[i], t);
-		name += t->fields;
-		step += t->fields + 1;
+		if (n->shape[t->index].step)
+			continue;
+		n->shape[t->index] = (struct lua_shape){ room.name, room.step };
+		make_shape(L, n, &n->shape[t->index], t);
+		room.name += t->fields;
+		room.step += t->fields + 1;
 	}
 	return n;
 }
@@ -85,9 +121,14 @@ static void metatable(lua_State *L, const char *name, lua_CFunction tostring, co
 void lua_msg_open(lua_State *L, const struct schema *schema, struct lua_msg *m)
 {
 	memcpy(lua_getextraspace(L), &m, sizeof m);
-	m->names = make_names(L, schema);
+	m->names = make_names(L, schema, NULL);
 	metatable(L, "array", NULL, &array_key);
 	metatable(L, "integer", big_text, &big_key);
+}
+
+void lua_msg_extend(lua_State *L, const struct schema *schema, struct lua_msg *m)
+{
+	m->names = make_names(L, schema, m->names);
 }
 
 void lua_msg_push_null(lua_State *L)
@@ -255,6 +296,23 @@ void lua_msg_show(lua_State *L, int index, struct buf *out)
 	}
 }
 
+const char *lua_msg_values(const struct msg_enum *e, char out[LUA_VALUES_MAX])
+{
+	size_t n = 0;
+	out[0] = 0;
+	for (size_t i = 0; i < e->values; i++) {
+		const char *between = i == 0 ? "" : i + 1 < e->values ? ", " : " or ";
+		size_t left = LUA_VALUES_MAX - n;
+		int need = snprintf(out + n, left, "%s%s", between, e->value[i].name);
+		if ((size_t)need + (i + 1 < e->values ? sizeof ", ..." : 1) > left) {
+			snprintf(out + n, left, "%s...", i ? ", " : "");
+			break;
+		}
+		n += (size_t)need;
+	}
+	return out;
+}
+
 /* ---- keys and numbers ---------------------------------------------------------------------------------------- */
 
 size_t lua_msg_entries(lua_State *L, int index, size_t limit)
@@ -301,6 +359,18 @@ int lua_msg_fields(lua_State *L, int index, int top, const struct msg_type *t, s
 		lua_pushvalue(L, -2); /* key and value stay; from a copy of the key it goes on */
 	}
 	return 0;
+}
+
+const struct msg_field *lua_msg_both(const struct msg_type *t, const struct lua_place *place,
+				     const struct msg_field **f)
+{
+	for (unsigned i = 0; i < t->fields; i++)
+		for (unsigned k = 0; t->field[i].oneof && place[i].type != LUA_TNIL && k < i; k++)
+			if (t->field[k].oneof == t->field[i].oneof && place[k].type != LUA_TNIL) {
+				*f = &t->field[i];
+				return &t->field[k];
+			}
+	return NULL;
 }
 
 static int by_bytes(const void *a, const void *b)

@@ -30,6 +30,11 @@ struct lua_msg {
  * a pointer to it from here on; other structs may begin with such a part and stand there in its place. May raise a memory error.
  */
 void lua_msg_open(lua_State *L, const struct schema *schema, struct lua_msg *m);
+/*
+ * From here on m serves the schema too, which was loaded after (schema_load_after) the one it has; what others have copied from
+ * m goes on serving that one. May raise a memory error: m is as it was then.
+ */
+void lua_msg_extend(lua_State *L, const struct schema *schema, struct lua_msg *m);
 
 void lua_msg_push_null(lua_State *L); /* json.null: a light userdata */
 bool lua_msg_is_null(lua_State *L, int index);
@@ -59,6 +64,7 @@ struct lua_texts {
 struct lua_names { /* of the schema, in one state; read it only */
 	int *id;   /* registry: the interned names, by the schema's name ids */
 	struct lua_texts *texts;
+	uint32_t ids, shapes; /* how many there are */
 	struct lua_shape {
 		const void **name;        /* by the field's index: lua_topointer of its interned name */
 		struct lua_step {         /* what lua_next came upon at this step when the last table was read */
@@ -105,6 +111,12 @@ int lua_path_fail(int err, char *why, size_t why_size, const struct lua_path *at
 /* The value at index for a message: "x", 5 or "a table". */
 void lua_msg_show(lua_State *L, int index, struct buf *out);
 
+/* What an enum's value may be called, for fail_type: "RED, GREEN or BLUE"; when they are many, the first of them. */
+#define LUA_VALUES_MAX 128
+const char *lua_msg_values(const struct msg_enum *e, char out[LUA_VALUES_MAX]);
+/* Of two fields of a oneof, for lua_path_fail; the path is that of one of them. */
+#define LUA_MSG_BESIDE "given beside %s: only one of the two may be"
+
 /* Is v in the range of the integer type? */
 static inline bool lua_msg_fits(enum msg_field_type type, int64_t v)
 {
@@ -129,6 +141,10 @@ struct lua_place {    /* of a value on the stack */
  * absent, or null). ERR_NOMEM; ERR_FAILED: a key that is no field of t, left on top of the stack. Never raises.
  */
 int lua_msg_fields(lua_State *L, int index, int top, const struct msg_type *t, struct lua_place *place);
+
+/* Two fields of one oneof that both have a value: the first is returned, the second is *f. NULL: there are none. */
+const struct msg_field *lua_msg_both(const struct msg_type *t, const struct lua_place *place,
+				     const struct msg_field **f);
 
 struct lua_key {
 	const char *p; /* of strings */

@@ -414,12 +414,26 @@ static __attribute__((noinline)) const char *unusual(struct decoder *d, const st
 	return p;
 }
 
+/* Of a oneof the one that comes last counts, says protobuf. */
+static __attribute__((noinline)) void forget_others(struct decoder *d, const struct msg_type *type, struct table *t,
+						    const struct msg_field *f)
+{
+	for (unsigned i = 0; i < type->fields; i++) {
+		if (type->field[i].oneof != f->oneof || i == f->index || !(t->seen[i / 64] >> (i % 64) & 1))
+			continue;
+		lua_msg_push_name(d->L, d->names, type->field[i].id);
+		lua_pushnil(d->L);
+		lua_rawset(d->L, t->base);
+		t->seen[i / 64] &= ~(UINT64_C(1) << (i % 64));
+	}
+}
+
 /* Most writers put the fields in order, with short tags. */
 static int fields(struct decoder *d, const struct msg_type *type, struct table *t, const char *p, const char *end,
 		  const struct lua_path *at)
 {
 	const struct msg_field *next = type->field, *last = next + type->fields;
-	bool look = type->required || type->defaults;
+	bool look = type->required || type->defaults || type->oneofs;
 	int err;
 	while (p < end) {
 		const struct msg_field *f = next;
@@ -432,8 +446,11 @@ static int fields(struct decoder *d, const struct msg_type *type, struct table *
 		if (!f)
 			continue;
 		next = f + !f->repeated;
-		if (look)
-			t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
+		if (!look)
+			continue;
+		t->seen[f->index / 64] |= UINT64_C(1) << (f->index % 64);
+		if (f->oneof)
+			forget_others(d, type, t, f);
 	}
 	return look ? complete(d, type, t, at) : 0;
 }

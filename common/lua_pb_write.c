@@ -264,11 +264,12 @@ static int put_any(struct encoder *e, int index, const struct lua_path *at)
 
 static int put_enum(struct encoder *e, int index, const struct msg_field *f, uint32_t tag, const struct lua_path *at)
 {
+	char values[LUA_VALUES_MAX];
 	size_t n = 0;
 	const char *name = lua_type(e->L, index) == LUA_TSTRING ? lua_tolstring(e->L, index, &n) : NULL;
 	const struct msg_enum_value *v = name ? msg_enum_name(f->enumeration, name, n) : NULL;
 	if (!v)
-		return fail_type(e, index, "the name of a value", at);
+		return fail_type(e, index, lua_msg_values(f->enumeration, values), at);
 	put_varint(e, tag, (uint64_t)(int64_t)v->number);
 	return 0;
 }
@@ -371,6 +372,14 @@ static int fail_fields(struct encoder *e, int err, const struct msg_type *t, con
 	return fail(e, &here, "%s has no such field", t->name);
 }
 
+static __attribute__((noinline)) int check_oneofs(struct encoder *e, const struct msg_type *t,
+						  const struct lua_place *value, const struct lua_path *up)
+{
+	const struct msg_field *f = t->field, *both = lua_msg_both(t, value, &f);
+	struct lua_path at = { up, f->name, f->name_bytes, 0 };
+	return both ? fail(e, &at, LUA_MSG_BESIDE, both->name) : 0;
+}
+
 static int put_message(struct encoder *e, int index, const struct msg_type *t, const struct lua_path *at)
 {
 	struct lua_place value[MSG_FIELDS_MAX];
@@ -381,6 +390,8 @@ static int put_message(struct encoder *e, int index, const struct msg_type *t, c
 		return fail(e, at, "a cycle, or more than %d levels", LUA_PB_DEPTH);
 	if ((err = lua_msg_fields(e->L, index, top, t, value)) < 0)
 		return fail_fields(e, err, t, at);
+	if (t->oneofs && (err = check_oneofs(e, t, value, at)) < 0)
+		return err;
 	for (unsigned i = 0; i < t->fields; i++) {
 		const struct msg_field *f = &t->field[i];
 		if (value[i].type == LUA_TNIL)

@@ -47,16 +47,39 @@ static uint32_t budget_ms(const struct luahost *h, const struct luarun *r)
 	return least < UINT32_MAX ? least : luahost_rare_ms(h);
 }
 
-/* Raises at every instruction until the task has ended, so that pcall cannot hold it up. */
+/*
+ * In a task's own coroutine, where nothing of C's lies between: it is left where it stands, past every pcall, by a yield that
+ * nobody resumes, so that its variables can still be closed. A hook may yield between two instructions only. False: not here.
+ */
+static bool leave_task(struct luahost *h, lua_State *L, const lua_Debug *ar)
+{
+	struct luatask *t = luahost_ctx(L)->task;
+	if (!ar || !t || luahost_run(h) != &t->run || !lua_isyieldable(L))
+		return false;
+	if (ar->event != LUA_HOOKCOUNT)
+		return true; /* the next instruction is near */
+	h->stopped = L;      /* as elsewhere, should there be no memory to say where */
+	luaL_where(L, 0);
+	snprintf(h->stop_text, sizeof h->stop_text, "%s" LUAHOST_OVER_BUDGET " of %d ms", lua_tostring(L, -1),
+		 (int)budget_ms(h, luahost_run(h)));
+	t->unusual |= LUATASK_STOPPED;
+	h->stopped = NULL; /* its hooks are on, or this would not be one */
+	lua_yield(L, 0);
+	return true;
+}
+
+/* Elsewhere it raises at every instruction until the task has ended, so that pcall cannot hold it up. */
 static void on_over(lua_State *L, lua_Debug *ar)
 {
-	(void)ar;
 	struct luahost *h = luahost_of(L);
 	if (!h->over) {
 		set_count_hook(h, L); /* a coroutine that outlived the task it was stopped in */
 		return;
 	}
-	h->stopped = L;
+	if (leave_task(h, L, ar))
+		return;
+	if (ar)
+		h->stopped = L;
 	luaL_where(L, 0); /* in a hook, level 0 is the function that runs; "" in a C function */
 	if (!*lua_tostring(L, -1))
 		luaL_where(L, 1);
@@ -221,9 +244,10 @@ static int open_state(lua_State *L, void *arg)
 
 int luahost_new(const struct luahost_options *o, struct luahost **out)
 {
-	struct luahost *h = calloc(1, sizeof *h);
+	struct luahost *h = aligned_alloc(_Alignof(struct luahost), sizeof *h);
 	if (!h)
 		return ERR_NOMEM;
+	memset(h, 0, sizeof *h);
 	h->o = *o;
 	if (!h->o.memory_max)
 		h->o.memory_max = MEMORY_DEFAULT;
@@ -233,7 +257,7 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 		h->o.tasks_max = TASKS_DEFAULT;
 	luamem_init(&h->mem, 0);
 	luahost_raise_limit(h, false);
-	h->kept = h->made = LUA_NOREF;
+	h->kept = h->made = h->libraries = LUA_NOREF;
 	h->attention = 1;
 	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->root.host = h;
@@ -265,7 +289,7 @@ void luahost_free(struct luahost *h)
 	assert(!luahost_current(h));
 	h->closing = true;
 	h->o.tasks_max = 0;
-	h->pool = h->bare = NULL;
+	h->ready = h->pool = h->bare = NULL;
 	loop_timer_stop(h->o.loop, &h->slow);
 	loop_defer_not(h->o.loop, &h->gc.turn_end);
 	if (h->L) {
@@ -314,7 +338,12 @@ static int run_protected(lua_State *L)
 
 static int tell_failure(struct luahost *h, int status, char *error, size_t error_size)
 {
-	const char *text = lua_type(h->L, -1) == LUA_TSTRING ? lua_tostring(h->L, -1) : "an error that is no text";
+	char shown[LUAHOST_MESSAGE_MAX];
+	const char *text = shown;
+	if (lua_type(h->L, -1) == LUA_TSTRING)
+		text = lua_tostring(h->L, -1);
+	else
+		luahost_error_text(h, h->L, shown, sizeof shown);
 	if (status == LUA_ERRMEM)
 		h->stats.out_of_memory++;
 	if (error)
@@ -382,6 +411,7 @@ int luahost_library(struct luahost *h, const char *name, lua_CFunction open)
 void luahost_stats(struct luahost *h, struct luahost_stats *out)
 {
 	*out = h->stats;
+	out->started = h->started;
 	out->tasks = luahost_tasks(h);
 	out->memory_bytes = h->mem.used;
 	out->memory_peak_bytes = h->mem.peak;

@@ -95,6 +95,12 @@ int luahost_switch(struct luahost *h, char *error, size_t error_size);
 void luahost_rollback(struct luahost *h, const char *version);
 void luahost_abort(struct luahost *h); /* drops what was prepared; nothing prepared is fine */
 int luahost_load(struct luahost *h, struct luasrc *src, char *error, size_t error_size); /* prepare and switch */
+/*
+ * From here on the host serves this schema too, which was loaded after (schema_load_after) the one it has: its messages, and those
+ * of its methods that the code has functions for, the code that runs as well as what is loaded later. Which of them may
+ * be called is the embedder's. Drops what was prepared. error is one line. ERR_NOMEM; then it serves what it served.
+ */
+int luahost_messages(struct luahost *h, const struct schema *schema, char *error, size_t error_size);
 const char *luahost_version(struct luahost *h); /* luasrc_version of the code that runs; "" before the first */
 
 /* Pushes handlerName.method of the running code; false: there is none (nothing pushed). Does not allocate. */
@@ -121,8 +127,8 @@ struct luaqueue;
 struct luatask;
 struct luajob {           /* zero it; embed it in what is to be done */
 	const char *name; /* for logs: "role.bagHandler.list"; must outlive the job */
-	uint64_t trace;   /* of the call it serves, for its lines in the log; 0: none */
-	const void *tag;  /* whose kind of job this is, for luahost_job's callers; timers have NULL */
+	/* The end, exactly once; it may free the job and start others. Never raises; the codecs' encoders are fine. */
+	void (*done)(struct luajob *self, const struct luaresult *r);
 	/*
 	 * In the task: pushes the function and its arguments, returns how many arguments; or a negative error, with
 	 * which the job ends without a call. May raise. NULL: fn is called without arguments.
@@ -132,8 +138,8 @@ struct luajob {           /* zero it; embed it in what is to be done */
 	uint32_t budget_ms; /* 0: the host's. What it starts that runs at once has no more than it */
 	/* It has computed without waiting for so long, about, that the watch came upon it: also when it is not stopped. May be NULL. */
 	void (*held)(struct luajob *self, uint32_t ms);
-	/* The end, exactly once; it may free the job and start others. Never raises; the codecs' encoders are fine. */
-	void (*done)(struct luajob *self, const struct luaresult *r);
+	uint64_t trace;  /* of the call it serves, for its lines in the log; 0: none */
+	const void *tag; /* whose kind of job this is, for luahost_job's callers; timers have NULL */
 	/* private */
 	struct luajob *next;
 	struct luaqueue *queue;

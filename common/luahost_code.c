@@ -64,8 +64,18 @@ static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
 	if (!lua_setupvalue(L, -2, 1))
 		lua_pop(L, 1); /* a file without a single global name */
 	lua_pushstring(L, f->name);
-	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+	int status = lua_pcall(L, 1, 1, 0);
+	bool changed = luahost_guard_changed(L);
+	if (status == LUA_OK && !changed)
 		return;
+	if (status == LUA_OK) {
+		lua_pushfstring(
+			L, "%s: it has changed %s: libraries are all files', so use a local, or a module of your own",
+			f->path, lua_tostring(L, -1));
+		lua_replace(L, -3);
+	}
+	if (changed)
+		lua_pop(L, 1);
 	lua_getiuservalue(L, code_index, 1);
 	lua_pushnil(L);
 	lua_setfield(L, -2, f->name); /* may be tried again */
@@ -180,41 +190,58 @@ static unsigned char count_params(lua_State *L)
 	return d.isvararg ? LUAHOST_PARAMS_ANY : d.nparams;
 }
 
-/* The functions of the modules at 1, for the code at 2. */
+static void grow_methods(lua_State *L, struct luacode *code, size_t n)
+{
+	struct luamethod *method = lua_newuserdatauv(L, n * sizeof *method + 1, 0);
+	if (code->methods)
+		memcpy(method, code->method, code->methods * sizeof *method);
+	lua_setiuservalue(L, 2, 3);
+	for (code->method = method; code->methods < n; code->methods++)
+		method[code->methods] = (struct luamethod){ .fn = LUA_NOREF };
+}
+
+/* The functions of the modules at 1, for the code at 2; those it has listed before it keeps. */
 static void list_methods(lua_State *L, struct luacode *code, const struct schema *schema)
 {
-	size_t n = schema ? schema_methods(schema) : 0;
-	code->method = lua_newuserdatauv(L, n * sizeof *code->method + 1, 0);
-	lua_setiuservalue(L, 2, 3);
-	for (; code->methods < n; code->methods++) {
-		const struct msg_method *m = schema_method_at(schema, code->methods);
-		struct luamethod found = { .fn = LUA_NOREF };
-		if (lua_getfield(L, 1, m->group) == LUA_TTABLE) {
+	if (!schema)
+		return;
+	if (schema_indexes(schema) > code->methods)
+		grow_methods(L, code, schema_indexes(schema));
+	for (size_t i = 0; i < schema_methods(schema); i++) {
+		const struct msg_method *m = schema_method_at(schema, i);
+		struct luamethod *found = &code->method[m->index];
+		if (found->fn == LUA_NOREF && lua_getfield(L, 1, m->group) == LUA_TTABLE) {
 			lua_pushstring(L, m->name);
 			if (lua_rawget(L, -2) == LUA_TFUNCTION) {
-				found.params = count_params(L);
-				found.fn = luaL_ref(L, LUA_REGISTRYINDEX);
+				found->params = count_params(L);
+				found->fn = luaL_ref(L, LUA_REGISTRYINDEX);
 			}
 		}
 		lua_settop(L, 2);
-		code->method[code->methods] = found;
 	}
 }
 
 static int begin(lua_State *L, void *arg)
 {
 	struct luahost *h = luahost_of(L);
+	luahost_guard_tables(L);
 	h->next = new_code(L, arg);
 	h->next->at = h->o.known ? luasrc_files(h->next->src) : 0;
 	return 0;
 }
 
+static void list_anew(lua_State *L, struct luacode *code, const struct schema *schema)
+{
+	lua_settop(L, 0);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
+	list_methods(L, code, schema);
+}
+
 static int complete(lua_State *L, void *arg)
 {
 	struct luacode *code = arg;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
-	list_methods(L, code, luahost_of(L)->o.schema);
+	list_anew(L, code, luahost_of(L)->o.schema);
 	if (lua_getfield(L, 1, "init") != LUA_TTABLE)
 		lua_newtable(L);
 	code->hooks = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -345,6 +372,31 @@ int luahost_check(struct luahost *h, struct luasrc *src, char *error, size_t err
 	if (err == 0)
 		err = luahost_try(h, run_check, h->next, error, error_size);
 	return err;
+}
+
+static int learn_messages(lua_State *L, void *arg)
+{
+	struct luahost *h = luahost_of(L);
+	lua_msg_extend(L, arg, &h->root.msg);
+	if (h->code)
+		list_anew(L, h->code, arg);
+	if (h->previous)
+		list_anew(L, h->previous, arg);
+	return 0;
+}
+
+int luahost_messages(struct luahost *h, const struct schema *schema, char *error, size_t error_size)
+{
+	luahost_abort(h);
+	if (h->o.schema == schema)
+		return 0;
+	int err = luahost_try(h, learn_messages, (void *)schema, error, error_size);
+	if (err < 0)
+		return err;
+	for (uint32_t i = 0; i < h->tasks; i++)
+		h->task[i]->ctx.msg = h->root.msg;
+	h->o.schema = schema;
+	return 0;
 }
 
 void luahost_abort(struct luahost *h)

@@ -1,8 +1,12 @@
 /*
  * Functions of Lua's own libraries that could hold the thread for ever, or for many seconds, inside one C call, where no
  * hook fires: string patterns, a repetition of nothing, tables whose length is a lie, and the sorting of millions.
+ *
+ * And the libraries' tables, which all files of a worker share: a new name in one is refused where it is given; what is
+ * changed in another way while a file is loaded is put back, and the file refused, for it may never come to run.
  */
 #include <lauxlib.h>
+#include <string.h>
 
 #include "common/lua_pattern.h"
 #include "common/luahost_private.h"
@@ -104,4 +108,112 @@ void luahost_guard_libraries(lua_State *L, int base)
 	lua_getfield(L, base, "string");
 	lua_pattern_open(L);
 	lua_pop(L, 1);
+}
+
+/* ---- the libraries' tables ----------------------------------------------------------------------------------- */
+
+static int refuse_name(lua_State *L)
+{
+	lua_settop(L, 2);
+	return luaL_error(L, "%s.%s: a library is not for new names; use a local, or a module of your own",
+			  lua_tostring(L, lua_upvalueindex(1)), luaL_tolstring(L, 2, NULL));
+}
+
+/* Of the library on top, whose name is at name. One that has a metatable already looks after itself. */
+static void refuse_names(lua_State *L, int name)
+{
+	if (lua_getmetatable(L, -1)) {
+		lua_pop(L, 1);
+		return;
+	}
+	lua_createtable(L, 0, 2);
+	lua_pushvalue(L, name);
+	lua_pushcclosure(L, refuse_name, 1);
+	lua_setfield(L, -2, "__newindex");
+	lua_pushliteral(L, "library");
+	lua_setfield(L, -2, "__metatable");
+	lua_setmetatable(L, -2);
+}
+
+/* The table on top is taken for its copy. */
+static void copy_table(lua_State *L)
+{
+	int from = lua_gettop(L);
+	lua_newtable(L);
+	for (lua_pushnil(L); lua_next(L, from); lua_pop(L, 1)) {
+		lua_pushvalue(L, -2);
+		lua_pushvalue(L, -2);
+		lua_rawset(L, from + 1);
+	}
+	lua_replace(L, from);
+}
+
+void luahost_guard_tables(lua_State *L)
+{
+	struct luahost *h = luahost_of(L);
+	if (h->libraries != LUA_NOREF)
+		return;
+	int top = lua_gettop(L);
+	lua_newtable(L);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, h->base);
+	for (lua_pushnil(L); lua_next(L, top + 2); lua_settop(L, top + 3)) {
+		if (!lua_istable(L, -1) || !strcmp(lua_tostring(L, -2), "state"))
+			continue;
+		refuse_names(L, top + 3);
+		lua_pushvalue(L, top + 3);
+		lua_pushvalue(L, top + 4);
+		copy_table(L);
+		lua_rawset(L, top + 1);
+	}
+	lua_settop(L, top + 1);
+	h->libraries = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+/* Where the table at now differs from that at then, it becomes the same. The last such key is put at key. */
+static void put_back(lua_State *L, int now, int then, int key)
+{
+	for (int walked = now;; walked = then) {
+		lua_pushnil(L);
+		while (lua_next(L, walked)) {
+			int k = lua_gettop(L) - 1;
+			lua_settop(L, k);
+			lua_pushvalue(L, k);
+			lua_rawget(L, now); /* k + 1 */
+			lua_pushvalue(L, k);
+			lua_rawget(L, then); /* k + 2 */
+			if (!lua_rawequal(L, k + 1, k + 2)) {
+				lua_pushvalue(L, k);
+				lua_replace(L, key);
+				lua_pushvalue(L, k);
+				lua_insert(L, k + 2);
+				lua_rawset(L, now);
+			}
+			lua_settop(L, k);
+		}
+		if (walked == then)
+			return;
+	}
+}
+
+bool luahost_guard_changed(lua_State *L)
+{
+	int top = lua_gettop(L);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, luahost_of(L)->base);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, luahost_of(L)->libraries);
+	lua_pushnil(L); /* top + 3: "string.trim" */
+	for (lua_pushnil(L); lua_next(L, top + 2); lua_settop(L, top + 4)) {
+		lua_pushvalue(L, top + 4);
+		lua_rawget(L, top + 1);
+		lua_pushnil(L); /* top + 7: the key */
+		put_back(L, top + 6, top + 5, top + 7);
+		if (lua_isnil(L, top + 7))
+			continue;
+		lua_pushfstring(L, "%s.%s", lua_tostring(L, top + 4), luaL_tolstring(L, top + 7, NULL));
+		lua_replace(L, top + 3);
+	}
+	bool changed = !lua_isnil(L, top + 3);
+	lua_settop(L, top + 3);
+	lua_replace(L, top + 1);
+	lua_settop(L, top + changed);
+	return changed;
 }

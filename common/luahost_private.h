@@ -8,7 +8,7 @@
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
  * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c,
- * luahost_clock.c (timers), luahost_see.c and luahost_profile.c (looking inside), luahost_gc.c, luahost_metrics.c.
+ * luahost_clock.c (timers), luahost_report.c (errors), luahost_see.c and luahost_profile.c (looking inside), luahost_gc.c, luahost_metrics.c.
  * Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
@@ -16,6 +16,7 @@
 #define LUAHOST_POOL_MAX    1024 /* coroutines kept for reuse */
 #define LUAHOST_OVER_BUDGET "stopped: it ran for more than its budget"
 #define LUAHOST_METRICS     13
+#define LUAHOST_MESSAGE_MAX 300 /* of an error, for a person */
 
 struct luatask;
 struct luarun { /* something of Lua's that runs */
@@ -31,16 +32,17 @@ struct luactx { /* in every lua_State's extra space: a pointer to one of these *
 
 /* What most tasks never are: one look says so. */
 enum {
-	LUATASK_ASKED = 1,       /* luatask_wait was called */
-	LUATASK_WAITS = 2,       /* it does */
-	LUATASK_TOLD = 4,        /* luahost_see.c has logged that it waits too long */
-	LUATASK_ABORTED = 8,     /* luatask_abort was called: no wait begins any more */
-	LUATASK_PUSH_FAILED = 16 /* err holds what push answered */
+	LUATASK_ASKED = 1,        /* luatask_wait was called */
+	LUATASK_WAITS = 2,        /* it does */
+	LUATASK_TOLD = 4,         /* luahost_see.c has logged that it waits too long */
+	LUATASK_ABORTED = 8,      /* luatask_abort was called: no wait begins any more */
+	LUATASK_PUSH_FAILED = 16, /* err holds what push answered */
+	LUATASK_STOPPED = 32 /* its budget was used up: it was left where it stood, the host's stop_text says where */
 };
 struct luatask {           /* a slot; its coroutine stays with it */
 	struct luarun run; /* L: its coroutine, NULL: none; outer: NULL unless it runs inside of another */
 	struct luactx ctx;
-	struct luajob *job;
+	struct luajob *job;  /* NULL: the slot is free */
 	unsigned unusual;    /* of the above; 0 in a free one */
 	uint32_t generation; /* how many tasks the slot has had */
 	struct luatask *next_free;
@@ -78,12 +80,23 @@ struct luatimer;
 struct luatimer_call;
 struct luatimer_chunk;
 struct luahost {
+	/*
+	 * What each start looks at and writes, in one line of the cache: a task that ends at once is some 50 instructions, and
+	 * each further line makes it slower by as much as four of them.
+	 */
+	_Alignas(64) struct luarun *_Atomic run; /* the innermost; NULL: nothing runs, which the watch asks too */
+	struct luatask *ready;           /* who gets the next job, unless it still has one; NULL: one of the pool */
+	_Atomic uint64_t turn;           /* number of the outermost run, or of the last one; read by the watch */
+	uint64_t started;                /* for the statistics */
+	volatile sig_atomic_t attention; /* over, late or sampling may be set, or the turn's end is not asked for */
+
 	struct luahost_options o;
 	struct luamem mem;
 	lua_State *L;
 	struct luactx root;
 	int base;                    /* registry: the table of globals all files see */
 	int environment;             /* registry: the metatable of the files' environments */
+	int libraries;               /* registry: by their names copies of the libraries, or LUA_NOREF */
 	struct luacode *code, *next; /* what runs, what is prepared */
 	struct luacode *previous;    /* what ran before, for going back */
 	int kept;                    /* registry: a copy of `state`'s fields, while new code is tried */
@@ -92,7 +105,7 @@ struct luahost {
 
 	struct luatask **task; /* all slots, at most tasks_max */
 	uint32_t tasks, tasks_cap;
-	struct luatask *pool; /* free ones with a coroutine */
+	struct luatask *pool; /* free ones with a coroutine, beside ready */
 	struct luatask *bare; /* free ones without */
 	uint64_t waiting;     /* how many wait */
 	uint32_t held_ms;     /* for so long has what has just run held the thread, if the watch saw it; else 0 */
@@ -103,17 +116,15 @@ struct luahost {
 	bool closing;
 	struct timer slow; /* looks for requests that wait too long */
 
-	/* the budget: what the signal handler looks at */
-	struct luarun *_Atomic run;      /* the innermost, NULL: nothing runs; whether it is so the watch asks too */
-	volatile sig_atomic_t attention; /* one of these three may be set, or the end of the turn is not asked for */
-	volatile sig_atomic_t over;      /* the hook is set and raises */
-	lua_State *stopped;              /* it has raised in this one, whose hooks may be off since; NULL: looked at */
-	volatile sig_atomic_t late;      /* the watch has come upon this turn again */
-	volatile sig_atomic_t sampling;  /* the hook is set and takes a sample */
-	struct luaprofile *_Atomic profile; /* NULL: none is made */
-	_Atomic uint64_t turn;              /* number of the outermost run, or of the last one; read by the watch */
-	_Atomic uint64_t interrupted;       /* the turn that the watch has come upon again */
-	bool counting;                      /* no interrupts here: instructions are counted instead */
+	/* the budget: what the signal handler looks at, beside run and turn */
+	volatile sig_atomic_t over; /* the hook is set and raises */
+	lua_State *stopped;         /* it has raised in this one, whose hooks may be off since; NULL: looked at */
+	char stop_text[LUAHOST_MESSAGE_MAX];      /* of the task that was stopped last */
+	volatile sig_atomic_t late;               /* the watch has come upon this turn again */
+	volatile sig_atomic_t sampling;           /* the hook is set and takes a sample */
+	struct luaprofile *_Atomic profile;       /* NULL: none is made */
+	_Atomic uint64_t interrupted;             /* the turn that the watch has come upon again */
+	bool counting;                            /* no interrupts here: instructions are counted instead */
 	uint64_t instructions, instructions_turn; /* in that turn */
 	struct {                                  /* the watching thread's own, but since_ns */
 		uint64_t turn;                    /* 0: nothing ran */
@@ -227,6 +238,10 @@ bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* 
 void luahost_open_libraries(lua_State *L);
 /* luahost_guard.c: in the table of globals at base, what could run for ever inside one C call no longer can. */
 void luahost_guard_libraries(lua_State *L, int base);
+/* From now on the libraries' tables take no new names, and are known as they are. Called again it does nothing. */
+void luahost_guard_tables(lua_State *L);
+/* Puts back what was changed in them nevertheless. True: something was; its name, "string.format", is pushed. */
+bool luahost_guard_changed(lua_State *L);
 /* luahost_gc.c */
 void luahost_gc_open(struct luahost *h);
 int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
@@ -234,6 +249,13 @@ int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
 void luahost_slow_watch(struct luahost *h);
 /* luahost_profile.c: a sample was asked for in a turn that has ended, on L. */
 void luahost_profile_give_up(struct luahost *h, lua_State *L);
+/*
+ * luahost_report.c: the first line of the error on top of co: its text, what a task's __tostring says, or a table's plain
+ * fields. What fails in that is passed over.
+ */
+void luahost_error_text(struct luahost *h, lua_State *co, char *out, size_t size);
+/* Counts and logs the error on top of the task's coroutine, with its traceback. */
+void luahost_report(struct luahost *h, struct luatask *t, int status, char message[LUAHOST_MESSAGE_MAX]);
 /* luahost_clock.c; the task, which waits, is resumed, if it still does then. */
 void luahost_wake_after(struct luahost *h, uint64_t task, uint64_t ms);
 int luahost_clock_lib(lua_State *L);

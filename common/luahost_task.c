@@ -8,9 +8,6 @@
 #include "common/err.h"
 #include "common/luahost_private.h"
 
-#define MESSAGE_MAX   300
-#define TRACEBACK_MAX 1200
-
 /* ---- slots ---------------------------------------------------------------------------------------------- */
 
 /* A generation that has ended does not come again: who asks for it finds nothing. */
@@ -89,10 +86,25 @@ static void free_slot(struct luahost *h, struct luatask *t)
 {
 	t->generation++;
 	t->unusual = 0;
+	t->job = NULL;
 	if (h->stats.coroutines - h->waiting > LUAHOST_POOL_MAX)
 		drop_coroutine(h, t);
-	if (!h->closing)
+	if (h->closing)
+		return;
+	if (t->run.L && !h->ready)
+		h->ready = t;
+	else
 		put(t->run.L ? &h->pool : &h->bare, t);
+}
+
+/* One with a coroutine; NULL: none is free. */
+static struct luatask *take_free(struct luahost *h)
+{
+	struct luatask *t = h->ready;
+	if (!t || t->job)
+		return take(&h->pool);
+	h->ready = NULL;
+	return t;
 }
 
 static struct luatask *take_new(struct luahost *h)
@@ -116,50 +128,6 @@ uint64_t luahost_tasks(const struct luahost *h)
 	for (const struct luarun *r = luahost_run(h); r; r = r->outer)
 		n += r->task && r == &r->task->run;
 	return n;
-}
-
-/* ---- what went wrong ------------------------------------------------------------------------------------ */
-
-struct report {
-	lua_State *co;
-	char message[MESSAGE_MAX], traceback[TRACEBACK_MAX];
-};
-
-static int make_report(lua_State *L, void *arg)
-{
-	struct report *r = arg;
-	luaL_traceback(L, r->co, NULL, 0);
-	snprintf(r->traceback, sizeof r->traceback, "%s", lua_tostring(L, -1));
-	return 0;
-}
-
-/* The error's own text without allocating; errors that are tables say so. */
-static void message_of(lua_State *co, char out[MESSAGE_MAX])
-{
-	if (lua_type(co, -1) == LUA_TSTRING)
-		snprintf(out, MESSAGE_MAX, "%s", lua_tostring(co, -1));
-	else if (lua_isinteger(co, -1))
-		snprintf(out, MESSAGE_MAX, "%lld", (long long)lua_tointeger(co, -1));
-	else
-		snprintf(out, MESSAGE_MAX, "an error that is a %s", luaL_typename(co, -1));
-	char *line = strchr(out, '\n');
-	if (line)
-		*line = 0;
-}
-
-static void report_failure(struct luahost *h, struct luatask *t, int status, char message[MESSAGE_MAX])
-{
-	struct report r = { .co = t->run.L };
-	const char *name = t->job->name ? t->job->name : "task";
-	h->stats.failed++;
-	h->stats.out_of_memory += status == LUA_ERRMEM;
-	message_of(t->run.L, message);
-	luahost_raise_limit(h, true);
-	luahost_protected(h, make_report, &r);
-	luahost_raise_limit(h, false);
-	if (h->o.log)
-		log_error(h->o.log, "lua.error", "task=%s error=%s trace=%llx traceback=%s", name, message,
-			  (unsigned long long)t->job->trace, r.traceback);
 }
 
 /* ---- running -------------------------------------------------------------------------------------------- */
@@ -243,20 +211,20 @@ static int close_variables(struct luahost *h, struct luatask *t)
 }
 
 /*
- * A coroutine that failed is not used again. Where the budget was used up it stays as it is: its hooks are off for ever, so nothing could
- * stop what would be closed.
+ * A coroutine that failed is not used again. Where the budget was used up behind a function of C's, it stays as it is: its hooks
+ * are off for ever, so nothing could stop what would be closed. Nor could anything inside of another task that is over.
  */
 static void finish_failed(struct luahost *h, struct luatask *t, int status)
 {
 	struct luajob *job = t->job;
 	bool hooks_off = h->stopped == t->run.L || h->over;
-	char message[MESSAGE_MAX] = "cancelled";
+	char message[LUAHOST_MESSAGE_MAX] = "cancelled";
 	bool aborted = t->unusual & LUATASK_ABORTED;
 	struct luaresult r = { .err = aborted ? ERR_UNAVAILABLE : ERR_FAILED, .message = message };
 	if (aborted)
 		h->stats.cancelled++;
 	else
-		report_failure(h, t, status, message);
+		luahost_report(h, t, status, message);
 	if (!hooks_off)
 		close_variables(h, t);
 	h->stopped = NULL; /* what was closed may have been stopped, too; its address may be another coroutine's soon */
@@ -290,17 +258,19 @@ static void tell_held(struct luahost *h, const struct luatask *t)
 
 /*
  * t does not run any more: it waits, has failed, has ended with something to look at, or was not started alone. coroutine.yield is refused
- * in a task's own coroutine, so who yields has asked to wait: its handle.
+ * in a task's own coroutine, so who yields has asked to wait, or was stopped: its handle.
  */
 static __attribute__((noinline)) uint64_t after_run(struct luatask *t, int status)
 {
 	struct luahost *h = t->ctx.host;
+	if (h->ready == t)
+		h->ready = NULL;
 	if (h->attention) {
 		luahost_attend(h, &t->run);
 		tell_held(h, t);
 	}
 	t->run.outer = NULL;
-	if (status == LUA_YIELD && t->unusual & LUATASK_ASKED) {
+	if (status == LUA_YIELD && (t->unusual & (LUATASK_ASKED | LUATASK_STOPPED)) == LUATASK_ASKED) {
 		waits(h, t);
 		return luatask_handle(t);
 	}
@@ -315,7 +285,7 @@ static inline void begin_job(struct luahost *h, struct luatask *t, struct luajob
 {
 	t->job = job;
 	job->task = t;
-	h->stats.started++;
+	h->started++;
 }
 
 static inline void push_job(lua_State *L, const struct luajob *job)
@@ -338,10 +308,10 @@ static uint64_t run(struct luahost *h, struct luatask *t, const struct luajob *j
 	return after_run(t, status);
 }
 
-/* No coroutine is free, or something runs already. */
+/* No coroutine is ready, or something runs already. */
 static __attribute__((noinline)) uint64_t start_otherwise(struct luahost *h, struct luajob *job)
 {
-	struct luatask *t = take(&h->pool);
+	struct luatask *t = take_free(h);
 	if (!t && !(t = take_new(h))) {
 		refuse(h, job);
 		return 0;
@@ -351,16 +321,15 @@ static __attribute__((noinline)) uint64_t start_otherwise(struct luahost *h, str
 }
 
 /*
- * What most requests do: nothing else runs, a coroutine is free, it ends without waiting. This is all they pay for besides
+ * What most requests do: nothing else runs, a coroutine is ready, it ends without waiting. This is all they pay for besides
  * lua_resume, so the steps are few: one look at everything rare, and the host is read from the task again, which costs less than
- * keeping it.
+ * keeping it. The coroutine stays where it is and has a job meanwhile, also while done reads its results.
  */
 uint64_t luatask_start(struct luahost *h, struct luajob *job)
 {
-	struct luatask *t = h->pool;
-	if (__builtin_expect(!t || luahost_run(h), 0))
+	struct luatask *t = h->ready;
+	if (__builtin_expect(!t || t->job || luahost_run(h), 0))
 		return start_otherwise(h, job);
-	h->pool = t->next_free;
 	begin_job(h, t, job);
 	luahost_begin(h, &t->run, NULL);
 	push_job(t->run.L, job);
@@ -372,7 +341,7 @@ uint64_t luatask_start(struct luahost *h, struct luajob *job)
 	end_job(h, t->job, &t->good);
 	lua_settop(t->run.L, 0);
 	t->generation++;
-	put(&t->ctx.host->pool, t);
+	t->job = NULL;
 	return 0;
 }
 

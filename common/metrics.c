@@ -46,8 +46,9 @@ struct family {
 	char *name, *help, *labels;
 };
 
-struct gauge_fn {
-	struct gauge_fn *next;
+struct computed { /* a figure that lives elsewhere */
+	struct computed *next;
+	enum metric_type type;
 	char *name, *help;
 	int64_t (*fn)(void *arg);
 	void *arg;
@@ -55,7 +56,7 @@ struct gauge_fn {
 
 struct metrics {
 	char *instance;
-	_Atomic(struct gauge_fn *) gauges;
+	_Atomic(struct computed *) computed;
 	_Atomic(struct family *) families[FAMILIES];
 	_Atomic(struct metric *) series[SERIES];
 };
@@ -121,11 +122,11 @@ void metrics_free(struct metrics *m)
 			next = f->next;
 			family_free(f);
 		}
-	for (struct gauge_fn *g = m->gauges, *next; g; g = next) {
-		next = g->next;
-		free(g->name);
-		free(g->help);
-		free(g);
+	for (struct computed *c = m->computed, *next; c; c = next) {
+		next = c->next;
+		free(c->name);
+		free(c->help);
+		free(c);
 	}
 	free(m->instance);
 	free(m);
@@ -138,6 +139,16 @@ static struct family *family_find(struct family *list, const char *name)
 	return list;
 }
 
+/* Among "service,method". */
+static bool is_label(const char *labels, const char *name)
+{
+	size_t n = strlen(name);
+	for (const char *p = labels; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (!strncmp(p, name, n) && (!p[n] || p[n] == ','))
+			return true;
+	return false;
+}
+
 static struct family *family_new(enum metric_type type, const char *name, const char *help, const char *labels)
 {
 	struct family *f = make(sizeof *f);
@@ -147,7 +158,7 @@ static struct family *family_new(enum metric_type type, const char *name, const 
 	f->labels = labels && *labels ? copy(labels) : NULL;
 	for (const char *p = f->labels; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
 		f->labels_n++;
-	assert(f->labels_n <= LABELS_MAX);
+	assert(f->labels_n <= LABELS_MAX && !is_label(f->labels, "instance") && !is_label(f->labels, "le"));
 	return f;
 }
 
@@ -206,14 +217,25 @@ struct metric *metric(struct metrics *m, unsigned worker, enum metric_type type,
 	return x;
 }
 
-void metrics_gauge_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg)
+static void compute(struct metrics *m, enum metric_type type, const char *name, const char *help,
+		    int64_t (*fn)(void *arg), void *arg)
 {
-	struct gauge_fn *g = make(sizeof *g);
-	*g = (struct gauge_fn){ .name = copy(name), .help = copy(help), .fn = fn, .arg = arg };
-	g->next = atomic_load_explicit(&m->gauges, memory_order_relaxed);
-	while (!atomic_compare_exchange_weak_explicit(&m->gauges, &g->next, g, memory_order_release,
+	struct computed *c = make(sizeof *c);
+	*c = (struct computed){ .type = type, .name = copy(name), .help = copy(help), .fn = fn, .arg = arg };
+	c->next = atomic_load_explicit(&m->computed, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&m->computed, &c->next, c, memory_order_release,
 						      memory_order_relaxed))
 		;
+}
+
+void metrics_gauge_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg)
+{
+	compute(m, METRIC_GAUGE, name, help, fn, arg);
+}
+
+void metrics_counter_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg)
+{
+	compute(m, METRIC_COUNTER, name, help, fn, arg);
 }
 
 /* ---- writing: only the owner writes, so a load and a store are enough ------------------------------------ */
@@ -457,6 +479,8 @@ static bool ends_in(const char *name, const char *end)
 	return n > e && !strcmp(name + n - e, end);
 }
 
+static const char *const types[] = { "counter", "gauge", "histogram" };
+
 static void add_gauge(struct buf *out, const char *name, int64_t v)
 {
 	if (ends_in(name, "_seconds"))
@@ -496,29 +520,29 @@ static void add_histogram(struct buf *out, const struct metrics *m, const struct
 	buf_addf(out, "%llu\n", (unsigned long long)seen);
 }
 
-static int gauge_compare(const void *a, const void *b)
+static int computed_compare(const void *a, const void *b)
 {
-	return strcmp((*(struct gauge_fn *const *)a)->name, (*(struct gauge_fn *const *)b)->name);
+	return strcmp((*(struct computed *const *)a)->name, (*(struct computed *const *)b)->name);
 }
 
-static void add_gauges(struct metrics *m, struct buf *out)
+static void add_computed(struct metrics *m, struct buf *out)
 {
 	size_t n = 0, i = 0;
-	struct gauge_fn *first = atomic_load_explicit(&m->gauges, memory_order_acquire), **all;
-	for (struct gauge_fn *g = first; g; g = g->next)
+	struct computed *first = atomic_load_explicit(&m->computed, memory_order_acquire), **all;
+	for (struct computed *c = first; c; c = c->next)
 		n++;
 	all = make((n + 1) * sizeof *all);
-	for (struct gauge_fn *g = first; g; g = g->next)
-		all[i++] = g;
-	qsort(all, n, sizeof *all, gauge_compare);
+	for (struct computed *c = first; c; c = c->next)
+		all[i++] = c;
+	qsort(all, n, sizeof *all, computed_compare);
 	for (i = 0; i < n;) {
-		struct gauge_fn *g = all[i];
+		struct computed *c = all[i];
 		int64_t sum = 0;
-		for (; i < n && !strcmp(all[i]->name, g->name); i++)
+		for (; i < n && !strcmp(all[i]->name, c->name); i++)
 			sum += all[i]->fn(all[i]->arg);
-		add_head(out, g->name, g->help, "gauge");
-		add_name(out, m, &(struct metric_row){ .name = g->name }, "", NULL);
-		add_gauge(out, g->name, sum);
+		add_head(out, c->name, c->help, types[c->type]);
+		add_name(out, m, &(struct metric_row){ .name = c->name }, "", NULL);
+		add_gauge(out, c->name, sum);
 		buf_addch(out, '\n');
 	}
 	free(all);
@@ -526,7 +550,6 @@ static void add_gauges(struct metrics *m, struct buf *out)
 
 void metrics_prometheus(struct metrics *m, struct buf *out)
 {
-	static const char *const types[] = { "counter", "gauge", "histogram" };
 	struct rows rows = { 0 };
 	metrics_each(m, NULL, rows_add, &rows);
 	if (rows.n)
@@ -540,7 +563,7 @@ void metrics_prometheus(struct metrics *m, struct buf *out)
 		(row->type == METRIC_HISTOGRAM ? add_histogram : add_plain)(out, m, row, n);
 	}
 	free(rows.row);
-	add_gauges(m, out);
+	add_computed(m, out);
 }
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */

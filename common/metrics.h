@@ -12,7 +12,9 @@
  * Threads: metric_* handles are made and written by one worker only; metrics_* readers from any thread.
  *          Families and series are never freed before metrics_free; making one takes a short lock-free
  *          list push.
- * Labels:  the values must come from a bounded set (methods, kinds of error), never from players.
+ * Names:   a counter only grows and its name ends in _total, no other's does; docs/metrics.md lists all.
+ * Labels:  instance and le are set here and are nobody else's. Values come from a bounded set (methods, kinds of
+ *          error), never from players.
  * Units:   base units: seconds, bytes. Gauges named …_seconds are set in milliseconds; histograms take nanoseconds and
  *          are log-linear: 16 sub-buckets per power of two (error at most 6.25 %), 1 us to 64 s; Prometheus gets the
  *          fixed buckets of metrics.c.
@@ -34,8 +36,9 @@ void metric_add(struct metric *x, uint64_t n);
 void metric_set(struct metric *x, int64_t v);
 void metric_observe_ns(struct metric *x, uint64_t ns);
 uint64_t metric_value(const struct metric *x); /* of a histogram its count */
-/* A gauge computed when it is read, for figures that live elsewhere; fn is called on the reader's thread. */
+/* Computed when it is read, for figures that live elsewhere; fn is called on the reader's thread. A counter's only grows. */
 void metrics_gauge_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg);
+void metrics_counter_fn(struct metrics *m, const char *name, const char *help, int64_t (*fn)(void *arg), void *arg);
 
 /* Prometheus text format, families by name, all series summed over the workers. */
 void metrics_prometheus(struct metrics *m, struct buf *out);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/err.h"
+#include "common/msg_private.h"
 #include "google/protobuf/descriptor.pb-c.h"
 
 #define DENSE_MAX 511 /* numbers above are found by binary search */
@@ -21,21 +22,6 @@ typedef Google__Protobuf__EnumDescriptorProto pb_enum;
 typedef Google__Protobuf__ServiceDescriptorProto pb_service;
 typedef Google__Protobuf__MethodDescriptorProto pb_method;
 
-struct chunk {
-	struct chunk *next;
-	char bytes[];
-};
-struct schema {
-	struct chunk *chunks;
-	struct msg_type *type;
-	struct msg_enum *enumeration;
-	struct msg_method *method;
-	size_t types, enums, methods;
-	const char **name; /* by id - 1 */
-	uint32_t names, names_cap;
-	uint32_t *name_hash; /* ids, open addressing */
-	uint32_t name_mask;
-};
 /* What a load needs beside the schema; the descriptors of types are remembered until their fields are filled. */
 struct loading {
 	struct schema *s;
@@ -45,7 +31,7 @@ struct loading {
 	size_t error_size;
 };
 
-static void *take(struct schema *s, size_t n)
+void *schema_take(struct schema *s, size_t n)
 {
 	struct chunk *c = calloc(1, sizeof *c + n);
 	if (!c)
@@ -55,9 +41,9 @@ static void *take(struct schema *s, size_t n)
 	return c->bytes;
 }
 
-static const char *take_text(struct schema *s, const char *p, size_t n)
+const char *schema_take_text(struct schema *s, const char *p, size_t n)
 {
-	char *copy = take(s, n + 1);
+	char *copy = schema_take(s, n + 1);
 	memcpy(copy, p, n);
 	return copy;
 }
@@ -65,7 +51,7 @@ static const char *take_text(struct schema *s, const char *p, size_t n)
 static const char *join(struct schema *s, const char *a, const char *b)
 {
 	size_t n = strlen(a), m = strlen(b);
-	char *copy = take(s, n + m + 2);
+	char *copy = schema_take(s, n + m + 2);
 	memcpy(copy, a, n);
 	copy[n] = n ? '.' : 0;
 	memcpy(copy + n + (n > 0), b, m + 1);
@@ -113,8 +99,8 @@ static void names_rehash(struct schema *s)
 {
 	uint32_t size = s->name_mask ? (s->name_mask + 1) * 2 : 256;
 	s->name_mask = size - 1;
-	s->name_hash = take(s, size * sizeof *s->name_hash);
-	const char **name = take(s, size / 2 * sizeof *name);
+	s->name_hash = schema_take(s, size * sizeof *s->name_hash);
+	const char **name = schema_take(s, size / 2 * sizeof *name);
 	if (s->names)
 		memcpy(name, s->name, s->names * sizeof *name);
 	s->name = name;
@@ -127,7 +113,7 @@ static void names_rehash(struct schema *s)
 	}
 }
 
-static uint32_t name_id(struct schema *s, const char *name)
+uint32_t schema_name_id(struct schema *s, const char *name)
 {
 	if (s->names == s->names_cap)
 		names_rehash(s);
@@ -135,7 +121,7 @@ static uint32_t name_id(struct schema *s, const char *name)
 	for (; s->name_hash[h]; h = (h + 1) & s->name_mask)
 		if (!strcmp(s->name[s->name_hash[h] - 1], name))
 			return s->name_hash[h];
-	s->name[s->names++] = take_text(s, name, strlen(name));
+	s->name[s->names++] = schema_take_text(s, name, strlen(name));
 	return s->name_hash[h] = s->names;
 }
 
@@ -183,7 +169,7 @@ static const char *option_text(struct schema *s, const ProtobufCMessage *options
 		size_t prefix = 1; /* data begins with its own length */
 		while (prefix < f->len && f->data[prefix - 1] & 0x80)
 			prefix++;
-		return take_text(s, (const char *)f->data + prefix, f->len - prefix);
+		return schema_take_text(s, (const char *)f->data + prefix, f->len - prefix);
 	}
 	return NULL;
 }
@@ -221,11 +207,11 @@ static void fill_enum(struct schema *s, struct msg_enum *e, const pb_enum *from,
 {
 	e->name = join(s, scope, from->name);
 	e->values = from->n_value;
-	struct msg_enum_value *value = take(s, e->values * sizeof *value + 1);
+	struct msg_enum_value *value = schema_take(s, e->values * sizeof *value + 1);
 	for (size_t i = 0; i < e->values; i++) {
 		value[i].number = from->value[i]->number;
-		value[i].id = name_id(s, from->value[i]->name);
-		value[i].name = take_text(s, from->value[i]->name, strlen(from->value[i]->name));
+		value[i].id = schema_name_id(s, from->value[i]->name);
+		value[i].name = schema_take_text(s, from->value[i]->name, strlen(from->value[i]->name));
 		value[i].name_bytes = strlen(value[i].name);
 	}
 	e->value = value;
@@ -243,7 +229,6 @@ static void place_message(struct loading *l, const pb_file *file, const pb_messa
 	size_t at = s->types++;
 	struct msg_type *t = &s->type[at];
 	t->name = join(s, scope, m->name);
-	t->index = (uint32_t)at;
 	t->any = m->options && option_bool(&m->options->base, 50001);
 	t->push = m->options ? option_text(s, &m->options->base, 50002) : NULL;
 	t->map_entry = m->options && m->options->has_map_entry && m->options->map_entry;
@@ -258,10 +243,10 @@ static void place_message(struct loading *l, const pb_file *file, const pb_messa
 static void place(struct loading *l, const pb_set *set)
 {
 	struct schema *s = l->s;
-	s->type = take(s, s->types * sizeof *s->type + 1);
-	s->enumeration = take(s, s->enums * sizeof *s->enumeration + 1);
-	l->message = take(s, s->types * sizeof *l->message + 1);
-	l->type_file = take(s, s->types * sizeof *l->type_file + 1);
+	s->type = schema_take(s, s->types * sizeof *s->type + 1);
+	s->enumeration = schema_take(s, s->enums * sizeof *s->enumeration + 1);
+	l->message = schema_take(s, s->types * sizeof *l->message + 1);
+	l->type_file = schema_take(s, s->types * sizeof *l->type_file + 1);
 	s->types = s->enums = 0;
 	for (size_t i = 0; i < set->n_file; i++) {
 		const pb_file *f = set->file[i];
@@ -324,7 +309,7 @@ static int fill_default(struct loading *l, const struct msg_type *t, struct msg_
 	switch (f->type) {
 	case MSG_STRING:
 	case MSG_BYTES: {
-		char *copy = (char *)take_text(l->s, text, strlen(text));
+		char *copy = (char *)schema_take_text(l->s, text, strlen(text));
 		f->fallback.s.n = f->type == MSG_BYTES ? unescape(copy) : strlen(copy);
 		f->fallback.s.p = copy;
 		return 0;
@@ -378,8 +363,8 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	f->type = (enum msg_field_type)from->type;
 	f->repeated = from->label == GOOGLE__PROTOBUF__FIELD_DESCRIPTOR_PROTO__LABEL__LABEL_REPEATED;
 	f->required = from->label == GOOGLE__PROTOBUF__FIELD_DESCRIPTOR_PROTO__LABEL__LABEL_REQUIRED;
-	f->id = name_id(s, from->name);
-	f->name = take_text(s, from->name, strlen(from->name));
+	f->id = schema_name_id(s, from->name);
+	f->name = schema_take_text(s, from->name, strlen(from->name));
 	f->name_bytes = strlen(f->name);
 	f->word = name_word(f->name, f->name_bytes);
 	if (f->type == MSG_GROUP)
@@ -392,9 +377,10 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	f->ignored = from->options && option_bool(&from->options->base, 50001);
 	f->packed = f->repeated && packs(file, from) && f->type != MSG_STRING && f->type != MSG_BYTES &&
 		    f->type != MSG_MESSAGE;
+	f->oneof = from->has_oneof_index ? (uint16_t)(from->oneof_index + 1) : 0;
 	f->wire = wire_of(f->type);
 	f->tag = f->number << 3 | (f->packed ? MSG_WIRE_BYTES : f->wire);
-	return from->default_value ? fill_default(l, t, f, from->default_value) : 0;
+	return from->default_value && !f->oneof ? fill_default(l, t, f, from->default_value) : 0;
 }
 
 static int by_number(const void *a, const void *b)
@@ -411,7 +397,8 @@ static void index_type(struct schema *s, struct msg_type *t, struct msg_field *f
 	uint32_t size = 8;
 	while (size < 2u * t->fields)
 		size *= 2;
-	uint16_t *dense = take(s, (t->dense_max + 1) * sizeof *dense), *hash = take(s, size * sizeof *hash);
+	uint16_t *dense = schema_take(s, (t->dense_max + 1) * sizeof *dense),
+		 *hash = schema_take(s, size * sizeof *hash);
 	t->hash_mask = size - 1;
 	for (uint16_t i = 0; i < t->fields; i++) {
 		field[i].index = i;
@@ -432,8 +419,9 @@ static int fill_type(struct loading *l, struct msg_type *t, const pb_message *m,
 {
 	if (m->n_field > MSG_FIELDS_MAX)
 		return refuse(l, "%s has %zu fields, at most %d are supported", t->name, m->n_field, MSG_FIELDS_MAX);
-	struct msg_field *field = take(l->s, m->n_field * sizeof *field + 1);
+	struct msg_field *field = schema_take(l->s, m->n_field * sizeof *field + 1);
 	t->fields = (uint16_t)m->n_field;
+	t->oneofs = (uint16_t)m->n_oneof_decl;
 	for (size_t i = 0; i < m->n_field; i++) {
 		int err = fill_field(l, file, t, &field[i], m->field[i]);
 		if (err < 0)
@@ -472,9 +460,9 @@ static int fill_method(struct loading *l, struct msg_method *m, const pb_file *f
 	struct schema *s = l->s;
 	const ProtobufCMessage *options = from->options ? &from->options->base : NULL;
 	uint64_t kind = MSG_PLAIN, inner = 1, anywhere = 0, public = 0;
-	m->service = take_text(s, f->package ? f->package : "", f->package ? strlen(f->package) : 0);
-	m->group = take_text(s, group->name, strlen(group->name));
-	m->name = take_text(s, from->name, strlen(from->name));
+	m->service = schema_take_text(s, f->package ? f->package : "", f->package ? strlen(f->package) : 0);
+	m->group = schema_take_text(s, group->name, strlen(group->name));
+	m->name = schema_take_text(s, from->name, strlen(from->name));
 	m->full = join(s, join(s, m->service, m->group), m->name);
 	m->full_n = (uint16_t)strlen(m->full);
 	m->local = m->full + strlen(m->service) + 1;
@@ -507,7 +495,7 @@ static int by_full(const void *a, const void *b)
 static int fill_methods(struct loading *l, const pb_set *set)
 {
 	struct schema *s = l->s;
-	s->method = take(s, s->methods * sizeof *s->method + 1);
+	s->method = schema_take(s, s->methods * sizeof *s->method + 1);
 	size_t n = 0;
 	for (size_t i = 0; i < set->n_file; i++) {
 		const pb_file *f = set->file[i];
@@ -519,12 +507,16 @@ static int fill_methods(struct loading *l, const pb_set *set)
 			}
 	}
 	qsort(s->method, s->methods, sizeof *s->method, by_full);
-	for (size_t i = 0; i < s->methods; i++)
-		s->method[i].index = (uint16_t)i;
 	return 0;
 }
 
 int schema_load(const void *bytes, size_t n, char *error, size_t error_size, struct schema **out)
+{
+	return schema_load_after(NULL, bytes, n, error, error_size, out);
+}
+
+int schema_load_after(const struct schema *before, const void *bytes, size_t n, char *error, size_t error_size,
+		      struct schema **out)
 {
 	struct loading l = { .error = error, .error_size = error_size };
 	pb_set *set = google__protobuf__file_descriptor_set__unpack(NULL, n, bytes);
@@ -533,6 +525,7 @@ int schema_load(const void *bytes, size_t n, char *error, size_t error_size, str
 	struct schema *s = l.s = calloc(1, sizeof *s);
 	if (!s)
 		abort();
+	schema_number_names(s, before);
 	count(set, s);
 	place(&l, set);
 	int err = 0;
@@ -541,11 +534,14 @@ int schema_load(const void *bytes, size_t n, char *error, size_t error_size, str
 	if (err == 0)
 		err = fill_methods(&l, set);
 	google__protobuf__file_descriptor_set__free_unpacked(set, NULL);
-	if (err < 0)
+	if (err < 0) {
 		schema_free(s);
-	else
-		*out = s;
-	return err;
+		return err;
+	}
+	schema_number(s, before);
+	schema_sign(s);
+	*out = s;
+	return 0;
 }
 
 void schema_free(struct schema *s)

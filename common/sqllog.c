@@ -197,13 +197,24 @@ static void add_entry(struct sqllog *l, const struct sqllog_entry *e, uint64_t l
 	l->pending_lsn = lsn;
 }
 
+void sqllog_later_than(struct sqllog *l, uint64_t time_us)
+{
+	uint64_t known = atomic_load(&l->later_than_us);
+
+	while (known < time_us && !atomic_compare_exchange_weak(&l->later_than_us, &known, time_us)) {
+	}
+}
+
 /* Makes text of what is in the ring. All records of a batch carry one time, later than the batch before. */
 static bool gather(struct sqllog *l)
 {
 	uint32_t at = (uint32_t)atomic_load_explicit(&l->ring.head, memory_order_relaxed), n = 0;
 	uint64_t lsn = atomic_load_explicit(&l->ring.lsn, memory_order_relaxed), now_us = env_wall_us(l->env);
 	struct sqllog_entry *e;
-	l->time_us = now_us > l->time_us ? now_us : l->time_us + 1;
+	uint64_t known_us = atomic_load_explicit(&l->later_than_us, memory_order_acquire);
+	if (known_us < l->time_us)
+		known_us = l->time_us;
+	l->time_us = now_us > known_us ? now_us : known_us + 1;
 	while (l->pending.len < BATCH_BYTES_MAX && (e = sqllog_ring_next(&l->ring, &at)))
 		add_entry(l, e, lsn + ++n);
 	if (n)

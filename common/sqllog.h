@@ -132,6 +132,11 @@ uint64_t sqllog_noted_epoch(struct env *env, const char *folder);
  * (empty): nothing was taken, r is unchanged.
  */
 int sqllog_append(struct sqllog *l, struct sql_record *r, uint64_t *lsn);
+/*
+ * Records handed over from now on bear a later time, whatever the clock says, as they do after the last record found at
+ * opening. So the time orders a key's records over the logs of all its owners, though each host has a clock of its own.
+ */
+void sqllog_later_than(struct sqllog *l, uint64_t time_us);
 bool sqllog_failing(const struct sqllog *l);
 uint64_t sqllog_lsn(const struct sqllog *l);         /* last given out */
 uint64_t sqllog_written_lsn(const struct sqllog *l); /* handed to the operating system: survives the process */

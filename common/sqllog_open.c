@@ -255,10 +255,12 @@ static int64_t figure_failing(void *arg)
 
 static void show(struct sqllog *l, struct metrics *m)
 {
-	metrics_gauge_fn(m, "loquat_sqllog_records", "Records handed to the SQL log since the start.", figure_records,
-			 l);
-	metrics_gauge_fn(m, "loquat_sqllog_bytes", "Bytes synced to the SQL log since the start.", figure_bytes, l);
-	metrics_gauge_fn(m, "loquat_sqllog_syncs", "Group syncs of the SQL log since the start.", figure_syncs, l);
+	metrics_counter_fn(m, "loquat_sqllog_records_total", "Records handed to the SQL log since the start.",
+			   figure_records, l);
+	metrics_counter_fn(m, "loquat_sqllog_bytes_total", "Bytes synced to the SQL log since the start.", figure_bytes,
+			   l);
+	metrics_counter_fn(m, "loquat_sqllog_syncs_total", "Group syncs of the SQL log since the start.", figure_syncs,
+			   l);
 	metrics_gauge_fn(m, "loquat_sqllog_unsynced_records", "Records handed over and not yet durable.",
 			 figure_unsynced, l);
 	metrics_gauge_fn(m, "loquat_sqllog_failing", "1 while the SQL log cannot be written.", figure_failing, l);

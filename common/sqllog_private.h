@@ -5,6 +5,8 @@
 #include "common/sqllog.h"
 /*
  * sqllog_private: what the files of the SQL log share among themselves. Nobody else includes it.
+ *
+ * Threads: any worker fills the ring, the SQL-log thread empties it; of the other parts each says whose it is.
  */
 
 /* Decimal digits of v at o, two at a time; returns the end. */
@@ -161,9 +163,10 @@ struct sqllog {
 	bool new_file; /* its name is not synced yet */
 	struct sqllog_suspect suspect;
 	struct buf pending;
-	uint64_t pending_lsn; /* last one in it */
-	uint64_t time_us;     /* of the last batch */
-	uint64_t due_ns;      /* end of the lingering, 0: nothing waits */
+	uint64_t pending_lsn;           /* last one in it */
+	uint64_t time_us;               /* of the last batch */
+	_Atomic uint64_t later_than_us; /* any worker: sqllog_later_than */
+	uint64_t due_ns;                /* end of the lingering, 0: nothing waits */
 	uint64_t retry_ns, retry_at_ns, remind_at_ns;
 };
 /* The turn of the SQL-log thread and its last one. */

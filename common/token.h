@@ -48,5 +48,11 @@ void token_nonce(const uint8_t random[8], char out[TOKEN_NONCE_MAX]);
 /* Lower-case hex HMAC-SHA256 with NUL, as platforms sign their callbacks and credentials. */
 #define TOKEN_HMAC_HEX 65
 void token_hmac_hex(const char *key, const void *data, size_t n, char out[TOKEN_HMAC_HEX]);
+/*
+ * Which key it is, without telling it: the same text for the same key. Processes compare it, for with different ones each
+ * refuses the other's tokens.
+ */
+#define TOKEN_PRINT_MAX 17 /* 16 hex digits and NUL */
+void token_print(const char *key, char out[TOKEN_PRINT_MAX]);
 /* Compares without telling by its time how much was right. */
 bool token_equal(const char *a, size_t a_n, const char *b, size_t b_n);

@@ -161,7 +161,7 @@ static unsigned level_seek(const struct level *l, unsigned from)
 	uint64_t bits = l->used[word] >> shift;
 	if (bits)
 		return (unsigned)__builtin_ctzll(bits);
-	for (unsigned i = 1; i <= WORDS; i++) {
+	for (unsigned i = 1; i < WORDS; i++) { /* what stands before from in its own word is behind us */
 		bits = l->used[(word + i) % WORDS];
 		if (bits)
 			return (i * 64 + (unsigned)__builtin_ctzll(bits) - shift);
@@ -198,7 +198,7 @@ static uint64_t next_stop(const struct wheel *w)
 	return stop > w->base ? stop : w->base + 1;
 }
 
-/* Empties the slot of level k that comes next: an equal share of it per tick that is left, the rest in the last. */
+/* Empties the slot of level k that comes next: an equal share of it per tick that is left, so all that is there in the last. */
 static void level_drain(struct wheel *w, int k)
 {
 	uint64_t slot = (w->base >> (BITS * k)) + 1, left = (slot << (BITS * k)) - w->base;
@@ -207,7 +207,7 @@ static void level_drain(struct wheel *w, int k)
 	struct timer *head = &l->slot[i];
 	if (ring_empty(head))
 		return;
-	uint64_t quota = left == 1 ? UINT64_MAX : head->due_ms / left + 1;
+	uint64_t quota = head->due_ms / left + 1;
 	if (quota < MOVES)
 		quota = MOVES;
 	while (quota-- && !ring_empty(head)) {

@@ -49,6 +49,30 @@ unsigned connector_sessions(const struct service *s)
 	return n;
 }
 
+static bool heard_lately(const struct connector *c, const _Atomic uint64_t *ms)
+{
+	uint64_t at = atomic_load(ms), now = c->service->control->now_ms;
+
+	return at && now < at + CONNECTOR_FOREIGN_MS;
+}
+
+static int64_t key_is_foreign(void *arg)
+{
+	const struct connector *c = arg;
+
+	return heard_lately(c, &c->foreign_ms);
+}
+
+/* Red where nobody can be sent here: an odd host of several is so, and does not take the others out of a balancer. */
+static const char *connector_not_ready(struct service *s)
+{
+	const struct connector *c = s->user;
+
+	return heard_lately(c, &c->foreign_ms) && !heard_lately(c, &c->known_ms)
+		       ? "no gate has this host's token.key: copy paths.var/keys/ from another host"
+		       : NULL;
+}
+
 static int connector_init(struct service *s)
 {
 	struct connector *c = calloc(1, sizeof(*c));
@@ -63,6 +87,8 @@ static int connector_init(struct service *s)
 	c->drain_ms = (unsigned)config_int(s->config, "connector.drain_s", 0) * 1000;
 	c->players_max = (unsigned)config_int(s->config, "gate.players_max", 10000);
 	snprintf(c->start, sizeof(c->start), "%llx", (unsigned long long)s->epoch);
+	token_print(s->token_key, c->token_key);
+	metrics_gauge_fn(s->metrics, "loquat_token_key_foreign", "1: a gate has another token.key.", key_is_foreign, c);
 	return clientset_new(s, "connector.dictionary", &c->set);
 }
 
@@ -94,7 +120,7 @@ uint64_t edge_trace(struct edge *e)
 static struct edge_method *method_slot(struct edge *e, const char *route, size_t n)
 {
 	for (uint64_t h = route_hash(route, n);; h++) {
-		struct edge_method *m = &e->method[h & (e->methods - 1)];
+		struct edge_method *m = &e->methods->slot[h & (e->methods->slots - 1)];
 		if (!m->method || (strncmp(m->method->full, route, n) == 0 && !m->method->full[n]))
 			return m;
 	}
@@ -107,18 +133,31 @@ struct edge_method *edge_method(struct edge *e, const char *route, size_t n)
 	return m->method ? m : NULL;
 }
 
+static struct edge_methods *methods_new(struct edge *e)
+{
+	size_t n = schema_methods(e->worker->schema);
+	uint32_t slots = 16;
+
+	while (slots < 2 * n)
+		slots *= 2;
+	struct edge_methods *m = calloc(1, sizeof(*m) + slots * sizeof(*m->slot));
+	assert(m);
+	*m = (struct edge_methods){ .next = e->all_methods, .schema = e->worker->schema, .slots = slots };
+	return e->all_methods = m;
+}
+
 /* What clients may ask for: the handlers of all services but the gate, which has its own port. */
 static void methods_read(struct edge *e)
 {
 	struct service *s = e->worker->service;
-	size_t n = schema_methods(s->schema);
+	size_t n = schema_methods(e->worker->schema);
 
-	for (e->methods = 16; e->methods < 2 * n; e->methods *= 2)
-		;
-	e->method = calloc(e->methods, sizeof(*e->method));
-	assert(e->method);
+	for (e->methods = e->all_methods; e->methods; e->methods = e->methods->next)
+		if (e->methods->schema == e->worker->schema)
+			return;
+	e->methods = methods_new(e);
 	for (size_t i = 0; i < n; i++) {
-		const struct msg_method *m = schema_method_at(s->schema, i);
+		const struct msg_method *m = schema_method_at(e->worker->schema, i);
 		if (!m->is_handler || strcmp(m->service, "gate") == 0)
 			continue;
 		struct edge_method *slot = method_slot(e, m->full, strlen(m->full));
@@ -126,12 +165,20 @@ static void methods_read(struct edge *e)
 		slot->local = strcmp(m->service, "connector") == 0;
 		method_stats_init(&slot->stats, s->metrics, e->worker->index, m->service, m->local);
 	}
-	method_stats_init(&e->unknown, s->metrics, e->worker->index, "unknown", "unknown");
+}
+
+static void methods_free(struct edge *e)
+{
+	while (e->all_methods) {
+		struct edge_methods *m = e->all_methods;
+		e->all_methods = m->next;
+		free(m);
+	}
 }
 
 static const struct msg_method *need(struct edge *e, const char *name)
 {
-	const struct msg_method *m = schema_method(e->worker->service->schema, name, strlen(name));
+	const struct msg_method *m = schema_method(e->worker->schema, name, strlen(name));
 
 	assert(m); /* proto/ and this code are built together */
 	return m;
@@ -144,7 +191,8 @@ static void edge_free(struct edge *e)
 	forward_idle_free(e);
 	free(e->slot);
 	free(e->free_slot);
-	free(e->method);
+	methods_free(e);
+	clienttold_free(e->told);
 	free(e);
 }
 
@@ -264,6 +312,7 @@ static int edge_start(struct worker *w)
 	e->sessions = metric(w->service->metrics, w->index, METRIC_GAUGE, "loquat_sessions", "Players logged in here.",
 			     NULL, NULL);
 	methods_read(e);
+	method_stats_init(&e->unknown, w->service->metrics, w->index, "unknown", "unknown");
 	face_open(e);
 	e->taking = service_takes_over(w->service);
 	remote_register(e);
@@ -305,6 +354,21 @@ static void edge_stop(struct worker *w)
 		edge_free(e);
 }
 
+static int edge_messages_prepare(struct worker *w, const struct schema *next, char *error, size_t size)
+{
+	struct edge *e = w->user;
+
+	return clientset_prepare(e->connector->set, next, &e->told, error, size);
+}
+
+static void edge_messages_taken(struct worker *w)
+{
+	struct edge *e = w->user;
+
+	methods_read(e);
+	clientset_take(e->connector->set, w->schema, e->told, &e->face);
+}
+
 const struct service_def connector_service = {
 	.name = "connector",
 	.config = rows,
@@ -314,5 +378,8 @@ const struct service_def connector_service = {
 	.worker_drain = edge_drain,
 	.worker_stop = edge_stop,
 	.stats = connector_stats,
+	.not_ready = connector_not_ready,
+	.messages_prepare = edge_messages_prepare,
+	.messages_taken = edge_messages_taken,
 	.handover = &connector_handover,
 };

@@ -22,11 +22,13 @@
  */
 extern const struct service_def connector_service;
 
-#define CONNECTOR_ONCE_MAX  1000000 /* tokens used within their life */
-#define CONNECTOR_TOKEN_MS  30000
-#define CONNECTOR_SPARE_MS  100 /* of request_s: the answer's own way to the client */
-#define CONNECTOR_RESUME_MS 86400000ull
-#define CONNECTOR_START_MAX 21
+#define CONNECTOR_ONCE_MAX        1000000 /* tokens used within their life */
+#define CONNECTOR_TOKEN_MS        60000 /* so long they are remembered, and none that ends later is taken: theirs is half */
+#define CONNECTOR_SPARE_MS        100   /* of request_s: the answer's own way to the client */
+#define CONNECTOR_FOREIGN_MS      10000 /* a gate that has not asked for so long is none */
+#define CONNECTOR_FOREIGN_TOLD_MS 60000 /* between two lines of the log */
+#define CONNECTOR_RESUME_MS       86400000ull
+#define CONNECTOR_START_MAX       21
 
 struct edge;
 /* One per instance; what the workers share. Constant after start unless marked. */
@@ -39,6 +41,10 @@ struct connector {
 	char start[CONNECTOR_START_MAX]; /* names this start: tokens are for it only */
 	unsigned players_max;
 	struct guests places;
+	char token_key[TOKEN_PRINT_MAX]; /* which one it is */
+	_Atomic uint64_t known_ms,
+		foreign_ms;               /* when a gate with the same one, with another one, asked last; 0: never */
+	_Atomic uint64_t foreign_told_ms; /* and when that was logged */
 };
 
 /* Players logged in on all workers; any thread. */

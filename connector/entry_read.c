@@ -71,10 +71,12 @@ static bool token_take(struct entry *t, const char *text, const char *name, stru
 {
 	struct connector *c = t->edge->connector;
 	struct token token;
+	uint64_t now_ms = env_wall_us(c->service->env) / 1000;
 
-	if (token_read(c->service->token_key, "login", env_wall_us(c->service->env) / 1000, text, strlen(text), 6,
-		       &token) < 0)
+	if (token_read(c->service->token_key, "login", now_ms, text, strlen(text), 6, &token) < 0)
 		return wrong(w, ERR_DENIED, "the token is forged or too old: ask the gate anew");
+	if (token.expires_ms > now_ms + CONNECTOR_TOKEN_MS) /* it could be used again when that is forgotten */
+		return wrong(w, ERR_DENIED, "the token is from before a clock was set: ask the gate anew");
 	if (strcmp(token.field[2], c->service->id) != 0)
 		return wrong(w, ERR_DENIED, "the token is for %s", token.field[2]);
 	if (strcmp(token.field[3], c->start) != 0)

@@ -374,14 +374,22 @@ static void take(struct worker *w, struct handover_list *in)
 	announce_taken(e);
 }
 
-/* Clients keep the routes' codes and the message types that they were told. */
+/* Clients keep the routes' codes and the message types that they were told, be it before the messages that are used now. */
 static const char *shared(struct service *s, char *out, size_t size)
 {
 	const struct connector *c = s->user;
-	struct clientconn_face f = { .user = NULL };
+	uint32_t elders = 0;
 
-	clientset_face(c->set, &c->listen, &f);
-	snprintf(out, size, "%s/%s", pomelo_dict_version(f.dict), f.protos ? clientprotos_version(f.protos) : "");
+	for (unsigned i = 0; i < s->workers; i++) {
+		struct edge *e = s->worker ? s->worker[i]->user : NULL;
+
+		elders += e ? atomic_load_explicit(&e->face.elders, memory_order_relaxed) : 0;
+	}
+	clientset_versions(c->set, s->schema, out, size);
+	size_t n = strlen(out);
+
+	if (elders && n < size)
+		snprintf(out + n, size - n, "/and others before");
 	return out;
 }
 

@@ -17,6 +17,7 @@ struct ask {
 	char reason[128];
 	char name[32], value[PLAYER_NAME_MAX + 1];
 	int64_t room, limit, admitted; /* < 0: not said */
+	char token_key[TOKEN_PRINT_MAX];
 };
 
 static void ask_text(char *out, size_t size, const char *text)
@@ -41,6 +42,7 @@ static bool ask_json(struct span body, struct ask *out)
 	ask_text(out->reason, sizeof(out->reason), json_string_value(json_object_get(o, "reason")));
 	ask_text(out->name, sizeof(out->name), json_string_value(json_object_get(o, "name")));
 	ask_text(out->value, sizeof(out->value), json_string_value(json_object_get(o, "value")));
+	ask_text(out->token_key, sizeof(out->token_key), json_string_value(json_object_get(o, "token_key")));
 	json_decref(o);
 	return ok;
 }
@@ -94,6 +96,7 @@ static bool load_read(const struct rpc_request *r, struct ask *out)
 	out->room = m->has_room ? (int64_t)m->room : -1;
 	out->limit = m->has_limit ? (int64_t)m->limit : -1;
 	out->admitted = m->has_admitted ? (int64_t)m->admitted : -1;
+	ask_text(out->token_key, sizeof(out->token_key), m->token_key);
 	connector__load_request__free_unpacked(m, NULL);
 	return true;
 }
@@ -312,7 +315,27 @@ static void load_text(struct buf *b, const Connector__LoadAnswer *m)
 	for (size_t i = 0; i < m->n_expected; i++)
 		buf_addf(b, "%s{\"gate\":\"%s\",\"epoch\":%llu,\"n\":%u}", i ? "," : "", m->expected[i]->gate,
 			 (unsigned long long)m->expected[i]->epoch, m->expected[i]->n);
-	buf_addstr(b, "]}");
+	buf_addf(b, "],\"token_key\":\"%s\",\"now_ms\":%llu}", m->token_key, (unsigned long long)m->now_ms);
+}
+
+/* Whom a gate with another token.key sends here is refused: both say so, and the gate sends nobody. */
+static void key_compare(struct edge *e, const struct rpc_request *r, const char *theirs)
+{
+	struct connector *c = e->connector;
+	uint64_t now = e->worker->loop->now_ms;
+
+	if (!*theirs)
+		return;
+	if (!strcmp(theirs, c->token_key)) {
+		atomic_store(&c->known_ms, now);
+		return;
+	}
+	atomic_store(&c->foreign_ms, now);
+	if (atomic_load(&c->foreign_told_ms) && now < atomic_load(&c->foreign_told_ms) + CONNECTOR_FOREIGN_TOLD_MS)
+		return;
+	atomic_store(&c->foreign_told_ms, now);
+	log_warn(c->service->log, "token.foreign", "gate=%s why=%s", r->instance,
+		 "its token.key is another one: it sends no players here");
 }
 
 static void on_load(void *arg, struct rpc_request *r)
@@ -328,6 +351,7 @@ static void on_load(void *arg, struct rpc_request *r)
 		refuse(r, ERR_BAD_REQUEST, "expected connector.LoadRequest");
 		return;
 	}
+	key_compare(e, r, a.token_key);
 	if (a.room >= 0)
 		guests_told(c, a.room, a.limit);
 	if (a.admitted >= 0 && e->worker->index == 0)
@@ -338,6 +362,9 @@ static void on_load(void *arg, struct rpc_request *r)
 	m.sessions = guests_held(c);
 	m.draining = atomic_load(&c->service->state) != SERVICE_READY;
 	m.start = c->start;
+	m.token_key = c->token_key;
+	m.has_now_ms = true;
+	m.now_ms = env_wall_us(c->service->env) / 1000;
 	m.n_expected = told.n;
 	m.expected = told.list;
 	if (r->json)
@@ -364,7 +391,7 @@ void remote_register(struct edge *e)
 
 	for (size_t i = 0; i < sizeof(remotes) / sizeof(remotes[0]); i++) {
 		const char *name = remotes[i].name;
-		const struct msg_method *m = schema_method(e->worker->service->schema, name, strlen(name));
+		const struct msg_method *m = schema_method(e->worker->schema, name, strlen(name));
 		assert(m);
 		rpc_handle(e->worker, m, remotes[i].fn, e);
 	}

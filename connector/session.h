@@ -67,11 +67,12 @@ struct edge {
 	struct connector *connector;
 	struct worker *worker;
 	struct clientconn_face face;
+	struct clienttold *told; /* to clients, after what the connector's set has */
 	struct session **slot;
 	uint32_t *free_slot;
 	uint32_t slots, frees, generation;
-	struct edge_method *method; /* by hash of the route's text, open addressing */
-	uint32_t methods;           /* slots there, a power of two */
+	struct edge_methods *methods;     /* those of worker->schema */
+	struct edge_methods *all_methods; /* and those of before, which requests refer to */
 	struct forward *idle_forwards;
 	struct entry *entries;   /* logins under way, so that stopping frees them */
 	struct token_once *once; /* worker 0's */
@@ -125,6 +126,12 @@ struct edge_method {
 	const struct msg_method *method; /* NULL: a free slot */
 	bool local;                      /* the connector answers it itself */
 	struct method_stats stats;
+};
+struct edge_methods { /* by hash of the route's text, open addressing */
+	struct edge_methods *next;
+	const struct schema *schema;
+	uint32_t slots; /* a power of two */
+	struct edge_method slot[];
 };
 struct edge_method *edge_method(struct edge *e, const char *route, size_t n); /* NULL: no such handler */
 uint64_t edge_trace(struct edge *e);

@@ -148,8 +148,12 @@ bool batch_refused(struct batch *b, unsigned failed_at)
 enum batch_fault batch_fault(unsigned code)
 {
 	switch (code) {
+	case 3:    /* a file could not be written: no space, mostly */
+	case 20:   /* disk full, the client's number of it */
 	case 1020: /* record has changed since last read */
 	case 1021: /* disk full */
+	case 1026: /* a file could not be written */
+	case 1030: /* the storage engine's trouble: "Got error 28" is a full disk */
 	case 1037: /* out of memory */
 	case 1038: /* out of sort memory */
 	case 1040: /* too many connections */
@@ -176,8 +180,10 @@ enum batch_fault batch_fault(unsigned code)
 	case 1227: /* access denied */
 	case 1290: /* the server runs with an option: read only */
 	case 1317: /* interrupted */
+	case 1598: /* nothing can be written to the binary log */
 	case 1792: /* transaction is read only */
 	case 1836: /* read only mode */
+	case 1878: /* a temporary file could not be written */
 	case 1969: /* statement timeout */
 	case 3024: return BATCH_AGAIN;
 	default: return code >= 8000 ? BATCH_AGAIN : BATCH_REFUSED; /* 8000 and 9000: TiDB's, all of a moment */

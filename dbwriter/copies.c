@@ -258,7 +258,7 @@ static void on_copy(void *arg, struct rpc_request *r)
 
 static void handle(struct copies *all, const char *name, rpc_handler *fn)
 {
-	const struct msg_method *m = schema_method(all->worker->service->schema, name, strlen(name));
+	const struct msg_method *m = schema_method(all->worker->schema, name, strlen(name));
 	assert(m);
 	rpc_handle(all->worker, m, fn, all);
 }

@@ -23,7 +23,7 @@ static const struct config_row config_rows[] = {
 	{ "dbwriter.once_keep_days", CONFIG_INT, "7", false, 0, 36500,
 	  "Answers of once-calls without a business key go from loquat_once after it, unless they went before; 0: never." },
 	{ "dbwriter.poll_ms", CONFIG_INT, "500", false, 10, 60000,
-	  "A look at the folders, should their watch miss a change." },
+	  "The folders are looked at so often, should their watch miss a change." },
 	{ "dbwriter.standby_s", CONFIG_INT, "5", false, 1, 86400,
 	  "Logs of other hosts that are kept here land when nobody has landed them for so long." },
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
@@ -217,19 +217,20 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_replay_lag_records", "Records in the SQL logs not yet in the database.",
 			 lag_records, s);
 	metrics_gauge_fn(m, "loquat_replay_lag_seconds", "Age of the oldest of them.", lag_ms, s);
-	metrics_gauge_fn(m, "loquat_replay_records", "Records landed since the start.", records, s);
-	metrics_gauge_fn(m, "loquat_replay_transactions", "Transactions of the replay since the start.", transactions,
-			 s);
-	metrics_gauge_fn(m, "loquat_replay_folded", "Statements that a later one of the same transaction took in.",
-			 folded, s);
-	metrics_gauge_fn(m, "loquat_replay_quarantined", "Records the database refused for good.", quarantined, s);
+	metrics_counter_fn(m, "loquat_replay_records_total", "Records landed since the start.", records, s);
+	metrics_counter_fn(m, "loquat_replay_transactions_total", "Transactions of the replay since the start.",
+			   transactions, s);
+	metrics_counter_fn(m, "loquat_replay_folded_total",
+			   "Statements that a later one of the same transaction took in.", folded, s);
+	metrics_counter_fn(m, "loquat_replay_quarantined_total", "Records the database refused for good.", quarantined,
+			   s);
 	metrics_gauge_fn(m, "loquat_replay_in_quarantine", "Records in quarantine.sql: somebody has to look at them.",
 			 in_quarantine, s);
-	metrics_gauge_fn(m, "loquat_once_rows_forgotten",
-			 "Rows of loquat_once without a business key that went for their age.", forgotten, s);
+	metrics_counter_fn(m, "loquat_once_rows_forgotten_total",
+			   "Rows of loquat_once without a business key that went for their age.", forgotten, s);
 	metrics_gauge_fn(m, "loquat_standby_logs", "Logs of other hosts that are kept here.", copies, s);
-	metrics_gauge_fn(m, "loquat_standby_records",
-			 "Records of them landed here since the start, for nobody else did.", copies_landed, s);
+	metrics_counter_fn(m, "loquat_standby_records_total",
+			   "Records of them landed here since the start, for nobody else did.", copies_landed, s);
 	metrics_gauge_fn(m, "loquat_replay_database_connected", "1 while the database answers.", connected, s);
 	return 0;
 }
@@ -276,7 +277,11 @@ static void on_stats(struct service *s, struct buf *json)
 
 static const char *on_not_ready(struct service *s)
 {
-	return figures(s).connected ? NULL : "the database is away";
+	struct replay_figures f = figures(s);
+
+	if (!f.connected)
+		return "the database is away";
+	return f.refused ? "the database takes nothing: dbwriter.again in the log says why" : NULL;
 }
 
 const struct service_def dbwriter_service = {

@@ -65,7 +65,7 @@ static void on_fence(void *arg, struct rpc_request *r)
 
 void fence_handle(struct worker *w, const char *folder)
 {
-	const struct msg_method *m = schema_method(w->service->schema, "dbwriter.dbwriterRemote.fence", 29);
+	const struct msg_method *m = schema_method(w->schema, "dbwriter.dbwriterRemote.fence", 29);
 
 	assert(m);
 	rpc_handle(w, m, on_fence, (void *)folder);

@@ -6,6 +6,8 @@
 #include "common/err.h"
 
 #define LOOK_BACK_BYTES (64u << 10) /* for the last record of a file */
+#define LOOK_BACK_FAR \
+	(2 * (SQLLOG_RECORD_MAX + SQLLOG_HEAD_MAX)) /* one of the largest, and another cut off behind it */
 
 int position_compare(struct position a, struct position b)
 {
@@ -283,39 +285,51 @@ int follow_next(struct follow *f, struct sqllog_record *out)
 	}
 }
 
-/* "17 epoch=1700000000 …" */
-static struct position read_mark(const char *text)
+/* The last record that begins in the last bytes of a file with its whole comment line; lsn 0: none. */
+static struct position last_within(struct env_file *f, size_t most)
 {
-	unsigned long long lsn, epoch;
-	return sscanf(text, "%llu epoch=%llu ", &lsn, &epoch) == 2 ? (struct position){ epoch, lsn }
-								   : (struct position){ 0 };
+	static const char mark[] = "\n-- loquat lsn=";
+	struct position last = { 0 };
+	struct buf b = BUF_INIT;
+	int64_t size = env_file_size(f);
+	ssize_t got = env_file_read(f, size > (int64_t)most ? (uint64_t)size - most : 0, buf_reserve(&b, most), most);
+	b.len = got > 0 ? (size_t)got : 0;
+	const char *p = buf_cstr(&b), *end = p + b.len;
+	while ((p = memmem(p, (size_t)(end - p), mark, sizeof mark - 1))) {
+		unsigned long long lsn, epoch;
+		p += sizeof mark - 1;
+		if (memchr(p, '\n', (size_t)(end - p)) && sscanf(p, "%llu epoch=%llu ", &lsn, &epoch) == 2)
+			last = (struct position){ epoch, lsn };
+	}
+	buf_release(&b);
+	return last;
+}
+
+static struct position last_of_file(struct env *env, const char *path)
+{
+	struct env_file *f;
+	struct position last = { 0 };
+	if (env_file_open(env, path, ENV_READ, &f) < 0)
+		return last;
+	last = last_within(f, LOOK_BACK_BYTES);
+	if (!last.lsn)
+		last = last_within(f, LOOK_BACK_FAR);
+	env_file_close(f);
+	return last;
 }
 
 struct position follow_last(struct env *env, const char *folder)
 {
-	static const char mark[] = "\n-- loquat lsn=";
+	char path[ENV_PATH_MAX];
 	uint32_t *numbers;
 	size_t n;
 	struct position last = { 0 };
 	if (sqllog_list(env, folder, &numbers, &n) < 0)
 		return last;
-	char *bytes = malloc(LOOK_BACK_BYTES + 1);
-	while (bytes && n-- && !last.lsn) {
-		char path[ENV_PATH_MAX];
-		struct env_file *f;
+	while (n-- && !last.lsn) {
 		sqllog_path(path, folder, numbers[n], "sql");
-		if (env_file_open(env, path, ENV_READ, &f) < 0)
-			continue;
-		int64_t size = env_file_size(f);
-		uint64_t from = size > LOOK_BACK_BYTES ? (uint64_t)size - LOOK_BACK_BYTES : 0;
-		ssize_t got = env_file_read(f, from, bytes, LOOK_BACK_BYTES);
-		env_file_close(f);
-		bytes[got > 0 ? got : 0] = '\0';
-		for (const char *p = bytes;
-		     (p = memmem(p, (size_t)(bytes + (got > 0 ? got : 0) - p), mark, sizeof mark - 1)); p++)
-			last = read_mark(p + sizeof mark - 1);
+		last = last_of_file(env, path);
 	}
-	free(bytes);
 	free(numbers);
 	return last;
 }

@@ -115,6 +115,16 @@ static int mend_end(struct env *env, const char *path, struct env_file *f)
 	return err;
 }
 
+/* A file that was just made has its name only in memory. */
+static int sync_name(struct env *env, const char *path)
+{
+	char folder[ENV_PATH_MAX] = ".";
+	const char *slash = strrchr(path, '/');
+	if (slash)
+		snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+	return env_dir_sync(env, folder);
+}
+
 /* ---- adding ---------------------------------------------------------------------------------------------------- */
 
 int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note, const struct sqllog_record *r)
@@ -124,13 +134,16 @@ int quarantine_add(struct env *env, const char *path, const struct quarantine_no
 	int err = lock(env, path, &locked);
 	if (err < 0)
 		return err;
-	if ((err = env_file_open(env, path, ENV_READ | ENV_WRITE | ENV_CREATE, &f)) < 0) {
+	err = env_file_open(env, path, ENV_READ | ENV_WRITE | (note->bytes ? 0 : ENV_CREATE), &f);
+	if (err < 0) {
 		env_file_close(locked);
-		return err;
+		return err == ERR_NOT_FOUND && note->bytes ? ERR_BUSY : err;
 	}
-	err = mend_end(env, path, f);
-	if (env_file_size(f) == 0)
+	err = env_file_size(f) < note->bytes ? ERR_BUSY : mend_end(env, path, f);
+	if (env_file_size(f) == 0) {
 		buf_addstr(&text, first_line);
+		err = err < 0 ? err : sync_name(env, path);
+	}
 	describe(note, r, &text);
 	if (!err)
 		err = env_file_append(f, text.data, text.len);

@@ -23,8 +23,12 @@ struct quarantine_note {
 	uint32_t file;
 	unsigned code; /* the database's, 0: ours */
 	const char *message;
+	int64_t bytes; /* the file is known to have had so many: with less, a command has been at it since. 0: no matter */
 };
-/* Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL; ERR_BUSY: a command works on the file. */
+/*
+ * Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL; ERR_BUSY: a command works on the file, or has
+ * taken something out of it.
+ */
 int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note,
 		   const struct sqllog_record *r);
 

@@ -189,7 +189,7 @@ static void count_kept(struct replay *r)
 	if (written_us == r->kept_us)
 		return;
 	r->kept_us = written_us;
-	atomic_store(&r->kept, written_us < 0 ? 0 : quarantine_count(r->loop->env, path));
+	atomic_store(&r->kept, quarantine_count(r->loop->env, path));
 }
 
 static void on_poll(struct timer *t, uint64_t now_ms)

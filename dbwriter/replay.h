@@ -62,9 +62,10 @@ struct replay_figures {
 	uint64_t folded;           /* statements that another took in, since the start */
 	uint64_t epoch, lsn;       /* of one instance: its position */
 	unsigned streams, stopped; /* stopped: by damage or a gap */
-	uint64_t kept;             /* records in quarantine.sql: somebody has to look at them; of all instances only */
-	uint64_t forgotten;        /* rows of loquat_once taken out for their age; of all instances only */
-	bool connected;            /* the database answers */
+	unsigned refused; /* the database answers, and has taken nothing of it for a second: full, read only, locked */
+	uint64_t kept;    /* records in quarantine.sql: somebody has to look at them; of all instances only */
+	uint64_t forgotten; /* rows of loquat_once taken out for their age; of all instances only */
+	bool connected;     /* the database answers */
 };
 /* Of all instances together: sums, and the highest lag_ms. */
 void replay_figures(const struct replay *r, struct replay_figures *out);

@@ -18,6 +18,7 @@ static struct replay_figures figures_of(const struct stream *s, uint64_t now_us)
 		.lsn = atomic_load_explicit(&c->lsn, memory_order_relaxed),
 		.streams = 1,
 		.stopped = atomic_load_explicit(&c->stopped, memory_order_relaxed),
+		.refused = atomic_load_explicit(&c->refused, memory_order_relaxed),
 	};
 	oldest = atomic_load_explicit(&c->oldest_us, memory_order_relaxed);
 	f.lag_records = last > f.lsn ? last - f.lsn : oldest ? 1 : 0;
@@ -51,6 +52,7 @@ static void add_up(void *arg, const char *instance, const struct replay_figures 
 	sum->folded += f->folded;
 	sum->streams++;
 	sum->stopped += f->stopped;
+	sum->refused += f->refused;
 }
 
 void replay_figures(const struct replay *r, struct replay_figures *out)

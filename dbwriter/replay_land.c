@@ -38,6 +38,8 @@ void land_again_later(struct lane *l, const struct env_db_result *res, const cha
 	if (l->backoff_ms >= 1000 || res->code != 1213)
 		log_warn(l->replay->log, "dbwriter.again", "instance=%s doing=%s error=%u message=%s", s->name, doing,
 			 res->code, res->message);
+	if (l->backoff_ms >= 1000)
+		atomic_store_explicit(&s->counts.refused, true, memory_order_relaxed);
 	lane_rest(l);
 	roll_back(l);
 }
@@ -102,6 +104,7 @@ static void on_landed(void *arg, const struct env_db_result *res)
 	if (s->given_up)
 		atomic_fetch_add_explicit(&s->counts.quarantined, 1, memory_order_relaxed);
 	s->given_up = false;
+	atomic_store_explicit(&s->counts.refused, false, memory_order_relaxed);
 	l->backoff_ms = 0;
 	l->current = NULL;
 	stream_landed(s);
@@ -278,8 +281,11 @@ void land_begin(struct lane *l, struct stream *s)
 		batch_sent(&s->load.batch, s->load.planned);
 	else
 		batch_sql(&s->load.batch);
-	if (s->given_up && !keep_refused(l->replay, s))
+	if (s->given_up && !keep_refused(l->replay, s)) {
+		s->given_up =
+			s->refusal_code; /* what only waits for its key may not have to when a command has ended */
 		lane_rest(l);
-	else
+	} else {
 		move_position(l, s);
+	}
 }

@@ -19,6 +19,7 @@ struct replay_counts {
 	_Atomic uint64_t epoch, lsn, log_lsn; /* position; last lsn known to be in the log */
 	_Atomic uint64_t oldest_us;           /* time of the oldest record not landed; 0: none known */
 	_Atomic bool stopped;
+	_Atomic bool refused; /* what the database says of a moment, it has said for a second */
 };
 
 struct load { /* records that were read, and how they are to be landed */
@@ -51,6 +52,7 @@ struct stream {
 	struct position kept;  /* the record that was put into quarantine last */
 	struct held_keys held; /* of refused records, where keys are held */
 	int64_t held_us;       /* when the quarantine they were read from was written */
+	int64_t held_bytes;    /* of it, as it was longest since */
 	unsigned refusal_code;
 	char refusal[300];
 	uint64_t fenced_told;

@@ -63,6 +63,19 @@ static void load_hint(struct stream *s)
 	free(text);
 }
 
+/* The bytes of quarantine.sql; 0: there is none. */
+static int64_t quarantine_bytes(const struct stream *s)
+{
+	char path[ENV_PATH_MAX];
+	struct env_file *f;
+	quarantine_path(s, path);
+	if (env_file_open(s->replay->loop->env, path, ENV_READ, &f) < 0)
+		return 0;
+	int64_t bytes = env_file_size(f);
+	env_file_close(f);
+	return bytes;
+}
+
 /* Keys that a command has landed the records of are let go. */
 static void load_held(struct stream *s)
 {
@@ -73,7 +86,23 @@ static void load_held(struct stream *s)
 	if (written_us == s->held_us)
 		return;
 	s->held_us = written_us;
+	s->held_bytes = quarantine_bytes(s);
 	held_load(&s->held, env, path, s->name);
+}
+
+/*
+ * The same at once, before anything is held back: a key that always has records under way would not be let go otherwise,
+ * for each that is added is one more to wait for. Who adds makes the file longer, and only the command shorter.
+ */
+static void load_held_if_shorter(struct stream *s)
+{
+	int64_t bytes = s->held.text.len ? quarantine_bytes(s) : s->held_bytes;
+	if (bytes >= s->held_bytes) {
+		s->held_bytes = bytes;
+		return;
+	}
+	s->held_us = 0; /* also where there is none any more, as there was none when it was looked at last */
+	load_held(s);
 }
 
 static void load_init(struct load *l, const struct replay_options *o)
@@ -168,6 +197,7 @@ void stream_begin(struct stream *s, struct position landed)
 	load_clear(&s->ahead);
 	s->given_up = s->one_by_one = false;
 	s->landed = landed;
+	atomic_store_explicit(&s->counts.refused, false, memory_order_relaxed); /* it may have been landed by another */
 	s->known = true;
 	s->dirty = true;
 	atomic_store_explicit(&s->counts.epoch, landed.epoch, memory_order_relaxed);
@@ -326,8 +356,7 @@ bool stream_read_ahead(struct stream *s)
 bool stream_plan(struct stream *s)
 {
 	const struct replay *r = s->replay;
-	if (s->one_by_one || s->given_up || s->load.batch.limit || s->held.text.len || r->o.one_by_one ||
-	    !r->tables.version)
+	if (s->one_by_one || s->given_up || s->load.batch.limit || r->o.one_by_one || !r->tables.version)
 		return false;
 	plan_on(s, &s->load);
 	if (!s->load.closed)
@@ -470,7 +499,8 @@ int stream_quarantine(struct stream *s)
 	char path[ENV_PATH_MAX];
 	const struct batch_item *first = batch_first(&s->load.batch);
 	const struct sqllog_record r = batch_record(&s->load.batch, first);
-	const struct quarantine_note note = { s->name, first->file, s->refusal_code, s->refusal };
+	const struct quarantine_note note = { s->name, first->file, s->refusal_code, s->refusal,
+					      s->refusal_code ? 0 : s->held_bytes };
 	quarantine_path(s, path);
 	int err = quarantine_add(s->replay->loop->env, path, &note, &r);
 	if (!err && s->replay->o.hold_keys)
@@ -482,6 +512,7 @@ void stream_hold_back(struct stream *s)
 {
 	struct batch *b = &s->load.batch;
 	unsigned i = 0;
+	load_held_if_shorter(s);
 	while (s->held.text.len && i < b->n) {
 		const struct sqllog_record r = batch_record(b, &b->item[i]);
 		if (held_any(&s->held, &r))

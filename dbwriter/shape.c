@@ -293,7 +293,7 @@ static bool take_row(struct reader *r)
 		if (!take(r, i ? "," : "(") || !take_param(r, c[i], CHANGE_NONE, &param))
 			return false;
 		for (unsigned k = 0; k < s->table->key_n; k++)
-			if (&s->table->column[s->table->key[k]] == c[i] && s->type[param] != VALUE_NULL) {
+			if (&s->table->column[s->table->key[k]] == c[i]) {
 				s->key[k] = param;
 				r->key_seen |= 1u << k;
 			}

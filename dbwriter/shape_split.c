@@ -50,7 +50,7 @@ static bool cut_blob(struct cutter *c)
 	const char *p = c->p + 2, *end = memchr(p, '\'', (size_t)(c->end - p));
 	struct split *s = c->s;
 	struct value *v = next_value(c);
-	if (!v || !end || (end - p) % 2 || (end + 1 < c->end && (end[1] == '\'' || shape_in_word(end + 1, c->end))))
+	if (!v || !end || (end - p) % 2)
 		return false;
 	size_t at = s->unescaped.len, n = (size_t)(end - p) / 2;
 	char *o = buf_reserve(&s->unescaped, n + 1);
@@ -185,7 +185,7 @@ static bool cut_text(struct cutter *c)
 				return false;
 		}
 	struct value *v = next_value(c);
-	if (!v || p >= c->end || (p + 1 < c->end && (p[1] == '\'' || shape_in_word(p + 1, c->end))))
+	if (!v || p >= c->end)
 		return false;
 	if (escaped && !unescape(c->s, from, p, v))
 		return false;

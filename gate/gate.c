@@ -43,6 +43,12 @@ static struct metric *connectors_gauge(struct service *s)
 		      NULL);
 }
 
+static struct metric *foreign_gauge(struct service *s)
+{
+	return metric(s->metrics, 0, METRIC_GAUGE, "loquat_token_key_foreign",
+		      "Connectors that have another token.key.", NULL, NULL);
+}
+
 static struct metric *counter(struct service *s, const char *name, const char *help)
 {
 	return metric(s->metrics, 0, METRIC_COUNTER, name, help, NULL, NULL);
@@ -55,20 +61,25 @@ static void gate_stats(struct service *s, struct buf *json)
 
 static const char *gate_not_ready(struct service *s)
 {
-	return metric_value(connectors_gauge(s)) ? NULL : "no connector has answered";
+	if (metric_value(connectors_gauge(s)))
+		return NULL;
+	return metric_value(foreign_gauge(s))
+		       ? "no connector has this host's token.key: copy paths.var/keys/ from another host"
+		       : "no connector has answered";
 }
 
 void gate_free(struct gate *g)
 {
 	clientconn_face_release(&g->face);
 	clientlisten_free(g->listen);
+	clienttold_free(g->told);
 	clientset_free(g->set);
 	free(g);
 }
 
 static const struct msg_method *need(struct gate *g, const char *name)
 {
-	const struct msg_method *m = schema_method(g->service->schema, name, strlen(name));
+	const struct msg_method *m = schema_method(g->worker->schema, name, strlen(name));
 
 	assert(m); /* proto/ and this code are built together */
 	return m;
@@ -171,6 +182,10 @@ static int gate_start(struct worker *w)
 	g->allow = need(g, "gate.gateRemote.allow");
 	g->queued_metric = queue_gauge(g->service);
 	g->usable_metric = connectors_gauge(g->service);
+	g->foreign_metric = foreign_gauge(g->service);
+	g->differs_metric = metric(g->service->metrics, 0, METRIC_GAUGE, "loquat_clock_differs_seconds",
+				   "Of this host's wall clock from a connector's, at most.", NULL, NULL);
+	token_print(g->service->token_key, g->token_key);
 	g->admitted_metric = counter(g->service, "loquat_gate_admitted_total", "Players let in.");
 	g->told_metric = counter(g->service, "loquat_gate_told_total", "Positions told to players in the queue.");
 	g->believed_metric = counter(g->service, "loquat_gate_believed_total",
@@ -220,6 +235,21 @@ static void gate_stop(struct worker *w)
 		gate_free(g);
 }
 
+static int gate_messages_prepare(struct worker *w, const struct schema *next, char *error, size_t size)
+{
+	struct gate *g = w->user;
+
+	return g ? clientset_prepare(g->set, next, &g->told, error, size) : 0;
+}
+
+static void gate_messages_taken(struct worker *w)
+{
+	struct gate *g = w->user;
+
+	if (g)
+		clientset_take(g->set, w->schema, g->told, &g->face);
+}
+
 const struct service_def gate_service = {
 	.name = "gate",
 	.config = rows,
@@ -228,4 +258,6 @@ const struct service_def gate_service = {
 	.worker_stop = gate_stop,
 	.stats = gate_stats,
 	.not_ready = gate_not_ready,
+	.messages_prepare = gate_messages_prepare,
+	.messages_taken = gate_messages_taken,
 };

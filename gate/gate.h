@@ -54,6 +54,11 @@ struct load {
 	uint64_t heard_ms; /* 0: never */
 	unsigned entered;  /* since it is being asked: its answer may be from before */
 	bool draining, asking, listed, asked_again;
+	uint64_t wall_ms;         /* its wall clock when it was heard; 0: it does not say */
+	uint64_t differs_ms;      /* from ours then */
+	uint64_t differs_told_ms; /* when it was logged that ours differs; 0: never */
+	bool foreign;             /* its token.key is another one: who is sent there would be refused */
+	uint64_t foreign_told_ms; /* when that was logged; 0: never */
 };
 
 enum place_state { PLACE_QUEUED, PLACE_ADMITTED };
@@ -69,7 +74,7 @@ struct place {
 	char uid[PLAYER_UID_MAX + 1];
 	struct addrplace from;   /* the address that asked for it */
 	uint64_t since_us;       /* wall clock: when it was taken; no two of a gate have the same */
-	uint64_t admitted_ms;    /* wall clock */
+	uint64_t token_ends_ms;  /* admitted: by its connector's wall clock */
 	struct timer timer;      /* its end, where it has one; else the next look at what its visitor knows */
 	struct visitor *visitor; /* NULL: not connected */
 	struct gate *gate;
@@ -114,6 +119,7 @@ struct gate {
 	struct clientconn_face face;
 	struct clientlisten *listen;
 	struct clientset *set;
+	struct clienttold *told; /* to clients, after what the set has */
 	bool stopping;
 	uint64_t start_ms, start_us; /* of this start; by the loop's clock and the wall's */
 	/* place.c */
@@ -144,6 +150,7 @@ struct gate {
 	size_t loads;
 	struct timer poll;
 	unsigned sessions, polls, usable; /* usable: connectors that take players */
+	char token_key[TOKEN_PRINT_MAX];  /* which one it is */
 	uint64_t asked_ms;                /* somebody came for a token */
 	const struct msg_method *ask_load, *verify, *take, *allow;
 	/* peers.c */
@@ -158,7 +165,8 @@ struct gate {
 	struct ask *asks;
 	struct search *searches;
 	uint64_t visitors; /* so far */
-	struct metric *queued_metric, *usable_metric, *admitted_metric, *told_metric, *believed_metric;
+	struct metric *queued_metric, *usable_metric, *foreign_metric, *differs_metric, *admitted_metric, *told_metric,
+		*believed_metric;
 };
 
 /* ---- place.c */
@@ -203,11 +211,12 @@ void tell_look(struct place *p);                       /* tells its visitor if t
 /* ---- load.c */
 void load_init(struct gate *g);
 void load_stop(struct gate *g);
-struct load *load_least(struct gate *g);  /* NULL: no connector takes players */
-unsigned load_room(const struct gate *g); /* players that still fit */
-unsigned load_free(const struct gate *g); /* of these, not promised to guests without a token */
-bool load_recall(struct gate *g);         /* asks for those back; false: nothing was promised */
-bool load_known(const struct gate *g);    /* every connector has spoken */
+struct load *load_least(struct gate *g);     /* NULL: no connector takes players */
+uint64_t load_wall_ms(const struct load *l); /* its wall clock now, as far as it told */
+unsigned load_room(const struct gate *g);    /* players that still fit */
+unsigned load_free(const struct gate *g);    /* of these, not promised to guests without a token */
+bool load_recall(struct gate *g);            /* asks for those back; false: nothing was promised */
+bool load_known(const struct gate *g);       /* every connector has spoken */
 
 /* ---- peers.c */
 void peers_poll(struct gate *g);

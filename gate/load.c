@@ -5,11 +5,13 @@
 #include <string.h>
 #include "gate/gate.h"
 
-#define TOKENS_MS 1000 /* since somebody came to the gate */
+#define TOKENS_MS  1000  /* since somebody came to the gate */
+#define TOLD_MS    60000 /* between two lines of the log on the same connector's key, or clock */
+#define DIFFERS_MS 2000  /* of two clocks: what a slow answer may seem to make is less */
 
 static bool usable(const struct gate *g, const struct load *l)
 {
-	return l->listed && !l->draining && l->heard_ms && gate_now_ms(g) - l->heard_ms < GATE_FRESH_MS;
+	return l->listed && !l->draining && !l->foreign && l->heard_ms && gate_now_ms(g) - l->heard_ms < GATE_FRESH_MS;
 }
 
 /* Let in by other gates, and not in yet, as it told. */
@@ -43,10 +45,19 @@ struct load *load_least(struct gate *g)
 
 static void usable_count(struct gate *g)
 {
+	unsigned foreign = 0;
+	uint64_t differs_ms = 0;
+
 	g->usable = 0;
-	for (size_t i = 0; i < g->loads; i++)
+	for (size_t i = 0; i < g->loads; i++) {
 		g->usable += usable(g, g->load[i]);
+		foreign += g->load[i]->listed && g->load[i]->foreign;
+		if (g->load[i]->listed && g->load[i]->differs_ms > differs_ms)
+			differs_ms = g->load[i]->differs_ms;
+	}
 	metric_set(g->usable_metric, g->usable);
+	metric_set(g->foreign_metric, foreign);
+	metric_set(g->differs_metric, differs_ms); /* a gauge of seconds is kept in milliseconds */
 }
 
 bool load_known(const struct gate *g)
@@ -176,6 +187,42 @@ static void expected_read(struct load *l, const json_t *all)
 	}
 }
 
+/* Where the clocks agree it is ours: so the tokens of all connectors end in the order of their admissions. */
+uint64_t load_wall_ms(const struct load *l)
+{
+	if (l->differs_ms < DIFFERS_MS)
+		return gate_wall_us(l->gate) / 1000;
+	return l->wall_ms + (gate_now_ms(l->gate) - l->heard_ms);
+}
+
+/* Tokens do without, for they end by the connector's clock; the logs of the two hosts are hard to read together. */
+static void clocks_compare(struct load *l)
+{
+	struct gate *g = l->gate;
+	uint64_t now = gate_now_ms(g);
+	int64_t ahead = l->wall_ms ? (int64_t)(l->wall_ms - gate_wall_us(g) / 1000) : 0;
+
+	l->differs_ms = (uint64_t)(ahead < 0 ? -ahead : ahead);
+	if (l->differs_ms < DIFFERS_MS || (l->differs_told_ms && now < l->differs_told_ms + TOLD_MS))
+		return;
+	l->differs_told_ms = now;
+	log_warn(g->service->log, "clock.differs", "connector=%s ahead_ms=%lld", l->instance, (long long)ahead);
+}
+
+/* A connector of before says nothing of it. */
+static void key_compare(struct load *l, const char *theirs)
+{
+	struct gate *g = l->gate;
+	uint64_t now = gate_now_ms(g);
+
+	l->foreign = theirs && strcmp(theirs, g->token_key) != 0;
+	if (!l->foreign || (l->foreign_told_ms && now < l->foreign_told_ms + TOLD_MS))
+		return;
+	l->foreign_told_ms = now;
+	log_warn(g->service->log, "token.foreign", "connector=%s why=%s", l->instance,
+		 "its token.key is another one: no players are sent there");
+}
+
 static void ask(struct gate *g, struct load *l);
 
 static bool all_answered(const struct gate *g)
@@ -200,6 +247,9 @@ static void on_load(void *arg, const struct rpc_answer *a)
 		l->limit = l->told;
 		l->draining = json_is_true(json_object_get(o, "draining"));
 		l->heard_ms = gate_now_ms(g);
+		l->wall_ms = (uint64_t)json_integer_value(json_object_get(o, "now_ms"));
+		clocks_compare(l);
+		key_compare(l, json_string_value(json_object_get(o, "token_key")));
 		expected_read(l, json_object_get(o, "expected"));
 		g->sessions = total(g);
 	}
@@ -219,7 +269,7 @@ static void ask(struct gate *g, struct load *l)
 	struct buf b = BUF_INIT;
 
 	l->told = g->keeper ? 0 : guest_limit(g, l);
-	buf_addf(&b, "{\"admitted\":%u", l->admitted);
+	buf_addf(&b, "{\"admitted\":%u,\"token_key\":\"%s\"", l->admitted, g->token_key);
 	if (!g->keeper)
 		buf_addf(&b, ",\"room\":%u,\"limit\":%u", queue_stands(g) ? 0 : load_room(g), l->told);
 	buf_addch(&b, '}');

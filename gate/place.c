@@ -182,7 +182,7 @@ void place_admit(struct place *p, struct load *l)
 	queued_note(g);
 	p->state = PLACE_ADMITTED;
 	p->load = l;
-	p->admitted_ms = gate_wall_us(g) / 1000;
+	p->token_ends_ms = load_wall_ms(l) + GATE_ADMIT_MS;
 	l->admitted++;
 	g->admitted++;
 	metric_add(g->admitted_metric, 1);
@@ -213,7 +213,7 @@ int place_token(const struct place *p, char out[TOKEN_MAX])
 	const char *fields[] = { p->uid,  p->guest ? "guest" : "account", p->load->instance, p->load->start, s->id,
 				 p->nonce };
 
-	return token_make(s->token_key, "login", p->admitted_ms + GATE_ADMIT_MS, fields, 6, out, TOKEN_MAX);
+	return token_make(s->token_key, "login", p->token_ends_ms, fields, 6, out, TOKEN_MAX);
 }
 
 void place_stop(struct gate *g)

@@ -146,7 +146,7 @@ void gate_remotes(struct gate *g)
 
 	for (size_t i = 0; i < sizeof(remotes) / sizeof(remotes[0]); i++) {
 		const char *name = remotes[i].name;
-		const struct msg_method *m = schema_method(g->service->schema, name, strlen(name));
+		const struct msg_method *m = schema_method(g->worker->schema, name, strlen(name));
 		assert(m);
 		rpc_handle(g->worker, m, remotes[i].fn, g);
 	}

@@ -48,7 +48,7 @@ int app_push_error(lua_State *L, int err, struct span message, enum effect effec
 
 /* ---- requests ----------------------------------------------------------------------------------------------------- */
 
-#define RESTS "requests of this session held up the others: it rests for a while"
+#define RESTS "requests of this player held up the others: it rests for a while"
 
 static void push_call_info(lua_State *L, const struct app_job *j)
 {
@@ -78,13 +78,13 @@ static int push_request(lua_State *L, struct luajob *self)
 	j->begun = true;
 	if (j->session) {
 		rpc_began(j->app->worker, j->handle);
-		j->job.budget_ms = app_session_budget_ms(j->app, j->session);
+		j->job.budget_ms = app_session_budget_ms(j);
 	}
 	if (j->app->worker->loop->now_ms > j->deadline_ms) { /* it waited behind others of its session */
 		snprintf(j->why, sizeof j->why, "its time was over before its turn came");
 		return ERR_TIMEOUT;
 	}
-	if (j->session && app_session_rests(j->app, j->session)) { /* since it came */
+	if (j->session && app_session_rests(j)) { /* since it came */
 		snprintf(j->why, sizeof j->why, RESTS);
 		return ERR_BUSY;
 	}
@@ -174,7 +174,7 @@ void app_job_begin(struct app_job *j)
 		return;
 	}
 	j->session = app_session_get(a, j->instance, j->sid, span_of(j->in.data + j->uid.at, j->uid.n));
-	if (j->session && app_session_rests(a, j->session)) {
+	if (j->session && app_session_rests(j)) {
 		rpc_answer_err(a->worker, handle, ERR_BUSY, EFFECT_NONE, RESTS);
 		app_job_free(j);
 		return;
@@ -291,7 +291,7 @@ void app_http(struct app *a, const struct app_http *q)
 static void register_methods(struct app *a)
 {
 	struct worker *w = a->worker;
-	struct schema *schema = w->service->schema;
+	const struct schema *schema = w->schema;
 
 	a->filters = luahost_has_hook(a->host, "before") || luahost_has_hook(a->host, "after");
 	for (size_t i = 0; i < schema_methods(schema); i++) {
@@ -306,7 +306,7 @@ static void register_methods(struct app *a)
 static int open_libraries(struct app *a)
 {
 	const struct service_library *own = a->worker->service->def->libraries;
-	int err = luahost_library(a->host, "app", app_rpc_lib);
+	int err = luahost_library(a->host, "app", app_lib);
 
 	if (err == 0)
 		err = luahost_library(a->host, "db", app_db_lib);
@@ -343,7 +343,7 @@ static struct luahost_options host_options(struct app *a, struct service *s, str
 		.loop = loop,
 		.log = s->log,
 		.metrics = s->metrics,
-		.schema = s->schema,
+		.schema = a->schema,
 		.user = a,
 		.may_sleep = app_check_may_wait,
 		.memory_max = (size_t)config_int(s->config, "lua.memory_bytes_max", 1 << 30),
@@ -366,16 +366,18 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 {
 	struct app *a = calloc(1, sizeof *a);
 	struct service *s = w->service;
-	struct luahost_options o = host_options(a, s, w->loop);
+	struct luahost_options o;
 
 	assert(a);
 	a->worker = w;
+	a->schema = w->schema;
+	o = host_options(a, s, w->loop);
 	a->budget_ms = o.budget_ms;
 	a->console = LUA_NOREF;
 	w->app = a;
-	a->push = schema_method(s->schema, "connector.connectorRemote.push", 30);
-	a->kick = schema_method(s->schema, "connector.connectorRemote.kick", 30);
-	a->attr = schema_method(s->schema, "connector.connectorRemote.attr", 30);
+	a->push = schema_method(a->schema, "connector.connectorRemote.push", 30);
+	a->kick = schema_method(a->schema, "connector.connectorRemote.kick", 30);
+	a->attr = schema_method(a->schema, "connector.connectorRemote.attr", 30);
 	app_push_types_open(a);
 	app_wakes_open(a);
 	if (luahost_new(&o, &a->host) < 0 || open_libraries(a) < 0) {
@@ -390,7 +392,7 @@ void app_open(struct worker *w, void (*opened)(struct worker *w, int err))
 	if (app_load(a) < 0)
 		return;
 	register_methods(a);
-	app_session_sweep_start(a);
+	app_sessions_open(a);
 	if (!w->on_peer)
 		w->on_peer = on_peer;
 	app_hook_then(a, "init_service", "", false, opened);
@@ -429,14 +431,16 @@ void app_close(struct app *a)
 /* ---- reload ---------------------------------------------------------------------------------------------------------- */
 
 /* What the files and check() call at their top reaches nobody: app.send and the like refuse outside of tasks. */
-int app_check(struct service *s, struct luasrc *src, char *error, size_t error_size)
+int app_check(struct service *s, struct luasrc *src, const struct schema *schema, char *error, size_t error_size)
 {
 	struct app *a = calloc(1, sizeof *a);
-	struct luahost_options o = host_options(a, s, s->control);
+	struct luahost_options o;
 	int err;
 
 	assert(a);
 	a->worker = &s->p->control_worker;
+	a->schema = schema;
+	o = host_options(a, s, s->control);
 	o.metrics = NULL;
 	o.texts = 0;
 	o.trial = true;
@@ -459,9 +463,35 @@ int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_siz
 	return luahost_prepare_begin(a->host, src, error, error_size);
 }
 
-int app_prepare_step(struct app *a, char *error, size_t error_size)
+int app_prepare_step(struct app *a, const struct schema *schema, char *error, size_t error_size)
 {
-	return luahost_prepare_step(a->host, error, error_size);
+	a->schema = schema; /* what the files name at their top */
+	int err = luahost_prepare_step(a->host, error, error_size);
+
+	a->schema = a->worker->schema;
+	return err;
+}
+
+int app_messages_prepare(struct app *a, const struct schema *next, char *error, size_t error_size)
+{
+	return luahost_messages(a->host, next, error, error_size);
+}
+
+/*
+ * A request that came before may be served by code that comes after, whose answer has fields the old message does not know:
+ * what is under way goes by the new one.
+ */
+void app_messages_taken(struct app *a)
+{
+	a->schema = a->worker->schema;
+	app_push_types_open(a);
+	for (struct app_job *j = a->made_jobs; j; j = j->next_made) {
+		const struct msg_method *now = j->method ? schema_method_now(a->schema, j->method) : NULL;
+
+		if (now)
+			j->method = now;
+	}
+	register_methods(a);
 }
 
 int app_switch(struct app *a, char *error, size_t error_size)

@@ -34,13 +34,16 @@ struct luahost *app_host(struct app *a);
 /*
  * Reload in steps, so that all instances can prepare before any switches. app_check is the first: on the control thread, beside
  * the workers, in a state of its own (luahost_check). The others are on the worker, as luahost_prepare_begin and so on.
+ * schema: the messages that the code is for. Other messages than the worker's are prepared before it.
  */
-int app_check(struct service *s, struct luasrc *src, char *error, size_t error_size);
+int app_check(struct service *s, struct luasrc *src, const struct schema *schema, char *error, size_t error_size);
 int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size);
-int app_prepare_step(struct app *a, char *error, size_t error_size);
+int app_prepare_step(struct app *a, const struct schema *schema, char *error, size_t error_size);
 int app_switch(struct app *a, char *error, size_t error_size);
 void app_rollback(struct app *a, const char *version);
 void app_abort(struct app *a);
+int app_messages_prepare(struct app *a, const struct schema *next, char *error, size_t error_size);
+void app_messages_taken(struct app *a); /* worker->schema is another: prepared, or used before */
 
 /* Keys that move (rpc/moves.h). The worker's route table has changed; NULL is fine, as below. */
 void app_moves_see(struct app *a);

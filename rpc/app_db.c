@@ -251,18 +251,72 @@ static void on_rows(void *arg, const struct env_db_result *r)
 	app_wait_free(&w->wait);
 }
 
+#define LETTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789"
+static bool is_word(const char *p, size_t n, const char *word)
+{
+	return n == strlen(word) && !strncasecmp(p, word, n);
+}
+
+/* Behind the bracket that closes the one at p, or the text's end. Quotes and comments stand in no statement: sql_format. */
+static const char *behind_brackets(const char *p)
+{
+	unsigned depth = 0;
+
+	do {
+		depth += *p == '(';
+		depth -= *p == ')';
+		p++;
+	} while (*p && depth);
+	return p;
+}
+
+static const char *first_word(const char *p, size_t *n)
+{
+	p += strspn(p, " \t\r\n(");
+	*n = strspn(p, LETTERS);
+	return p;
+}
+
+/*
+ * What a statement does: its first word; behind WITH the one after the named queries, for some databases take
+ * "WITH … UPDATE". Where no such word is, the end.
+ */
+static const char *verb_of(const char *sql, size_t *n)
+{
+	const char *p = first_word(sql, n);
+	bool ended = false; /* brackets just did, and with them perhaps the last of the queries */
+
+	if (!is_word(p, *n, "WITH"))
+		return p;
+	for (p += *n; *p; p += *n ? *n : 1) {
+		*n = strspn(p, LETTERS);
+		if (*p == '(' && !ended) {
+			p = behind_brackets(p) - 1;
+			ended = true;
+		} else if (*p == '(' || *n) {
+			/* "name (columns) AS (…)", and of MariaDB "(…) CYCLE columns RESTRICT" */
+			p = first_word(p, n);
+			if (ended && !is_word(p, *n, "AS") && !is_word(p, *n, "CYCLE") && !is_word(p, *n, "WITH"))
+				return p;
+			ended = is_word(p, *n, "RESTRICT");
+		} else if (*p == ',') {
+			ended = false;
+		}
+	}
+	*n = 0;
+	return p;
+}
+
 /* A change that went past the log would be known to nobody: not to the replay, not to who keeps the row in memory. */
 static void check_reads(lua_State *L, const char *sql)
 {
-	static const char *const words[] = { "SELECT", "WITH", "SHOW" };
-	const char *word = sql + strspn(sql, " \t\r\n(");
-	size_t n = strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_");
+	size_t n;
+	const char *verb = verb_of(sql, &n);
 
-	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (n == strlen(words[i]) && !strncasecmp(word, words[i], n))
-			return;
-	app_raise(L, "db: only SELECT, WITH and SHOW read: changes go through db.exec, found \"%.*s\"",
-		  (int)(n < 20 ? n : 20), word);
+	if (!is_word(verb, n, "SELECT") && !is_word(verb, n, "SHOW"))
+		app_raise(L,
+			  "db: only SELECT, WITH ... SELECT and SHOW read: changes go through db.exec, found \"%.*s\"",
+			  (int)(n < 20 ? n : 20), verb);
 }
 
 static int read_rows(lua_State *L, int sql_index, const char *key)

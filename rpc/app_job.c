@@ -528,8 +528,8 @@ void app_job_held(struct luajob *self, uint32_t ms)
 
 	if (!j->session)
 		return;
-	app_session_held(j->app, j->session, ms);
-	j->job.budget_ms = app_session_budget_ms(j->app, j->session);
+	app_session_held(j, ms);
+	j->job.budget_ms = app_session_budget_ms(j);
 }
 
 void app_job_done(struct luajob *self, const struct luaresult *r)

@@ -36,8 +36,10 @@ static const char *check_name(lua_State *L, enum metric_type type)
 
 	if (!is_name(name))
 		return luaL_error(L, "metrics: \"%s\": a name is small letters, digits and _", name), NULL;
-	if (type == METRIC_COUNTER && (n < 6 || strcmp(name + n - 6, "_total") != 0))
-		return luaL_error(L, "metrics.counter: \"%s\": a counter's name ends in _total", name), NULL;
+	bool total = n >= 6 && !strcmp(name + n - 6, "_total");
+
+	if (total != (type == METRIC_COUNTER))
+		return luaL_error(L, "metrics: \"%s\": a counter's name ends in _total, and no other's", name), NULL;
 	if (type == METRIC_HISTOGRAM && (n < 8 || strcmp(name + n - 8, "_seconds") != 0))
 		return luaL_error(L, "metrics.histogram: \"%s\": a histogram's name ends in _seconds", name), NULL;
 	return name;
@@ -55,6 +57,8 @@ static void add_label(lua_State *L, struct labels *l)
 
 	if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING || !is_name(lua_tostring(L, -2)))
 		app_raise(L, "metrics: labels are a table of texts, {kind = \"slime\"}");
+	if (!strcmp(lua_tostring(L, -2), "instance") || !strcmp(lua_tostring(L, -2), "le"))
+		app_raise(L, "metrics: labels instance and le are the server's own");
 	if (at == LABELS_MAX || strlen(lua_tostring(L, -1)) > NAME_BYTES)
 		app_raise(L, "metrics: at most %d labels with values of %d bytes", LABELS_MAX, NAME_BYTES);
 	while (at && strcmp(l->name[at - 1], lua_tostring(L, -2)) > 0) { /* sorted: equal tables are one series */

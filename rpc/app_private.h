@@ -9,22 +9,20 @@
 #include "rpc/once.h"
 #include "rpc/player.h"
 #include "rpc/peer.h"
+#include "rpc/rests.h"
 #include "rpc/ring.h"
 /*
- * What the parts of app share: app.c (life, requests), app_job.c (a task's end: commit and answer), app_once.c and
- * app_once_read.c (once-methods), app_console.c (what an operator types), app_rpc.c (library app), app_room.c and
- * app_seat.c (rooms), app_db.c (library db), app_cache.c (library cache), app_metrics.c (library metrics), app_filter.c
- * (before and after a request), app_session.c (sessions and pushes), app_unreached.c (functions that nobody can
- * call). Private to rpc/.
+ * What the parts of app share, private to rpc/: app.c (life, requests), app_job.c (a task's end: commit and answer),
+ * app_once.c and app_once_read.c (once-methods), app_moves.c (keys that move), app_filter.c (before and after a request),
+ * app_session.c (sessions and pushes), app_unreached.c (functions that nobody can call), app_console.c (what an operator
+ * types). The libraries: app_lib.c (app), with app_rpc.c (its calls), app_task.c (its tasks), app_room.c and app_seat.c
+ * (its rooms); app_db.c (db), app_cache.c (cache), app_metrics.c (metrics).
  *
  * Threads: owner worker only.
  */
 #define APP_SESSION_WAITING_MAX 64 /* requests of one session that wait */
 #define APP_SESSION_IDLE_MS     60000
 #define APP_SESSION_UNLOGGED_MS 1000 /* without a uid: whoever connects may make these */
-#define APP_SUSPECT_PART        5    /* of the budget is left to a session that has held its worker up */
-#define APP_REST_TIMES          1000 /* so many times what it then holds it up it rests: others lose 0.1 % */
-#define APP_REST_MS_MAX         300000
 #define APP_SESSION_BUCKETS     4096
 #define APP_CACHE_METRICS       9
 #define APP_CALLING             1024
@@ -151,9 +149,6 @@ struct app_session {
 	struct app_session *next_unlogged;
 	bool unlogged;
 	uint64_t sid, used_ms;
-	uint64_t last_held_ms, rest_ms; /* its requests held the worker up last; until then no other one begins */
-	uint32_t held_ms;               /* for so long, in all */
-	bool suspect;                   /* that is as much as a budget: it has a smaller one now */
 	char instance[32];
 	uint64_t uid_hash;
 	int table; /* registry reference of what scripts see */
@@ -179,6 +174,7 @@ struct app_moves {
 
 struct app {
 	struct worker *worker;
+	const struct schema *schema; /* the worker's; while files are prepared, the one they are prepared for */
 	struct luahost *host;
 	uint32_t budget_ms;
 	struct app_job *free_jobs, *made_jobs;
@@ -193,6 +189,8 @@ struct app {
 	struct app_session *unlogged;
 	size_t sessions;
 	struct timer sweep, sweep_unlogged;
+	struct rests rests;
+	struct metric *rested;
 	struct app_seats seats;
 	struct dbread *dbread;         /* NULL: the service has no database */
 	const struct msg_method *push; /* connector.connectorRemote.push, kick, attr */
@@ -235,14 +233,6 @@ void app_job_watch(struct app_job *j, uint64_t handle); /* begins to look whethe
 void app_job_stop(struct app_job *j, int err);
 /* Appends the value at index to the job's answer, in the encoding its caller wants. */
 int app_job_encode(struct app_job *j, lua_State *L, int index, char *why, size_t size);
-/*
- * A script is about to wait: raises with changes collected (between check and change of a key nothing may wait), and in
- * on_moved, which others wait for.
- */
-void app_check_may_wait(lua_State *L);
-/* Raises at the top of a file: what is only tried must not reach anybody. */
-void app_check_runs(lua_State *L);
-
 /* Ends a job that has recorded nothing: its key is another instance's now, where its caller goes. */
 void app_job_moved(struct app_job *j);
 void app_job_refuse(struct app_job *j, int err, enum effect effect, const char *message);
@@ -266,13 +256,24 @@ const char *app_wait_name(const struct app_wait *w); /* of an app_job's call: th
 /* Whether j is one of a cycle of calls that would never end; then its why names the methods. */
 bool app_cycle(struct app_job *j);
 void app_calling_end(struct app_job *j);
-void app_waits_close(struct app *a); /* for good: the pool goes too */
-void app_wakes_open(struct app *a);
+void app_waits_close(struct app *a);          /* for good: the pool goes too */
+void app_push_calls(lua_State *L, bool send); /* what app.rpc is, or app.send */
+
 /* app_job.c: init.lua is told of each key of a record that did not become durable. */
 void app_keys_lost(struct app *a, const char *keys);
 
-/* A task that waits goes on at the end of this turn. */
-void app_wake_task(struct app *a, uint64_t task);
+/*
+ * app_task.c. A script is about to wait: raises with changes collected (between check and change of a key nothing may wait),
+ * and in on_moved, which others wait for.
+ */
+void app_check_may_wait(lua_State *L);
+void app_check_runs(lua_State *L); /* raises at the top of a file: what is only tried must not reach anybody */
+void app_wake_task(struct app *a, uint64_t task); /* one that waits goes on at the end of this turn */
+void app_wakes_open(struct app *a);
+int app_task(lua_State *L);       /* app.task(fn, …) */
+int app_wait(lua_State *L);       /* app.wait(queue) */
+int app_wake(lua_State *L);       /* app.wake(queue) */
+void app_task_open(lua_State *L); /* prepares what stands in a queue */
 
 /* app_once.c */
 void app_once_open(struct app *a);
@@ -308,15 +309,12 @@ static inline struct sql_value int_value(uint64_t v)
 }
 
 /* app_session.c */
-/*
- * One of its requests has held the worker for so long. When that is a budget in all, without five minutes between, the
- * budget of its requests becomes smaller; from then on it rests each time.
- */
-void app_session_held(struct app *a, struct app_session *s, uint32_t ms);
-uint32_t app_session_budget_ms(const struct app *a, const struct app_session *s);
-bool app_session_rests(const struct app *a, const struct app_session *s);
+void app_session_held(struct app_job *j,
+		      uint32_t ms); /* the job, a session's, has held the worker for so long: rests.h */
+uint32_t app_session_budget_ms(const struct app_job *j);
+bool app_session_rests(const struct app_job *j); /* it must not begin */
 struct app_session *app_session_get(struct app *a, const char *instance, uint64_t sid, struct span uid);
-void app_session_sweep_start(struct app *a);
+void app_sessions_open(struct app *a);
 void app_sessions_close(struct app *a);
 int app_session_open(lua_State *L); /* prepares the sessions' metatable */
 /* The session's connector and number; raises when it is not one. */
@@ -324,10 +322,9 @@ const char *app_session_at(lua_State *L, int index, uint64_t *sid);
 struct app_push {
 	struct span route, body, supersedes; /* supersedes: what it replaces, or empty */
 };
-/* Route, message and options at index and behind it; body is in a->text. Raises. */
 void app_push_types_open(struct app *a); /* which message a push carries, by option push of the .proto */
 void app_push_types_close(struct app *a);
-/* route, message, options from index on. Raises if the message is not of the route's type, or has no JSON. */
+/* Route, message, options from index on; body is in a->text. Raises if the message is not of its route's type, or has no JSON. */
 struct app_push app_push_read(lua_State *L, int index);
 /* sids: packed; of one worker of one connector. */
 void app_push_send(struct app *a, const char *connector, uint32_t worker, struct span sids,
@@ -380,7 +377,7 @@ void app_cache_apply(lua_State *L, struct app_job *j, int lifetime);
 void app_cache_lost(struct app *a); /* a record did not become durable: what waits for one goes */
 
 /* the libraries: push one table */
-int app_rpc_lib(lua_State *L);
+int app_lib(lua_State *L);
 int app_db_lib(lua_State *L);
 int app_cache_lib(lua_State *L);
 int app_metrics_lib(lua_State *L);

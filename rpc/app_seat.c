@@ -193,7 +193,7 @@ static void ask(struct app *a, struct app_roster *r, struct span sids)
 	buf_clear(b);
 	sids_put(b, sids);
 	struct rpc_call call = {
-		.method = schema_method(a->worker->service->schema, name, sizeof name - 1),
+		.method = schema_method(a->worker->schema, name, sizeof name - 1),
 		.to = { .instance = r->connector, .worker = (int)r->worker },
 		.body = span_of(b->data, b->len),
 		.timeout_ms = ASK_TIME_MS,
@@ -327,7 +327,7 @@ void app_seats_open(struct app *a)
 	struct worker *w = a->worker;
 	struct metrics *m = w->service->metrics;
 	const char *service = w->service->def->name;
-	const struct msg_method *left = schema_method(w->service->schema, "app.roomRemote.left", 19);
+	const struct msg_method *left = schema_method(w->schema, "app.roomRemote.left", 19);
 
 	a->seats.ask.run = on_ask;
 	a->seats.again.fire = on_again;

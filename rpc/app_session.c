@@ -90,33 +90,48 @@ struct app_session *app_session_get(struct app *a, const char *instance, uint64_
 	return s;
 }
 
-void app_session_held(struct app *a, struct app_session *s, uint32_t ms)
+/* Whose rest it is: the player's, or of who has not logged in the connection's. own has room for that. */
+static struct span rests_name(const struct app_job *j, char own[RESTS_NAME_MAX])
 {
-	uint64_t now = a->worker->loop->now_ms, rest = (uint64_t)ms * APP_REST_TIMES;
+	if (j->uid.n && j->uid.n <= RESTS_NAME_MAX)
+		return span_of(j->in.data + j->uid.at, j->uid.n);
+	size_t n = (size_t)snprintf(own, RESTS_NAME_MAX, "\n%s/%llx", j->instance, (unsigned long long)j->sid);
 
-	if (now - s->last_held_ms >= APP_REST_MS_MAX) {
-		s->held_ms = 0;
-		s->suspect = false;
-	}
-	s->last_held_ms = now;
-	s->held_ms += ms;
-	if (!s->suspect) {
-		s->suspect = s->held_ms >= a->budget_ms;
+	return span_of(own, n); /* no uid begins like this */
+}
+
+void app_session_held(struct app_job *j, uint32_t ms)
+{
+	struct app *a = j->app;
+	char own[RESTS_NAME_MAX];
+	struct span who = rests_name(j, own);
+	uint64_t rest_ms = rests_held(&a->rests, who, ms, a->budget_ms, a->worker->loop->now_ms);
+
+	if (!rest_ms)
 		return;
-	}
-	s->rest_ms = now + ms + (rest < APP_REST_MS_MAX ? rest : APP_REST_MS_MAX);
-	log_warn(a->worker->service->log, "lua.rest", "session=%s/%llx held_ms=%u rest_ms=%llu", s->instance,
-		 (unsigned long long)s->sid, ms, (unsigned long long)(s->rest_ms - now));
+	metric_add(a->rested, 1);
+	log_warn(a->worker->service->log, "lua.rest", "uid=%.*s session=%s/%llx held_ms=%u rest_ms=%llu", (int)j->uid.n,
+		 j->in.data + j->uid.at, j->instance, (unsigned long long)j->sid, ms, (unsigned long long)rest_ms);
 }
 
-uint32_t app_session_budget_ms(const struct app *a, const struct app_session *s)
+uint32_t app_session_budget_ms(const struct app_job *j)
 {
-	return s->suspect ? (a->budget_ms + APP_SUSPECT_PART - 1) / APP_SUSPECT_PART : a->budget_ms;
+	const struct app *a = j->app;
+	char own[RESTS_NAME_MAX];
+
+	if (rests_none(&a->rests, a->worker->loop->now_ms))
+		return a->budget_ms;
+	return rests_budget_ms(&a->rests, rests_name(j, own), a->budget_ms, a->worker->loop->now_ms);
 }
 
-bool app_session_rests(const struct app *a, const struct app_session *s)
+bool app_session_rests(const struct app_job *j)
 {
-	return s->rest_ms > a->worker->loop->now_ms;
+	const struct app *a = j->app;
+	char own[RESTS_NAME_MAX];
+
+	if (rests_none(&a->rests, a->worker->loop->now_ms))
+		return false;
+	return rests_now(&a->rests, rests_name(j, own), a->worker->loop->now_ms);
 }
 
 static void session_free(struct app *a, struct app_session *s)
@@ -133,7 +148,7 @@ static void session_free(struct app *a, struct app_session *s)
 /* The service keeps its players in its own tables; an idle queue can be made anew at the next request. */
 static bool is_idle(const struct app_session *s, uint64_t now_ms, uint64_t idle_ms)
 {
-	return luaqueue_idle(&s->queue) && now_ms - s->used_ms > (s->held_ms ? APP_REST_MS_MAX : idle_ms);
+	return luaqueue_idle(&s->queue) && now_ms - s->used_ms > idle_ms;
 }
 
 static void on_sweep_unlogged(struct timer *t, uint64_t now_ms)
@@ -166,10 +181,15 @@ static void on_sweep(struct timer *t, uint64_t now_ms)
 	loop_timer(a->worker->loop, t, APP_SESSION_IDLE_MS / 2);
 }
 
-void app_session_sweep_start(struct app *a)
+void app_sessions_open(struct app *a)
 {
+	struct worker *w = a->worker;
+
 	a->sweep.fire = on_sweep;
 	a->sweep_unlogged.fire = on_sweep_unlogged;
+	a->rested = metric(w->service->metrics, w->index, METRIC_COUNTER, "loquat_lua_rests_total",
+			   "Times that a player, whose requests held the worker up, was made to rest.", "service",
+			   &w->service->def->name);
 	loop_timer(a->worker->loop, &a->sweep, APP_SESSION_IDLE_MS / 2);
 }
 
@@ -374,8 +394,9 @@ static void add_push_types(struct app *a, const struct msg_type *t)
 
 void app_push_types_open(struct app *a)
 {
-	const struct schema *schema = a->worker->service->schema;
+	const struct schema *schema = a->worker->schema;
 
+	a->push_types = 0;
 	for (size_t i = 0; i < schema_types(schema); i++)
 		add_push_types(a, schema_type_at(schema, i));
 	if (a->push_types)

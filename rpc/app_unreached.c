@@ -52,10 +52,10 @@ static void look_at(void *arg, const char *module, const char *name)
 	}
 	int n = snprintf(full, sizeof full, "%s.%s.%s", s->def->name, module, name);
 
-	if (n < (int)sizeof full && !schema_method(s->schema, full, (size_t)n))
+	if (n < (int)sizeof full && !schema_method(a->worker->schema, full, (size_t)n))
 		log_warn(
 			s->log, "lua.unreached", "function=%s.%s why=%s", module, name,
-			"no .proto has this method, so nobody can call it (after a change of proto/: make, and start anew)");
+			"no .proto has this method, so nobody can call it (after a change of proto/: make, and reload)");
 }
 
 void app_unreached(struct app *a)

@@ -87,7 +87,7 @@ static void count(struct peer *p, uint64_t by)
 	const char *values[] = { s->def->name, p->instance };
 
 	metric_add(metric(s->metrics, p->worker->index, METRIC_GAUGE, "loquat_rpc_avoided",
-			  "Links to an instance that fails: calls that may go elsewhere avoid it.", "service,instance",
+			  "Links to an instance that fails: calls that may go elsewhere avoid it.", "service,peer",
 			  values),
 		   by);
 }

@@ -546,6 +546,7 @@ struct rpc_client *rpc_client_new(struct worker *w)
 	c->dropped = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_dropped_total",
 			    "Notifications that did not fit into a link's queue, or found no instance or link in time.",
 			    "service", &service);
+	rpc_client_messages(c);
 	return c;
 }
 

@@ -21,12 +21,35 @@ static struct clientconn *of_deadline(struct timer *t)
 
 /* ---- the end --------------------------------------------------------------------------------------------- */
 
+static bool is_elder(const struct clientconn *c)
+{
+	const struct clientconn_face *f = c->face;
+	bool greeted = c->state == CLIENTCONN_ACK || c->state == CLIENTCONN_WORKING;
+
+	return greeted && ((c->dict != f->dict && pomelo_takes_codes(&c->hello, c->dict)) ||
+			   (c->protos != f->protos && c->body.payload > POMELO_JSON));
+}
+
+void clientconn_face_tell(struct clientconn_face *f, const struct pomelo_dict *dict, const struct clientprotos *protos)
+{
+	uint32_t elders = 0;
+
+	f->dict = dict;
+	f->protos = protos;
+	for (const struct clientconn *c = f->conns; c; c = c->next)
+		elders += is_elder(c);
+	atomic_store_explicit(&f->elders, elders, memory_order_relaxed);
+}
+
 void clientconn_ended(struct clientconn *c, enum log_level level, const char *why)
 {
 	struct clientconn_face *f = c->face;
 
 	if (c->state == CLIENTCONN_ENDED)
 		return;
+	if (is_elder(c)) /* only this thread writes it */
+		atomic_store_explicit(&f->elders, atomic_load_explicit(&f->elders, memory_order_relaxed) - 1,
+				      memory_order_relaxed);
 	c->state = CLIENTCONN_ENDED;
 	loop_timer_stop(f->loop, &c->beat);
 	loop_timer_stop(f->loop, &c->deadline);

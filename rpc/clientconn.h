@@ -65,7 +65,7 @@ struct clientconn_least {
 struct clientconn_face {
 	struct loop *loop;
 	struct log *log;
-	const struct pomelo_dict *dict;    /* may be NULL */
+	const struct pomelo_dict *dict;    /* may be NULL; both are what new clients are told: clientconn_face_tell */
 	const struct clientprotos *protos; /* may be NULL: JSON only */
 	enum clientconn_protobuf protobuf;
 	const struct clientconn_least *least;
@@ -80,12 +80,18 @@ struct clientconn_face {
 	struct websocket_pool *frames;
 	struct buf scratch, typed, answer; /* bodies made anew: inflated or of protobuf; a request's and an answer's */
 	size_t open;
-	struct log_bound said; /* why connections ended */
+	_Atomic uint32_t elders; /* connections that depend on what was told before: any thread may look */
+	struct log_bound said;   /* why connections ended */
 	struct clientconn *conns;
 	struct metric *connections, *packets_in, *packets_out, *bytes_in, *bytes_out, *refused, *slow, *superseded;
 };
 /* The caller sets the public fields first. Families: loquat_client_connections, _packets_total, _bytes_total … */
 void clientconn_face_init(struct clientconn_face *f, struct metrics *m, unsigned worker);
+/*
+ * New clients are told these from now on. Who has been told others goes on with them, which must live as long as the face;
+ * elders counts who depends on them: speaks by their protos, or by their codes.
+ */
+void clientconn_face_tell(struct clientconn_face *f, const struct pomelo_dict *dict, const struct clientprotos *protos);
 /* Closes all connections; on_end and on_free of each come as always. */
 void clientconn_face_close(struct clientconn_face *f);
 void clientconn_face_release(struct clientconn_face *f); /* all connections must be freed */
@@ -123,6 +129,8 @@ struct clientconn { /* the fields are the module's, but sid; read state, kicked,
 	uint64_t part_ms;       /* since when one is unfinished; 0: none is */
 	uint64_t owed, owed_ms; /* what was to be read then: the stream's bytes up to here */
 	struct pomelo_hello hello;
+	const struct pomelo_dict *dict; /* as it was told in the handshake */
+	const struct clientprotos *protos;
 	struct clientbody body;
 	char addr[ENV_ADDR_MAX]; /* the player's, as far as a balancer says it */
 };
@@ -141,7 +149,8 @@ void clientconn_error(struct clientconn *c, uint32_t id, int err, enum effect ef
 struct clientconn_push {
 	const char *route, *body;
 	size_t route_n, n;
-	uint16_t code;       /* the route's code, or 0 */
+	const struct pomelo_dict *dict;
+	uint16_t code;       /* the route's code there, or 0 */
 	uint64_t supersedes; /* key of what it replaces (clientlate_key), or 0; set after clientconn_push_make */
 	char head[2][POMELO_MESSAGE_HEAD_MAX];
 	size_t head_n[2]; /* without and with the code */

@@ -147,6 +147,8 @@ void clientconn_unpack(struct clientconn *c, struct clientconn_face *face, struc
 		if (f.key == KEY_ADDR)
 			handover_text(&f, addr, sizeof(addr));
 	clientconn_accept(c, face, conn, addr);
+	c->dict = face->dict;
+	c->protos = face->protos;
 	while (handover_next(&packed, &f))
 		field_take(c, &f);
 	clientconn_timers(c);

@@ -222,6 +222,7 @@ int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *di
 	p->route_n = route_n;
 	p->body = body;
 	p->n = n;
+	p->dict = dict;
 	p->code = pomelo_dict_code(dict, route, route_n);
 	p->head_n[0] = pomelo_push_head(p->head[0], 0, route, route_n, n);
 	p->head_n[1] = p->code ? pomelo_push_head(p->head[1], p->code, NULL, 0, n) : 0;
@@ -234,10 +235,27 @@ int clientconn_push_make(struct clientconn_push *p, const struct pomelo_dict *di
 /* Of the payloads that are not JSON: standard; pomelo's with text in UTF-8; in surrogates. */
 #define FORMS 3
 struct clientconn_forms {
+	struct clientconn_forms *next;
+	const struct clientprotos *protos; /* by which they are made */
 	struct buf text[FORMS];
 	const char *body[FORMS]; /* NULL: not made yet */
 	size_t n[FORMS];
 };
+
+static struct clientconn_forms *push_forms(struct clientconn_push *p, const struct clientprotos *protos)
+{
+	struct clientconn_forms *f = p->forms;
+
+	while (f && f->protos != protos)
+		f = f->next;
+	if (f)
+		return f;
+	f = calloc(1, sizeof(*f));
+	assert(f);
+	f->protos = protos;
+	f->next = p->forms;
+	return p->forms = f;
+}
 
 /* The body as this client reads it. ERR_BAD_REQUEST: the push is not of its type, which is said once. */
 static int push_form(struct clientconn *c, struct clientconn_push *p, const char **body, size_t *n)
@@ -245,15 +263,12 @@ static int push_form(struct clientconn *c, struct clientconn_push *p, const char
 	const struct clientbody *b = &c->body;
 	unsigned i = b->payload == POMELO_PROTOBUF ? 0 : 1 + b->surrogates;
 
-	if (!p->forms)
-		p->forms = calloc(1, sizeof(*p->forms));
-	assert(p->forms);
-	struct clientconn_forms *f = p->forms;
+	struct clientconn_forms *f = push_forms(p, c->protos);
 	if (!f->body[i]) {
 		f->body[i] = p->body;
 		f->n[i] = p->n;
-		if (clientbody_push(b->payload, b->surrogates, c->face->protos, p->route, p->route_n, &f->body[i],
-				    &f->n[i], &f->text[i]) < 0) {
+		if (clientbody_push(b->payload, b->surrogates, c->protos, p->route, p->route_n, &f->body[i], &f->n[i],
+				    &f->text[i]) < 0) {
 			f->n[i] = SIZE_MAX;
 			log_warn(c->face->log, "client.push", "route=%.*s why=%s", (int)p->route_n, p->route,
 				 "a push is not of its type");
@@ -289,9 +304,12 @@ void clientconn_push_done(struct clientconn_push *p)
 {
 	for (int i = 0; p->many && i < 4; i++)
 		stream_shared_unref(p->wire[i / 2][i % 2]);
-	for (int i = 0; p->forms && i < FORMS; i++)
-		buf_release(&p->forms->text[i]);
-	free(p->forms);
+	for (struct clientconn_forms *f = p->forms, *next; f; f = next) {
+		next = f->next;
+		for (int i = 0; i < FORMS; i++)
+			buf_release(&f->text[i]);
+		free(f);
+	}
 	p->forms = NULL;
 	p->many = false;
 }
@@ -314,7 +332,7 @@ static struct stream_shared *push_wire(struct clientconn_push *p, bool web, bool
 
 int clientconn_push(struct clientconn *c, struct clientconn_push *p)
 {
-	int coded = c->codes && p->code;
+	int coded = c->codes && p->code && c->dict == p->dict; /* another dictionary has another code for it */
 
 	if (c->state != CLIENTCONN_WORKING)
 		return ERR_CLOSED;

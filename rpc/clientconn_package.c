@@ -64,6 +64,8 @@ static void on_hello(struct clientconn *c, const struct pomelo_package *p)
 		return;
 	}
 	payload_choose(c);
+	c->dict = f->dict;
+	c->protos = f->protos;
 	c->state = CLIENTCONN_ACK;
 	struct pomelo_welcome w = { .heartbeat_s = f->limits.heartbeat_s, .dict = f->dict, .payload = c->body.payload };
 	if (f->protos) {
@@ -151,7 +153,7 @@ static bool bytes_ok(struct clientconn *c, const struct pomelo_message *m)
 /* A client that sends a code knows the dictionary: from now on it gets codes, too. */
 static void route_resolve(struct clientconn *c, struct pomelo_message *m)
 {
-	const struct pomelo_dict *dict = c->face->dict;
+	const struct pomelo_dict *dict = c->dict;
 
 	if (!m->code)
 		return;
@@ -172,7 +174,7 @@ static bool typed(struct clientconn *c, struct pomelo_message *m)
 	if (m->body == scratch->data)
 		m->body = c->face->typed.data;
 	buf_clear(scratch);
-	if (clientbody_in(&c->body, c->face->protos, m, scratch) == 0)
+	if (clientbody_in(&c->body, c->protos, m, scratch) == 0)
 		return true;
 	clientconn_error(c, m->id, ERR_BAD_REQUEST, EFFECT_NONE, "the body is no message of its route's type");
 	return false;
@@ -229,7 +231,7 @@ static void on_packet(struct clientconn *c, const struct pomelo_package *p)
 	}
 	bool asks = m.kind == POMELO_REQUEST || m.kind == POMELO_NOTIFY;
 	route_resolve(c, &m);
-	if (asks && clientbody_asked(&c->body, c->face->protos, m.id, m.route, m.route_n) < 0) {
+	if (asks && clientbody_asked(&c->body, c->protos, m.id, m.route, m.route_n) < 0) {
 		clientconn_kick(c, "too many requests without an answer");
 		return;
 	}

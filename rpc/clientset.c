@@ -5,9 +5,17 @@
 #include <string.h>
 #include "rpc/clientprotos.h"
 
-struct clientset {
+struct clienttold {
+	struct clienttold *next;
+	const struct schema *schema;
 	struct clientprotos *protos;
-	struct pomelo_dict *dict;
+	struct pomelo_dict *dict; /* NULL: none */
+};
+
+struct clientset {
+	struct clienttold *told; /* at the beginning */
+	const struct config *config;
+	const char *dictionary; /* the key, or NULL */
 	enum clientconn_protobuf protobuf;
 	struct clientconn_least *least;
 	size_t leasts;
@@ -46,17 +54,43 @@ static const char **list_read(const struct config *config, const char *key, size
 	return list;
 }
 
-static int dict_read(struct clientset *c, struct service *s, const char *key)
+void clienttold_free(struct clienttold *all)
 {
+	for (struct clienttold *t = all, *next; t; t = next) {
+		next = t->next;
+		clientprotos_free(t->protos);
+		pomelo_dict_free(t->dict);
+		free(t);
+	}
+}
+
+static int told_new(const struct clientset *c, const struct schema *schema, struct clienttold **out)
+{
+	struct clienttold *t = calloc(1, sizeof(*t));
+	int err = 0;
 	size_t n;
 
-	if (!key || !config_bool(s->config, "client.dictionary", true))
-		return 0;
-	const char **first = list_read(s->config, key, &n);
-	int err = clientprotos_dict(c->protos, first, n, &c->dict);
-	free(first);
+	assert(t);
+	t->schema = schema;
+	t->protos = clientprotos_new(schema);
+	if (c->dictionary && config_bool(c->config, "client.dictionary", true)) {
+		const char **first = list_read(c->config, c->dictionary, &n);
+		err = clientprotos_dict(t->protos, first, n, &t->dict);
+		free(first);
+	}
 	if (err < 0)
-		service_fail(s, "%s: %s: a route is empty, too long or there twice", s->id, key);
+		clienttold_free(t);
+	else
+		*out = t;
+	return err;
+}
+
+static int told_read(struct clientset *c, struct service *s)
+{
+	int err = told_new(c, s->schema, &c->told);
+
+	if (err < 0)
+		service_fail(s, "%s: %s: a route is empty, too long or there twice", s->id, c->dictionary);
 	return err;
 }
 
@@ -105,11 +139,12 @@ int clientset_new(struct service *s, const char *dictionary, struct clientset **
 	int err;
 
 	assert(c);
-	c->protos = clientprotos_new(s->schema);
+	c->config = s->config;
+	c->dictionary = dictionary;
 	leasts_read(c, s->config);
 	c->origin = list_read(s->config, "client.origins", &c->origins);
-	if ((err = protobuf_read(c, s)) < 0 || (err = dict_read(c, s, dictionary)) < 0 ||
-	    (err = balancers_read(c, s)) < 0 || (err = tls_read(c, s)) < 0) {
+	if ((err = protobuf_read(c, s)) < 0 || (err = told_read(c, s)) < 0 || (err = balancers_read(c, s)) < 0 ||
+	    (err = tls_read(c, s)) < 0) {
 		clientset_free(c);
 		return ERR_CONFIG;
 	}
@@ -121,8 +156,7 @@ void clientset_free(struct clientset *c)
 {
 	if (!c)
 		return;
-	clientprotos_free(c->protos);
-	pomelo_dict_free(c->dict);
+	clienttold_free(c->told);
 	balancers_free(c->balancers);
 	free(c->origin);
 	free(c->least);
@@ -131,8 +165,8 @@ void clientset_free(struct clientset *c)
 
 void clientset_face(const struct clientset *c, struct clientlisten *const *listen, struct clientconn_face *f)
 {
-	f->dict = c->dict;
-	f->protos = c->protos;
+	f->dict = c->told->dict;
+	f->protos = c->told->protos;
 	f->protobuf = c->protobuf;
 	f->least = c->least;
 	f->leasts = c->leasts;
@@ -146,4 +180,49 @@ void clientset_listen(const struct clientset *c, struct clientlisten_options *o)
 	o->tls = c->tls;
 	o->tls_required = c->tls_required;
 	o->balancers = c->balancers;
+}
+
+/* ---- other messages ------------------------------------------------------------------------------------------------ */
+
+static const struct clienttold *told_find(const struct clientset *c, const struct schema *schema,
+					  const struct clienttold *all)
+{
+	while (all && all->schema != schema)
+		all = all->next;
+	return all ? all : c->told->schema == schema ? c->told : NULL;
+}
+
+int clientset_prepare(const struct clientset *c, const struct schema *next, struct clienttold **all, char *error,
+		      size_t size)
+{
+	struct clienttold *t;
+
+	if (told_find(c, next, *all))
+		return 0;
+	if (told_new(c, next, &t) < 0) {
+		snprintf(error, size, "a route of proto/ is too long for clients (%d bytes)", POMELO_ROUTE_MAX);
+		return ERR_CONFIG;
+	}
+	t->next = *all;
+	*all = t;
+	return 0;
+}
+
+void clientset_take(const struct clientset *c, const struct schema *next, struct clienttold *all,
+		    struct clientconn_face *f)
+{
+	const struct clienttold *t = told_find(c, next, all);
+
+	assert(t);
+	clientconn_face_tell(f, t->dict, t->protos);
+}
+
+void clientset_versions(const struct clientset *c, const struct schema *schema, char *out, size_t size)
+{
+	struct clienttold *t;
+
+	if (told_new(c, schema, &t) < 0)
+		abort(); /* it is in use */
+	snprintf(out, size, "%s/%s", pomelo_dict_version(t->dict), clientprotos_version(t->protos));
+	clienttold_free(t);
 }

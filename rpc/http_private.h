@@ -30,6 +30,11 @@ struct http_face {
 		char version[9], previous[9];
 		uint64_t since_ms; /* wall clock: when version began to run */
 	} lua;
+	struct {
+		const struct schema *prepared; /* by all workers; NULL: nothing */
+		const struct schema *previous; /* what was used before service->schema; NULL: nothing */
+		uint64_t since_ms;
+	} messages;
 	struct profiling *profiling; /* http_lua.c; NULL: none */
 	bool shut;
 };

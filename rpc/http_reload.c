@@ -4,24 +4,36 @@
 #include <string.h>
 #include "rpc/app.h"
 #include "rpc/http_private.h"
+#include "rpc/messages.h"
 #include "rpc/service_private.h"
 
 /*
- * POST /admin/reload?step=prepare|switch|abort|rollback, without step prepare and switch.
+ * POST /admin/reload?step=prepare|messages|switch|abort|rollback, without step the first three.
  *
- * prepare: the files are read and tried in a state of their own on this, the control thread; then each worker makes them ready
- * beside its running code, a file at a time. switch: each worker lets them run, between two of its tasks; if the on_reload
- * of one refuses, those that had switched go back. rollback&version=V: who runs V goes back to what ran before it.
+ * prepare: the messages and the files are read, the files tried in a state of their own on this, the control thread; then each
+ * worker makes them ready beside what it uses, a file at a time. messages: each worker goes by the new messages, if they are
+ * others. switch: each worker lets the files run, between two of its tasks; if the on_reload of one refuses, those that
+ * had switched go back. rollback&version=V&messages=M: who runs V goes back to what ran before it, who goes by M to what it went by
+ * before. what=messages: the files are left alone, as they are where there are none.
  */
-enum step { STEP_PREPARE = 1, STEP_SWITCH = 2, STEP_BOTH = 3, STEP_ABORT = 4, STEP_ROLLBACK = 8 };
+enum step {
+	STEP_PREPARE = 1,
+	STEP_MESSAGES = 2,
+	STEP_SWITCH = 4,
+	STEP_ALL = 7,
+	STEP_ABORT = 8,
+	STEP_ROLLBACK = 16,
+};
 
 struct reload {
 	struct http_face *face;
 	struct env_http_request *request;
 	enum step step;
-	struct luasrc *src; /* to be prepared */
-	char version[9];    /* to go back from */
+	struct luasrc *src;            /* to be prepared; NULL: no files are */
+	const struct schema *messages; /* to be prepared, used, or gone back to; NULL: they stay */
+	char version[9];               /* to go back from; "": the files stay */
 	unsigned left;
+	bool taken;                        /* the messages, by this reload */
 	bool switched;                     /* on a worker at least */
 	bool refused[SERVICE_WORKERS_MAX]; /* by these workers' on_reload: they run what they ran */
 	int err;
@@ -32,7 +44,7 @@ struct reload_part {
 	struct reload *reload;
 	struct worker *worker;
 	enum step step;
-	bool begun;
+	bool begun, learned;
 	int err;
 	char error[1024];
 };
@@ -43,7 +55,12 @@ void http_reload_open(struct http_face *h)
 
 	if (s->lua_src)
 		snprintf(h->lua.version, sizeof h->lua.version, "%s", luasrc_version(s->lua_src));
-	h->lua.since_ms = env_wall_us(s->env) / 1000;
+	h->lua.since_ms = h->messages.since_ms = env_wall_us(s->env) / 1000;
+}
+
+static const char *version_of(const struct schema *messages)
+{
+	return messages ? schema_version(messages) : "";
 }
 
 static void reload_answer(struct reload *l)
@@ -55,9 +72,14 @@ static void reload_answer(struct reload *l)
 		log_warn(s->log, "lua.reload_refused", "why=%s", l->error);
 		http_error(l->request, ERR_FAILED, EFFECT_NONE, span_of(l->error, strlen(l->error)));
 	} else {
-		buf_addf(&b, "{\"instance\":\"%s\",\"version\":\"%s\",\"running\":\"%s\",\"previous\":\"%s\"}\n", s->id,
+		const struct schema *prepared = l->face->messages.prepared;
+
+		buf_addf(&b, "{\"instance\":\"%s\",\"version\":\"%s\",\"running\":\"%s\",\"previous\":\"%s\"", s->id,
 			 l->src ? luasrc_version(l->src) : l->face->lua.version, l->face->lua.version,
 			 l->face->lua.previous);
+		buf_addf(&b, ",\"messages\":{\"version\":\"%s\",\"running\":\"%s\",\"previous\":\"%s\"}}\n",
+			 version_of(prepared ? prepared : s->schema), version_of(s->schema),
+			 version_of(l->face->messages.previous));
 		http_json(l->request, 200, &b);
 	}
 	buf_release(&b);
@@ -70,18 +92,33 @@ static void reload_answer(struct reload *l)
 
 static void part_done(void *arg);
 
-/* A file a turn, so that no request waits for all of them. */
+/* The messages, then a file a turn, so that no request waits for all of them. */
 static void part_prepare(struct reload_part *p)
 {
 	struct app *a = p->worker->app;
+	const struct reload *l = p->reload;
 
-	if (!p->begun) {
+	if (l->messages && !p->learned) {
+		p->learned = true;
+		p->err = worker_messages_prepare(p->worker, l->messages, p->error, sizeof p->error);
+		p->err = p->err == 0 && l->src ? 1 : p->err;
+	} else if (!p->begun) {
 		p->begun = true;
-		p->err = app_prepare(a, p->reload->src, p->error, sizeof p->error);
+		p->err = app_prepare(a, l->src, p->error, sizeof p->error);
 		p->err = p->err < 0 ? p->err : 1;
 	} else {
-		p->err = app_prepare_step(a, p->error, sizeof p->error);
+		p->err = app_prepare_step(a, l->messages ? l->messages : p->worker->schema, p->error, sizeof p->error);
 	}
+}
+
+static void part_rollback(const struct reload_part *p)
+{
+	const struct reload *l = p->reload;
+
+	if (*l->version && p->worker->app && !l->refused[p->worker->index])
+		app_rollback(p->worker->app, l->version);
+	if (l->messages)
+		worker_messages_take(p->worker, l->messages);
 }
 
 static void part_run(void *arg)
@@ -91,11 +128,13 @@ static void part_run(void *arg)
 
 	if (p->step == STEP_PREPARE)
 		part_prepare(p);
+	else if (p->step == STEP_MESSAGES)
+		worker_messages_take(p->worker, p->reload->messages);
 	else if (p->step == STEP_SWITCH)
-		p->err = app_switch(a, p->error, sizeof p->error);
+		p->err = a ? app_switch(a, p->error, sizeof p->error) : 0;
 	else if (p->step == STEP_ROLLBACK)
-		app_rollback(a, p->reload->version);
-	else
+		part_rollback(p);
+	else if (a)
 		app_abort(a);
 	if (p->err == 1)
 		loop_call(p->worker->loop, part_run, p);
@@ -107,13 +146,10 @@ static void all_workers(struct reload *l, enum step step)
 {
 	struct service *s = l->face->service;
 
-	for (unsigned i = 0; i < s->workers; i++)
-		l->left += !l->refused[i];
+	l->left = s->workers;
 	for (unsigned i = 0; i < s->workers; i++) {
-		struct reload_part *p = l->refused[i] ? NULL : calloc(1, sizeof *p);
+		struct reload_part *p = calloc(1, sizeof *p);
 
-		if (l->refused[i])
-			continue;
 		assert(p);
 		p->reload = l;
 		p->worker = s->worker[i];
@@ -138,6 +174,22 @@ static void drop_prepared(struct http_face *h)
 {
 	luasrc_unref(h->lua.prepared);
 	h->lua.prepared = NULL;
+	h->messages.prepared = NULL;
+}
+
+/* The next of the steps that are wanted. */
+static void go_on(struct reload *l)
+{
+	struct http_face *h = l->face;
+
+	if (l->step & STEP_MESSAGES && h->messages.prepared) {
+		l->messages = h->messages.prepared;
+		all_workers(l, STEP_MESSAGES);
+	} else if (l->step & STEP_SWITCH) {
+		all_workers(l, STEP_SWITCH);
+	} else {
+		reload_answer(l);
+	}
 }
 
 static void prepared(struct reload *l)
@@ -150,11 +202,36 @@ static void prepared(struct reload *l)
 		all_workers(l, STEP_ABORT);
 		return;
 	}
-	h->lua.prepared = luasrc_ref(l->src);
-	if (l->step == STEP_BOTH)
-		all_workers(l, STEP_SWITCH);
-	else
-		reload_answer(l);
+	h->lua.prepared = l->src ? luasrc_ref(l->src) : NULL;
+	h->messages.prepared = l->messages;
+	l->step &= ~(unsigned)STEP_PREPARE;
+	go_on(l);
+}
+
+static void note_messages(struct reload *l, const struct schema *next, const struct schema *previous)
+{
+	struct http_face *h = l->face;
+
+	messages_taken(h->service, next);
+	h->messages.previous = previous;
+	h->messages.since_ms = env_wall_us(h->service->env) / 1000;
+	metric_add(metric(h->service->metrics, SERVICE_CONTROL_WORKER, METRIC_COUNTER, "loquat_messages_taken_total",
+			  "Times other messages were taken, or gone back to, while the process ran.", NULL, NULL),
+		   1);
+}
+
+static void taken(struct reload *l)
+{
+	struct http_face *h = l->face;
+	const struct schema *before = h->service->schema;
+
+	h->messages.prepared = NULL;
+	note_messages(l, l->messages, before);
+	log_info(h->service->log, "messages.taken", "version=%s previous=%s", version_of(l->messages),
+		 version_of(before));
+	l->taken = true;
+	l->step &= ~(unsigned)STEP_MESSAGES;
+	go_on(l);
 }
 
 static void switched(struct reload *l)
@@ -162,11 +239,11 @@ static void switched(struct reload *l)
 	struct http_face *h = l->face;
 	const char *version = h->lua.prepared ? luasrc_version(h->lua.prepared) : "";
 
-	if (l->err < 0 && l->switched) {
-		snprintf(l->version, sizeof l->version, "%s", version);
+	if (l->err < 0 && (l->switched || l->taken)) {
+		snprintf(l->version, sizeof l->version, "%s", l->switched ? version : "");
+		l->messages = l->taken ? h->messages.previous : NULL;
 		drop_prepared(h);
-		l->step = STEP_ABORT; /* the versions stay as they were noted */
-		all_workers(l, STEP_ROLLBACK);
+		all_workers(l, STEP_ROLLBACK); /* the versions of the files stay as they were noted */
 		return;
 	}
 	if (l->err == 0 && h->lua.prepared) {
@@ -184,6 +261,11 @@ static void rolled_back(struct reload *l)
 	if (l->step == STEP_ROLLBACK && !strcmp(h->lua.version, l->version) && *h->lua.previous) {
 		log_warn(h->service->log, "lua.rolled_back", "version=%s previous=%s", h->lua.previous, l->version);
 		note_running(h, h->lua.previous, "");
+	}
+	if (l->messages) {
+		log_warn(h->service->log, "messages.rolled_back", "version=%s previous=%s", version_of(l->messages),
+			 version_of(h->service->schema));
+		note_messages(l, l->messages, NULL);
 	}
 	reload_answer(l);
 }
@@ -210,6 +292,8 @@ static void part_done(void *arg)
 		reload_answer(l);
 	} else if (step == STEP_PREPARE) {
 		prepared(l);
+	} else if (step == STEP_MESSAGES) {
+		taken(l);
 	} else if (step == STEP_SWITCH) {
 		switched(l);
 	} else if (step == STEP_ROLLBACK) {
@@ -228,14 +312,12 @@ static enum step step_of(const char *word)
 		const char *word;
 		enum step step;
 	} steps[] = {
-		{ "prepare", STEP_PREPARE },
-		{ "switch", STEP_SWITCH },
-		{ "abort", STEP_ABORT },
-		{ "rollback", STEP_ROLLBACK },
+		{ "prepare", STEP_PREPARE }, { "messages", STEP_MESSAGES }, { "switch", STEP_SWITCH },
+		{ "abort", STEP_ABORT },     { "rollback", STEP_ROLLBACK },
 	};
 
 	if (!word)
-		return STEP_BOTH;
+		return STEP_ALL;
 	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
 		if (!strcmp(steps[i].word, word))
 			return steps[i].step;
@@ -243,28 +325,55 @@ static enum step step_of(const char *word)
 }
 
 /* Nothing of it has reached a worker yet when it is refused here. */
-static int read_and_try(struct reload *l)
+static int read_and_try(struct reload *l, bool files)
 {
 	struct service *s = l->face->service;
 	const char *folders[] = { s->p->lua_folder, NULL };
-	int err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src);
+	const struct schema *next;
+	int err = messages_read(s, l->error, sizeof l->error, &next);
 
-	return err < 0 ? err : app_check(s, l->src, l->error, sizeof l->error);
+	if (err == 0 && next != s->schema)
+		l->messages = next;
+	if (err == 0 && files)
+		err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src);
+	return err == 0 && files ? app_check(s, l->src, next, l->error, sizeof l->error) : err;
+}
+
+static void begin_prepare(struct reload *l, bool files)
+{
+	l->err = read_and_try(l, files);
+	if (l->err < 0) {
+		reload_answer(l);
+	} else if (l->messages || l->src) {
+		all_workers(l, STEP_PREPARE);
+	} else {
+		drop_prepared(l->face);
+		reload_answer(l);
+	}
+}
+
+/* Who does not go by those messages, or went by none before, stays with what it has. */
+static void begin_rollback(struct reload *l, const char *messages)
+{
+	struct http_face *h = l->face;
+
+	if (messages && !strcmp(messages, version_of(h->service->schema)))
+		l->messages = h->messages.previous;
+	all_workers(l, STEP_ROLLBACK);
 }
 
 void http_reload(struct http_face *h, struct env_http_request *r)
 {
 	struct service *s = h->service;
-	const char *version = env_http_query(r, "version");
+	const char *version = env_http_query(r, "version"), *messages = env_http_query(r, "messages");
+	const char *what = env_http_query(r, "what");
 	enum step step = step_of(env_http_query(r, "step"));
 	struct reload *l;
 
-	if (!s->lua_src) {
-		http_refuse(r, ERR_NOT_FOUND, "this service has no Lua");
-		return;
-	}
-	if (!step || (step == STEP_ROLLBACK && !version)) {
-		http_refuse(r, ERR_BAD_REQUEST, "step: expected prepare, switch, abort or rollback with a version");
+	if (!step || (step == STEP_ROLLBACK && !version && !messages) || (what && strcmp(what, "messages"))) {
+		http_refuse(r, ERR_BAD_REQUEST,
+			    "step: expected prepare, messages, switch, abort, or rollback with a version or messages; "
+			    "what: messages or nothing");
 		return;
 	}
 	if (h->reloading) {
@@ -278,8 +387,12 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 	l->step = step;
 	snprintf(l->version, sizeof l->version, "%s", version ? version : "");
 	h->reloading++;
-	if ((step & STEP_PREPARE) && (l->err = read_and_try(l)) < 0)
-		reload_answer(l);
+	if (step & STEP_PREPARE)
+		begin_prepare(l, s->lua_src && !what);
+	else if (step == STEP_ROLLBACK)
+		begin_rollback(l, messages);
+	else if (step == STEP_ABORT)
+		all_workers(l, STEP_ABORT);
 	else
-		all_workers(l, step & STEP_PREPARE ? STEP_PREPARE : step);
+		go_on(l);
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/token.h"
 #include "rpc/http_private.h"
 #include "rpc/service_private.h"
 
@@ -178,6 +179,15 @@ static void add_lua(struct buf *out, struct http_face *h)
 	buf_addch(out, '}');
 }
 
+static void add_messages(struct buf *out, struct http_face *h)
+{
+	const struct schema *previous = h->messages.previous;
+
+	buf_addf(out, ",\"messages\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu}",
+		 schema_version(h->service->schema), previous ? schema_version(previous) : "",
+		 (unsigned long long)h->messages.since_ms);
+}
+
 void stats_json(struct http_face *h, struct buf *out)
 {
 	struct service *s = h->service;
@@ -198,6 +208,10 @@ void stats_json(struct http_face *h, struct buf *out)
 		comma = ",";
 	}
 	buf_addch(out, '}');
+	char print[TOKEN_PRINT_MAX];
+
+	token_print(s->token_key, print);
+	buf_addf(out, ",\"token_key\":\"%s\"", print);
 	add_total(out, s, "sessions", "loquat_sessions");
 	add_total(out, s, "calls_in_flight", "loquat_rpc_calls_in_flight");
 	add_total(out, s, "avoided", "loquat_rpc_avoided");
@@ -205,6 +219,7 @@ void stats_json(struct http_face *h, struct buf *out)
 		 (unsigned long long)env_cpu_us(s->env));
 	if (s->sqllog)
 		add_sqllog(out, s);
+	add_messages(out, h);
 	if (s->lua_src) {
 		add_cache(out, s);
 		add_lua(out, h);

@@ -342,6 +342,8 @@ static void on_positions(void *arg, const struct env_db_result *r)
 			not_yet(m, m->row[i].instance, "has records that have not landed");
 			return;
 		}
+	for (unsigned i = 0; i < r->rows; i++) /* what its keys' former owners recorded comes before what we will */
+		sqllog_later_than(m->s->sqllog, cell(r, i, 3));
 	m->locked = 0;
 	lock_next(m);
 }
@@ -395,7 +397,7 @@ static void on_rows(void *arg, const struct env_db_result *r)
 	if (!m->rows)
 		take(m);
 	else
-		ask(m, "SELECT instance, epoch, lsn FROM loquat_replay", NULL, 0, on_positions);
+		ask(m, "SELECT instance, epoch, lsn, time_us FROM loquat_replay", NULL, 0, on_positions);
 }
 
 static void look_at_rows(struct moves *m)

@@ -220,7 +220,6 @@ struct once_owner *once_owner_new(struct once_server *s, struct span name, uint6
 	o->loaded = !s->o.stored;
 	once_ring_init(&o->used);
 	once_ring_put(&s->owners_used, &o->used);
-	o->used_ms = s->now_ms;
 	once_table_put(&s->owners, &o->node, hash);
 	s->figures.bytes += sizeof(*o) + name.n;
 	return o;

@@ -87,9 +87,9 @@ static void peer_hello(struct peer *p)
 
 static void peer_learn_methods(struct peer *p, const Loquat__Rpc__Welcome *w)
 {
-	struct schema *schema = p->worker->service->schema;
+	const struct schema *schema = p->worker->schema;
 
-	memset(p->number, 0, sizeof *p->number * schema_methods(schema));
+	memset(p->number, 0, sizeof *p->number * p->worker->client->numbers);
 	for (size_t i = 0; i < w->n_method && i < UINT16_MAX; i++) {
 		const struct msg_method *m = schema_method(schema, w->method[i], strlen(w->method[i]));
 
@@ -357,11 +357,26 @@ static struct peer *peer_new(struct rpc_client *c, const struct route_row *row, 
 	p->remote_worker = remote_worker;
 	p->timer.fire = peer_on_timer;
 	list_init(&p->waiting);
-	p->number = calloc(schema_methods(c->worker->service->schema), sizeof *p->number);
+	p->number = calloc(c->numbers, sizeof *p->number);
 	assert(p->number);
 	p->next = c->peers;
 	c->peers = p;
 	return p;
+}
+
+/* On links that stand new methods have no numbers; they are asked by their names. */
+void rpc_client_messages(struct rpc_client *c)
+{
+	size_t n = schema_indexes(c->worker->schema);
+
+	if (n <= c->numbers)
+		return;
+	for (struct peer *p = c->peers; p; p = p->next) {
+		p->number = realloc(p->number, n * sizeof *p->number);
+		assert(p->number);
+		memset(p->number + c->numbers, 0, (n - c->numbers) * sizeof *p->number);
+	}
+	c->numbers = n;
 }
 
 struct peer *peer_get(struct rpc_client *c, const struct route_row *row, uint32_t remote_worker)

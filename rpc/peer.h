@@ -39,7 +39,7 @@ struct peer {
 	uint64_t heard_ms, epoch;
 	uint64_t refused_ms; /* until then nobody has to be told again that it refuses */
 	unsigned char nonce[16];
-	uint16_t *number;            /* of each method of the schema, 0: the other side does not have it */
+	uint16_t *number;            /* by msg_method.index; 0: not agreed at connect, so it is asked by its name */
 	struct pending_list waiting; /* for the link */
 	unsigned pendings;
 	size_t kept_bytes; /* of its pendings */
@@ -52,6 +52,7 @@ struct peer {
 struct rpc_client {
 	struct worker *worker;
 	struct peer *peers;
+	size_t numbers;             /* of methods each peer has room for */
 	struct pending_table calls; /* not ended */
 	struct timer look;          /* at the first deadline */
 	struct pending_list ended;  /* to be told at the end of this turn, or in the next one */
@@ -72,8 +73,9 @@ struct rpc_client {
 struct rpc_client *rpc_client_new(struct worker *w);
 /* On the worker: closes the links. Calls under way are not told: who has something to free for them cancels them before. */
 void rpc_client_stop(struct rpc_client *c);
-void rpc_client_free(struct rpc_client *c);   /* after the loop has ended; NULL is fine */
-void rpc_client_routes(struct rpc_client *c); /* worker->routes has changed */
+void rpc_client_messages(struct rpc_client *c); /* worker->schema is another (rpc/messages.h) */
+void rpc_client_free(struct rpc_client *c);     /* after the loop has ended; NULL is fine */
+void rpc_client_routes(struct rpc_client *c);   /* worker->routes has changed */
 
 /* choose.c */
 uint64_t client_draw(struct rpc_client *c);                                    /* a number by lot */

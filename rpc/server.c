@@ -293,17 +293,14 @@ static uint64_t server_clock_ns(const struct rpc_server *s)
 	return s->clock_ns > s->worker->loop->now_ns ? s->clock_ns : s->worker->loop->now_ns;
 }
 
-static void link_dispatch(struct link *l, const struct frame_request *q, uint32_t index)
+/* Its handle and ticket are for who has counted it. */
+static struct rpc_request request_of(const struct link *l, const struct frame_request *q, const struct server_method *m)
 {
-	struct worker *w = l->worker;
-	struct rpc_server *s = w->server;
-	struct server_method *m = &s->method[index];
-	uint64_t start_ns = server_clock_ns(s);
 	struct rpc_request r = {
-		.worker = w,
+		.worker = l->worker,
 		.method = m->method,
 		.instance_worker = l->from_worker,
-		.deadline_ms = w->loop->now_ms + (q->time_left_ms ? q->time_left_ms : TIME_LEFT_MS),
+		.deadline_ms = l->worker->loop->now_ms + (q->time_left_ms ? q->time_left_ms : TIME_LEFT_MS),
 		.trace = q->trace,
 		.sid = q->sid,
 		.uid = q->uid,
@@ -320,41 +317,57 @@ static void link_dispatch(struct link *l, const struct frame_request *q, uint32_
 	};
 
 	memcpy(r.instance, l->instance, sizeof r.instance);
-	if (start_ns / 1000000 >
-	    r.deadline_ms) { /* those before it in this batch took so long: nobody waits any more */
+	return r;
+}
+
+/* Counts it among what is under way: true, it runs now; else it waits for its turn, or was refused. */
+static bool link_admit(struct link *l, const struct frame_request *q, uint32_t index, uint64_t start_ns,
+		       struct rpc_request *r)
+{
+	struct rpc_server *s = l->worker->server;
+	struct server_method *m = &s->method[index];
+	int admitted = limit_admit(m, l);
+	struct in_flight *f = admitted < 0 ? NULL : flight_new(s);
+
+	if (!f) {
+		link_refuse(l, q->id, ERR_BUSY,
+			    admitted < 0 ? "too many requests of this method wait (rpc.limits)"
+					 : "too many requests are under way here");
+		return false;
+	}
+	flight_join(s, f, l);
+	f->id = q->id;
+	f->method = index;
+	f->start_ns = f->run_ns = start_ns;
+	f->trace = q->trace;
+	f->key_n = (uint8_t)(q->key.n < sizeof f->key ? q->key.n : sizeof f->key);
+	if (f->key_n)
+		memcpy(f->key, q->key.p, f->key_n);
+	*(q->id ? &r->handle : &r->ticket) = f->handle;
+	if (admitted == LIMIT_WAITS) {
+		limit_hold(m, r, l);
+		return false;
+	}
+	if (m->running_max)
+		flight_runs(s, f->handle);
+	return true;
+}
+
+static void link_dispatch(struct link *l, const struct frame_request *q, uint32_t index)
+{
+	struct worker *w = l->worker;
+	struct server_method *m = &w->server->method[index];
+	uint64_t start_ns = server_clock_ns(w->server);
+	struct rpc_request r = request_of(l, q, m);
+
+	if (start_ns / 1000000 > r.deadline_ms) {
+		/* those before it in this batch took so long: nobody waits any more */
 		link_refuse(l, q->id, ERR_TIMEOUT, "its time was over before its turn came");
 		return;
 	}
-	bool counted = q->id || m->running_max; /* how a notification ends only limits ask about */
-	int admitted = counted ? limit_admit(m, l) : LIMIT_RUNS;
-
-	if (admitted < 0) {
-		link_refuse(l, q->id, ERR_BUSY, "too many requests of this method wait (rpc.limits)");
+	if ((q->id || m->running_max) && /* how a notification ends only limits ask about */
+	    !link_admit(l, q, index, start_ns, &r))
 		return;
-	}
-	if (counted) {
-		struct in_flight *f = flight_new(s);
-
-		if (!f) {
-			link_refuse(l, q->id, ERR_BUSY, "too many requests are under way here");
-			return;
-		}
-		flight_join(s, f, l);
-		f->id = q->id;
-		f->method = index;
-		f->start_ns = f->run_ns = start_ns;
-		f->trace = q->trace;
-		f->key_n = (uint8_t)(q->key.n < sizeof f->key ? q->key.n : sizeof f->key);
-		if (f->key_n)
-			memcpy(f->key, q->key.p, f->key_n);
-		*(q->id ? &r.handle : &r.ticket) = f->handle;
-		if (admitted == LIMIT_WAITS) {
-			limit_hold(m, &r, l);
-			return;
-		}
-		if (m->running_max)
-			flight_runs(s, f->handle);
-	}
 	if (!q->id)
 		metric_add(m->stats.requests, 1);
 	m->fn(m->arg, &r);
@@ -389,14 +402,18 @@ void flight_drop(struct rpc_server *s, uint64_t handle)
 		flight_free(s, f);
 }
 
+static const char no_method[] = "there is no such method here";
+
 /* For methods that came by a reload, after the names were agreed. */
 static uint32_t method_by_name(const struct rpc_server *s, struct span service, struct span name)
 {
 	char full[128];
 	int n = snprintf(full, sizeof full, "%.*s.%.*s", (int)service.n, service.p, (int)name.n, name.p);
 
-	for (uint32_t i = 0; n < (int)sizeof full && i < s->methods; i++)
-		if (!strcmp(s->method[i].method->full, full))
+	const struct msg_method *m = n < (int)sizeof full ? schema_method(s->worker->schema, full, (size_t)n) : NULL;
+
+	for (uint32_t i = 0; m && i < s->methods; i++)
+		if (s->method[i].method == m)
 			return i + 1;
 	return 0;
 }
@@ -408,7 +425,7 @@ static void link_request(struct link *l, const struct frame_request *q)
 	uint32_t number = q->method ? q->method : method_by_name(s, q->service, q->method_name);
 
 	if (!number || number > s->methods)
-		link_refuse(l, q->id, ERR_NOT_FOUND, "there is no such method here");
+		link_refuse(l, q->id, ERR_NOT_FOUND, no_method);
 	else if (!l->admin && !msg_method_admits(s->method[number - 1].method, l->service))
 		link_refuse(l, q->id, ERR_DENIED, "this service may not call the method");
 	else
@@ -481,7 +498,7 @@ ssize_t link_on_data(struct stream *s, const char *data, size_t n)
 	return frame_each(data, n, link_frame, l);
 }
 
-/* ---- the server as a whole ------------------------------------------------------------------------------------ */
+/* ---- who handles what ----------------------------------------------------------------------------------------- */
 
 void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg)
 {
@@ -489,7 +506,8 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 
 	assert(!strcmp(method->service, w->service->def->name) || !strcmp(method->service, RPC_EVERY_SERVICE));
 	for (uint32_t i = 0; i < s->methods; i++)
-		if (s->method[i].method == method) { /* a reload: the number stays */
+		if (s->method[i].method->index == method->index) { /* a reload: the number stays */
+			s->method[i].method = method;
 			s->method[i].fn = fn;
 			s->method[i].arg = arg;
 			return;
@@ -505,91 +523,23 @@ void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *
 	method_stats_init(&m->stats, w->service->metrics, w->index, method->service, method->local);
 }
 
-struct rpc_server *rpc_server_new(struct worker *w)
+/* A method of messages that were taken back: its number is not given to another. */
+static void on_none(void *arg, struct rpc_request *r)
 {
-	struct rpc_server *s = calloc(1, sizeof *s);
-	struct metrics *m = w->service->metrics;
-	const char *service = w->service->def->name;
-
-	assert(s);
-	s->worker = w;
-	s->limited.run = limit_next;
-	s->refused = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_refused_total",
-			    "Requests refused before a handler ran.", "service", &service);
-	s->moved = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_moved_total",
-			  "Requests sent on to another instance, which has their key now.", "service", &service);
-	s->cancelled = metric(m, w->index, METRIC_COUNTER, "loquat_rpc_cancelled_total",
-			      "Requests whose caller cancelled them, or went, before the answer.", "service", &service);
-	s->connections = metric(m, w->index, METRIC_GAUGE, "loquat_rpc_connections",
-				"Inner connections accepted and open.", "service", &service);
-	return s;
+	(void)arg;
+	rpc_answer_err(r->worker, r->handle, ERR_NOT_FOUND, EFFECT_NONE, no_method);
 }
 
-void rpc_server_drain(struct rpc_server *s)
+void rpc_server_messages(struct rpc_server *s)
 {
-	char out[FRAME_HEADER];
-	size_t n = frame_put_empty(out, FRAME_GOAWAY);
+	for (uint32_t i = 0; i < s->methods; i++) {
+		struct server_method *m = &s->method[i];
+		const struct msg_method *now = schema_method_now(s->worker->schema, m->method);
 
-	if (s->draining)
-		return;
-	for (struct link *l = s->links; l; l = l->next) {
-		stream_write(&l->stream, out, n);
-		atomic_fetch_add_explicit(&s->unacked, 1, memory_order_relaxed);
+		if (now)
+			m->method = now;
+		else
+			m->fn = on_none;
+		limit_messages(m);
 	}
-	atomic_store_explicit(&s->draining, true, memory_order_release);
-}
-
-void rpc_server_move(struct rpc_server *s, bool on)
-{
-	char out[FRAME_HEADER + 1];
-
-	frame_put_header(out, FRAME_GOAWAY, 1);
-	out[FRAME_HEADER] = 1;
-	for (struct link *l = s->links; l && on; l = l->next) {
-		l->acked = false;
-		stream_write(&l->stream, out, sizeof out);
-		atomic_fetch_add_explicit(&s->unacked, 1, memory_order_relaxed);
-	}
-	atomic_store_explicit(&s->draining, on, memory_order_release);
-	if (on)
-		return;
-	atomic_store_explicit(&s->unacked, 0, memory_order_relaxed);
-	rpc_server_stop(s);
-}
-
-bool rpc_server_quiet(const struct rpc_server *s)
-{
-	/* acquire: pairs with link_ack's release, so that requests counted before it are seen */
-	return atomic_load_explicit(&s->draining, memory_order_acquire) &&
-	       atomic_load_explicit(&s->unacked, memory_order_acquire) == 0 &&
-	       atomic_load_explicit(&s->in_flight, memory_order_acquire) == 0;
-}
-
-bool rpc_server_alone(const struct rpc_server *s)
-{
-	return atomic_load_explicit(&s->links_n, memory_order_acquire) == 0;
-}
-
-void rpc_server_stop(struct rpc_server *s)
-{
-	for (struct link *l = s->links; l; l = l->next)
-		stream_close_flushed(&l->stream);
-}
-
-void rpc_server_close(struct rpc_server *s)
-{
-	for (uint32_t i = 0; i < s->methods; i++)
-		limit_release(&s->method[i]); /* their handlers may be gone already */
-	for (struct link *l = s->links; l; l = l->next)
-		stream_close(&l->stream, 0);
-}
-
-void rpc_server_free(struct rpc_server *s)
-{
-	if (!s)
-		return;
-	assert(!s->links);
-	free(s->method);
-	free(s->flight);
-	free(s);
 }

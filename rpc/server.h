@@ -75,11 +75,13 @@ struct rpc_server {
 	struct metric *refused, *moved, *cancelled, *connections;
 };
 
+/* server_life.c */
 struct rpc_server *rpc_server_new(struct worker *w);
-void rpc_server_stop(struct rpc_server *s);  /* on the worker: closes the links when their output is out */
-void rpc_server_close(struct rpc_server *s); /* on the worker: closes them now */
-void rpc_server_free(struct rpc_server *s);  /* after the loop has ended */
-void rpc_server_drain(struct rpc_server *s); /* tells the peers; what is under way goes on */
+void rpc_server_stop(struct rpc_server *s);     /* on the worker: closes the links when their output is out */
+void rpc_server_close(struct rpc_server *s);    /* on the worker: closes them now */
+void rpc_server_free(struct rpc_server *s);     /* after the loop has ended */
+void rpc_server_messages(struct rpc_server *s); /* worker->schema is another (rpc/messages.h) */
+void rpc_server_drain(struct rpc_server *s);    /* tells the peers; what is under way goes on */
 /* Any thread, while draining: nothing is under way, and no peer has a call by key on its way here. */
 bool rpc_server_quiet(const struct rpc_server *s);
 /*
@@ -105,6 +107,7 @@ int limit_admit(const struct server_method *m, const struct link *link);
 void limit_hold(struct server_method *m, const struct rpc_request *r, const struct link *link);
 void limit_next(struct loop_deferred *d); /* server->limited: one has ended */
 void limit_init(struct server_method *m, const struct config *c);
+void limit_messages(struct server_method *m); /* m->method is the newer one now: for those that wait */
 void limit_release(struct server_method *m);
 
 /* server.c, for server_limit.c: by handle */

@@ -124,6 +124,12 @@ void limit_next(struct loop_deferred *d)
 			held_run(s, i);
 }
 
+void limit_messages(struct server_method *m)
+{
+	for (struct held *h = m->held; h; h = h->next)
+		h->r.method = m->method;
+}
+
 void limit_release(struct server_method *m)
 {
 	while (m->held) {

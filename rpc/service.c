@@ -5,6 +5,7 @@
 #include <string.h>
 #include "rpc/app.h"
 #include "rpc/keys.h"
+#include "rpc/messages.h"
 #include "rpc/service_config.h"
 #include "rpc/service_private.h"
 #include "rpc/version.h"
@@ -113,23 +114,6 @@ static int open_keys(struct service *s, char *error, size_t size)
 	return err;
 }
 
-static int open_schema(struct service *s, char *error, size_t size)
-{
-	char path[ENV_PATH_MAX], *bytes;
-	size_t n;
-
-	service_part(s, config_string(s->config, "paths.messages", "build/loquat.desc"), path);
-	int err = env_file_load(s->env, path, 16 << 20, &bytes, &n);
-
-	if (err < 0) {
-		snprintf(error, size, "%s: %s (paths.messages): run `make`", path, err_text(err));
-		return err;
-	}
-	err = schema_load(bytes, n, error, size, &s->schema);
-	free(bytes);
-	return err;
-}
-
 static int open_log(struct service *s, char *error, size_t size)
 {
 	const char *word = config_string(s->config, "log.level", "info");
@@ -200,7 +184,7 @@ static int service_open(struct service *s, const struct service_options *o, char
 	service_path(s, config_string(s->config, "paths.var", "var"), s->var);
 	find_database(s);
 	if ((err = open_row(s, o->instance, error, size)) < 0 || (err = open_keys(s, error, size)) < 0 ||
-	    (err = tls_open(s, error, size)) < 0 || (err = open_schema(s, error, size)) < 0 ||
+	    (err = tls_open(s, error, size)) < 0 || (err = messages_open(s, error, size)) < 0 ||
 	    (err = open_log(s, error, size)) < 0)
 		return err;
 	s->metrics = metrics_new(s->id);
@@ -264,7 +248,7 @@ void service_free(struct service *s)
 	moves_free(s->p->moves);
 	route_unref(s->p->routes);
 	luasrc_unref(s->lua_src);
-	schema_free(s->schema);
+	messages_close(s);
 	env_tls_free(s->tls);
 	env_tls_free(s->client_tls);
 	env_tls_free(s->p->etcd_tls);

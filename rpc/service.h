@@ -35,12 +35,13 @@ struct worker {
 	unsigned index;
 	struct rpc_client *client;
 	struct rpc_server *server;
-	struct app *app;            /* the Lua side, rpc/app.h; NULL in services without Lua */
-	struct slow *slow;          /* the slowest calls it answered lately, rpc/slow.h */
-	void *user;                 /* the service's own */
-	_Atomic uint32_t busy;      /* the service's own: what has to end before a drained instance stops (sessions) */
-	struct route_table *routes; /* this worker's reference */
-	uint64_t turn;              /* of its ring: rpc/moves.h */
+	struct app *app;             /* the Lua side, rpc/app.h; NULL in services without Lua */
+	struct slow *slow;           /* the slowest calls it answered lately, rpc/slow.h */
+	void *user;                  /* the service's own */
+	_Atomic uint32_t busy;       /* the service's own: what has to end before a drained instance stops (sessions) */
+	struct route_table *routes;  /* this worker's reference */
+	const struct schema *schema; /* the messages it goes by (rpc/messages.h) */
+	uint64_t turn;               /* of its ring: rpc/moves.h */
 	void (*on_routes)(struct worker *w); /* the service's hook: the table changed; may be NULL */
 	void (*on_peer)(struct worker *w, const char *instance, uint64_t epoch,
 			bool up); /* a remote instance came or went; may be NULL */
@@ -71,6 +72,10 @@ struct service_def {
 	const char *(*not_ready)(struct service *s); /* NULL: ready; else the reason */
 	const struct service_library *libraries;     /* ends with name NULL; NULL: none */
 	const struct handover_def *handover; /* rpc/handover.h; NULL: it cannot be replaced with its connections */
+	/* Other messages are about to be used (rpc/messages.h): makes what they need, beside what is used; may come again. error
+	 * is one line. */
+	int (*messages_prepare)(struct worker *w, const struct schema *next, char *error, size_t size);
+	void (*messages_taken)(struct worker *w); /* and now are: worker->schema; prepared before */
 };
 
 enum service_state { SERVICE_STARTING, SERVICE_READY, SERVICE_DRAINING, SERVICE_STOPPED };
@@ -88,8 +93,8 @@ struct service {
 	struct env_tls *client_tls; /* of the players' port; NULL: none */
 	struct log *log;
 	struct metrics *metrics;
-	struct schema *schema;
-	struct sqllog *sqllog; /* NULL unless def->sqllog */
+	const struct schema *schema; /* the control thread's: the messages it goes by; a worker has its own */
+	struct sqllog *sqllog;       /* NULL unless def->sqllog */
 	struct loop *control;
 	struct worker **worker;
 	unsigned workers;

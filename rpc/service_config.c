@@ -49,7 +49,7 @@ const struct config_row service_config_rows[] = {
 	{ "database.port", CONFIG_INT, "3306", false, 1, 65535, "Its port." },
 	{ "database.user", CONFIG_STRING, "root", false, 1, 80, "Its user." },
 	{ "database.password", CONFIG_STRING, "", false, 0, 255, "Its password." },
-	{ "database.name", CONFIG_STRING, "loquat", false, 1, 64, "Its schema." },
+	{ "database.name", CONFIG_STRING, "loquat", false, 1, 64, "The database there." },
 	{ "log.level", CONFIG_STRING, "info", false, 4, 5, "debug, info, warn or error." },
 	{ "rpc.timeout_ms", CONFIG_INT, "5000", false, 1, 600000, "Deadline of a call that names none." },
 	{ "rpc.tls.cert", CONFIG_STRING, "", false, 0, 400,
@@ -58,7 +58,7 @@ const struct config_row service_config_rows[] = {
 	{ "rpc.tls.ca", CONFIG_STRING, "", false, 0, 400, "PEM file: who must have signed the other side's." },
 	{ "rpc.drain_s", CONFIG_INT, "5", false, 0, 3600, "How long a draining instance waits for what is under way." },
 	{ "rpc.once_bytes_max", CONFIG_INT, "67108864", false, 65536, 1e12,
-	  "Memory for the once-calls one worker remembers." },
+	  "Memory for the once-calls one worker remembers; older answers are read back from the database." },
 	{ "rpc.limits", CONFIG_TABLE, "", true, 0, 0, "Methods with limits of their own, per worker." },
 	{ "rpc.limits[].method", CONFIG_STRING, NULL, false, 3, 127, "Which: \"role.shopHandler.buy\"." },
 	{ "rpc.limits[].running", CONFIG_INT, NULL, false, 1, 65536, "So many requests of it run at once." },
@@ -81,14 +81,18 @@ const struct config_row service_config_rows[] = {
 	{ "client.least[].version", CONFIG_STRING, NULL, false, 1, 31, "The least version." },
 	{ "session.grace_s", CONFIG_INT, "30", false, 0, 86400, "How long a lost connection's session is kept." },
 	{ "sqllog.file_bytes_max", CONFIG_INT, "67108864", false, 4096, 4e9, "A log file is closed at this size." },
-	{ "sqllog.ring_bytes", CONFIG_INT, "16777216", false, 65536, 1e9, "Records not yet written." },
-	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6, "How long a sync waits for company, at most." },
+	{ "sqllog.ring_bytes", CONFIG_INT, "16777216", false, 65536, 1e9,
+	  "Room for records not yet written; when it is full, changes are busy." },
+	{ "sqllog.linger_us", CONFIG_INT, "1000", false, 0, 1e6,
+	  "How long a sync waits for more records, at most: fewer syncs, later answers." },
 	{ "sqllog.durable", CONFIG_STRING, "synced", false, 6, 10,
 	  "When a change is acknowledged: synced, or replicated: when the standby has it, too." },
 	{ "sqllog.standby", CONFIG_STRING, "", false, 0, 255,
 	  "The dbwriters that keep copies (\"dbwriter-1,dbwriter-2\"): the first on another host has ours." },
-	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12, "Bound of one worker's Lua." },
-	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000, "What runs may compute this long without waiting." },
+	{ "lua.memory_bytes_max", CONFIG_INT, "1073741824", false, 1048576, 1e12,
+	  "Bound of one worker's Lua; a task that reaches it fails." },
+	{ "lua.budget_ms", CONFIG_INT, "1000", false, 1, 600000,
+	  "What computes this long without waiting is stopped, and fails." },
 	{ "lua.gc", CONFIG_STRING, "incremental", false, 4, 12,
 	  "The collector: incremental, generational, or auto: the second while its pauses are short." },
 	{ "lua.texts", CONFIG_INT, "0", false, 0, 100000000,
@@ -98,15 +102,23 @@ const struct config_row service_config_rows[] = {
 	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
 };
 
+/* Of each service: NAME stands for its name. */
+const struct config_row service_config_each[] = {
+	{ "NAME.threads", CONFIG_INT, "1", false, 1, 64, "Worker threads of each instance." },
+	{ "NAME.poll_us", CONFIG_INT, "0", false, 0, 10000,
+	  "How long a worker that had something to do looks for more before it sleeps, in microseconds." },
+	{ "NAME.cache_mb", CONFIG_INT, "16", false, 1, 65536, "Bound of each worker's cache for scripts, in MiB." },
+	{ NULL, CONFIG_INT, NULL, false, 0, 0, NULL },
+};
+#define EACH (sizeof service_config_each / sizeof *service_config_each - 1)
+
 #define ROWS_MAX  512
 #define NAMES_MAX 64
 
 struct rows {
 	struct config_row row[ROWS_MAX];
 	size_t n;
-	struct {
-		char threads[48], poll_us[48], cache_mb[48], table[48];
-	} name[NAMES_MAX];
+	char path[NAMES_MAX][EACH + 1][48]; /* a service's keys and its table, where rows point to */
 	size_t names;
 };
 
@@ -135,23 +147,23 @@ static void rows_add_service(struct rows *r, const char *name, bool own)
 {
 	if (r->names == NAMES_MAX)
 		return;
-	char *threads = r->name[r->names].threads, *poll_us = r->name[r->names].poll_us;
-	char *cache_mb = r->name[r->names].cache_mb, *table = r->name[r->names].table;
+	char(*path)[48] = r->path[r->names];
 
-	snprintf(threads, sizeof r->name[0].threads, "%s.threads", name);
-	snprintf(poll_us, sizeof r->name[0].poll_us, "%s.poll_us", name);
-	snprintf(cache_mb, sizeof r->name[0].cache_mb, "%s.cache_mb", name);
-	snprintf(table, sizeof r->name[0].table, "%s", name);
-	if (rows_have(r, threads))
+	for (size_t i = 0; i < EACH; i++)
+		snprintf(path[i], sizeof path[i], "%s%s", name, service_config_each[i].path + strlen("NAME"));
+	if (rows_have(r, path[0]))
 		return;
 	r->names++;
-	rows_add(r, &(struct config_row){ threads, CONFIG_INT, "1", false, 1, 64, "Worker threads of each instance." });
-	rows_add(r, &(struct config_row){ poll_us, CONFIG_INT, "0", false, 0, 10000,
-					  "How long a worker looks for more before it sleeps, in microseconds." });
-	rows_add(r, &(struct config_row){ cache_mb, CONFIG_INT, "16", false, 1, 65536,
-					  "Bound of each worker's cache for scripts, in MiB." });
-	if (!own)
-		rows_add(r, &(struct config_row){ table, CONFIG_ANY, NULL, true, 0, 0, "Keys of another service." });
+	for (size_t i = 0; i < EACH; i++) {
+		struct config_row row = service_config_each[i];
+
+		row.path = path[i];
+		rows_add(r, &row);
+	}
+	if (own)
+		return;
+	snprintf(path[EACH], sizeof path[EACH], "%s", name);
+	rows_add(r, &(struct config_row){ path[EACH], CONFIG_ANY, NULL, true, 0, 0, "Keys of another service." });
 }
 
 static int rows_add_services(struct rows *r, struct env *env, const char *file, const char *own, char *error,

@@ -7,6 +7,7 @@
  * process checks the common keys and its own; other services' tables pass.
  */
 extern const struct config_row service_config_rows[]; /* the keys every process knows; ends with path NULL */
+extern const struct config_row service_config_each[]; /* those that each service has, "NAME.threads"; ends so, too */
 
 /* own, own_rows: the service's name and keys, or NULL. error gets one line. */
 int service_config_load(struct env *env, const char *file, const char *own, const struct config_row *own_rows,

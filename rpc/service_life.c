@@ -98,6 +98,7 @@ static int workers_start(struct service *s)
 		w->service = s;
 		w->index = i;
 		w->routes = route_ref(s->p->routes);
+		w->schema = s->schema;
 		w->turn = moves_turn(s->p->moves);
 	}
 	for (unsigned i = 0; i < s->workers; i++) {
@@ -132,6 +133,7 @@ static int control_worker_start(struct service *s)
 	w->index = SERVICE_CONTROL_WORKER;
 	w->loop = s->control;
 	w->routes = route_ref(s->p->routes);
+	w->schema = s->schema;
 	w->client = rpc_client_new(w);
 	if (s->p->replicated)
 		s->p->standby = standby_new(s, config_string(s->config, "sqllog.standby", ""));
@@ -144,7 +146,7 @@ static int control_worker_start(struct service *s)
 static int lua_check(struct service *s)
 {
 	char error[1024];
-	int err = s->lua_src ? app_check(s, s->lua_src, error, sizeof error) : 0;
+	int err = s->lua_src ? app_check(s, s->lua_src, s->schema, error, sizeof error) : 0;
 
 	if (err < 0)
 		service_fail(s, "%s: %s", s->id, error);

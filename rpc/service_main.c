@@ -22,6 +22,8 @@ static void usage(const struct service_def *def)
 	       def->name, def->name, def->name);
 	config_help(service_config_rows, text, sizeof text);
 	fputs(text, stdout);
+	config_help(service_config_each, text, sizeof text);
+	printf("\nKeys of each service:\n%s", text);
 	if (def->config) {
 		config_help(def->config, text, sizeof text);
 		printf("\nKeys of this service:\n%s", text);

@@ -15,7 +15,8 @@
  */
 #define SERVICE_TLS 2 /* inner links; the players' port */
 struct service_private {
-	struct config *config; /* the owner of service.config */
+	struct config *config;     /* the owner of service.config */
+	struct messages *messages; /* the owner of service.schema */
 	struct service_options options;
 	struct acceptor *acceptor;
 	struct http_face *http;

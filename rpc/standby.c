@@ -31,6 +31,8 @@ struct standby {
 	uint64_t epoch, lsn; /* the last record read */
 	uint32_t number;     /* of the file that is read; 0: none yet */
 	bool leaving;        /* a later one is there: read once more, then leave */
+	bool gap;            /* numbers are missing behind what was read */
+	bool removed; /* the log begins behind the position: what is missing has landed, and its files are gone */
 	struct sqllog_file file;
 	struct buf records, body;
 	_Atomic bool away;
@@ -137,7 +139,8 @@ static uint32_t next_file(struct standby *y)
 	for (size_t i = n; !y->number && i-- > 0;) {
 		sqllog_path(path, y->folder, numbers[i], "sql");
 		found = numbers[i];
-		if (begins_before(y, path))
+		y->removed = !begins_before(y, path);
+		if (!y->removed)
 			break;
 	}
 	free(numbers);
@@ -160,6 +163,14 @@ static bool go_on(struct standby *y)
 	return !sqllog_file_open(&y->file, y->service->env, path);
 }
 
+/* Behind a gap nothing is copied: it would be acknowledged, and what is missing with it. */
+static bool follows(struct standby *y, const struct sqllog_record *r)
+{
+	y->gap = r->epoch == y->epoch && r->lsn > y->lsn + 1 && !y->removed;
+	y->removed = false;
+	return !y->gap;
+}
+
 /* Gathers what comes next. True: there is more to look at. */
 static bool gather(struct standby *y)
 {
@@ -169,6 +180,8 @@ static bool gather(struct standby *y)
 		if (y->file.f && sqllog_file_next(&y->file, &r, why, sizeof why) == 1) {
 			if (!is_behind(y, &r))
 				continue;
+			if (!follows(y, &r))
+				return false;
 			buf_add(&y->records, r.body + r.body_bytes - r.bytes, r.bytes);
 			y->epoch = r.epoch;
 			y->lsn = r.lsn;
@@ -183,9 +196,11 @@ static void pump(struct standby *y)
 {
 	if (y->call || !y->session)
 		return;
-	bool more = gather(y);
+	bool more = !y->gap && gather(y);
 	if (y->records.len)
 		send(y);
+	else if (y->gap)
+		rest(y, "its log is damaged, or a file is missing");
 	else
 		loop_timer(y->service->control, &y->timer, more ? 0 : LOOK_MS);
 }
@@ -207,8 +222,7 @@ static void on_begun(void *arg, const struct rpc_answer *a)
 	y->epoch = m->epoch;
 	y->lsn = m->lsn;
 	y->number = 0;
-	y->leaving = false;
-	buf_clear(&y->records);
+	y->leaving = y->gap = false;
 	sqllog_file_close(&y->file);
 	atomic_store(&y->away, false);
 	log_info(y->service->log, "sqllog.standby", "standby=%s epoch=%llu lsn=%llu", y->instance,

@@ -41,6 +41,7 @@ one() {        # one STAGE LIMIT PROGRAM
 	name=$(basename "$program")
 	log=$dir/$stage-$name.log
 	start=$(now_ms)
+	[ "$stage" != soak ] || echo "  begins soak/$name, at most $limit s; its words: tail -f $log"
 	CK_LOG_FILE_NAME=$log.checks timeout -k 5 "$limit" "$program" >"$log" 2>&1 </dev/null
 	status=$?
 	took=$(($(now_ms) - start))

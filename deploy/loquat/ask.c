@@ -1,5 +1,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
+#include <jansson.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 #include "common/buf.h"
 #include "common/err.h"
+#include "common/token.h"
 #include "deploy/loquat/loquat.h"
 
 #define CONNECT_MS 2000
@@ -172,8 +174,29 @@ static int ask_about_key(struct cluster *c, const struct route_row *r)
 	return status;
 }
 
-int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
-		 const struct route_row **asked)
+/* Whether its token.key is ours; one that does not say so is taken at its word of the other key. */
+static bool has_our_token_key(struct cluster *c, const struct route_row *r)
+{
+	char key[KEY_HEX + 1], ours[TOKEN_PRINT_MAX] = "", *answer = NULL;
+	int fd = dial(r->host, r->http_port, PROBE_MS);
+
+	if (fd < 0 || ask_on(c, fd, r->host, r->http_port, "GET", "/stats", NULL, PROBE_MS, &answer) != 200) {
+		free(answer);
+		return true;
+	}
+	if (key_read(c, "token.key", key))
+		token_print(key, ours);
+	json_t *stats = json_loads(answer, 0, NULL);
+	const char *theirs = json_string_value(json_object_get(stats, "token_key"));
+	bool same = !theirs || !strcmp(theirs, ours);
+
+	json_decref(stats);
+	free(answer);
+	return same;
+}
+
+int keys_are_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
+		   const struct route_row **asked, const char **which)
 {
 	const char *silent = "";
 
@@ -183,8 +206,8 @@ int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), v
 		if (!r->http_port || leaves_out(arg, i) || !strcmp(r->host, silent))
 			continue;
 		switch (ask_about_key(c, r)) {
-		case 400: return 0;
-		case 403: return ERR_DENIED;
+		case 400: *which = "token.key"; return has_our_token_key(c, r) ? 0 : ERR_DENIED;
+		case 403: *which = "cluster.key"; return ERR_DENIED;
 		case ERR_UNAVAILABLE: break; /* another process of that host may run */
 		default: silent = r->host;
 		}

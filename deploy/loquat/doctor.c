@@ -340,17 +340,18 @@ static bool is_here(void *arg, size_t row)
 	return host_is_here(d->c->routes->row[row].host);
 }
 
-static void check_key(struct doctor *d)
+static void check_other_hosts(struct doctor *d)
 {
 	const struct route_row *r;
+	const char *which;
 	char cure[ENV_PATH_MAX + 96];
-	int err = key_is_known(d->c, is_here, d, &r);
+	int err = keys_are_known(d->c, is_here, d, &r, &which);
 
 	snprintf(cure, sizeof cure, "copy %s/keys/ from that host to here, then start anew", d->c->var);
 	if (err == 0)
-		good("cluster.key: %s at %s takes it", r->id, r->host);
+		good("cluster.key, token.key: %s at %s has the same", r->id, r->host);
 	else if (err == ERR_DENIED)
-		finding(d, cure, "%s/keys/cluster.key is not the one of %s at %s", d->c->var, r->id, r->host);
+		finding(d, cure, "%s/keys/%s is not the one of %s at %s", d->c->var, which, r->id, r->host);
 }
 
 static void check_database(struct doctor *d)
@@ -475,7 +476,7 @@ int command_doctor(struct cluster *c, int argc, char **argv)
 	check_memory(&d);
 	check_disk(&d);
 	check_keys(&d);
-	check_key(&d);
+	check_other_hosts(&d);
 	check_certificate(&d, "rpc.tls");
 	check_certificate(&d, "client.tls");
 	check_database(&d);

@@ -65,6 +65,12 @@ static json_t *address(const char *host, uint16_t port)
 	return json_string(text);
 }
 
+/* Of another host's it is known what the file says. */
+static int is_wanted(const struct instance *i)
+{
+	return i->here ? i->child.wanted : i->starts;
+}
+
 static json_t *instance_json(const struct instance *i)
 {
 	const struct child *c = &i->child;
@@ -82,7 +88,7 @@ static json_t *instance_json(const struct instance *i)
 	if (*i->next_why)
 		json_object_set_new(o, "not_upgraded", json_string(i->next_why));
 	json_object_set_new(o, "workers", json_integer(i->row->workers));
-	json_object_set_new(o, "wanted", json_boolean(i->here ? c->wanted : i->starts));
+	json_object_set_new(o, "wanted", json_boolean(is_wanted(i)));
 	if (i->here)
 		json_object_set_new(o, "rss_bytes", json_integer((json_int_t)usage_rss(c->pid)));
 	else
@@ -189,19 +195,39 @@ static void get_live(struct supervisor *up, struct env_http_request *r)
 	face_json(r, 200, json_pack("{s:o, s:o}", "stats", collect_sum(up, true), "history", history_json(up)));
 }
 
+static int is_up(const struct instance *i)
+{
+	return i->child.state == CHILD_READY;
+}
+
+static int restarts(const struct instance *i)
+{
+	return (int)i->child.restarts;
+}
+
 static void get_metrics(struct supervisor *up, struct env_http_request *r)
 {
+	static const struct {
+		const char *head, *name;
+		int (*of)(const struct instance *i);
+	} figures[] = {
+		{ "# HELP loquat_instance_up Whether the instance is ready.\n# TYPE loquat_instance_up gauge\n",
+		  "loquat_instance_up", is_up },
+		{ "# HELP loquat_instance_wanted Whether it is meant to run.\n# TYPE loquat_instance_wanted gauge\n",
+		  "loquat_instance_wanted", is_wanted },
+		{ "# HELP loquat_instance_restarts_total How often it was started again.\n"
+		  "# TYPE loquat_instance_restarts_total counter\n",
+		  "loquat_instance_restarts_total", restarts },
+	};
 	struct buf b = BUF_INIT;
 
-	buf_addstr(&b, "# HELP loquat_instance_up Whether the instance is ready.\n# TYPE loquat_instance_up gauge\n");
-	for (size_t i = 0; i < up->instances; i++)
-		buf_addf(&b, "loquat_instance_up{instance=\"%s\",service=\"%s\"} %d\n", up->instance[i].row->id,
-			 up->instance[i].row->service, up->instance[i].child.state == CHILD_READY);
-	buf_addstr(&b, "# HELP loquat_instance_restarts_total How often it was started again.\n"
-		       "# TYPE loquat_instance_restarts_total counter\n");
-	for (size_t i = 0; i < up->instances; i++)
-		buf_addf(&b, "loquat_instance_restarts_total{instance=\"%s\",service=\"%s\"} %u\n",
-			 up->instance[i].row->id, up->instance[i].row->service, up->instance[i].child.restarts);
+	for (size_t f = 0; f < sizeof figures / sizeof *figures; f++) {
+		buf_addstr(&b, figures[f].head);
+		for (size_t i = 0; i < up->instances; i++)
+			buf_addf(&b, "%s{instance=\"%s\",service=\"%s\"} %d\n", figures[f].name,
+				 up->instance[i].row->id, up->instance[i].row->service,
+				 figures[f].of(&up->instance[i]));
+	}
 	buf_addf(
 		&b,
 		"# HELP loquat_routes_version Version of the route table.\n# TYPE loquat_routes_version gauge\n"

@@ -80,12 +80,14 @@ void url_add(struct buf *b, const char *s);
 int ask(struct cluster *c, const char *host, uint16_t port, const char *method, const char *path, const char *body,
 	char **answer);
 /*
- * Whether a process of the cluster that runs already takes our key: 0, ERR_DENIED by *asked, ERR_UNAVAILABLE: nobody
- * answers. Asks one after the other, but those left out, until one says so; a host that is silent half a second is not
- * asked again.
+ * Whether a process of the cluster that runs already takes our cluster.key and has our token.key: 0, ERR_DENIED by *asked
+ * with the name of the wrong one in *which, ERR_UNAVAILABLE: nobody answers. Asks one after the other, but those left
+ * out, until one says so; a host that is silent half a second is not asked again.
  */
-int key_is_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
-		 const struct route_row **asked);
+int keys_are_known(struct cluster *c, bool (*leaves_out)(void *arg, size_t row), void *arg,
+		   const struct route_row **asked, const char **which);
+/* The key's text in paths.var/keys; false: it is missing, or no key. */
+bool key_read(struct cluster *c, const char *name, char key[KEY_HEX + 1]);
 /*
  * The certificate that processes of this host show by "rpc.tls" or "client.tls", and its file. *out NULL: none is named,
  * or, with ERR_CONFIG and its line in error, it cannot be used.

@@ -18,8 +18,9 @@ static const struct command commands[] = {
 	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start, NULL },
 	{ "stop", "ID", "stop an instance", command_start, NULL },
 	{ "upgrade", "ID", "a new process takes a connector's place, its players stay", command_upgrade, NULL },
-	{ "reload", "[SERVICE [--wait]]", "new Lua for all instances of a service, all or none; or who runs which",
-	  command_reload, reload_help },
+	{ "reload", "[SERVICE [--wait]]",
+	  "new Lua for all instances of a service, new messages for all; or who runs which", command_reload,
+	  reload_help },
 	{ "loglevel", "LEVEL [ID]", "how much an instance, a service or the whole cluster logs, until the next start",
 	  command_loglevel, loglevel_help },
 	{ "console", "ID [--worker N] [-e LUA]", "lines of Lua in a worker; its tasks, timers, sessions and memory",
@@ -136,17 +137,18 @@ static void find_database(struct cluster *c)
 		snprintf(c->socket, sizeof c->socket, "%s/mariadb/mysqld.sock", c->var);
 }
 
-static void find_key(struct cluster *c)
+bool key_read(struct cluster *c, const char *name, char key[KEY_HEX + 1])
 {
 	char path[ENV_PATH_MAX + 32], *text;
 	size_t n;
 
-	snprintf(path, sizeof path, "%s/keys/cluster.key", c->var);
+	snprintf(path, sizeof path, "%s/keys/%s", c->var, name);
 	if (env_file_load(c->env, path, 4096, &text, &n) < 0)
-		return;
+		return false;
 	if (n == KEY_HEX)
-		memcpy(c->key, text, KEY_HEX + 1);
+		memcpy(key, text, KEY_HEX + 1);
 	free(text);
+	return n == KEY_HEX;
 }
 
 static void cluster_close(struct cluster *c)
@@ -175,7 +177,7 @@ static int cluster_open(struct cluster *c, const char *typed, const char *config
 	find_home(c);
 	cluster_path(c, config_string(c->config, "paths.var", "var"), c->var);
 	find_database(c);
-	find_key(c);
+	key_read(c, "cluster.key", c->key);
 	c->http_host = config_string(c->config, "supervisor.host", "127.0.0.1");
 	c->http_port = (uint16_t)config_int(c->config, "supervisor.http", 8000);
 	return 0;

@@ -8,7 +8,11 @@
 /*
  * New Lua for all instances of a service, all or none: first every instance tries and prepares it beside the code
  * that runs; only when all could, all switch. One that refuses makes all drop it, and one whose on_reload refuses the switch
- * makes those that had switched go back. An instance that dies meanwhile comes back with the files as they are then.
+ * makes those that had switched go back. An instance that dies meanwhile comes back with the files as they are then; one that
+ * lives and was not ready meanwhile has read them before: it is reloaded by itself when it is ready.
+ *
+ * New messages are everybody's: connectors tell their clients of them, callers write them. So the others prepare them too,
+ * and all go by them before the first one switches its Lua: nobody is sent what it does not know.
  */
 #define STEP_MS 15000
 
@@ -17,6 +21,12 @@ struct reload {
 	struct env_http_request *request;
 	char service[32], version[16], error[1200];
 	int err;
+	char messages[16]; /* the version all have read */
+	bool differ;       /* they have not */
+	bool taking;       /* somebody goes by others than those */
+	json_t *took;      /* {instance: true} */
+	int other_err;     /* of an instance of another service; it counts if there are messages to take */
+	char other_error[1200];
 	json_t *list;    /* [{instance, version, previous}] */
 	json_t *refused; /* {instance: true}, by whose on_reload: these have gone back by themselves */
 };
@@ -35,6 +45,14 @@ struct part {
 bool reload_takes_part(const char *service, const struct instance *i)
 {
 	return !strcmp(i->row->service, service) && i->child.state == CHILD_READY && i->row->http_port;
+}
+
+static bool is_asked(const struct reload_steps *s, const struct instance *i)
+{
+	bool of_service = !strcmp(i->row->service, s->service);
+
+	return reload_takes_part(i->row->service, i) && !json_object_get(s->but, i->row->id) &&
+	       (s->whom == RELOAD_ALL || of_service == (s->whom == RELOAD_OF_SERVICE));
 }
 
 static void whole_done(struct whole *w)
@@ -70,7 +88,7 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 		struct instance *k = &s->up->instance[i];
 		struct part *p;
 
-		if (!reload_takes_part(s->service, k) || json_object_get(s->but, k->row->id))
+		if (!is_asked(s, k))
 			continue;
 		p = malloc(sizeof *p);
 		assert(p);
@@ -86,6 +104,78 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 	whole_done(w);
 }
 
+/* ---- who was not ready ------------------------------------------------------------------------------------------------ */
+
+void reload_forget_passed(struct supervisor *up, const char *service)
+{
+	for (size_t i = 0; i < up->instances; i++)
+		if (!strcmp(up->instance[i].row->service, service))
+			up->instance[i].passed_by = RELOAD_PASSED_NOT;
+}
+
+static bool has_switched(const struct reload *l, const char *id)
+{
+	const json_t *one;
+	size_t at;
+
+	json_array_foreach(l->list, at, one)
+	{
+		if (!strcmp(json_string_value(json_object_get(one, "instance")), id))
+			return !strcmp(json_string_value(json_object_get(one, "version")), l->version);
+	}
+	return false;
+}
+
+/* All that live and have not switched. Who is not alive will read the files as they are. */
+static void note_passed_by(const struct reload *l)
+{
+	for (size_t k = 0; k < l->up->instances; k++) {
+		struct instance *i = &l->up->instance[k];
+		bool lives = i->child.state == CHILD_STARTING || i->child.state == CHILD_READY;
+
+		lives = lives && i->row->http_port;
+		if (!strcmp(i->row->service, l->service))
+			i->passed_by = lives && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
+		else if (lives && !i->passed_by && json_object_size(l->took) && !json_object_get(l->took, i->row->id))
+			i->passed_by = RELOAD_PASSED_MESSAGES;
+	}
+}
+
+static void on_caught_up(void *arg, const struct env_http_answer *a)
+{
+	struct instance *i = arg;
+	json_t *answer = a->err == 0 ? json_loadb(a->body, a->n, 0, NULL) : NULL;
+	const char *running = json_string_value(json_object_get(answer, "running"));
+	const char *message = json_string_value(json_object_get(answer, "message"));
+
+	if (a->err < 0)
+		i->passed_by = i->catching_up; /* at a later look */
+	else if (running && i->catching_up == RELOAD_PASSED_FILES)
+		screen_say(i->up, "%s: was not ready when its service was reloaded: it runs version %s now", i->row->id,
+			   running);
+	else if (!running)
+		screen_say(i->up, "%s: was not ready when its service was reloaded, and cannot be now: %s", i->row->id,
+			   message ? message : "nobody knows why");
+	json_decref(answer);
+}
+
+void reload_catch_up(struct instance *i)
+{
+	char bearer[KEY_HEX + 32];
+	const char *const headers[] = { bearer, NULL };
+	bool files = i->passed_by == RELOAD_PASSED_FILES;
+
+	if (!i->passed_by || i->child.state != CHILD_READY || i->up->reload)
+		return;
+	i->catching_up = i->passed_by;
+	i->passed_by = RELOAD_PASSED_NOT;
+	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", i->up->c->key);
+	if (env_http_call(i->up->loop->ev, i->row->host, i->row->http_port, "POST",
+			  files ? "/admin/reload" : "/admin/reload?what=messages", headers, "", 0, STEP_MS,
+			  on_caught_up, i) < 0)
+		i->passed_by = i->catching_up;
+}
+
 /* ---- prepare, look at the figures, switch ---------------------------------------------------------------------------- */
 
 static void finish(void *arg)
@@ -96,33 +186,64 @@ static void finish(void *arg)
 	} else if (l->err < 0) {
 		face_refuse(l->request, l->err, l->error);
 	} else {
-		watch_begin(l->up, l->service, l->version);
-		face_json(l->request, 200, json_pack("{s:s, s:O}", "service", l->service, "instances", l->list));
+		note_passed_by(l);
+		if (*l->version)
+			watch_begin(l->up, l->service, l->version);
+		face_json(l->request, 200,
+			  json_pack("{s:s, s:O, s:{s:s, s:i}}", "service", l->service, "instances", l->list, "messages",
+				    "version", l->messages, "taken", (int)json_object_size(l->took)));
 	}
 	l->up->reload = NULL;
 	json_decref(l->list);
 	json_decref(l->refused);
+	json_decref(l->took);
 	free(l);
 }
 
-static void step(struct reload *l, const char *word,
+static void step(struct reload *l, enum reload_whom whom, const char *word,
 		 void (*part)(void *arg, struct instance *i, const struct env_http_answer *a), void (*done)(void *arg))
 {
-	reload_step_all(&(struct reload_steps){ l->up, l->service, part, done, l, l->refused }, word);
+	reload_step_all(&(struct reload_steps){ l->up, l->service, whom, part, done, l, NULL }, word);
 }
 
-static void note_failure(struct reload *l, const struct instance *i, const struct env_http_answer *a)
+static int failure_of(const struct instance *i, const struct env_http_answer *a, char *error, size_t size)
 {
 	json_t *answer = a->err == 0 ? json_loadb(a->body, a->n, 0, NULL) : NULL;
 	const char *message = json_string_value(json_object_get(answer, "message"));
 	const char *word = json_string_value(json_object_get(answer, "error"));
 	int err = word ? err_from_word(word) : ERR_UNAVAILABLE;
 
-	if (l->err == 0) {
-		l->err = err ? err : ERR_FAILED;
-		snprintf(l->error, sizeof l->error, "%s: %s", i->row->id, message ? message : "it does not answer");
-	}
+	snprintf(error, size, "%s: %s", i->row->id, message ? message : "it does not answer");
 	json_decref(answer);
+	return err ? err : ERR_FAILED;
+}
+
+static void note_failure(struct reload *l, const struct instance *i, const struct env_http_answer *a)
+{
+	if (l->err == 0)
+		l->err = failure_of(i, a, l->error, sizeof l->error);
+}
+
+static void note_error(struct reload *l, const char *id, const char *why)
+{
+	if (l->err == 0) {
+		l->err = ERR_FAILED;
+		snprintf(l->error, sizeof l->error, "%s: %s", id, why);
+	}
+}
+
+static void note_messages(struct reload *l, const json_t *answer)
+{
+	const json_t *messages = json_object_get(answer, "messages");
+	const char *version = json_string_value(json_object_get(messages, "version"));
+	const char *running = json_string_value(json_object_get(messages, "running"));
+
+	if (!version || !running)
+		return;
+	if (!*l->messages)
+		snprintf(l->messages, sizeof l->messages, "%s", version);
+	l->differ |= strcmp(version, l->messages) != 0;
+	l->taking |= strcmp(version, running) != 0;
 }
 
 /* All instances must have read the same files. */
@@ -139,11 +260,34 @@ static void on_prepared(void *arg, struct instance *i, const struct env_http_ans
 
 	if (version && !*l->version)
 		snprintf(l->version, sizeof l->version, "%s", version);
-	if ((!version || strcmp(version, l->version)) && l->err == 0) {
-		l->err = ERR_FAILED;
-		snprintf(l->error, sizeof l->error, "%s: the files changed during the reload: try again", i->row->id);
-	}
+	if (!version || strcmp(version, l->version))
+		note_error(l, i->row->id, "the files changed during the reload: try again");
+	note_messages(l, answer);
 	json_decref(answer);
+}
+
+static void on_other_prepared(void *arg, struct instance *i, const struct env_http_answer *a)
+{
+	struct reload *l = arg;
+
+	if ((a->err < 0 || a->status != 200) && l->other_err == 0) {
+		l->other_err = failure_of(i, a, l->other_error, sizeof l->other_error);
+	} else if (a->err == 0 && a->status == 200) {
+		json_t *answer = json_loadb(a->body, a->n, 0, NULL);
+
+		note_messages(l, answer);
+		json_decref(answer);
+	}
+}
+
+static void on_taken(void *arg, struct instance *i, const struct env_http_answer *a)
+{
+	struct reload *l = arg;
+
+	if (a->err == 0 && a->status != 200)
+		note_failure(l, i, a);
+	if (a->err == 0 && a->status == 200)
+		json_object_set_new(l->took, i->row->id, json_true());
 }
 
 /* One that died since has nothing prepared: it comes back with the files as they are. */
@@ -166,6 +310,18 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 	json_decref(answer);
 }
 
+static void messages_back(void *arg)
+{
+	struct reload *l = arg;
+	char back[64];
+
+	snprintf(back, sizeof back, "rollback&messages=%s", l->messages);
+	if (json_object_size(l->took))
+		step(l, RELOAD_ALL, back, NULL, finish);
+	else
+		finish(l);
+}
+
 static void all_switched(void *arg)
 {
 	struct reload *l = arg;
@@ -176,22 +332,61 @@ static void all_switched(void *arg)
 		return;
 	}
 	snprintf(back, sizeof back, "rollback&version=%s", l->version);
-	step(l, back, NULL, finish);
+	reload_step_all(
+		&(struct reload_steps){
+			.up = l->up, .service = l->service, .done = messages_back, .arg = l, .but = l->refused },
+		back);
 }
 
-static void switch_all(void *arg)
+static void drop(struct reload *l)
 {
-	step(arg, "switch", on_switched, all_switched);
+	step(l, RELOAD_ALL, "abort", NULL, messages_back);
+}
+
+static void all_taken(void *arg)
+{
+	struct reload *l = arg;
+
+	if (l->err < 0)
+		drop(l);
+	else
+		step(l, RELOAD_OF_SERVICE, "switch", on_switched, all_switched);
+}
+
+static void take_all(void *arg)
+{
+	struct reload *l = arg;
+
+	if (l->taking)
+		step(l, RELOAD_ALL, "messages", on_taken, all_taken);
+	else
+		all_taken(l);
 }
 
 static void all_prepared(void *arg)
 {
 	struct reload *l = arg;
 
+	if (l->taking && l->other_err < 0 && l->err == 0) {
+		l->err = l->other_err;
+		snprintf(l->error, sizeof l->error, "%s", l->other_error);
+	}
+	if (l->taking && l->differ)
+		note_error(l, "build/loquat.desc", "it is not the same on all hosts, or changed during the reload");
 	if (l->err < 0)
-		step(l, "abort", NULL, finish);
+		drop(l);
 	else
-		watch_baseline(l->up, l->service, switch_all, l);
+		watch_baseline(l->up, l->service, take_all, l);
+}
+
+static void service_prepared(void *arg)
+{
+	struct reload *l = arg;
+
+	if (l->err < 0)
+		drop(l);
+	else
+		step(l, RELOAD_OTHERS, "prepare&what=messages", on_other_prepared, all_prepared);
 }
 
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r)
@@ -215,28 +410,38 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 	l->request = r;
 	l->list = json_array();
 	l->refused = json_object();
+	l->took = json_object();
 	up->reload = l;
-	step(l, "prepare", on_prepared, all_prepared);
+	step(l, RELOAD_OF_SERVICE, "prepare", on_prepared, service_prepared);
 }
 
 /* ---- who runs what ------------------------------------------------------------------------------------------------------ */
 
+/* What it says of itself, and of the part of it that is reloaded; NULL: it has none. */
+static json_t *row_of(const struct instance *i, const char *part)
+{
+	json_t *said = json_object_get(i->stats, part);
+
+	if (i->child.state != CHILD_READY || !said)
+		return NULL;
+	return json_pack("{s:s, s:s, s:O, s:O, s:O}", "instance", i->row->id, "service", i->row->service, "version",
+			 json_object_get(said, "version"), "previous", json_object_get(said, "previous"), "since_ms",
+			 json_object_get(said, "since_ms"));
+}
+
 void reload_versions(struct supervisor *up, struct env_http_request *r)
 {
-	json_t *list = json_array();
+	json_t *lua = json_array(), *messages = json_array(), *row;
 
 	for (size_t k = 0; k < up->instances; k++) {
 		const struct instance *i = &up->instance[k];
-		json_t *lua = json_object_get(i->stats, "lua");
 
-		if (i->child.state != CHILD_READY || !lua)
-			continue;
-		json_array_append_new(list,
-				      json_pack("{s:s, s:s, s:O, s:O, s:O, s:o}", "instance", i->row->id, "service",
-						i->row->service, "version", json_object_get(lua, "version"), "previous",
-						json_object_get(lua, "previous"), "since_ms",
-						json_object_get(lua, "since_ms"), "watch",
-						watch_json(up, i->row->service)));
+		if ((row = row_of(i, "lua"))) {
+			json_object_set_new(row, "watch", watch_json(up, i->row->service));
+			json_array_append_new(lua, row);
+		}
+		if ((row = row_of(i, "messages")))
+			json_array_append_new(messages, row);
 	}
-	face_json(r, 200, json_pack("{s:o}", "instances", list));
+	face_json(r, 200, json_pack("{s:o, s:o}", "instances", lua, "messages", messages));
 }

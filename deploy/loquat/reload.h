@@ -2,15 +2,17 @@
 #include <jansson.h>
 #include "deploy/loquat/supervisor.h"
 /*
- * reload: new Lua for all instances of a service, all or none (reload.c), and a look at their errors afterwards, which
- * takes it back when they jump (reload_watch.c).
+ * reload: new Lua for all instances of a service, and new messages for all instances of the cluster, all or none (reload.c); and
+ * a look at their errors afterwards, which takes the Lua back when they jump (reload_watch.c).
  *
  * Threads: the supervisor's loop.
  */
-/* Asks each ready instance of the service: POST /admin/reload?STEP; on_part with each answer, then done. */
+/* Asks each ready instance of the service, or the others: POST /admin/reload?step=STEP; on_part with each answer, then done. */
+enum reload_whom { RELOAD_OF_SERVICE, RELOAD_OTHERS, RELOAD_ALL };
 struct reload_steps {
 	struct supervisor *up;
 	const char *service;
+	enum reload_whom whom;
 	void (*on_part)(void *arg, struct instance *i, const struct env_http_answer *a); /* may be NULL */
 	void (*done)(void *arg);
 	void *arg;
@@ -18,6 +20,10 @@ struct reload_steps {
 };
 void reload_step_all(const struct reload_steps *s, const char *step);
 bool reload_takes_part(const char *service, const struct instance *i);
+
+/* After a look at it: if a reload has passed it by and it is ready now, it is reloaded by itself. */
+void reload_catch_up(struct instance *i);
+void reload_forget_passed(struct supervisor *up, const char *service); /* the others have gone back */
 
 /*
  * The service's errors as they are now, before the switch; then watch_begin when it has switched to version. The watch ends

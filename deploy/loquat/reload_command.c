@@ -5,10 +5,13 @@
 #include "deploy/loquat/control.h"
 #include "deploy/loquat/loquat.h"
 
-/* loquat reload: new Lua for a service, or who runs which. */
+/* loquat reload: new Lua for a service and new messages for all, or who runs which. */
 
 const char reload_help[] =
-	"\n  Without SERVICE: who runs which version since when, what it ran before, and how the look at its errors ended.\n"
+	"\n  New messages (proto/, after `make`) are taken by all instances of the cluster, with the Lua of SERVICE. Messages, fields,\n"
+	"  methods and enum values may have been added; anything else is refused and needs `loquat upgrade`.\n"
+	"  Without SERVICE: who runs which version since when, what it ran before, and how the look at its errors ended;\n"
+	"  and the messages they go by.\n"
 	"  --wait  with SERVICE: returns when the look at its errors has ended (supervisor.reload_watch_s); exit 1 if it was\n"
 	"          rolled back\n";
 
@@ -37,6 +40,29 @@ static void print_row(const json_t *o)
 		       *text_of(watch, "text") == '-' ? "" : text_of(watch, "text"));
 }
 
+/* Nearly always one line: all go by the same. */
+static void print_messages(const json_t *list)
+{
+	json_t *by_version = json_object(), *o, *ids;
+	const char *version;
+	size_t i;
+
+	json_array_foreach(list, i, o)
+	{
+		ids = json_object_get(by_version, text_of(o, "version"));
+		if (!ids)
+			json_object_set_new(by_version, text_of(o, "version"), ids = json_array());
+		json_array_append(ids, json_object_get(o, "instance"));
+	}
+	json_object_foreach(by_version, version, ids)
+	{
+		printf("messages %s:", version);
+		json_array_foreach(ids, i, o) printf(" %s", json_string_value(o));
+		printf("\n");
+	}
+	json_decref(by_version);
+}
+
 static int show(struct cluster *c)
 {
 	json_t *answer, *o;
@@ -45,6 +71,7 @@ static int show(struct cluster *c)
 	if (supervisor_ask(c, "GET", "/lua", &answer) < 0)
 		return 1;
 	json_array_foreach(json_object_get(answer, "instances"), i, o) print_row(o);
+	print_messages(json_object_get(answer, "messages"));
 	json_decref(answer);
 	return 0;
 }
@@ -83,11 +110,16 @@ static int reload(struct cluster *c, const char *service)
 {
 	char path[128];
 	json_t *answer, *o;
+	const json_t *messages;
 	size_t i;
 
 	snprintf(path, sizeof path, "/admin/reload?id=%s", service);
 	if (supervisor_ask(c, "POST", path, &answer) < 0)
 		return 1;
+	messages = json_object_get(answer, "messages");
+	if (json_integer_value(json_object_get(messages, "taken")))
+		printf("messages %s: taken by all %d instances\n", text_of(messages, "version"),
+		       (int)json_integer_value(json_object_get(messages, "taken")));
 	json_array_foreach(json_object_get(answer, "instances"), i, o)
 		printf("%s: runs version %s\n", text_of(o, "instance"), text_of(o, "version"));
 	json_decref(answer);

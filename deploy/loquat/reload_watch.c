@@ -128,6 +128,7 @@ static void went_back(void *arg)
 	struct watch *w = arg;
 
 	w->state = WATCH_BACK;
+	reload_forget_passed(w->up, w->service);
 	screen_say(w->up, "%s: version %s was rolled back: %s; its files are still there: mend them", w->service,
 		   w->version, w->text);
 }

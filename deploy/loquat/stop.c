@@ -85,13 +85,29 @@ static void end(struct supervisor *up)
 
 /* ---- the replay ---------------------------------------------------------------------------------------------- */
 
-static bool replay_is_behind(struct supervisor *up)
+/* Records of this host's logs: other hosts' dbwriters go on without us. */
+static json_int_t replay_behind(struct supervisor *up)
 {
-	json_t *sum = collect_sum(up, true), *replay = json_object_get(sum, "replay");
-	bool behind = json_integer_value(json_object_get(replay, "lag_records")) > 0;
+	json_int_t records = 0;
 
-	json_decref(sum);
-	return behind;
+	for (size_t i = 0; i < up->instances; i++) {
+		struct instance *n = &up->instance[i];
+
+		if (n->child.pid && stage_at(up, i) == STAGE_REPLAY)
+			records +=
+				json_integer_value(json_object_get(json_object_get(n->stats, "replay"), "lag_records"));
+	}
+	return records;
+}
+
+static void tell_of_replay(struct supervisor *up, json_int_t behind)
+{
+	if (!up->waits)
+		screen_say(
+			up,
+			"the replay is %lld records behind: it has %d s to land them, what is left stays in the logs",
+			(long long)behind, REPLAY_WAIT_MS / 1000);
+	up->waits = true;
 }
 
 static void on_collected(void *arg)
@@ -100,7 +116,10 @@ static void on_collected(void *arg)
 
 	if (up->stage != STAGE_REPLAY || up->asked)
 		return;
-	if (replay_is_behind(up) && up->loop->now_ms < up->stage_until_ms) {
+	json_int_t behind = replay_behind(up);
+
+	if (behind > 0 && up->loop->now_ms < up->stage_until_ms) {
+		tell_of_replay(up, behind);
 		loop_timer(up->loop, &up->step, STEP_MS);
 		return;
 	}

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "common/env_real.h"
+#include "deploy/loquat/reload.h"
 
 #define LOOK_SOON_MS    100  /* until it is ready */
 #define LOOK_LATER_MS   1000 /* afterwards */
@@ -132,6 +133,7 @@ static void on_looked(void *arg, const struct env_http_answer *a)
 		note_here(i, a);
 	else
 		note_elsewhere(i, a);
+	reload_catch_up(i);
 	look_again(i);
 }
 
@@ -217,6 +219,7 @@ static void on_state(struct child *c, enum child_state before)
 	if (c->state == CHILD_STARTING)
 		look_again(i);
 	if (!c->pid) {
+		i->passed_by = RELOAD_PASSED_NOT; /* its next life reads the files as they are */
 		json_decref(i->stats);
 		i->stats = NULL;
 		i->why[0] = '\0';

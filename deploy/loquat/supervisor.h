@@ -38,10 +38,12 @@ struct instance {
 	bool leaving;       /* drained there */
 	uint64_t epoch;     /* of its start */
 	char why[160];      /* why it is not ready, in its own words */
-	json_t *stats;      /* its last /stats; NULL: none yet */
-	uint64_t cpu_us;    /* at the last sample, which was … */
-	double sampled_s;   /* … at this uptime of the instance */
-	double cpu;         /* cores, between the last two samples */
+	/* reload.c: what passed it by, for it was not ready then; and what it is given now */
+	enum { RELOAD_PASSED_NOT, RELOAD_PASSED_MESSAGES, RELOAD_PASSED_FILES } passed_by, catching_up;
+	json_t *stats;    /* its last /stats; NULL: none yet */
+	uint64_t cpu_us;  /* at the last sample, which was … */
+	double sampled_s; /* … at this uptime of the instance */
+	double cpu;       /* cores, between the last two samples */
 };
 struct sample { /* of the whole cluster */
 	double requests, errors, p99_us, lag, sessions;
@@ -65,7 +67,7 @@ struct supervisor {
 	struct route_table *table;   /* what it says: the rows of all hosts */
 	/* stopping */
 	int stage, status;
-	bool asked, interrupted;
+	bool asked, interrupted, waits; /* for the replay, as was said */
 	uint64_t stage_until_ms, interrupted_ms;
 	struct timer step, patience;
 	/* screen */

@@ -69,15 +69,17 @@ static int check_ports(struct supervisor *up)
 }
 
 /* Before new keys are written: a host that comes to a cluster needs the keys of those that run. */
-static int check_key(struct supervisor *up)
+static int check_keys(struct supervisor *up)
 {
 	const struct route_row *r;
+	const char *which;
+	char key[KEY_HEX + 1];
 
-	if (key_is_known(up->c, is_started_here, up, &r) != ERR_DENIED)
+	if (keys_are_known(up->c, is_started_here, up, &r, &which) != ERR_DENIED)
 		return 0;
-	return complain(
-		"%s/keys/cluster.key is %s, and %s runs at %s:%u with another: copy %s/keys/ from its host to here",
-		up->c->var, *up->c->key ? "not the cluster's" : "missing", r->id, r->host, r->http_port, up->c->var);
+	return complain("%s/keys/%s is %s, and %s runs at %s:%u with another: copy %s/keys/ from its host to here",
+			up->c->var, which, key_read(up->c, which, key) ? "not the cluster's" : "missing", r->id,
+			r->host, r->http_port, up->c->var);
 }
 
 static int make_keys(struct cluster *c)
@@ -198,7 +200,7 @@ static int prepare(struct supervisor *up)
 
 	if (status || (status = check_certificate(up, "rpc.tls")) ||
 	    (serves_players(up) && (status = check_certificate(up, "client.tls"))) || (status = open_etcd(up)) ||
-	    (status = take_lock(up)) || (status = check_ports(up)) || (status = check_key(up)) ||
+	    (status = take_lock(up)) || (status = check_ports(up)) || (status = check_keys(up)) ||
 	    (status = make_folders(up->c)) || (status = make_keys(up->c)))
 		return status;
 	tell_of_new_messages(up->c);

@@ -1,11 +1,11 @@
 /* What lies outside of the worker: the linker puts these in place of the functions of their names (the Makefile lists them). */
 #include <lauxlib.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/dbread.h"
 #include "common/err.h"
+#include "common/log_text.h"
 #include "deploy/luatest/luatest.h"
 #include "rpc/keys.h"
 
@@ -121,37 +121,25 @@ enum log_level __wrap_log_level_get(const struct log *log)
 	return LOG_DEBUG;
 }
 
-static void show(enum log_level level, const char *event, const char *fmt, va_list args)
+void __wrap_log_words(struct log *log, enum log_level level, const char *event, const char *fmt, bool fixed,
+		      const uint64_t *values);
+void __wrap_log_words(struct log *log, enum log_level level, const char *event, const char *fmt, bool fixed,
+		      const uint64_t *values)
 {
 	static const char *const words[] = { "debug", "info", "warn", "error" };
-	char text[LOG_LINE_MAX];
+	struct log_format format;
+	struct log_strings strings;
+	uint64_t packed[2 * LOG_SPECS_MAX + LOG_STRINGS_MAX / sizeof(uint64_t)];
+	char text[LOG_FORMAT_ROOM];
 
+	(void)log, (void)fixed;
 	if (!luatest_world || luatest_world->log.len > 64 * 1024)
 		return;
-	vsnprintf(text, sizeof text, fmt, args);
-	buf_addf(&luatest_world->log, "%s %s %s\n", words[level], event, text);
-}
-
-void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...);
-void __wrap_log_write(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
-{
-	va_list args;
-
-	(void)log;
-	va_start(args, fmt);
-	show(level, event, fmt, args);
-	va_end(args);
-}
-
-void __wrap_log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...);
-void __wrap_log_write_fixed(struct log *log, enum log_level level, const char *event, const char *fmt, ...)
-{
-	va_list args;
-
-	(void)log;
-	va_start(args, fmt);
-	show(level, event, fmt, args);
-	va_end(args);
+	log_format_parse(&format, fmt);
+	log_strings_take(&strings, &format, values);
+	log_pack((char *)packed, &format, values, &strings);
+	*log_put_format(text, &format, (char *)packed) = 0;
+	buf_addf(&luatest_world->log, "%s %s %.*s\n", words[level], event, LOG_LINE_MAX, text);
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------- */

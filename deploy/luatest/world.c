@@ -154,7 +154,9 @@ static void make_service(struct world *x)
 	snprintf(s->root, sizeof s->root, ".");
 	x->workers[0] = &x->worker;
 	x->client.timeout_ms = (uint32_t)config_int(t->config, "rpc.timeout_ms", 5000);
-	x->worker = (struct worker){ .service = s, .loop = x->loop, .client = &x->client, .routes = t->routes };
+	x->worker = (struct worker){
+		.service = s, .loop = x->loop, .client = &x->client, .routes = t->routes, .schema = t->schema
+	};
 }
 
 int world_open(struct world *x, struct tester *t)

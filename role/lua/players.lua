@@ -176,6 +176,14 @@ local function load(uid)
   return player
 end
 
+-- Whoever waits for it goes on, however the loading ended: also when its task was stopped.
+local Loading = {}
+
+function Loading.__close(loading)
+  state.loading[loading.uid] = nil
+  app.wake(loading.waiting)
+end
+
 -- The player, loaded from the database if need be. Yields then. nil, error: the database is away.
 function Players.get(uid)
   while true do
@@ -186,20 +194,16 @@ function Players.get(uid)
     app.wait(waiting)
   end
   local waiting, moves = {}, state.moves
-  state.loading[uid] = waiting
-  local done, player, err = pcall(load, uid)
-  state.loading[uid] = nil
-  if done and player and moves ~= state.moves then   -- another may have changed it since it was read
-    app.wake(waiting)
-    return Players.get(uid)
+  local player, err
+  do
+    local _ <close> = setmetatable({ uid = uid, waiting = waiting }, Loading)
+    state.loading[uid] = waiting
+    player, err = load(uid)
   end
-  if done and player then
-    state.players[uid] = player
-    take_up(player)
-  end
-  app.wake(waiting)
-  if not done then error(player, 0) end
   if not player then return nil, err, "the role could not be loaded" end
+  if moves ~= state.moves then return Players.get(uid) end   -- another may have changed it since it was read
+  state.players[uid] = player
+  take_up(player)
   return player
 end
 
@@ -211,16 +215,21 @@ function Players.with_role(uid)
   return player
 end
 
--- Runs fn(player, …), which may yield: one login or creation of a player at a time. Yields while another runs.
+local Lock = {}
+
+function Lock.__close(lock)
+  lock.player.busy = false
+  app.wake(lock.player.queue)
+end
+
+-- Runs fn(player, …), which may yield: one login or creation of a player at a time, however the last one ended. Yields
+-- while another runs.
 function Players.locked(player, fn, ...)
   while player.busy do app.wait(player.queue) end
   if not Players.is_known(player) then return nil, "unavailable", "the player is being loaded: try again" end
+  local _ <close> = setmetatable({ player = player }, Lock)
   player.busy = true
-  local done, answer, err, why = pcall(fn, player, ...)
-  player.busy = false
-  app.wake(player.queue)
-  if not done then error(answer, 0) end
-  return answer, err, why
+  return fn(player, ...)
 end
 
 -- Forgets what a player carries, for memory may be ahead of the log; the next request loads what has landed. The

@@ -22,315 +22,196 @@
 #include <zlib.h>
 #include "rpc/pomelo.h"
 #include "tests/support/clock.h"
+#include "tests/support/stranger.h"
 
 #define ATTEMPT_S 25 /* by then an offender has been dealt with: deadlines are 10 s, heartbeats twice as much */
 #define ENTER     "connector.entryHandler.enter"
 #define ECHO      "connector.entryHandler.echo"
 
 struct attempt {
+	struct stranger s;
 	const struct kind *kind;
-	unsigned address, rounds, closed, answered, neither;
-	int fd;
-	bool over;                    /* the server has closed */
-	size_t said;                  /* bytes from the server since the offence began */
-	uint64_t dials, sends, bytes; /* of all its attempts */
-	const char *awaits;           /* NULL: nothing */
-	bool heard;                   /* it has come */
-	bool counting;                /* it has begun */
-	uint64_t until;               /* of this attempt */
+	unsigned closed, answered, neither;
 	pthread_t thread;
 };
 struct kind {
 	const char *name;
-	void (*run)(struct attempt *a);
+	void (*run)(struct stranger *a);
 	bool gate;
 };
-static struct {
-	in_addr_t host;
-	int connector, gate;
-	uint64_t until;
-} at;
+static uint64_t until_ms; /* the campaign ends */
 
-/* ---- a stranger's hands ------------------------------------------------------------------------------------ */
+#define FRAMES(a, bytes, times) stranger_frames(a, bytes, sizeof(bytes) - 1, times)
 
-static int dial(struct attempt *a)
-{
-	struct sockaddr_in from = { .sin_family = AF_INET }, to = { .sin_family = AF_INET };
-	struct timeval wait = { .tv_sec = 2 };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	from.sin_addr.s_addr = htonl(0x7f000100u + a->address);
-	to.sin_addr.s_addr = at.host;
-	to.sin_port = htons((uint16_t)(a->kind->gate ? at.gate : at.connector));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
-	a->dials++;
-	if (bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ||
-	    connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
-		close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-/* Reads what is there for so long; a close ends it. */
-static void look(struct attempt *a, int ms)
-{
-	char bytes[65536];
-	uint64_t until = clock_ms() + (uint64_t)ms;
-
-	while (!a->over) {
-		uint64_t now = clock_ms();
-		struct pollfd p = { .fd = a->fd, .events = POLLIN };
-		if (poll(&p, 1, now < until ? (int)(until - now) : 0) <= 0)
-			return;
-		ssize_t n = recv(a->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
-		if (n > 0 && a->counting)
-			a->said += (size_t)n;
-		if (n > 0 && a->awaits)
-			a->heard |= memmem(bytes, (size_t)n, a->awaits, strlen(a->awaits)) != NULL;
-		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
-			a->over = true;
-	}
-}
-
-static bool out(struct attempt *a, const void *bytes, size_t n)
-{
-	if (!a->over && send(a->fd, bytes, n, MSG_NOSIGNAL) < 0 && errno != EAGAIN)
-		a->over = true;
-	a->sends += !a->over;
-	a->bytes += a->over ? 0 : n;
-	return !a->over && clock_ms() < a->until;
-}
-
-static void package(struct attempt *a, int type, const void *body, size_t n)
-{
-	char head[POMELO_HEAD];
-
-	pomelo_package_head(head, (enum pomelo_type)type, n);
-	out(a, head, sizeof(head));
-	if (n)
-		out(a, body, n);
-}
-
-static void request(struct attempt *a, uint32_t id, const char *route, const char *body, size_t n)
-{
-	char whole[POMELO_MESSAGE_HEAD_MAX + 65536];
-	size_t head = pomelo_request_head(whole, id, 0, route, strlen(route), n);
-
-	memcpy(whole + head, body, n);
-	out(a, whole, head + n);
-}
-
-static void ask(struct attempt *a, const char *route, const char *body)
-{
-	request(a, 1, route, body, strlen(body));
-}
-
-static void shake(struct attempt *a)
-{
-	static const char hello[] = "{\"sys\":{\"type\":\"attack\",\"version\":\"1\",\"libVersion\":\"1\"}}";
-
-	package(a, POMELO_HANDSHAKE, hello, sizeof(hello) - 1);
-	look(a, 300);
-	package(a, POMELO_ACK, NULL, 0);
-	look(a, 50);
-	a->counting = true;
-}
-
-static void upgrade(struct attempt *a)
-{
-	static const char text[] = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-				   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-
-	out(a, text, sizeof(text) - 1);
-	look(a, 300);
-	a->counting = true;
-}
-
-static void login(struct attempt *a)
+static void login(struct stranger *a)
 {
 	char body[80];
 
-	shake(a);
+	stranger_shake(a);
 	a->counting = false;
-	snprintf(body, sizeof(body), "{\"username\":\"bad%u-%u\",\"rid\":\"bad%u\"}", a->address, a->rounds,
-		 a->address);
-	ask(a, ENTER, body);
-	look(a, 1500);
+	snprintf(body, sizeof(body), "{\"username\":\"bad%u-%u\",\"rid\":\"bad%u\"}", a->address, a->round, a->address);
+	stranger_ask(a, ENTER, body);
+	stranger_look(a, 1500);
 	a->counting = true;
 }
 
-static void repeat(struct attempt *a, const void *bytes, size_t n, unsigned times)
-{
-	for (unsigned i = 0; i < times && out(a, bytes, n); i++)
-		if (i % 64 == 63)
-			look(a, 0);
-}
-
-static void frames(struct attempt *a, const void *bytes, size_t n, unsigned times)
-{
-	upgrade(a);
-	repeat(a, bytes, n, times);
-}
-#define FRAMES(a, bytes, times) frames(a, bytes, sizeof(bytes) - 1, times)
-
 /* ---- what they try --------------------------------------------------------------------------------------------- */
 
-static void silence(struct attempt *a)
+static void silence(struct stranger *a)
 {
 	(void)a;
 }
-static void garbage(struct attempt *a)
+static void garbage(struct stranger *a)
 {
-	out(a, "\xff\xfe\xfd\xfc garbage", 12);
+	stranger_out(a, "\xff\xfe\xfd\xfc garbage", 12);
 }
-static void tls_hello(struct attempt *a)
+static void tls_hello(struct stranger *a)
 {
-	out(a, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11);
+	stranger_out(a, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11);
 }
-static void http_get(struct attempt *a)
+static void http_get(struct stranger *a)
 {
-	out(a, "GET /admin HTTP/1.1\r\nHost: x\r\n\r\n", 32);
+	stranger_out(a, "GET /admin HTTP/1.1\r\nHost: x\r\n\r\n", 32);
 }
-static void http_post(struct attempt *a)
+static void http_post(struct stranger *a)
 {
-	out(a, "POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n", 48);
+	stranger_out(a, "POST / HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n", 48);
 }
-static void http_smuggle(struct attempt *a)
+static void http_smuggle(struct stranger *a)
 {
-	out(a, "GET / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n0\n\n", 55);
-}
-
-static void http_drip(struct attempt *a)
-{
-	out(a, "GET / HTTP/1.1\r\n", 16);
-	while (out(a, "X", 1))
-		look(a, 500);
+	stranger_out(a, "GET / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n0\n\n", 55);
 }
 
-static void http_headers(struct attempt *a)
+static void http_drip(struct stranger *a)
 {
-	out(a, "GET / HTTP/1.1\r\n", 16);
-	repeat(a, "X-Header: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", 48, 1000);
+	stranger_out(a, "GET / HTTP/1.1\r\n", 16);
+	while (stranger_out(a, "X", 1))
+		stranger_look(a, 500);
 }
 
-static void huge_announced(struct attempt *a)
+static void http_headers(struct stranger *a)
 {
-	out(a, "\x01\xff\xff\xff", 4);
-}
-static void unknown_type(struct attempt *a)
-{
-	package(a, 1, "{\"sys\":{}}", 10);
-	package(a, 9, "x", 1);
-}
-static void kick_from_client(struct attempt *a)
-{
-	shake(a);
-	package(a, POMELO_KICK, "{}", 2);
-}
-static void hello_no_json(struct attempt *a)
-{
-	package(a, POMELO_HANDSHAKE, "hello", 5);
-}
-static void data_first(struct attempt *a)
-{
-	package(a, POMELO_DATA, "\0\1\1a{}", 6);
-}
-static void ack_first(struct attempt *a)
-{
-	package(a, POMELO_ACK, NULL, 0);
+	stranger_out(a, "GET / HTTP/1.1\r\n", 16);
+	stranger_repeat(a, "X-Header: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n", 48, 1000);
 }
 
-static void data_before_ack(struct attempt *a)
+static void huge_announced(struct stranger *a)
 {
-	package(a, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
-	ask(a, ECHO, "{}");
+	stranger_out(a, "\x01\xff\xff\xff", 4);
+}
+static void unknown_type(struct stranger *a)
+{
+	stranger_package(a, 1, "{\"sys\":{}}", 10);
+	stranger_package(a, 9, "x", 1);
+}
+static void kick_from_client(struct stranger *a)
+{
+	stranger_shake(a);
+	stranger_package(a, POMELO_KICK, "{}", 2);
+}
+static void hello_no_json(struct stranger *a)
+{
+	stranger_package(a, POMELO_HANDSHAKE, "hello", 5);
+}
+static void data_first(struct stranger *a)
+{
+	stranger_package(a, POMELO_DATA, "\0\1\1a{}", 6);
+}
+static void ack_first(struct stranger *a)
+{
+	stranger_package(a, POMELO_ACK, NULL, 0);
 }
 
-static void hello_drip(struct attempt *a)
+static void data_before_ack(struct stranger *a)
 {
-	out(a, "\x01\x00\x01\x00{", 5);
-	while (out(a, " ", 1))
-		look(a, 400);
+	stranger_package(a, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	stranger_ask(a, ECHO, "{}");
 }
 
-static void hello_bomb(struct attempt *a)
+static void hello_drip(struct stranger *a)
+{
+	stranger_out(a, "\x01\x00\x01\x00{", 5);
+	while (stranger_out(a, " ", 1))
+		stranger_look(a, 400);
+}
+
+static void hello_bomb(struct stranger *a)
 {
 	char deep[4000];
 
 	memset(deep, '[', sizeof(deep));
-	package(a, POMELO_HANDSHAKE, deep, sizeof(deep));
+	stranger_package(a, POMELO_HANDSHAKE, deep, sizeof(deep));
 }
 
-static void hello_flood(struct attempt *a)
+static void hello_flood(struct stranger *a)
 {
-	shake(a);
-	repeat(a, "\x01\0\0\x0a{\"sys\":{}}", 14, 200000);
+	stranger_shake(a);
+	stranger_repeat(a, "\x01\0\0\x0a{\"sys\":{}}", 14, 200000);
 }
 
-static void before_login(struct attempt *a)
+static void before_login(struct stranger *a)
 {
-	shake(a);
+	stranger_shake(a);
 	for (int i = 0; i < 20; i++)
-		ask(a, "role.bagHandler.list", "{}");
+		stranger_ask(a, "role.bagHandler.list", "{}");
 }
 
-static void remotes(struct attempt *a)
+static void remotes(struct stranger *a)
 {
-	shake(a);
+	stranger_shake(a);
 	for (int i = 0; i < 20; i++)
-		ask(a, "role.roleRemote.grant", "{\"uid\":\"me\",\"gold\":1000000}");
+		stranger_ask(a, "role.roleRemote.grant", "{\"uid\":\"me\",\"gold\":1000000}");
 }
 
-static void no_login(struct attempt *a)
+static void no_login(struct stranger *a)
 {
-	shake(a);
+	stranger_shake(a);
 	a->counting = false;
-	while (out(a, "\x03\0\0\0", 4))
-		look(a, 1000);
+	while (stranger_out(a, "\x03\0\0\0", 4))
+		stranger_look(a, 1000);
 }
 
-static void forged_token(struct attempt *a)
+static void forged_token(struct stranger *a)
 {
-	shake(a);
+	stranger_shake(a);
 	for (int i = 0; i < 30; i++) {
-		ask(a, ENTER, "{\"token\":\"bG9naW4.QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE\"}");
-		look(a, 20);
+		stranger_ask(a, ENTER, "{\"token\":\"bG9naW4.QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE\"}");
+		stranger_look(a, 20);
 	}
 }
 
-static void forged_resume(struct attempt *a)
+static void forged_resume(struct stranger *a)
 {
-	shake(a);
-	ask(a, "connector.entryHandler.resume", "{\"resume\":\"AAAA.BBBB\"}");
+	stranger_shake(a);
+	stranger_ask(a, "connector.entryHandler.resume", "{\"resume\":\"AAAA.BBBB\"}");
 }
-static void control_name(struct attempt *a)
+static void control_name(struct stranger *a)
 {
-	shake(a);
-	ask(a, ENTER, "{\"username\":\"a\\nerror\\u001b[2J\",\"rid\":\"r\"}");
+	stranger_shake(a);
+	stranger_ask(a, ENTER, "{\"username\":\"a\\nerror\\u001b[2J\",\"rid\":\"r\"}");
 }
-static void control_route(struct attempt *a)
+static void control_route(struct stranger *a)
 {
 	login(a);
-	ask(a, "a\n2026 error faked\x1b[31m", "{}");
+	stranger_ask(a, "a\n2026 error faked\x1b[31m", "{}");
 }
-static void injection(struct attempt *a)
+static void injection(struct stranger *a)
 {
-	shake(a);
-	ask(a, ENTER, "{\"username\":\"x'; DROP TABLE role; --\",\"rid\":\"*\"}");
+	stranger_shake(a);
+	stranger_ask(a, ENTER, "{\"username\":\"x'; DROP TABLE role; --\",\"rid\":\"*\"}");
 }
-static void bad_id(struct attempt *a)
+static void bad_id(struct stranger *a)
 {
-	shake(a);
-	package(a, POMELO_DATA, "\0\xff\xff\xff\xff\xff\xff\1a{}", 11);
+	stranger_shake(a);
+	stranger_package(a, POMELO_DATA, "\0\xff\xff\xff\xff\xff\xff\1a{}", 11);
 }
-static void cut_message(struct attempt *a)
+static void cut_message(struct stranger *a)
 {
-	shake(a);
-	package(a, POMELO_DATA, "\0\1\xff", 3);
+	stranger_shake(a);
+	stranger_package(a, POMELO_DATA, "\0\1\xff", 3);
 }
 
-static void long_name(struct attempt *a)
+static void long_name(struct stranger *a)
 {
 	static const char head[] = "{\"username\":\"";
 	char body[60000];
@@ -338,68 +219,68 @@ static void long_name(struct attempt *a)
 	memset(body, 'n', sizeof(body));
 	memcpy(body, head, sizeof(head) - 1);
 	memcpy(body + sizeof(body) - 2, "\"}", 2);
-	shake(a);
-	request(a, 1, ENTER, body, sizeof(body));
+	stranger_shake(a);
+	stranger_request(a, 1, ENTER, body, sizeof(body));
 }
 
-static void deep_json(struct attempt *a)
+static void deep_json(struct stranger *a)
 {
 	char body[60000];
 
 	login(a);
 	memset(body, '[', sizeof(body));
 	memcpy(body, "{\"a\":", 5);
-	request(a, 1, ECHO, body, sizeof(body));
+	stranger_request(a, 1, ECHO, body, sizeof(body));
 }
 
-static void large_package(struct attempt *a)
+static void large_package(struct stranger *a)
 {
 	login(a);
-	out(a, "\x04\x7f\xff\xff", 4);
+	stranger_out(a, "\x04\x7f\xff\xff", 4);
 }
 
-static void responses(struct attempt *a)
+static void responses(struct stranger *a)
 {
-	shake(a);
-	repeat(a, "\x04\0\0\x05\x04\x01{}x", 9, 100);
+	stranger_shake(a);
+	stranger_repeat(a, "\x04\0\0\x05\x04\x01{}x", 9, 100);
 }
 
 /* The same request or, with id 0, notify over and over. */
-static void flood(struct attempt *a, uint32_t id, const char *route, const char *body)
+static void flood(struct stranger *a, uint32_t id, const char *route, const char *body)
 {
 	char whole[200];
 	size_t n = strlen(body), head = pomelo_request_head(whole, id, 0, route, strlen(route), n);
 
 	memcpy(whole + head, body, n);
-	repeat(a, whole, head + n, 200000);
+	stranger_repeat(a, whole, head + n, 200000);
 }
 
-static void packet_flood(struct attempt *a)
+static void packet_flood(struct stranger *a)
 {
 	login(a);
 	flood(a, 1, ECHO, "{}");
 }
-static void notify_flood(struct attempt *a)
+static void notify_flood(struct stranger *a)
 {
 	login(a);
 	flood(a, 0, "scene.sceneHandler.move", "{}");
 }
 
-static void heartbeat_flood(struct attempt *a)
+static void heartbeat_flood(struct stranger *a)
 {
-	shake(a);
-	repeat(a, "\x03\0\0\0\x03\0\0\0\x03\0\0\0\x03\0\0\0", 16, 200000);
+	stranger_shake(a);
+	stranger_repeat(a, "\x03\0\0\0\x03\0\0\0\x03\0\0\0\x03\0\0\0", 16, 200000);
 }
 
-static void half_package(struct attempt *a)
+static void half_package(struct stranger *a)
 {
 	login(a);
-	out(a, "\x04\x00\x20\x00", 4);
-	while (out(a, "a", 1))
-		look(a, 700);
+	stranger_out(a, "\x04\x00\x20\x00", 4);
+	while (stranger_out(a, "a", 1))
+		stranger_look(a, 700);
 }
 
-static void slow_reader(struct attempt *a)
+static void slow_reader(struct stranger *a)
 {
 	char body[30000];
 	uint64_t until = clock_ms() + 8000;
@@ -410,12 +291,12 @@ static void slow_reader(struct attempt *a)
 	memcpy(body, "{\"a\":\"", 6);
 	memcpy(body + sizeof(body) - 2, "\"}", 2);
 	while (clock_ms() < until && !a->over) {
-		request(a, 1, ECHO, body, sizeof(body));
+		stranger_request(a, 1, ECHO, body, sizeof(body));
 		nanosleep(&(struct timespec){ .tv_nsec = 30000000 }, NULL);
 	}
 }
 
-static void bomb(struct attempt *a)
+static void bomb(struct stranger *a)
 {
 	static const size_t bytes = 20 << 20;
 	char head[64], *zeros = calloc(1, bytes), *small = malloc(compressBound(bytes));
@@ -427,18 +308,18 @@ static void bomb(struct attempt *a)
 		n = 65000;
 	size_t head_n = pomelo_request_head(head, 1, 0, ECHO, strlen(ECHO), n);
 	head[POMELO_HEAD] |= 0x10; /* compressed */
-	out(a, head, head_n);
-	out(a, small, n);
+	stranger_out(a, head, head_n);
+	stranger_out(a, small, n);
 	free(zeros);
 	free(small);
 }
 
-static void many_connections(struct attempt *a)
+static void many_connections(struct stranger *a)
 {
 	int fd[300];
 
 	for (int i = 0; i < 300; i++)
-		fd[i] = dial(a);
+		fd[i] = stranger_dial(a);
 	nanosleep(&(struct timespec){ .tv_nsec = 500000000 }, NULL);
 	for (int i = 0; i < 300; i++) {
 		char byte;
@@ -449,12 +330,12 @@ static void many_connections(struct attempt *a)
 	}
 }
 
-static void churn(struct attempt *a)
+static void churn(struct stranger *a)
 {
 	for (int i = 0; i < 400 && clock_ms() < a->until; i++) {
 		struct linger reset = { 1, 0 };
 		char byte;
-		int fd = dial(a);
+		int fd = stranger_dial(a);
 		if (fd < 0)
 			continue;
 		struct pollfd p = { .fd = fd, .events = POLLIN };
@@ -467,31 +348,32 @@ static void churn(struct attempt *a)
 
 #define CONCERT 30 /* times 55 in a second: each keeps to packets_per_s, all are over address_packets_per_s */
 
-static void concert_login(struct attempt *one, unsigned n)
+static void concert_login(struct stranger *one, unsigned n)
 {
 	char body[80];
 
 	for (unsigned i = 0; i < n; i++)
-		package(&one[i], POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
-	look(&one[0], 300);
+		stranger_package(&one[i], POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	stranger_look(&one[0], 300);
 	for (unsigned i = 0; i < n; i++) {
 		snprintf(body, sizeof(body), "{\"username\":\"bad%u-%u\",\"rid\":\"bad\"}", one[i].address, i);
-		package(&one[i], POMELO_ACK, NULL, 0);
-		ask(&one[i], ENTER, body);
+		stranger_package(&one[i], POMELO_ACK, NULL, 0);
+		stranger_ask(&one[i], ENTER, body);
 	}
-	look(&one[0], 1500);
+	stranger_look(&one[0], 1500);
 }
 
 /* Over when one was told that it is too much of the address, or all are closed. */
-static void concert(struct attempt *a)
+static void concert(struct stranger *a)
 {
-	struct attempt one[CONCERT];
+	struct stranger one[CONCERT];
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < CONCERT; i++) {
-		one[n] = (struct attempt){ .kind = a->kind, .address = a->address, .until = a->until };
+		one[n] =
+			(struct stranger){ .host = a->host, .port = a->port, .address = a->address, .until = a->until };
 		one[n].awaits = "too many packets of this address";
-		one[n].fd = i ? dial(a) : a->fd;
+		one[n].fd = i ? stranger_dial(a) : a->fd;
 		n += one[n].fd >= 0;
 	}
 	concert_login(one, n);
@@ -499,11 +381,11 @@ static void concert(struct attempt *a)
 	while (!a->over && clock_ms() < a->until) {
 		for (unsigned i = 0; i < n; i++)
 			for (int each = 0; each < 55; each++)
-				ask(&one[i], ECHO, "{}");
-		look(&one[0], 1000);
+				stranger_ask(&one[i], ECHO, "{}");
+		stranger_look(&one[0], 1000);
 		unsigned left = 0;
 		for (unsigned i = 0; i < n; i++) {
-			look(&one[i], 0);
+			stranger_look(&one[i], 0);
 			a->over |= one[i].heard;
 			left += !one[i].over;
 		}
@@ -517,65 +399,65 @@ static void concert(struct attempt *a)
 	}
 }
 
-static void web_unmasked(struct attempt *a)
+static void web_unmasked(struct stranger *a)
 {
 	FRAMES(a, "\x82\x05hello", 1);
 }
-static void web_reserved(struct attempt *a)
+static void web_reserved(struct stranger *a)
 {
 	FRAMES(a, "\xf2\x80\0\0\0\0", 1);
 }
-static void web_opcode(struct attempt *a)
+static void web_opcode(struct stranger *a)
 {
 	FRAMES(a, "\x83\x80\0\0\0\0", 1);
 }
-static void web_continuation(struct attempt *a)
+static void web_continuation(struct stranger *a)
 {
 	FRAMES(a, "\x80\x80\0\0\0\0", 1);
 }
-static void web_long_ping(struct attempt *a)
+static void web_long_ping(struct stranger *a)
 {
 	FRAMES(a, "\x89\xfe\x10\x00\0\0\0\0", 1);
 }
-static void web_long_form(struct attempt *a)
+static void web_long_form(struct stranger *a)
 {
 	FRAMES(a, "\x82\xfe\0\x01\0\0\0\0x", 1);
 }
-static void web_huge(struct attempt *a)
+static void web_huge(struct stranger *a)
 {
 	FRAMES(a, "\x82\xff\x3f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\x01\xff\xff\xff", 1);
 }
-static void web_pings(struct attempt *a)
+static void web_pings(struct stranger *a)
 {
 	FRAMES(a, "\x89\x80\0\0\0\0\x89\x80\0\0\0\0", 200000);
 }
 
-static void web_fragments(struct attempt *a)
+static void web_fragments(struct stranger *a)
 {
-	upgrade(a);
-	out(a, "\x02\x80\0\0\0\0", 6);
-	repeat(a, "\0\x80\0\0\0\0\0\x80\0\0\0\0", 12, 200000);
+	stranger_upgrade(a);
+	stranger_out(a, "\x02\x80\0\0\0\0", 6);
+	stranger_repeat(a, "\0\x80\0\0\0\0\0\x80\0\0\0\0", 12, 200000);
 }
 
-static void web_half_frame(struct attempt *a)
+static void web_half_frame(struct stranger *a)
 {
-	upgrade(a);
-	out(a, "\x82\xfe\x0f\xff\0\0\0\0", 8);
-	while (out(a, "\x01", 1))
-		look(a, 500);
+	stranger_upgrade(a);
+	stranger_out(a, "\x82\xfe\x0f\xff\0\0\0\0", 8);
+	while (stranger_out(a, "\x01", 1))
+		stranger_look(a, 500);
 }
 
-static void gate_flood(struct attempt *a)
+static void gate_flood(struct stranger *a)
 {
-	shake(a);
+	stranger_shake(a);
 	flood(a, 1, "gate.gateHandler.queryEntry", "{\"uid\":\"abc\"}");
 }
 
-static void gate_credential(struct attempt *a)
+static void gate_credential(struct stranger *a)
 {
-	shake(a);
-	ask(a, "gate.gateHandler.queryEntry",
-	    "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"99999999999.00000000\"}");
+	stranger_shake(a);
+	stranger_ask(a, "gate.gateHandler.queryEntry",
+		     "{\"platform\":\"demo\",\"account\":\"x\",\"credential\":\"99999999999.00000000\"}");
 }
 
 static const struct kind kinds[] = {
@@ -640,25 +522,26 @@ static const struct kind kinds[] = {
 
 static void attempt(struct attempt *a)
 {
-	a->over = false;
-	a->said = 0;
-	a->until = clock_ms() + ATTEMPT_S * 1000;
-	a->fd = dial(a);
-	a->rounds++;
-	if (a->fd < 0) { /* refused at the door */
+	struct stranger *s = &a->s;
+
+	s->over = s->counting = false;
+	s->said = 0;
+	s->until = clock_ms() + ATTEMPT_S * 1000;
+	s->fd = stranger_dial(s);
+	s->round++;
+	if (s->fd < 0) { /* refused at the door */
 		a->closed++;
 		return;
 	}
-	a->counting = false;
-	a->kind->run(a);
-	a->counting = true;
+	a->kind->run(s);
+	s->counting = true;
 	/* one that was answered and stays is left after a moment: it harms nobody */
-	while (!a->over && clock_ms() < a->until && !(a->said && clock_ms() >= at.until))
-		look(a, 200);
-	close(a->fd);
-	a->closed += a->over;
-	a->answered += !a->over && a->said;
-	a->neither += !a->over && !a->said;
+	while (!s->over && clock_ms() < s->until && !(s->said && clock_ms() >= until_ms))
+		stranger_look(s, 200);
+	close(s->fd);
+	a->closed += s->over;
+	a->answered += !s->over && s->said;
+	a->neither += !s->over && !s->said;
 }
 
 static void *attack(void *arg)
@@ -668,7 +551,7 @@ static void *attack(void *arg)
 	do {
 		attempt(a);
 		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
-	} while (clock_ms() < at.until);
+	} while (clock_ms() < until_ms);
 	return NULL;
 }
 
@@ -678,9 +561,9 @@ static void sum(const struct attempt all[KINDS], double seconds)
 	double dials = 0, sends = 0, bytes = 0;
 
 	for (unsigned i = 0; i < KINDS; i++) {
-		dials += (double)all[i].dials;
-		sends += (double)all[i].sends;
-		bytes += (double)all[i].bytes;
+		dials += (double)all[i].s.dials;
+		sends += (double)all[i].s.sends;
+		bytes += (double)all[i].s.bytes;
 	}
 	printf("# %zu kinds: %.0f connections, %.0f packages or frames, %.0f KiB a second\n", KINDS, dials / seconds,
 	       sends / seconds, bytes / 1024 / seconds);
@@ -695,19 +578,20 @@ int main(int argc, char **argv)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
 	uint64_t from = clock_ms();
-	at.host = inet_addr(argv[1]);
-	at.connector = atoi(argv[2]);
-	at.gate = atoi(argv[3]);
-	at.until = clock_ms() + (uint64_t)atoi(argv[4]) * 1000;
+	in_addr_t host = inet_addr(argv[1]);
+	until_ms = clock_ms() + (uint64_t)atoi(argv[4]) * 1000;
 	for (unsigned i = 0; i < KINDS; i++) {
-		all[i] = (struct attempt){ .kind = &kinds[i], .address = i + 1 };
+		all[i] = (struct attempt){
+			.kind = &kinds[i],
+			.s = { .host = host, .port = (uint16_t)atoi(argv[kinds[i].gate ? 3 : 2]), .address = i + 1 }
+		};
 		pthread_create(&all[i].thread, NULL, attack, &all[i]);
 	}
 	for (unsigned i = 0; i < KINDS; i++) {
 		struct attempt *a = &all[i];
 		pthread_join(a->thread, NULL);
 		printf("%s %s: %u attempts, %u closed, %u answered\n", a->neither ? "not ok" : "ok", a->kind->name,
-		       a->rounds, a->closed, a->answered);
+		       a->s.round, a->closed, a->answered);
 		failed += a->neither > 0;
 	}
 	sum(all, (double)(clock_ms() - from) / 1000);

@@ -53,19 +53,6 @@ static void seat_main(struct env *env, void *arg)
 	service_free(s);
 }
 
-static bool ready(struct sim *w, const struct seat *seat)
-{
-	struct sim_http_answer a;
-	for (int i = 0; i < 100 && !sim_failure(w); i++) {
-		int status = sim_http(w, seat->id, seat->http, "GET", "/readyz", NULL, NULL, 0, 2000, &a);
-		sim_http_release(&a);
-		if (status == 200)
-			return true;
-		sim_run_ms(w, 100);
-	}
-	return false;
-}
-
 static bool is_dead(void *arg)
 {
 	return !sim_alive(arg);
@@ -82,7 +69,7 @@ static void start_all(struct sim *w)
 		seats[i].process = sim_process(w, seats[i].id, "10.0.0.1", seat_main, &seats[i]);
 	}
 	for (size_t i = 0; i < SEATS; i++)
-		sim_check(w, ready(w, &seats[i]), "%s does not get ready", seats[i].id);
+		sim_check(w, sim_until_ready(w, seats[i].id, seats[i].http), "%s does not get ready", seats[i].id);
 }
 
 static void services_start_answer_and_end(struct sim *w)
@@ -108,7 +95,8 @@ static void whoever_dies_is_ready_again(struct sim *w)
 		sim_run_ms(w, sim_random(w, 100));
 	}
 	for (size_t i = 0; i < SEATS; i++)
-		sim_check(w, ready(w, &seats[i]), "%s does not get ready again", seats[i].id);
+		sim_check(w, sim_until_ready(w, seats[i].id, seats[i].http), "%s does not get ready again",
+			  seats[i].id);
 }
 
 int main(int argc, char **argv)

@@ -209,20 +209,6 @@ static void seat_main(struct env *env, void *arg)
 		sim_fail(sim_current(), "%s: %s", seat->id, error);
 }
 
-static bool ready(struct sim *w, const struct seat *seat)
-{
-	struct sim_http_answer a;
-
-	for (int i = 0; i < 100 && !sim_failure(w); i++) {
-		int status = sim_http(w, seat->id, seat->http, "GET", "/readyz", NULL, NULL, 0, 2000, &a);
-		sim_http_release(&a);
-		if (status == 200)
-			return true;
-		sim_run_ms(w, 100);
-	}
-	return false;
-}
-
 static void start_all(struct sim *w)
 {
 	sim_calm(w);
@@ -232,7 +218,7 @@ static void start_all(struct sim *w)
 	for (size_t i = 0; i < sizeof(seats) / sizeof(*seats); i++)
 		sim_process(w, seats[i].id, "10.0.0.1", seat_main, &seats[i]);
 	for (size_t i = 0; i < sizeof(seats) / sizeof(*seats); i++)
-		sim_check(w, ready(w, &seats[i]), "%s does not get ready", seats[i].id);
+		sim_check(w, sim_until_ready(w, seats[i].id, seats[i].http), "%s does not get ready", seats[i].id);
 	sim_run_ms(w, 1000);
 }
 
@@ -304,6 +290,30 @@ static void an_admission_counts_for_thirty_seconds(struct sim *w)
 	expect(w, &b, "30.1 onAdmit {");
 	/* and its token is too old by then */
 	expect(w, &a, "answer {\"code\":403,\"error\":\"denied\"");
+}
+
+/* What the gate believed of a connector's clock, which was ten minutes ahead, and has been set right since. */
+static void a_token_is_not_good_twice_though_the_clock_was_set_back(struct sim *w)
+{
+	static const struct step plays[] = {
+		{ 0, CONNECT, GATE, NULL, NULL },
+		{ 100, SEND, 0, QUERY, "{\"uid\":\"ann\"}" },
+		{ 200, CLOSE, 0, NULL, NULL },
+		{ 1000, CONNECT, CONNECTOR, NULL, NULL },
+		{ 1100, SEND, 0, ENTER, "{\"token\":\"$\"}" },
+		{ 2000, CLOSE, 0, NULL, NULL },
+		{ 200000, CONNECT, CONNECTOR, NULL, NULL },
+		{ 200100, SEND, 0, ENTER, "{\"token\":\"$\"}" },
+	};
+	static struct actor a;
+
+	a = (struct actor)ACTOR(plays);
+	play(w, "ann", &a, 0);
+	sim_run_ms(w, 500);
+	sim_clock_step(w, "10.0.0.1", -600000000);
+	sim_run_ms(w, 205000);
+	expect(w, &a, "0.1 answer {\"code\":200");
+	expect(w, &a, "200.1 answer {\"code\":403,\"error\":\"denied\"");
 }
 
 static void a_place_is_kept_for_sixty_seconds(struct sim *w)
@@ -420,6 +430,7 @@ int main(int argc, char **argv)
 	static const struct sim_scenario list[] = {
 		TEST(who_does_not_log_in_is_kicked_after_ten_seconds, 3),
 		TEST(an_admission_counts_for_thirty_seconds, 3),
+		TEST(a_token_is_not_good_twice_though_the_clock_was_set_back, 3),
 		TEST(a_place_is_kept_for_sixty_seconds, 3),
 		TEST(silence_ends_after_two_heartbeats_and_a_beat_keeps_alive, 3),
 		TEST(who_goes_has_left_its_rooms_at_once, 3),

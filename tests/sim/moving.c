@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "chat/chat.h"
+#include "common/sqllog.h"
 #include "connector/connector.h"
 #include "dbwriter/dbwriter.h"
 #include "gate/gate.h"
@@ -13,18 +14,19 @@
 /*
  * Keys that move between role instances while players buy: instances come, are drained and go, die and come back, are stopped
  * (SIGSTOP) for so long that the others are told they are gone, and everybody hears of it at another time. Each role instance
- * has a host of its own, with its log and its dbwriter. At the end every acknowledged purchase is in the database exactly
- * once, the gold adds up, and every answer told the gold of its moment: nobody was served from what a former owner left.
+ * has a host of its own, with its log and its dbwriter, and each host's clock is up to an hour off. At the end every
+ * acknowledged purchase is in the database exactly once, the gold adds up, and every answer told the gold of its moment: nobody
+ * was served from what a former owner left. And by their times the logs' records tell each role's life in its order.
  */
 #define EDGE      "10.0.0.1"
 #define GATE_PORT 3014
 #define ROLES     3
-#define HOSTS     (ROLES + 1)
+#define HOSTS     (ROLES + 2)
 
 static const char config[] =
 	"return { instances = {\n"
 	"{ id = 'gate-1', service = 'gate', host = '10.0.0.1', client = 3014, rpc = 4014 },\n"
-	"{ id = 'connector-1', service = 'connector', host = '10.0.0.1', client = 3050, rpc = 4050 },\n"
+	"{ id = 'connector-1', service = 'connector', host = '10.0.0.5', client = 3050, rpc = 4050 },\n"
 	"{ id = 'chat-1', service = 'chat', host = '10.0.0.1', rpc = 4400 },\n"
 	"{ id = 'role-1', service = 'role', host = '10.0.0.2', rpc = 4200, http = 8200 },\n"
 	"{ id = 'dbwriter-1', service = 'dbwriter', host = '10.0.0.2', rpc = 4600 },\n"
@@ -46,7 +48,7 @@ static const struct instance {
 	{ "dbwriter-2", "10.0.0.3", &dbwriter_service, 4600, 0 },
 	{ "dbwriter-3", "10.0.0.4", &dbwriter_service, 4600, 0 },
 	{ "gate-1", EDGE, &gate_service, 4014, 3014 },
-	{ "connector-1", EDGE, &connector_service, 4050, 3050 },
+	{ "connector-1", "10.0.0.5", &connector_service, 4050, 3050 },
 	{ "chat-1", EDGE, &chat_service, 4400, 0 },
 };
 #define INSTANCES (sizeof instances / sizeof *instances)
@@ -172,6 +174,10 @@ static void start(struct sim *w, unsigned workers)
 	snprintf(key, sizeof key, "%064d", 7);
 	store_everywhere(x, "var/keys/cluster.key", key, 64);
 	store_everywhere(x, "var/keys/token.key", key, 64);
+	for (unsigned i = 0; i < HOSTS; i++) {
+		snprintf(text, sizeof text, "10.0.0.%u", i + 1);
+		sim_clock_step(w, text, (int64_t)sim_random(w, 7200000000u) - 3600000000);
+	}
 	for (size_t i = 0; i < INSTANCES; i++)
 		x->routed[i] = i == 1 || i == 2 ? OUT : READY; /* role-1 alone, to begin with */
 	publish(x);
@@ -360,6 +366,78 @@ static void say(struct world *x)
 	sim_db_select(x->w, "SELECT instance, epoch, lsn, file, time_us FROM loquat_replay", say_row, x);
 }
 
+/* ---- the times in the logs ---------------------------------------------------------------------------------------------- */
+
+struct life { /* of a key: a role, or its uid */
+	char key[SQLLOG_KEY_MAX];
+	uint64_t first_us, made_us;
+};
+struct lives {
+	struct sim *w;
+	struct life *life;
+	size_t n;
+};
+
+static struct life *life_of(struct lives *l, const char *key, size_t bytes)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (strlen(l->life[i].key) == bytes && !memcmp(l->life[i].key, key, bytes))
+			return &l->life[i];
+	l->life = realloc(l->life, (l->n + 1) * sizeof *l->life);
+	struct life *new = &l->life[l->n++];
+
+	*new = (struct life){ .first_us = UINT64_MAX };
+	memcpy(new->key, key, bytes);
+	return new;
+}
+
+static void life_note(struct lives *l, const struct sqllog_record *r)
+{
+	bool made = memmem(r->body, r->body_bytes, "INSERT INTO role (", 18);
+	const char *key;
+	size_t at = 0, bytes;
+
+	while (sqllog_key_next(r, &at, &key, &bytes)) {
+		struct life *k = life_of(l, key, bytes);
+
+		if (r->time_us < k->first_us)
+			k->first_us = r->time_us;
+		if (made)
+			k->made_us = r->time_us;
+	}
+}
+
+static void lives_read(struct lives *l, const char *host, const char *id, unsigned number)
+{
+	char path[80], *text, why[80];
+	struct sqllog_record r;
+	ssize_t n, took;
+
+	snprintf(path, sizeof path, "var/sqllog/%s/%08u.sql", id, number);
+	if ((n = sim_file_load(l->w, host, path, &text)) < 0)
+		return;
+	for (ssize_t at = 0; at < n && (took = sqllog_read(text + at, (size_t)(n - at), &r, why, sizeof why)) > 0;
+	     at += took)
+		if (r.lsn)
+			life_note(l, &r);
+	free(text);
+	lives_read(l, host, id, number + 1);
+}
+
+/* Restoring takes them in this order: a purchase before its role would be lost. */
+static void check_times(struct sim *w)
+{
+	struct lives l = { .w = w };
+
+	for (unsigned i = 0; i < ROLES; i++)
+		lives_read(&l, instances[i].host, instances[i].id, 1);
+	sim_check(w, l.n > 0, "no records were read");
+	for (size_t i = 0; i < l.n; i++)
+		sim_check(w, l.life[i].first_us >= l.life[i].made_us, "%s has records of %llu us before it was made",
+			  l.life[i].key, (unsigned long long)(l.life[i].made_us - l.life[i].first_us));
+	free(l.life);
+}
+
 /* ---- what is tried ------------------------------------------------------------------------------------------------------ */
 
 static void everybody_back(struct world *x)
@@ -395,6 +473,7 @@ static void keys_move_whatever_happens(struct sim *w)
 	sim_run_ms(w, 6000);
 	everybody_back(x);
 	sim_buyers_check(&x->buyers);
+	check_times(w);
 	if (sim_failure(w))
 		say(x);
 }
@@ -414,6 +493,7 @@ static void players_notice_nothing_of_an_instance_that_comes_or_goes(struct sim 
 	for (unsigned i = 0; i < 6 && sim_run_ms(w, sim_between(w, 50, 1000)); i++)
 		change(x);
 	sim_buyers_check(&x->buyers);
+	check_times(w);
 	for (unsigned i = 0; i < x->buyers.players; i++) {
 		const struct purchases *r = &x->buyers.record[i];
 

@@ -2,8 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "rpc/once.h"
-#include "tests/support/sim_main.h"
+#include "tests/support/once_world.h"
 /*
  * Once-calls: both halves of rpc/once.h, as they ship, over a network that drops, doubles, delays and reorders messages,
  * while clients and the server die at any moment, the disk fails, the log loses what was not synced, and the replay lags.
@@ -14,310 +13,6 @@
  * has had none, what nobody learnt at most one; the same call got the same answer; and of sequences nothing is left in
  * the table when their clients are gone.
  */
-#define OPS      24
-#define OWNERS   3
-#define CLIENTS  3
-#define CALLS    8 /* of one client at once */
-#define TASKS    128
-#define RECORDS  192
-#define EVENTS   1024
-#define ROWS     64
-#define LEASE_MS 4000
-#define LIFE_MS  1000 /* of a call */
-#define MS       1000u
-
-enum event_kind {
-	AT_SERVER,
-	AT_CLIENT,
-	ASK,
-	RUN_END,
-	SYNCED,
-	LOADED,
-	READ,
-	FED,
-	REPLAY,
-	ISSUE,
-	RETRY,
-	OVER,
-	CRASH_SERVER,
-	CRASH_CLIENT,
-	START_SERVER,
-	TICK,
-};
-
-struct message {
-	unsigned server, client, epoch; /* the ends of its connection: starts of the server and of the client */
-	unsigned call, op, body, attempt;
-	uint64_t seq, first;
-	/* of the answer */
-	enum once_verdict verdict;
-	int err; /* RUN refused: 1; the disk failed: 2 */
-	uint64_t answer;
-};
-
-struct event {
-	uint64_t at, order;
-	enum event_kind kind;
-	unsigned a, b;
-	void *p;
-	struct message m;
-};
-
-struct op { /* what somebody wants done */
-	bool business, settled;
-	unsigned owner, body; /* body: the right one, that settles it */
-	unsigned effects[2];
-	uint64_t answer; /* of who was told first; 0: nobody yet */
-	unsigned answered_body;
-	bool refused;  /* a sequence call was told so */
-	bool promised; /* a sequence call was told that it is done */
-};
-
-struct call {
-	bool used;
-	unsigned op, body, attempt, number;
-	unsigned server; /* the connection it was sent on last: one that broke brings no answers any more */
-	uint64_t seq, until;
-	bool repeats; /* its body has been answered before it was asked */
-};
-struct client {
-	unsigned epoch;
-	struct once_client once;
-	struct call call[CALLS];
-};
-
-struct task {                      /* a request at the server */
-	struct once_waiter waiter; /* first */
-	struct world *x;
-	bool used;
-	struct message m;
-	struct once_entry *entry;
-	uint64_t lsn, answer;
-};
-
-struct row {
-	bool used;
-	unsigned owner;
-	bool business;
-	unsigned op;
-	char client[24];
-	uint64_t seq, hash, fingerprint, answer;
-};
-struct record {
-	unsigned op, body, owner, deletes;
-	bool effect, completion, landed, gone;
-	struct row row;
-	struct {
-		char client[24];
-		uint64_t below;
-	} delete[4];
-};
-
-struct plan { /* mistakes, planted one at a time */
-	bool forgets_before_ack, answers_early, no_fingerprint, forgets_at_crash, reads_early, reuses_leases,
-		two_records, always_first, deletes_too_much, short_lease;
-};
-
-struct world {
-	struct sim *w;
-	struct plan plan;
-	uint64_t random, now, order;
-	struct event *event; /* EVENTS of them */
-	unsigned *heap, heap_n, *free, free_n;
-	struct op op[OPS];
-	unsigned ops;
-	struct client client[CLIENTS];
-	unsigned numbers; /* of calls */
-	/* the server */
-	bool alive;
-	unsigned start;
-	struct once_server *once;
-	size_t bytes_max;
-	struct task task[TASKS];
-	uint64_t answers;
-	/* the log and the database: lsn is the place in record, from 1 */
-	struct record record[RECORDS + 1];
-	uint64_t lsn, durable, landed;
-	uint64_t last[OWNERS];
-	struct row row[ROWS];
-	bool calm;
-	unsigned drops, doubles, late, disk, refusals; /* of 1,000 */
-};
-
-static const char *const owner_names[OWNERS] = { "role/a", "role/b", "role/c" };
-
-/* ---- chance and time --------------------------------------------------------------------------------------------- */
-
-static uint64_t chance(struct world *x, uint64_t below)
-{
-	x->random ^= x->random << 13;
-	x->random ^= x->random >> 7;
-	x->random ^= x->random << 17;
-	return x->random % below;
-}
-
-static bool happens(struct world *x, unsigned of_1000)
-{
-	return !x->calm && chance(x, 1000) < of_1000;
-}
-
-static bool earlier(const struct world *x, unsigned a, unsigned b)
-{
-	const struct event *e = &x->event[x->heap[a]], *f = &x->event[x->heap[b]];
-
-	return e->at != f->at ? e->at < f->at : e->order < f->order;
-}
-
-static void swap(struct world *x, unsigned a, unsigned b)
-{
-	unsigned i = x->heap[a];
-
-	x->heap[a] = x->heap[b];
-	x->heap[b] = i;
-}
-
-static struct event *in_us(struct world *x, uint64_t us, enum event_kind kind)
-{
-	unsigned i = x->free_n ? x->free[--x->free_n] : x->heap_n, at = x->heap_n++;
-	struct event *e = &x->event[i];
-
-	assert(at < EVENTS);
-	*e = (struct event){ .at = x->now + us, .order = x->order++, .kind = kind };
-	x->heap[at] = i;
-	for (; at && earlier(x, at, (at - 1) / 2); at = (at - 1) / 2)
-		swap(x, at, (at - 1) / 2);
-	return e;
-}
-
-static struct event take(struct world *x)
-{
-	unsigned i = x->heap[0], at = 0;
-
-	x->heap[0] = x->heap[--x->heap_n];
-	x->free[x->free_n++] = i;
-	for (;;) {
-		unsigned least = at;
-
-		for (unsigned child = 2 * at + 1; child <= 2 * at + 2 && child < x->heap_n; child++)
-			if (earlier(x, child, least))
-				least = child;
-		if (least == at)
-			return x->event[i];
-		swap(x, at, least);
-		at = least;
-	}
-}
-
-/* Something of this start of the server. */
-static void at_server(struct world *x, enum event_kind kind, void *p, unsigned owner)
-{
-	struct event *e = in_us(x, 100 + chance(x, 20 * MS), kind);
-
-	e->p = p;
-	e->a = x->start;
-	e->b = owner;
-}
-
-/* ---- the network --------------------------------------------------------------------------------------------------- */
-
-static void send_once(struct world *x, const struct message *m, enum event_kind where)
-{
-	uint64_t us = 100 + chance(x, 10 * MS);
-
-	if (happens(x, x->late))
-		us += chance(x, 400 * MS);
-	in_us(x, us, where)->m = *m;
-}
-
-static void send(struct world *x, const struct message *m, enum event_kind where)
-{
-	if (happens(x, x->drops))
-		return;
-	send_once(x, m, where);
-	if (happens(x, x->doubles))
-		send_once(x, m, where);
-}
-
-/* ---- the log, the replay, the table ----------------------------------------------------------------------------------- */
-
-static const char *client_name(const struct world *x, char out[24], unsigned client, unsigned epoch)
-{
-	snprintf(out, 24, "c-%u/0/%u", client, x->plan.reuses_leases ? 0 : epoch);
-	return out;
-}
-
-static struct record *append(struct world *x, unsigned owner)
-{
-	assert(x->lsn < RECORDS);
-	struct record *r = &x->record[++x->lsn];
-
-	*r = (struct record){ .owner = owner };
-	x->last[owner] = x->lsn;
-	return r;
-}
-
-static bool same_row(const struct row *a, const struct row *b)
-{
-	return a->used && a->owner == b->owner && a->business == b->business && !strcmp(a->client, b->client) &&
-	       (a->business ? a->op == b->op : a->seq == b->seq);
-}
-
-static void insert(struct world *x, const struct row *row)
-{
-	struct row *place = NULL;
-
-	for (unsigned i = 0; i < ROWS; i++) {
-		if (same_row(&x->row[i], row))
-			sim_fail(x->w, "two rows for operation %u", row->op);
-		if (!x->row[i].used && !place)
-			place = &x->row[i];
-	}
-	assert(place);
-	*place = *row;
-	place->used = true;
-}
-
-static void land(struct world *x, struct record *r)
-{
-	r->landed = true;
-	if (r->gone)
-		return;
-	if (r->effect)
-		x->op[r->op].effects[r->body]++;
-	if (r->completion)
-		insert(x, &r->row);
-	for (unsigned d = 0; d < r->deletes; d++)
-		for (unsigned i = 0; i < ROWS; i++) {
-			struct row *row = &x->row[i];
-
-			if (row->used && !row->business && row->owner == r->owner &&
-			    !strcmp(row->client, r->delete[d].client) &&
-			    row->seq < r->delete[d].below + x->plan.deletes_too_much)
-				row->used = false;
-		}
-}
-
-/* It follows what is written, synced or not: a power cut may take from the log what has landed. */
-static void replay(struct world *x, unsigned most)
-{
-	while (x->landed < x->lsn && most--)
-		land(x, &x->record[++x->landed]);
-}
-
-/* The process dies, or the machine: then what was not synced is torn off somewhere. */
-static void log_dies(struct world *x)
-{
-	uint64_t keep =
-		happens(x, 500) ? x->lsn : x->durable + (x->lsn > x->durable ? chance(x, x->lsn - x->durable + 1) : 0);
-
-	for (uint64_t i = keep + 1; i <= x->lsn; i++)
-		x->record[i].gone = !x->record[i].landed;
-	x->durable = x->lsn;
-	for (unsigned o = 0; o < OWNERS; o++)
-		for (x->last[o] = x->lsn;
-		     x->last[o] && (x->record[x->last[o]].owner != o || x->record[x->last[o]].gone);)
-			x->last[o]--;
-}
 
 /* ---- the server --------------------------------------------------------------------------------------------------------- */
 
@@ -333,7 +28,7 @@ static void answer(struct world *x, struct task *t, enum once_verdict verdict, i
 	t->m.verdict = verdict;
 	t->m.err = err;
 	t->m.answer = text;
-	send(x, &t->m, AT_CLIENT);
+	world_send(x, &t->m, AT_CLIENT);
 	task_end(x, t);
 }
 
@@ -341,7 +36,7 @@ static void on_told(struct once_waiter *w)
 {
 	struct task *t = (struct task *)w;
 
-	at_server(t->x, ASK, t, 0);
+	world_at_server(t->x, ASK, t, 0);
 }
 
 static uint64_t text_number(struct span s)
@@ -359,10 +54,10 @@ static void ask(struct world *x, struct task *t)
 	char key[16], client[24];
 	struct once_result r;
 	struct once_call c = {
-		.owner = span_of(owner_names[op->owner], strlen(owner_names[op->owner])),
+		.owner = span_of(world_owners[op->owner], strlen(world_owners[op->owner])),
 		.method = span_of("shop.buy", 8),
 		.key = span_of(key, op->business ? (size_t)snprintf(key, sizeof key, "k%u", t->m.op) : 0),
-		.client = span_of(client, strlen(client_name(x, client, t->m.client, t->m.epoch))),
+		.client = span_of(client, strlen(world_client_name(x, client, t->m.client, t->m.epoch))),
 		.seq = t->m.seq,
 		.first_incomplete = t->m.first,
 		.attempt = x->plan.always_first ? 0 : t->m.attempt,
@@ -373,14 +68,14 @@ static void ask(struct world *x, struct task *t)
 	switch (verdict) {
 	case ONCE_RUN:
 		t->entry = r.entry;
-		at_server(x, RUN_END, t, 0);
+		world_at_server(x, RUN_END, t, 0);
 		return;
 	case ONCE_DONE: answer(x, t, ONCE_DONE, 0, text_number(r.answer)); return;
 	case ONCE_REFUSED: answer(x, t, ONCE_RUN, 1, 0); return;
 	case ONCE_REUSED:
 	case ONCE_FORGOTTEN: answer(x, t, verdict, 0, 0); return;
-	case ONCE_LOAD: at_server(x, LOADED, r.owner, op->owner); break;
-	case ONCE_READ: at_server(x, READ, r.entry, op->owner); break;
+	case ONCE_LOAD: world_at_server(x, LOADED, r.owner, op->owner); break;
+	case ONCE_READ: world_at_server(x, READ, r.entry, op->owner); break;
 	case ONCE_WAIT: break;
 	}
 	t->waiter.fn = on_told;
@@ -405,7 +100,7 @@ static void put_deletes(struct world *x, const struct once_entry *e, struct reco
 {
 	struct once_forget f;
 
-	while (r->deletes < 4 && once_forget(x->once, e, 1 + (unsigned)chance(x, 3), &f)) {
+	while (r->deletes < 4 && once_forget(x->once, e, 1 + (unsigned)world_chance(x, 3), &f)) {
 		snprintf(r->delete[r->deletes].client, 24, "%.*s", (int)f.client.n, f.client.p);
 		r->delete[r->deletes++].below = f.below;
 	}
@@ -414,7 +109,7 @@ static void put_deletes(struct world *x, const struct once_entry *e, struct reco
 static void record(struct world *x, struct task *t)
 {
 	const struct op *op = &x->op[t->m.op];
-	struct record *r = append(x, op->owner);
+	struct record *r = world_append(x, op->owner);
 	struct once_row row;
 
 	once_row(t->entry, &row);
@@ -434,7 +129,7 @@ static void record(struct world *x, struct task *t)
 	snprintf(r->row.client, sizeof r->row.client, "%.*s", (int)row.client.n, row.client.n ? row.client.p : "");
 	put_deletes(x, t->entry, r);
 	if (x->plan.two_records) {
-		r = append(x, op->owner);
+		r = world_append(x, op->owner);
 		r->op = t->m.op;
 		r->body = t->m.body;
 		r->effect = true;
@@ -454,10 +149,10 @@ static void done(struct world *x, struct task *t)
 
 static void run_end(struct world *x, struct task *t)
 {
-	if (happens(x, x->refusals)) {
+	if (world_happens(x, x->refusals)) {
 		once_refused(x->once, t->entry, ERR_DENIED, EFFECT_NONE, span_of("no", 2));
 		answer(x, t, ONCE_RUN, 1, 0);
-	} else if (happens(x, 20)) { /* cancelled */
+	} else if (world_happens(x, 20)) { /* cancelled */
 		once_gone(x->once, t->entry);
 		task_end(x, t);
 	} else {
@@ -465,14 +160,14 @@ static void run_end(struct world *x, struct task *t)
 		if (x->plan.answers_early)
 			done(x, t);
 		else
-			at_server(x, SYNCED, t, 0);
+			world_at_server(x, SYNCED, t, 0);
 	}
 }
 
 /* A sync that fails tells so, and its record comes with the next that works, or never. */
 static void synced(struct world *x, struct task *t)
 {
-	if (happens(x, x->disk)) {
+	if (world_happens(x, x->disk)) {
 		once_lost(x->once, t->entry);
 		answer(x, t, ONCE_RUN, 2, 0);
 		return;
@@ -509,15 +204,15 @@ static void loaded(struct world *x, const struct event *e)
 {
 	struct snapshot *s;
 
-	if (happens(x, 100)) {
+	if (world_happens(x, 100)) {
 		once_loaded(x->once, e->p, false);
 	} else if (must_wait(x, e->b)) {
-		at_server(x, LOADED, e->p, e->b);
+		world_at_server(x, LOADED, e->p, e->b);
 	} else {
 		s = malloc(sizeof *s);
 		s->owner = e->p;
 		memcpy(s->row, x->row, sizeof s->row);
-		at_server(x, FED, s, e->b);
+		world_at_server(x, FED, s, e->b);
 	}
 }
 
@@ -554,10 +249,10 @@ static void was_read(struct world *x, const struct event *e)
 	once_row(e->p, &wanted);
 	const struct row *r = row_of(x, &wanted, e->b);
 
-	if (happens(x, 100))
+	if (world_happens(x, 100))
 		once_read_failed(x->once, e->p, false);
 	else if (must_wait(x, e->b))
-		at_server(x, READ, e->p, e->b);
+		world_at_server(x, READ, e->p, e->b);
 	else if (r)
 		once_read(x->once, e->p, r->fingerprint, false, span_of((const char *)&r->answer, sizeof r->answer));
 	else
@@ -585,24 +280,24 @@ static void server_crash(struct world *x)
 			task_end(x, &x->task[i]);
 	once_server_free(x->once);
 	x->once = NULL;
-	log_dies(x);
-	in_us(x, (50 + chance(x, 300)) * MS, START_SERVER);
+	world_log_dies(x);
+	world_in_us(x, (50 + world_chance(x, 300)) * MS, START_SERVER);
 }
 
 static void tick(struct world *x)
 {
 	struct once_forget f;
 
-	in_us(x, 200 * MS, TICK);
+	world_in_us(x, 200 * MS, TICK);
 	if (!x->alive)
 		return;
 	once_tick(x->once, x->now / MS);
 	while (x->lsn < RECORDS / 2 && once_forget(x->once, NULL, 1, &f)) {
 		unsigned owner = 0;
 
-		while (strlen(owner_names[owner]) != f.owner.n || memcmp(owner_names[owner], f.owner.p, f.owner.n))
+		while (strlen(world_owners[owner]) != f.owner.n || memcmp(world_owners[owner], f.owner.p, f.owner.n))
 			owner++;
-		struct record *r = append(x, owner);
+		struct record *r = world_append(x, owner);
 
 		snprintf(r->delete[0].client, 24, "%.*s", (int)f.client.n, f.client.p);
 		r->delete[0].below = f.below;
@@ -625,7 +320,7 @@ static void call_send(struct world *x, unsigned client, struct call *call)
 		.seq = call->seq,
 		.first = x->plan.forgets_before_ack ? call->seq : once_client_first(&c->once),
 	};
-	struct event *e = in_us(x, (10 + chance(x, 120)) * MS, RETRY);
+	struct event *e = world_in_us(x, (10 + world_chance(x, 120)) * MS, RETRY);
 
 	e->a = client;
 	e->b = (unsigned)(call - c->call);
@@ -635,16 +330,16 @@ static void call_send(struct world *x, unsigned client, struct call *call)
 		return;
 	m.attempt = call->attempt++;
 	call->server = x->start;
-	send(x, &m, AT_SERVER);
+	world_send(x, &m, AT_SERVER);
 }
 
 static bool op_choose(struct world *x, unsigned *op)
 {
-	unsigned first = (unsigned)chance(x, x->ops);
+	unsigned first = (unsigned)world_chance(x, x->ops);
 
 	for (unsigned i = 0; i < x->ops; i++) {
 		*op = (first + i) % x->ops;
-		if (!x->op[*op].settled || (x->op[*op].business && happens(x, 50)))
+		if (!x->op[*op].settled || (x->op[*op].business && world_happens(x, 50)))
 			return true;
 	}
 	return false;
@@ -655,7 +350,7 @@ static void issue(struct world *x, unsigned client)
 	struct client *c = &x->client[client];
 	unsigned op, slot = 0;
 
-	in_us(x, (5 + chance(x, 150)) * MS, ISSUE)->a = client;
+	world_in_us(x, (5 + world_chance(x, 150)) * MS, ISSUE)->a = client;
 	while (slot < CALLS && c->call[slot].used)
 		slot++;
 	if (slot == CALLS || !op_choose(x, &op))
@@ -666,7 +361,7 @@ static void issue(struct world *x, unsigned client)
 	*call = (struct call){ .used = true, .op = op, .body = o->body, .number = ++x->numbers };
 	call->until = x->now + LIFE_MS * MS;
 	call->seq = once_client_begin(&c->once);
-	if (o->business && happens(x, 150))
+	if (o->business && world_happens(x, 150))
 		call->body = !o->body;
 	call->repeats = o->answer && o->answered_body == call->body;
 	o->settled = !o->business; /* who has no key cannot ask anew */
@@ -753,8 +448,8 @@ static void happen(struct world *x, struct event *e)
 	case READ: was_read(x, e); return;
 	case FED: fed(x, e); return;
 	case REPLAY:
-		replay(x, 1 + (unsigned)chance(x, 4));
-		in_us(x, 1 + chance(x, (x->calm ? 20 : 200) * MS), REPLAY);
+		world_replay(x, 1 + (unsigned)world_chance(x, 4));
+		world_in_us(x, 1 + world_chance(x, (x->calm ? 20 : 200) * MS), REPLAY);
 		return;
 	case ISSUE: issue(x, e->a); return;
 	case RETRY: retry(x, e); return;
@@ -782,28 +477,28 @@ static bool is_over(const struct world *x)
 
 static void begin(struct world *x)
 {
-	x->ops = 6 + (unsigned)chance(x, OPS - 6);
+	x->ops = 6 + (unsigned)world_chance(x, OPS - 6);
 	for (unsigned i = 0; i < x->ops; i++)
-		x->op[i] = (struct op){ .business = chance(x, 2),
-					.owner = (unsigned)chance(x, OWNERS),
-					.body = (unsigned)chance(x, 2) };
-	x->drops = (unsigned)chance(x, 300);
-	x->doubles = (unsigned)chance(x, 300);
-	x->late = (unsigned)chance(x, 200);
-	x->disk = (unsigned)chance(x, 200);
-	x->refusals = (unsigned)chance(x, 300);
-	x->bytes_max = chance(x, 3) ? 1 << 20 : 600 + chance(x, 4000);
-	uint64_t over = (500 + chance(x, 1500)) * MS;
+		x->op[i] = (struct op){ .business = world_chance(x, 2),
+					.owner = (unsigned)world_chance(x, OWNERS),
+					.body = (unsigned)world_chance(x, 2) };
+	x->drops = (unsigned)world_chance(x, 300);
+	x->doubles = (unsigned)world_chance(x, 300);
+	x->late = (unsigned)world_chance(x, 200);
+	x->disk = (unsigned)world_chance(x, 200);
+	x->refusals = (unsigned)world_chance(x, 300);
+	x->bytes_max = world_chance(x, 3) ? 1 << 20 : 600 + world_chance(x, 4000);
+	uint64_t over = (500 + world_chance(x, 1500)) * MS;
 
-	in_us(x, over, OVER);
-	for (uint64_t n = chance(x, 4); n; n--)
-		in_us(x, chance(x, over), CRASH_SERVER);
-	for (uint64_t n = chance(x, 3); n; n--)
-		in_us(x, chance(x, over), CRASH_CLIENT)->a = (unsigned)chance(x, CLIENTS);
+	world_in_us(x, over, OVER);
+	for (uint64_t n = world_chance(x, 4); n; n--)
+		world_in_us(x, world_chance(x, over), CRASH_SERVER);
+	for (uint64_t n = world_chance(x, 3); n; n--)
+		world_in_us(x, world_chance(x, over), CRASH_CLIENT)->a = (unsigned)world_chance(x, CLIENTS);
 	for (unsigned i = 0; i < CLIENTS; i++)
-		in_us(x, chance(x, 100) * MS, ISSUE)->a = i;
-	in_us(x, chance(x, 100) * MS, REPLAY);
-	in_us(x, 200 * MS, TICK);
+		world_in_us(x, world_chance(x, 100) * MS, ISSUE)->a = i;
+	world_in_us(x, world_chance(x, 100) * MS, REPLAY);
+	world_in_us(x, 200 * MS, TICK);
 	server_start(x);
 }
 
@@ -813,9 +508,9 @@ static void sweep(struct world *x)
 	struct once_result r;
 	struct once_forget f;
 
-	replay(x, RECORDS);
+	world_replay(x, RECORDS);
 	for (unsigned i = 0; i < OWNERS; i++)
-		if (once_know(x->once, span_of(owner_names[i], strlen(owner_names[i])), x->now / MS, &r) == ONCE_LOAD)
+		if (once_know(x->once, span_of(world_owners[i], strlen(world_owners[i])), x->now / MS, &r) == ONCE_LOAD)
 			load(x, r.owner, x->row, i);
 	once_tick(x->once, x->now / MS + 3 * LEASE_MS);
 	while (once_forget(x->once, NULL, 1, &f))
@@ -824,8 +519,8 @@ static void sweep(struct world *x)
 
 			if (row->used && !row->business && !strcmp(row->client, "") == !f.client.n &&
 			    strlen(row->client) == f.client.n && !memcmp(row->client, f.client.p, f.client.n) &&
-			    strlen(owner_names[row->owner]) == f.owner.n &&
-			    !memcmp(owner_names[row->owner], f.owner.p, f.owner.n) && row->seq < f.below)
+			    strlen(world_owners[row->owner]) == f.owner.n &&
+			    !memcmp(world_owners[row->owner], f.owner.p, f.owner.n) && row->seq < f.below)
 				row->used = false;
 		}
 	sim_check(x->w, once_figures(x->once)->running == 0, "something still runs");
@@ -857,10 +552,10 @@ static void play(struct sim *w, struct plan plan)
 	x->plan = plan;
 	x->random = sim_seed(w) * 0x9e3779b97f4a7c15u | 1;
 	for (unsigned i = 0; i < 5; i++)
-		chance(x, 2);
+		world_chance(x, 2);
 	begin(x);
 	while (!sim_failure(w) && !is_over(x)) {
-		struct event e = take(x);
+		struct event e = world_take(x);
 
 		x->now = e.at;
 		happen(x, &e);

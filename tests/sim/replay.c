@@ -4,6 +4,7 @@
 #include "common/loop.h"
 #include "dbwriter/replay.h"
 #include "tests/support/random_log.h"
+#include "tests/support/records.h"
 #include "tests/support/sim_main.h"
 /*
  * Random logs on the simulated store, while connections break, answers of commits are lost, statements meet deadlocks and
@@ -161,10 +162,39 @@ static void any_way_leaves_the_same_rows(struct sim *w)
 	buf_release(&got);
 }
 
+/* Its position has moved over it: it stands nowhere else. */
+static void a_power_cut_takes_no_refused_record(struct sim *w)
+{
+	struct way way = { "var/cut", { .batch_records_max = 10 }, NULL };
+	struct until u = { w, 3 };
+	struct buf log = BUF_INIT;
+	char *text = NULL;
+	tables(w);
+	records_begin(&log);
+	for (uint64_t lsn = 1; lsn <= 3; lsn++)
+		records_add(&log, (struct made){ .lsn = lsn,
+						 .epoch = 1,
+						 .keys = "hero:1",
+						 .statements = lsn == 2 ? "UPDATE nothing SET n = 1 WHERE id = 1;\n"
+									: "UPDATE hero SET gold = 1 WHERE id = 1;\n" });
+	sim_file_store(w, HOST, "var/cut/role-1/00000001.sql", log.data, log.len);
+	sim_supervise(sim_process(w, "cut", HOST, lander_main, &way), 1, 50);
+	sim_check(w, sim_until(w, 120000, has_landed, &u) || sim_failure(w), "not landed");
+	sim_crash_host(w, HOST);
+	ssize_t n = sim_file_load(w, HOST, "var/cut/quarantine.sql", &text);
+	sim_check(w, n > 0 && strstr(text, "-- quarantine instance=role-1 epoch=1 lsn=2 ") && strstr(text, "COMMIT;\n"),
+		  "record 2 is nowhere");
+	free(text);
+	buf_release(&log);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
 		{ .name = "any_way_leaves_the_same_rows", .run = any_way_leaves_the_same_rows, .seeds = 120 },
+		{ .name = "a_power_cut_takes_no_refused_record",
+		  .run = a_power_cut_takes_no_refused_record,
+		  .seeds = 20 },
 		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);

@@ -245,7 +245,8 @@ static void config_write(struct calls *c, const struct calls_options *o)
 		buf_addf(&b, "{ id = \"%s\", service = \"%s\", rpc = %u, http = %u, start = %s },\n", names[i].id,
 			 names[i].service, c->rpc[i], c->http[i], i == CALLS_2 && !o->two ? "false" : "true");
 	}
-	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/build/tests.desc\" },\n", c->dir, root);
+	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/%s\" },\n", c->dir, o->messages ? c->dir : root,
+		 o->messages ? o->messages : "build/tests.desc");
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
 	buf_addf(&b, "%s\ncalls = { threads = %u } }\n", o->lua ? o->lua : "", o->threads ? o->threads : 1);
 	folder_write(c->dir, "deploy/cluster.lua", b.data, b.len);
@@ -453,7 +454,7 @@ static void make_call(struct worker *w, void *arg)
 {
 	struct made *m = arg;
 
-	m->call.method = schema_method(w->service->schema, m->method, strlen(m->method));
+	m->call.method = schema_method(w->schema, m->method, strlen(m->method));
 	ck_assert_ptr_nonnull(m->call.method);
 	m->call.json = true;
 	if (m->reply) {
@@ -514,79 +515,37 @@ bool calls_cancel(struct service *s, unsigned worker, uint64_t handle)
 	return x.was;
 }
 
-/* ---- HTTP ----------------------------------------------------------------------------------------------------------------- */
-
-int calls_http_take(int fd, struct http_reply *out)
+struct rpc_call calls_by_key(const char *key, const char *json)
 {
-	static char all[80000];
-	size_t n = 0;
-	ssize_t got;
-
-	while (n < sizeof(all) - 1 && (got = read(fd, all + n, sizeof(all) - 1 - n)) > 0)
-		n += (size_t)got;
-	close(fd);
-	all[n] = '\0';
-	char *end = strstr(all, "\r\n\r\n");
-	ck_assert_msg(end && sscanf(all, "HTTP/1.%*d %d", &out->status) == 1, "no answer: %s", all);
-	*end = '\0';
-	snprintf(out->head, sizeof(out->head), "%.*s", (int)sizeof(out->head) - 1, all);
-	out->n = n - (size_t)(end + 4 - all);
-	ck_assert_uint_lt(out->n, sizeof(out->body));
-	memcpy(out->body, end + 4, out->n);
-	out->body[out->n] = '\0';
-	return out->status;
+	return (struct rpc_call){ .to = { .worker = -1, .key = span_of(key, strlen(key)) },
+				  .body = span_of(json, strlen(json)) };
 }
 
-int calls_http_send(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body)
+struct rpc_call calls_within(uint32_t ms, const char *json)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(c->http[which]) };
-	struct timeval limit = { .tv_sec = 60 };
-	struct buf b = BUF_INIT;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct rpc_call call = calls_by_key("k", json);
 
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	buf_addf(&b, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n", method, path,
-		 body ? strlen(body) : 0);
-	if (key)
-		buf_addf(&b, "Authorization: Bearer %s\r\n", c->s[which]->cluster_key);
-	buf_addf(&b, "\r\n%s", body ? body : "");
-	ck_assert_int_eq(write(fd, b.data, b.len), (ssize_t)b.len);
-	buf_release(&b);
-	return fd;
+	call.timeout_ms = ms;
+	return call;
 }
 
-int calls_http(struct calls *c, unsigned which, const char *method, const char *path, bool key, const char *body,
-	       struct http_reply *out)
+void calls_both(struct calls *c)
 {
-	return calls_http_take(calls_http_send(c, which, method, path, key, body), out);
+	calls_begin(c, CALLS, &calls_box);
+	calls_begin(c, CALLER, &calls_caller);
 }
 
-json_t *http_body_json(const struct http_reply *r)
+void calls_meet(struct calls *c)
 {
-	json_error_t e;
-	json_t *o = json_loads(r->body, 0, &e);
+	static struct reply r;
 
-	ck_assert_msg(o, "%s: %s", e.text, r->body);
-	return o;
+	calls_both(c);
+	calls_ask(c->s[CALLER], "calls.boxRemote.get", "k", "{}", &r);
+	ck_reply(&r, 0, EFFECT_NONE);
 }
 
-const char *http_body_word(json_t *o, const char *name)
+void ck_reply(const struct reply *r, int err, enum effect effect)
 {
-	const char *text = json_string_value(json_object_get(o, name));
-
-	return text ? text : "";
-}
-
-void ck_http_error(const struct http_reply *r, int status, const char *error, const char *effect)
-{
-	json_t *o = http_body_json(r);
-
-	ck_assert_int_eq(r->status, status);
-	ck_assert_int_eq(json_integer_value(json_object_get(o, "code")), status);
-	ck_assert_str_eq(http_body_word(o, "error"), error);
-	ck_assert_str_eq(http_body_word(o, "effect"), effect);
-	ck_assert_str_ne(http_body_word(o, "message"), "");
-	json_decref(o);
+	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
+		      effect_word(r->effect), r->message);
 }

@@ -23,9 +23,10 @@ struct calls {
 	struct service *s[8];
 };
 struct calls_options {
-	unsigned threads; /* of "calls"; 0: 1 */
-	bool two;         /* calls-2 is in the route table */
-	const char *lua;  /* more tables of the configuration: "rpc = {drain_s = 1}," */
+	unsigned threads;     /* of "calls"; 0: 1 */
+	bool two;             /* calls-2 is in the route table */
+	const char *lua;      /* more tables of the configuration: "rpc = {drain_s = 1}," */
+	const char *messages; /* the descriptor set, from c->dir; NULL: build/tests.desc */
 };
 enum { CALLER, CALLS, CALLS_2, OTHER, CONNECTOR, CALLS_INSTANCES };
 
@@ -59,6 +60,13 @@ void reply_wait(struct reply *r);
 /* By key, with this JSON: waits for the answer. */
 void calls_ask(struct service *s, const char *method, const char *key, const char *json, struct reply *r);
 bool calls_cancel(struct service *s, unsigned worker, uint64_t handle);
+void ck_reply(const struct reply *r, int err, enum effect effect);
+/* A call of the key's owner with this JSON; within: of key "k", with so much time. */
+struct rpc_call calls_by_key(const char *key, const char *json);
+struct rpc_call calls_within(uint32_t ms, const char *json);
+void calls_both(struct calls *c); /* calls-1 and caller-1 begin */
+void calls_meet(
+	struct calls *c); /* and the link between them stands, so that a call with little time is sent in time */
 
 /* fn(arg) on a worker, waiting for it. */
 void calls_on(struct service *s, unsigned worker, void (*fn)(struct worker *w, void *arg), void *arg);
@@ -82,7 +90,7 @@ bool calls_pause_(struct calls_wait_ *w);
 			ck_assert_msg(calls_pause_(&wait_), "it never came true: " #cond); \
 	} while (0)
 
-/* HTTP from the test's own thread: returns the status; body is NUL-ended, of at most 64 KB. key: with the cluster key. */
+/* calls_http.c: HTTP from the test's own thread: returns the status; body is NUL-ended, of at most 64 KB. key: with the cluster key. */
 struct http_reply {
 	int status;
 	char head[2000], body[65536];

@@ -31,6 +31,11 @@ struct crash_load {
 struct crash_waits {
 	uint64_t below[CRASH_WAITS];
 };
+void crash_waits_add(struct crash_waits *sum, const char *ledger); /* one that is not there adds nothing */
+struct crash_waited {
+	double p50_ms, p99_ms, max_ms; /* at most: to the next power of two */
+};
+struct crash_waited crash_waited(const struct crash_waits *from, const struct crash_waits *to); /* between the two */
 /*
  * Reads each account back before its first change and, now and then, compares what is read with what it remembers. Runs
  * until SIGTERM, then returns 0. Exits with 3 and a line on stderr when an account reads other than it should.

@@ -200,18 +200,35 @@ int64_t landing_gold(struct landing *t)
 	return sql_int(t->q, "SELECT gold FROM role WHERE id = 1");
 }
 
-int landing_main(struct landing *t, const char *name, void (*setup)(void), void (*teardown)(void),
-		 void (*add)(void *tcase))
+/* ---- a program of such tests ------------------------------------------------------------------------------- */
+
+static struct landing *current; /* Check's fixtures take no argument */
+
+static void usual_setup(void)
+{
+	landing_setup(current);
+	landing_tables(current);
+}
+
+static void usual_teardown(void)
+{
+	landing_teardown(current);
+}
+
+int landing_main_tests(struct landing *t, const char *name, void (*setup)(void), void (*teardown)(void),
+		       const TTest *const *tests)
 {
 	if (!mariadb_installed()) {
 		printf("skip %s mariadbd is not installed\n", name);
 		return EXIT_SUCCESS;
 	}
 	mariadb_start(&t->server);
+	current = t;
 	TCase *cases = tcase_create(name);
 	tcase_set_timeout(cases, 50);
-	tcase_add_checked_fixture(cases, setup, teardown);
-	add(cases);
+	tcase_add_checked_fixture(cases, setup ? setup : usual_setup, teardown ? teardown : usual_teardown);
+	for (; *tests; tests++)
+		tcase_add_test(cases, *tests);
 	int failed = suite_run(name, cases);
 	mariadb_end(&t->server);
 	return failed;

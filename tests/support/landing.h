@@ -1,4 +1,5 @@
 #pragma once
+#include <check.h>
 #include "dbwriter/replay.h"
 #include "tests/support/mariadb.h"
 #include "tests/support/sql.h"
@@ -18,10 +19,16 @@ struct landing {
 	struct replay_options options; /* of the next start */
 	char *dir, folder[2][400];     /* DIR/role-1, DIR/role-2 */
 };
-int landing_main(struct landing *t, const char *name, void (*setup)(void), void (*teardown)(void),
-		 void (*add)(void *tcase)); /* starts the server, runs what add adds; the exit status */
-void landing_setup(struct landing *t);      /* an empty database; no tables */
-void landing_tables(struct landing *t);     /* the reference game's, with roles 1 'a' and 2 'b' that have no gold */
+/*
+ * Starts the server and runs the tests; the exit status. setup, teardown: the checked fixture's, or NULL: landing_setup and
+ * landing_tables of t, landing_teardown of t.
+ */
+#define landing_main(t, name, setup, teardown, ...) \
+	landing_main_tests(t, name, setup, teardown, (const TTest *const[]){ __VA_ARGS__, NULL })
+int landing_main_tests(struct landing *t, const char *name, void (*setup)(void), void (*teardown)(void),
+		       const TTest *const *tests); /* they end with NULL */
+void landing_setup(struct landing *t);             /* an empty database; no tables */
+void landing_tables(struct landing *t); /* the reference game's, with roles 1 'a' and 2 'b' that have no gold */
 void landing_teardown(struct landing *t);
 void landing_start(struct landing *t);
 void landing_start_second(struct landing *t); /* another replay of the same folder */

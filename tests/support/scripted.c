@@ -73,12 +73,6 @@ void start_put(const char *json, struct reply *r)
 	start_on(CALLER, "calls.boxRemote.put", json, 0, r);
 }
 
-void ck_reply(const struct reply *r, int err, enum effect effect)
-{
-	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
-		      effect_word(r->effect), r->message);
-}
-
 void ck_says(const struct reply *r, const char *body)
 {
 	ck_reply(r, 0, EFFECT_NONE);
@@ -114,15 +108,26 @@ const char *log_text(void)
 
 /* ---- sessions ------------------------------------------------------------------------------------------------------ */
 
-void say(uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r)
+void say_as(const char *uid, uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r)
 {
 	struct rpc_call call = { .to = { .worker = -1, .key = span_of("u", 1) },
 				 .body = span_of(json, strlen(json)),
 				 .timeout_ms = timeout_ms,
 				 .sid = sid,
-				 .uid = span_of("ann", 3) };
+				 .uid = span_of(uid, strlen(uid)) };
 
 	calls_call(c.s[CONNECTOR], 0, "calls.boxHandler.say", call, r);
+}
+
+void say(uint64_t sid, const char *json, uint32_t timeout_ms, struct reply *r)
+{
+	say_as("ann", sid, json, timeout_ms, r);
+}
+
+void ask_as(const char *uid, uint64_t sid, const char *json, struct reply *r)
+{
+	say_as(uid, sid, json, 0, r);
+	reply_wait(r);
 }
 
 void ask(uint64_t sid, const char *json, struct reply *r)

@@ -340,3 +340,18 @@ int sim_main(int argc, char **argv, const struct sim_scenario *list)
 	}
 	return failed > 0;
 }
+
+bool sim_until_ready(struct sim *w, const char *process, uint16_t port)
+{
+	struct sim_http_answer a;
+
+	for (int i = 0; i < 100 && !sim_failure(w); i++) {
+		int status = sim_http(w, process, port, "GET", "/readyz", NULL, NULL, 0, 2000, &a);
+
+		sim_http_release(&a);
+		if (status == 200)
+			return true;
+		sim_run_ms(w, 100);
+	}
+	return false;
+}

@@ -27,3 +27,5 @@ struct sim_scenario {
 
 /* list ends with a NULL name. Returns the exit status. */
 int sim_main(int argc, char **argv, const struct sim_scenario *list);
+/* Lets the world go on until /readyz of the process says 200; false: not within ten seconds of the world and more. */
+bool sim_until_ready(struct sim *w, const char *process, uint16_t port);

@@ -9,7 +9,6 @@
  * usage: campaign [SEED [ROUNDS]]        (CAMPAIGN_ROUNDS=24 CAMPAIGN_AWAY_S=4; `make soak`: 240 and 60)
  */
 #include <check.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -18,9 +17,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +26,7 @@
 #include "dbwriter/follow.h"
 #include "tests/support/clock.h"
 #include "tests/support/crash.h"
+#include "tests/support/crash_synced.h"
 #include "tests/support/folder.h"
 #include "tests/support/mariadb.h"
 #include "tests/support/ports.h"
@@ -36,28 +34,6 @@
 #include "tests/support/suite.h"
 
 enum { WRITERS = 4, ON_SMALL_DISK = 2, ANSWERS_WRITTEN = 3, SMALL_DISK_MIB = 64, MEMORY_MIB = 400 };
-
-/* ---- what a writer has on stable storage: written down as it syncs, for the power cut --------------------------- */
-
-static int synced_fd = -1;
-static struct crash_synced synced;
-
-static uint32_t number_of(const char *path)
-{
-	const char *name = strrchr(path, '/');
-	char *end;
-	unsigned long v = strtoul(name ? name + 1 : path, &end, 10);
-	return strcmp(end, ".sql") ? 0 : (uint32_t)v;
-}
-
-static uint32_t path_number(int fd, char path[ENV_PATH_MAX])
-{
-	char link[40];
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	ssize_t n = readlink(link, path, ENV_PATH_MAX - 1);
-	path[n > 0 ? n : 0] = '\0';
-	return number_of(path);
-}
 
 static unsigned setting(const char *name, unsigned otherwise)
 {
@@ -69,50 +45,6 @@ static void rest_ms(unsigned ms)
 {
 	const struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l };
 	nanosleep(&t, NULL);
-}
-
-static void note_synced(void)
-{
-	if (pwrite(synced_fd, &synced, sizeof synced, 0) != sizeof synced)
-		_exit(1);
-}
-
-/* Ours is found before the C library's. What was written when a sync began is safe when it ends. */
-int fdatasync(int fd)
-{
-	char path[ENV_PATH_MAX];
-	struct stat st;
-	uint32_t number = synced_fd < 0 || fstat(fd, &st) < 0 ? 0 : path_number(fd, path);
-	if (number) /* a slow disk: there is something to lose */
-		rest_ms((unsigned)st.st_size % 8);
-	int err = (int)syscall(SYS_fdatasync, fd);
-	if (!err && number && number >= synced.number) {
-		synced.number = number;
-		synced.bytes = (uint64_t)st.st_size;
-		note_synced();
-	}
-	return err;
-}
-
-/* A folder's sync makes the names in it safe. */
-int fsync(int fd)
-{
-	char path[ENV_PATH_MAX];
-	DIR *d = NULL;
-	uint32_t highest = 0;
-	if (synced_fd >= 0 && !path_number(fd, path))
-		d = opendir(path);
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (number_of(e->d_name) > highest)
-			highest = number_of(e->d_name);
-	if (d)
-		closedir(d);
-	int err = (int)syscall(SYS_fsync, fd);
-	if (!err && highest > synced.named) {
-		synced.named = highest;
-		note_synced();
-	}
-	return err;
 }
 
 /* ---- the world ---------------------------------------------------------------------------------------------------- */
@@ -308,16 +240,6 @@ static bool two_dbwriters(struct world *w)
 	return ok && (draw(w, 2) || dbwriter_dies(w));
 }
 
-static struct crash_synced read_synced(const char *path)
-{
-	struct crash_synced s = { 0 };
-	int fd = open(path, O_RDONLY);
-	if (fd >= 0 && read(fd, &s, sizeof s) != sizeof s)
-		s = (struct crash_synced){ 0 };
-	close(fd);
-	return s;
-}
-
 /* All of the host dies; of the logs what was not synced. Who answers what is only written loses what it answered. */
 static bool power_is_cut(struct world *w)
 {
@@ -328,7 +250,7 @@ static bool power_is_cut(struct world *w)
 			continue;
 		if (!kill_writer(w, i))
 			return false;
-		struct crash_synced s = read_synced(x->synced);
+		struct crash_synced s = crash_synced_read(x->synced);
 		w->lost_bytes += crash_power_cut(x->folder, &s, &w->random);
 	}
 	w->cuts++;
@@ -631,38 +553,10 @@ static unsigned resident_most(struct world *w)
 /* How long changes waited for their acknowledgement so far, all writers together. */
 static struct crash_waits waits_of(struct world *w)
 {
-	struct crash_waits sum = { 0 }, one;
-	for (unsigned i = 0; i < WRITERS; i++) {
-		char path[220];
-		snprintf(path, sizeof path, "%s.waits", w->writer[i].ledger);
-		int fd = open(path, O_RDONLY);
-		if (fd >= 0 && read(fd, &one, sizeof one) == sizeof one)
-			for (unsigned k = 0; k < CRASH_WAITS; k++)
-				sum.below[k] += one.below[k];
-		close(fd);
-	}
+	struct crash_waits sum = { 0 };
+	for (unsigned i = 0; i < WRITERS; i++)
+		crash_waits_add(&sum, w->writer[i].ledger);
 	return sum;
-}
-
-struct waited {
-	double p50_ms, p99_ms, max_ms; /* at most: to the next power of two */
-};
-
-static struct waited waited_between(const struct crash_waits *from, const struct crash_waits *to)
-{
-	struct waited r = { 0 };
-	uint64_t total = 0, seen = 0;
-	for (unsigned i = 0; i < CRASH_WAITS; i++)
-		total += to->below[i] - from->below[i];
-	for (unsigned i = 0; i < CRASH_WAITS; i++) {
-		uint64_t n = to->below[i] - from->below[i];
-		double ms = (double)(1ull << i) / 1000;
-		r.p50_ms = seen * 2 < total ? ms : r.p50_ms;
-		r.p99_ms = seen * 100 < total * 99 ? ms : r.p99_ms;
-		r.max_ms = n ? ms : r.max_ms;
-		seen += n;
-	}
-	return r;
 }
 
 /* While the load goes on: until no log is further ahead of its position than what comes in a moment. */
@@ -696,7 +590,7 @@ static bool go_without_database(struct world *w, unsigned away_s)
 	mariadb_signal(&w->db, SIGKILL);
 	unsigned during = changes_per_s(w, away_s * 1000), mib_then = resident_most(w);
 	went = waits_of(w);
-	struct waited waited = waited_between(&began, &went);
+	struct crash_waited waited = crash_waited(&began, &went);
 	mariadb_again(&w->db);
 	w->q = sql_open(w->db.socket, "loquat");
 	bool ok = catches_up(w, 60000 + away_s * 10000, &took_ms, &mib_back);
@@ -745,9 +639,7 @@ static int write_load(char **argv)
 				   .writer = (unsigned)atoi(argv[6]),
 				   .per_s = (unsigned)atoi(argv[7]),
 				   .written = argv[8] != NULL };
-	synced_fd = open(argv[4], O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	if (pread(synced_fd, &synced, sizeof synced, 0) != sizeof synced)
-		synced = (struct crash_synced){ 0 };
+	crash_synced_note(argv[4]);
 	return crash_write(&load);
 }
 

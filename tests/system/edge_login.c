@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include "connector/session.h"
 #include "tests/support/edgeplay.h"
+#include "tests/support/folder.h"
 #include "tests/support/suite.h"
 
 START_TEST(a_guest_enters_by_the_gates_token)
@@ -67,6 +68,63 @@ START_TEST(a_token_is_good_once_and_for_its_player)
 		wireclient_close(&c);
 	}
 	wireclient_close(&gate);
+	edge_end();
+}
+END_TEST
+
+static const char *not_ready(struct service *s)
+{
+	const char *why = s->def->not_ready(s);
+
+	return why ? why : "";
+}
+
+/* For at most a minute: what a gate and a connector tell each other is asked once a second. */
+static bool says(struct service *s, const char *why)
+{
+	for (int i = 0; i < 6000 && strncmp(not_ready(s), why, strlen(why)) != 0; i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	return !strncmp(not_ready(s), why, strlen(why));
+}
+
+static unsigned foreign(struct service *s)
+{
+	struct buf b = BUF_INIT;
+
+	metrics_prometheus(s->metrics, &b);
+	const char *at = strstr(buf_cstr(&b), "\nloquat_token_key_foreign");
+	unsigned n = at ? (unsigned)atoi(strrchr(strndupa(at, strcspn(at + 1, "\n") + 1), ' ')) : 99;
+	buf_release(&b);
+	return n;
+}
+
+/* As a host does that was not given var/keys of the others. */
+START_TEST(nobody_is_sent_to_a_connector_with_another_token_key)
+{
+	static const char key[] = "00000000000000000000000000000000ffffffffffffffffffffffffffffffff";
+	struct wireclient gate;
+	char uid[32], port[8];
+	edge_begin(_i, NULL);
+	ck_assert(says(cluster.connector[1], ""));
+	edgecluster_end(&cluster, &cluster.connector[1]);
+	folder_write(cluster.dir, "var/keys/token.key", key, sizeof(key) - 1);
+	edgecluster_begin(&cluster, &cluster.connector[1], "connector-2");
+	edgecluster_ready(cluster.connector[1]);
+	ck_assert(says(cluster.connector[1], "no gate has this host's token.key"));
+	ck_assert_uint_eq(foreign(cluster.connector[1]), 1);
+	ck_assert_uint_eq(foreign(cluster.connector[0]), 0);
+	ck_assert_str_eq(not_ready(cluster.connector[0]), "");
+	ck_assert(says(cluster.gate[0], ""));
+	while (foreign(cluster.gate[0]) != 1) /* Check's limit bounds the wait */
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	snprintf(port, sizeof(port), "%u", cluster.connector_port[0]);
+	for (int i = 0; i < 6; i++) {
+		snprintf(uid, sizeof(uid), "{\"uid\":\"p%d\"}", i);
+		ck_assert_str_eq(member(query(&gate, 0, uid), "port"), port);
+		wireclient_close(&gate);
+	}
+	edgecluster_end(&cluster, &cluster.connector[0]);
+	ck_assert(says(cluster.gate[0], "no connector has this host's token.key"));
 	edge_end();
 }
 END_TEST
@@ -388,6 +446,7 @@ int main(void)
 #define BOTH(test) tcase_add_loop_test(t, test, 0, 2)
 	BOTH(a_guest_enters_by_the_gates_token);
 	BOTH(a_token_is_good_once_and_for_its_player);
+	BOTH(nobody_is_sent_to_a_connector_with_another_token_key);
 	BOTH(an_account_enters_by_its_platforms_credential);
 	BOTH(a_second_login_of_a_living_name_is_answered_as_in_pomelos_chat);
 	BOTH(wrong_login_requests_say_what_is_wrong);

@@ -121,15 +121,6 @@ up() {         # the cluster of $config, until it is ready; sets up_pid
 }
 ready_or_gone() { says_ready || gone "$up_pid"; }
 
-http_ok() {    # http_ok PORT PATH: answers 200
-	local line
-	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
-	printf 'GET %s HTTP/1.0\r\nConnection: close\r\n\r\n' "$2" >&4
-	read -r line <&4
-	exec 4>&-
-	[[ $line == *" 200 "* ]]
-} 2>/dev/null
-
 field() {      # field ID NAME: of that instance in `loquat status`
 	loquat status --json | tr -d '\n' | sed 's/}/}\n/g' | grep "\"id\": \"$1\"" | sed -n "s/.*\"$2\": \"\{0,1\}\([^\", }]*\).*/\1/p"
 }
@@ -144,21 +135,20 @@ database_of() { # its server's process
 }
 is_other_pid() { local now; now=$(field "$1" pid) && [ -n "$now" ] && [ "$now" != null ] && [ "$now" != "$2" ]; }
 
-http_status() { # http_status PORT METHOD PATH
-	local line
+http() {       # http PORT METHOD PATH [BODY [HEADER]]: the whole answer; fails where nobody listens
+	local body=${4:-}
 	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
-	printf '%s %s HTTP/1.0\r\nConnection: close\r\nContent-Length: 0\r\n\r\n' "$2" "$3" >&4
-	read -r line <&4
-	exec 4>&-
-	cut -d' ' -f2 <<<"$line"
-}
-
-http_body() {  # http_body PORT PATH: what a GET answers
-	exec 4<>"/dev/tcp/127.0.0.1/$1" || return
-	printf 'GET %s HTTP/1.0\r\nConnection: close\r\n\r\n' "$2" >&4
-	sed '1,/^\r*$/d' <&4
+	printf '%s %s HTTP/1.0\r\nConnection: close\r\nContent-Length: %s\r\n%s\r\n%s' "$2" "$3" ${#body} "${5:+$5$'\r\n'}" "$body" >&4
+	tr -d '\r' <&4
 	exec 4>&-
 } 2>/dev/null
+http_status() { # as http: its status alone
+	local answer
+	answer=$(http "$@") && sed -n '1s/[^ ]* \([0-9]*\).*/\1/p' <<<"$answer"
+}
+http_ok() { [ "$(http_status "$1" GET "$2")" = 200 ]; } # http_ok PORT PATH
+http_body() { http "$1" GET "$2" | sed '1,/^$/d'; }     # http_body PORT PATH: what a GET answers
+http_port() { field "$1" http | sed 's/.*://'; }        # http_port ID
 
 lag() {        # records of all logs that are not in the database yet, as the dashboard's /stats says
 	http_body "$base" /stats | tr -d ' \n' | sed -n 's/.*"lag_records":\([0-9]*\).*/\1/p'

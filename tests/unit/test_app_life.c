@@ -23,13 +23,29 @@ START_TEST(a_script_knows_its_instance_and_the_others)
 	begin("function Remote.put()\n"
 	      "  return { words = { app.instance, tostring(app.worker), tostring(app.workers), tostring(app.epoch > 0),\n"
 	      "    app.owner('caller', 'k'), tostring(app.owner('nothing', 'k')), app.instances('caller')[1].id,\n"
-	      "    tostring(#app.instances('nothing')), app.config('rpc.timeout_ms', 1) .. '', app.config('none.such', 'otherwise'),\n"
-	      "    tostring(pcall(app.config, 'x')), (select(2, pcall(app.config, 'rpc.timeout_ms', 'text'))) } }\n"
+	      "    tostring(#app.instances('nothing')), app.config('rpc.timeout_ms', 1) .. '', app.config('caller.any', 'otherwise'),\n"
+	      "    tostring(pcall(app.config, 'x')), (select(2, pcall(app.config, 'rpc.timeout_ms', 'text'))),\n"
+	      "    (select(2, pcall(app.config, 'rpc.timeout', 1))), (select(2, pcall(app.config, 'calls.thread', 1))) } }\n"
 	      "end");
 	ck_put("{}",
 	       "{\"words\":[\"calls-1\",\"0\",\"1\",\"true\",\"caller-1\",\"nil\",\"caller-1\",\"0\",\"5000\","
 	       "\"otherwise\",\"false\",\"app.config: rpc.timeout_ms is of another type than the value to use when it is "
-	       "absent, text\"]}");
+	       "absent, text\",\"app.config: rpc.timeout: unknown key; did you mean timeout_ms?\",\"app.config: calls.thread: "
+	       "unknown key; did you mean threads?\"]}");
+}
+END_TEST
+
+START_TEST(a_script_may_ask_for_the_same_key_of_the_file_again)
+{
+	begin("function Remote.put()\n"
+	      "  local words = {}\n"
+	      "  for i = 1, 2 do\n"
+	      "    words[#words + 1] = app.config('caller.any', 'otherwise' .. i)\n"
+	      "    words[#words + 1] = tostring(pcall(app.config, 'calls.thread', i))\n"
+	      "  end\n"
+	      "  return { words = words }\n"
+	      "end");
+	ck_put("{}", "{\"words\":[\"otherwise1\",\"false\",\"otherwise2\",\"false\"]}");
 }
 END_TEST
 
@@ -180,6 +196,7 @@ int main(void)
 	TCase *hasty = scripted_case("hasty", setup_hasty);
 
 	tcase_add_test(one, a_script_knows_its_instance_and_the_others);
+	tcase_add_test(one, a_script_may_ask_for_the_same_key_of_the_file_again);
 	tcase_add_test(one, a_script_has_keys_and_signatures);
 	tcase_add_test(three, each_worker_has_a_state_of_its_own);
 	tcase_add_test(one, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);

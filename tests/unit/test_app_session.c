@@ -80,7 +80,8 @@ START_TEST(a_request_whose_time_was_over_while_it_waited_does_not_run)
 	say(1, "{\"text\":\"first\",\"flag\":true}", 0, &reply);
 	say(1, "{\"text\":\"late\"}", 600, &second);
 	reply_wait(&second);
-	ck_reply(&second, ERR_TIMEOUT, EFFECT_UNKNOWN); /* the caller cannot know */
+	ck_assert_int_eq(second.err, ERR_TIMEOUT); /* the caller cannot know, or who was called has told it in time */
+	ck_assert_int_ne(second.effect, EFFECT_DONE);
 	ask(2, "{\"text\":\"wake\"}", &third); /* it comes after the late one, and rests for longer than that has */
 	reply_wait(&reply);
 	ck_ask(1, "{\"text\":\"after\"}", "{\"code\":200,\"words\":[\"hello\",\"wake\",\"first\",\"after\"]}");
@@ -174,6 +175,13 @@ START_TEST(a_push_goes_to_one_session_or_to_many_in_one_frame)
 END_TEST
 
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
+static const char holds_up[] = "function Handler.say(session, msg)\n"
+			       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
+			       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
+			       "  while msg.text do end\n"
+			       "  return {}\n"
+			       "end";
+
 START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
 {
 	begin_sessions("function Handler.say(session, msg)\n"
@@ -190,7 +198,38 @@ START_TEST(a_session_whose_requests_are_stopped_again_and_again_rests)
 	ask(1, "{}", &reply);
 	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
 	ck_assert_ptr_nonnull(strstr(reply.message, "rests"));
-	ck_ask(2, "{}", "{\"code\":200}");
+	ask_as("bob", 2, "{}", &reply);
+	ck_says(&reply, "{\"code\":200}");
+}
+END_TEST
+
+START_TEST(a_player_who_logs_in_anew_has_no_new_budget)
+{
+	begin_sessions(holds_up);
+	ask(1, "{\"text\":\"loop\"}", &reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	ask(2, "{\"text\":\"loop\"}", &reply);
+	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	ck_assert_msg(strstr(reply.message, "budget of 20 ms"), "%s", reply.message);
+	ask(3, "{}", &reply);
+	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
+	ck_assert_ptr_nonnull(strstr(reply.message, "rests"));
+	ask_as("bob", 4, "{}", &reply);
+	ck_says(&reply, "{\"code\":200}");
+}
+END_TEST
+
+START_TEST(a_connection_without_a_login_rests_alone)
+{
+	begin_sessions(holds_up);
+	for (int i = 0; i < 2; i++) {
+		ask_as("", 1, "{\"text\":\"loop\"}", &reply);
+		ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
+	}
+	ask_as("", 1, "{}", &reply);
+	ck_reply(&reply, ERR_BUSY, EFFECT_NONE);
+	ask_as("", 2, "{}", &reply);
+	ck_says(&reply, "{\"code\":200}");
 }
 END_TEST
 
@@ -208,23 +247,17 @@ START_TEST(a_session_that_holds_up_the_others_within_its_budget_rests_too)
 		rests = reply.err == ERR_BUSY;
 	}
 	ck_assert(rests);
-	ck_ask(2, "{}", "{\"code\":200}");
+	ask_as("bob", 2, "{}", &reply);
+	ck_says(&reply, "{\"code\":200}");
 }
 END_TEST
-
-static const char holds_up[] = "function Handler.say(session, msg)\n"
-			       "  if msg.text == 'wake' then app.wake(state.t.queue) return {} end\n"
-			       "  if msg.text == 'later' then app.wait(state.t.queue) end\n"
-			       "  while msg.text do end\n"
-			       "  return {}\n"
-			       "end";
 
 START_TEST(a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget)
 {
 	begin_sessions(holds_up);
 	say(1, "{\"text\":\"later\"}", 0, &reply);
 	say(1, "{\"text\":\"loop\"}", 0, &second);
-	ask(2, "{\"text\":\"wake\"}", &third);
+	ask_as("bob", 2, "{\"text\":\"wake\"}", &third);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	ck_assert_msg(strstr(reply.message, "budget of 100 ms"), "%s", reply.message);
@@ -241,7 +274,7 @@ START_TEST(a_request_that_waits_while_its_session_begins_to_rest_does_not_run)
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	say(1, "{\"text\":\"later\"}", 0, &reply);
 	say(1, "{}", 0, &second);
-	ask(2, "{\"text\":\"wake\"}", &third);
+	ask_as("bob", 2, "{\"text\":\"wake\"}", &third);
 	reply_wait(&reply);
 	ck_reply(&reply, ERR_FAILED, EFFECT_NONE);
 	reply_wait(&second);
@@ -310,6 +343,8 @@ int main(void)
 	tcase_add_test(one, a_push_goes_to_one_session_or_to_many_in_one_frame);
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
 	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
+	tcase_add_test(one, a_player_who_logs_in_anew_has_no_new_budget);
+	tcase_add_test(one, a_connection_without_a_login_rests_alone);
 	tcase_add_test(one, a_session_that_holds_up_the_others_within_its_budget_rests_too);
 	tcase_add_test(one, a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget);
 	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);

@@ -126,6 +126,28 @@ START_TEST(keys_are_bytes_and_compared_to_the_last_one)
 }
 END_TEST
 
+/* Two of each: they differ in their first or last bytes alone, and so many that some have one bucket and tag. */
+START_TEST(keys_that_differ_at_one_end_are_not_taken_for_each_other)
+{
+	char key[2][20];
+	unsigned there = 0;
+	size_t n;
+	for (unsigned i = 0; i < 2000; i++) {
+		snprintf(key[0], sizeof key[0], "role/bag%06u", 2 * i);
+		snprintf(key[1], sizeof key[1], "%06urole/bag", 2 * i);
+		put(key[0], "v");
+		put(key[1], "v");
+	}
+	for (unsigned i = 0; i < 60000; i++) {
+		snprintf(key[0], sizeof key[0], "role/bag%06u", 2 * i + 1);
+		snprintf(key[1], sizeof key[1], "%06urole/bag", 2 * i + 1);
+		there += cache_get(c, key[0], 14, &n) || cache_get(c, key[1], 14, &n);
+	}
+	ck_assert_uint_eq(there, 0);
+	ck_assert_uint_gt(stats().entries, 1000);
+}
+END_TEST
+
 START_TEST(a_key_or_value_out_of_bounds_is_refused_and_leaves_no_older_value_behind)
 {
 	static char big[BYTES];
@@ -217,6 +239,34 @@ START_TEST(who_was_asked_for_stays_and_who_was_not_goes)
 }
 END_TEST
 
+START_TEST(what_is_put_again_counts_as_asked_for)
+{
+	put_many("hot", 100, 0);
+	for (unsigned round = 0; round < 40; round++) {
+		char cold[16];
+		snprintf(cold, sizeof cold, "cold%u.", round);
+		put_many("hot", 100, 0);
+		uint64_t entries = stats().entries;
+		put_many("hot", 100, 0);
+		ck_assert_uint_eq(stats().entries, entries); /* all were there */
+		put_many(cold, 500, 0);
+	}
+	ck_assert_uint_eq(count_many("hot", 100), 100);
+}
+END_TEST
+
+START_TEST(one_goes_for_a_new_one_also_where_all_were_asked_for)
+{
+	put_many("old", 5000, 0);
+	uint64_t evicted = stats().evicted;
+	ck_assert_uint_gt(count_many("old", 5000), 1000);
+	put_many("new", 1, 0);
+	ck_assert_uint_eq(count_many("new", 1), 1);
+	ck_assert_uint_eq(stats().evicted, evicted + 1);
+	ck_assert_uint_eq(stats().refused, 0);
+}
+END_TEST
+
 START_TEST(a_dirty_entry_is_not_evicted_until_it_has_landed)
 {
 	put_many("dirty", 500, 7);
@@ -250,6 +300,29 @@ START_TEST(a_cache_full_of_dirty_entries_refuses_and_goes_on_when_they_have_land
 	cache_landed(c, 9);
 	ck_assert_int_eq(put("k", "a value of some length that has no room any more: the memory is full of dirt....."),
 			 0);
+}
+END_TEST
+
+START_TEST(in_the_place_of_a_deleted_dirty_entry_clean_ones_take_turns)
+{
+	put_many("dirty", 5000, 9);
+	ck_assert_uint_gt(stats().refused, 0);
+	ck_assert(cache_delete(c, "dirty0", 6));
+	uint64_t refused = stats().refused;
+	put_many("clean", 3, 0);
+	ck_assert_uint_eq(stats().refused, refused);
+	ck_assert_uint_eq(stats().evicted, 2);
+	ck_assert_uint_eq(count_many("clean", 3), 1);
+}
+END_TEST
+
+START_TEST(what_has_landed_stays_so_when_an_older_position_is_told)
+{
+	cache_landed(c, 7);
+	cache_landed(c, 5);
+	put_on("k", "v", 6, 0);
+	ck_assert_uint_eq(cache_drop_dirty(c), 0);
+	ck_assert(has("k", "v"));
 }
 END_TEST
 
@@ -456,13 +529,18 @@ int main(void)
 	tcase_add_test(t, a_second_put_takes_the_place_of_the_first_whatever_its_length);
 	tcase_add_test(t, what_is_deleted_is_gone_and_deleting_what_is_not_there_says_so);
 	tcase_add_test(t, keys_are_bytes_and_compared_to_the_last_one);
+	tcase_add_test(t, keys_that_differ_at_one_end_are_not_taken_for_each_other);
 	tcase_add_test(t, a_key_or_value_out_of_bounds_is_refused_and_leaves_no_older_value_behind);
 	tcase_add_test(t, the_bound_holds_for_all_the_memory_it_takes);
 	tcase_add_test(t, an_entry_costs_at_most_32_bytes_beside_key_and_value);
 	tcase_add_test(t, small_entries_fill_the_index_first_and_then_evict_too);
 	tcase_add_test(t, who_was_asked_for_stays_and_who_was_not_goes);
+	tcase_add_test(t, what_is_put_again_counts_as_asked_for);
+	tcase_add_test(t, one_goes_for_a_new_one_also_where_all_were_asked_for);
 	tcase_add_test(t, a_dirty_entry_is_not_evicted_until_it_has_landed);
 	tcase_add_test(t, a_cache_full_of_dirty_entries_refuses_and_goes_on_when_they_have_landed);
+	tcase_add_test(t, in_the_place_of_a_deleted_dirty_entry_clean_ones_take_turns);
+	tcase_add_test(t, what_has_landed_stays_so_when_an_older_position_is_told);
 	tcase_add_test(t, a_clean_value_put_over_a_dirty_one_does_not_make_it_clean);
 	tcase_add_test(t, what_is_dirty_goes_when_its_log_has_failed_and_the_rest_stays);
 	tcase_add_test(t, an_entry_is_there_until_it_is_due_and_then_gone);

@@ -164,6 +164,44 @@ START_TEST(an_unknown_key_is_named_with_the_nearest)
 }
 END_TEST
 
+START_TEST(a_path_that_no_row_knows_is_named_with_the_nearest)
+{
+	static const char *const known[] = { "gate.players_max", "instances[7].id", "platforms.demo.key", "tls.cert" };
+	static const char *const unknown[] = {
+		"gate.playersmax",
+		"who: gate.playersmax: unknown key; did you mean players_max?",
+		"gaet.players_max",
+		"who: gaet.players_max: unknown key; did you mean gate?",
+		"players_max",
+		"who: players_max: unknown key; did you mean gate.players_max?",
+		"gate.players_max.more",
+		"who: gate.players_max.more: unknown key",
+		"instances[1].thread",
+		"who: instances[1].thread: unknown key; did you mean threads?",
+		"gate[1]",
+		"who: gate[1]: unknown key",
+		"gate",
+		"who: gate: a table, no value",
+		"instances[",
+		"who: instances[: a table, no value",
+		"",
+		"who: a table, no value",
+	};
+	char why[200] = "", path[600];
+
+	ck_assert_int_eq(parse("return {}"), 0);
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		ck_assert_msg(config_check_path(c, "who", known[i], why, sizeof why) == 0, "%s", why);
+	for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i += 2) {
+		ck_assert_int_eq(config_check_path(c, "who", unknown[i], why, sizeof why), ERR_NOT_FOUND);
+		ck_assert_str_eq(why, unknown[i + 1]);
+	}
+	memset(path, 'x', sizeof path - 1);
+	path[sizeof path - 1] = 0;
+	ck_assert_int_eq(config_check_path(c, "who", path, why, sizeof why), ERR_NOT_FOUND);
+}
+END_TEST
+
 START_TEST(maps_have_entries_of_any_name)
 {
 	ck_assert_int_eq(parse("return { platforms = { wide = { key = 'w' }, demo = { key = 'd', slow = true } } }"),
@@ -330,6 +368,7 @@ int main(void)
 	tcase_add_test(t, a_value_out_of_bounds_is_refused);
 	tcase_add_test(t, a_missing_value_is_named);
 	tcase_add_test(t, an_unknown_key_is_named_with_the_nearest);
+	tcase_add_test(t, a_path_that_no_row_knows_is_named_with_the_nearest);
 	tcase_add_test(t, maps_have_entries_of_any_name);
 	tcase_add_test(t, an_optional_section_binds_only_when_it_is_there);
 	tcase_add_test(t, what_others_check_is_kept);

@@ -32,6 +32,7 @@ static struct answer {
 } answers[300];
 static unsigned n_answers;
 static uint64_t asked_ms;
+static _Atomic unsigned away; /* pools that miss the database */
 
 static void new_pool(void *arg)
 {
@@ -39,7 +40,8 @@ static void new_pool(void *arg)
 				    .instance = "role-1",
 				    .sqllog = l,
 				    .connections = 2,
-				    .queue_max = 100 };
+				    .queue_max = 100,
+				    .away = &away };
 	pool = dbread_new(loop, lines, &o);
 }
 
@@ -59,6 +61,7 @@ static void setup(void)
 	loop = on_loop_new(env, "worker");
 	flag_init(&ended);
 	n_answers = 0;
+	away = 0;
 	snprintf(path, sizeof path, "%s/log", dir);
 	snprintf(folder, sizeof folder, "%s/role-1", dir);
 	ck_assert_int_eq(log_open(env, "role-1", path, LOG_DEBUG, &lines), 0);
@@ -246,6 +249,46 @@ START_TEST(a_database_that_does_not_answer_ends_the_read_at_its_deadline)
 }
 END_TEST
 
+START_TEST(a_connection_that_did_not_answer_in_time_is_not_waited_for)
+{
+	struct question x = { "SELECT SLEEP(50)", NULL, 100, 2 }; /* on both connections */
+	on_loop(loop, ask_now, &x);
+	ck_assert(flag_wait(&ended, 2));
+	ck_assert(answers[0].err == ERR_UNAVAILABLE && answers[1].err == ERR_UNAVAILABLE);
+	ask(NULL, 60000);
+	ck_assert(flag_wait(&ended, 3));
+	ck_assert_int_eq(answers[2].err, 0);
+	ck_assert_uint_lt(answers[2].after_ms, 40000);
+}
+END_TEST
+
+static void until_away(unsigned expected)
+{
+	for (int i = 0; i < 60000 && away != expected; i++)
+		usleep(1000);
+	ck_assert_uint_eq(away, expected);
+}
+
+START_TEST(a_pool_counts_as_missing_the_database_until_it_is_there_or_the_pool_has_gone)
+{
+	char path[420];
+	snprintf(path, sizeof path, "%s/socket", dir);
+	on_loop(loop, free_pool, NULL);
+	for (int i = 0; i < 2; i++) {
+		on_loop(loop, new_pool, path);
+		ask(NULL, 100);
+		ck_assert(flag_wait(&ended, 1 + (unsigned)i));
+		ck_assert_int_eq(answers[i].err, ERR_UNAVAILABLE);
+		until_away(1);
+		if (i)
+			ck_assert_int_eq(symlink(server.socket, path), 0); /* it is tried for also when nobody reads */
+		else
+			on_loop(loop, free_pool, NULL);
+		until_away(0);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	if (!mariadb_installed()) {
@@ -265,7 +308,9 @@ int main(void)
 	tcase_add_test(t, what_the_database_refuses_is_told_with_its_words);
 	tcase_add_test(t, more_reads_than_the_bound_are_refused_and_the_others_are_answered);
 	tcase_add_test(t, a_database_that_does_not_answer_ends_the_read_at_its_deadline);
-	tcase_add_test(t, a_read_that_is_lost_with_its_connection_is_asked_again);
+	tcase_add_test(t, a_connection_that_did_not_answer_in_time_is_not_waited_for);
+	tcase_add_test(t, a_pool_counts_as_missing_the_database_until_it_is_there_or_the_pool_has_gone);
+	tcase_add_test(t, a_read_that_is_lost_with_its_connection_is_asked_again); /* its server dies with it */
 	int failed = suite_run("dbread", t);
 	mariadb_end(&server);
 	return failed;

@@ -128,6 +128,14 @@ START_TEST(the_extremes_of_numbers_are_printed)
 }
 END_TEST
 
+/* Values travel eight bytes wide: a narrower conversion prints what printf would of the argument. */
+START_TEST(a_conversion_takes_no_more_than_its_width)
+{
+	log_info(l, "x", "%u %x %d %llx", -1, -2, (int)0x80000000u, -1ll);
+	ck_assert_str_eq(line(), "info chat-1 x 4294967295 fffffffe -2147483648 ffffffffffffffff\n");
+}
+END_TEST
+
 START_TEST(a_client_cannot_forge_a_line)
 {
 	log_info(l, "chat.send", "name=%s", "x\n2026-01-01T00:00:00.000000Z error gate-1 hacked");
@@ -520,6 +528,7 @@ int main(void)
 	tcase_add_test(c, the_date_is_the_one_of_the_calendar);
 	tcase_add_test(c, all_conversions_print_as_printf_does);
 	tcase_add_test(c, the_extremes_of_numbers_are_printed);
+	tcase_add_test(c, a_conversion_takes_no_more_than_its_width);
 	tcase_add_test(c, a_client_cannot_forge_a_line);
 	tcase_add_test(c, values_are_quoted_and_escaped_where_they_need_it);
 	tcase_add_test(c, the_event_is_escaped_too);

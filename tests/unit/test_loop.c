@@ -5,6 +5,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "tests/support/flag.h"
+#include "tests/support/folder.h"
 #include "tests/support/on_loop.h"
 #include "tests/support/suite.h"
 
@@ -228,6 +229,43 @@ START_TEST(the_clock_is_read_anew_after_a_sleep)
 }
 END_TEST
 
+struct seen { /* of a folder's change */
+	char *dir;
+	struct env_watch *watch;
+	uint64_t now_ns;
+};
+
+static void on_change(void *arg)
+{
+	struct seen *s = arg;
+	s->now_ns = s->now_ns ? s->now_ns : loop->now_ns; /* of the first: more may come */
+	flag_raise(&flag);
+}
+
+static void watch_it(void *arg)
+{
+	struct seen *s = arg;
+	ck_assert_int_eq(env_watch(loop->ev, s->dir, on_change, s, &s->watch), 0);
+}
+
+static void watch_no_more(void *arg)
+{
+	env_watch_close(((struct seen *)arg)->watch);
+}
+
+START_TEST(what_wakes_the_worker_finds_the_clock_of_now)
+{
+	struct seen s = { .dir = folder_new() };
+	on_loop(loop, watch_it, &s);
+	uint64_t before = env_mono_ns(env);
+	folder_write(s.dir, "file", "x", 1);
+	ck_assert(flag_wait(&flag, 1));
+	ck_assert_uint_ge(s.now_ns, before);
+	on_loop(loop, watch_no_more, &s);
+	folder_free(s.dir);
+}
+END_TEST
+
 static void count_turns(void *arg)
 {
 	*(uint64_t *)arg = loop->turns;
@@ -337,6 +375,38 @@ START_TEST(deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_
 }
 END_TEST
 
+struct again {
+	struct loop_deferred d;
+	unsigned left;
+};
+
+static void again_run(struct loop_deferred *d)
+{
+	struct again *a = (struct again *)d;
+	note(".");
+	if (--a->left)
+		loop_defer(loop, d);
+}
+
+static void defer_again(void *arg)
+{
+	struct again *a = arg;
+	a->left = 3;
+	note("turn");
+	loop_defer(loop, &a->d);
+}
+
+START_TEST(deferred_work_may_defer_itself_anew_in_its_turn_and_in_later_ones)
+{
+	static struct again a = { .d.run = again_run };
+	for (unsigned i = 0; i < 2; i++) {
+		on_loop(loop, defer_again, &a);
+		on_loop_turns(loop);
+	}
+	ck_assert_str_eq(order, "turn...turn...");
+}
+END_TEST
+
 static void take_back(void *arg)
 {
 	defer_them(arg);
@@ -353,6 +423,9 @@ START_TEST(deferred_work_may_be_taken_back)
 	on_loop(loop, take_back, NULL);
 	on_loop_turns(loop);
 	ck_assert_str_eq(order, "turn 3");
+	on_loop(loop, take_back, NULL); /* and what is deferred after one that was taken back, in another turn too */
+	on_loop_turns(loop);
+	ck_assert_str_eq(order, "turn 3turn 3");
 }
 END_TEST
 
@@ -409,9 +482,11 @@ int main(void)
 	tcase_add_test(t, an_earlier_timer_is_not_held_up_by_a_later_one);
 	tcase_add_test(t, a_stopped_timer_does_not_fire);
 	tcase_add_test(t, the_clock_is_read_anew_after_a_sleep);
+	tcase_add_test(t, what_wakes_the_worker_finds_the_clock_of_now);
 	tcase_add_test(t, an_idle_worker_sleeps);
 	tcase_add_test(t, a_worker_that_polls_takes_messages_and_timers_and_sleeps_when_idle);
 	tcase_add_test(t, deferred_work_may_be_taken_back);
+	tcase_add_test(t, deferred_work_may_defer_itself_anew_in_its_turn_and_in_later_ones);
 	tcase_add_test(t, deferred_work_runs_once_in_order_at_the_end_of_the_turn_with_what_it_defers);
 	tcase_add_test(t, a_worker_starts_and_stops_on_its_own_thread);
 	tcase_add_test_raise_signal(t, a_call_from_a_foreign_thread_is_our_bug_and_ends_the_process, 6);

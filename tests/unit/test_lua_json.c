@@ -372,8 +372,11 @@ START_TEST(what_is_wrong_is_named_by_its_path)
 	ck_why("sample.All", "{\"words\":[null]}", "words[1]: expected a string, found null");
 	ck_why("sample.All", "{\"b\":1}", "b: expected true or false, found 1");
 	ck_why("sample.All", "{\"d\":\"1\"}", "d: expected a number, found \"1\"");
-	ck_why("sample.All", "{\"colour\":\"PINK\"}", "colour: expected the name of a value, found \"PINK\"");
-	ck_why("sample.All", "{\"colour\":7}", "colour: expected the name of a value, found 7");
+	ck_why("sample.All", "{\"colour\":\"PINK\"}", "colour: expected RED, GREEN or BLUE, found \"PINK\"");
+	ck_why("sample.All", "{\"colour\":7}", "colour: expected RED, GREEN or BLUE, found 7");
+	ck_why("sample.Chosen", "{\"many\":\"X\"}",
+	       "many: expected THE_FIRST_OF_MANY_LONG_NAMES, THE_SECOND_OF_MANY_LONG_NAMES, "
+	       "THE_THIRD_OF_MANY_LONG_NAMES, THE_FOURTH_OF_MANY_LONG_NAMES, ..., found \"X\"");
 	ck_why("sample.All", "{\"raw\":\"*\"}", "raw: expected base64");
 	ck_why("sample.All", "{\"again\":{\"again\":{\"one\":{\"x\":1}}}}", "again.again.one.x: unknown field");
 }
@@ -483,7 +486,7 @@ START_TEST(a_value_that_is_not_of_the_type_is_not_written)
 	ck_unwritable("sample.All", "{items = {{item = 1}, {item = 2.5}}}",
 		      "items[2].item: expected an integer, found 2.5");
 	ck_unwritable("sample.All", "{items = 7}", "items: expected a table, found 7");
-	ck_unwritable("sample.All", "{colour = 'PINK'}", "colour: expected the name of a value, found \"PINK\"");
+	ck_unwritable("sample.All", "{colour = 'PINK'}", "colour: expected RED, GREEN or BLUE, found \"PINK\"");
 	ck_unwritable("sample.All", "{i32 = 2^31}", "i32: 2147483648 is out of range");
 	ck_unwritable("sample.All", "{u64 = -1}", "u64: -1 is out of range");
 	ck_unwritable("sample.All", "{d = 0/0}", "d: NaN is no number in JSON");
@@ -495,6 +498,48 @@ START_TEST(a_value_that_is_not_of_the_type_is_not_written)
 	ck_unwritable(NULL, "{1, 2, x = 3}",
 		      "expected a name as key (sequences have no holes; mark arrays by json.array), found 1");
 	ck_unwritable(NULL, "{a = {math.huge}}", "a[1]: infinity is no number in JSON");
+}
+END_TEST
+
+START_TEST(a_list_with_a_hole_or_a_name_is_not_sent_short)
+{
+	ck_unwritable("sample.All", "{numbers = {1, nil, 3}}", "numbers[2]: nil inside a sequence");
+	ck_unwritable("sample.All", "{numbers = {1, nil, 3, x = 1}}", "numbers[2]: nil inside a sequence");
+	ck_unwritable("sample.All", "{numbers = {1, 2, [5] = 5}}",
+		      "numbers: expected a sequence without holes and names, found 5");
+	ck_unwritable("sample.All", "{numbers = {1, x = 1}}",
+		      "numbers: expected a sequence without holes and names, found \"x\"");
+	ck_unwritable("sample.All", "{numbers = {x = 1}}",
+		      "numbers: expected a sequence without holes and names, found \"x\"");
+	ck_unwritable("sample.All", "{items = {[2] = {item = 1}}}",
+		      "items: expected a sequence without holes and names, found 2");
+	ck_unwritable("sample.All", "{items = {[1.5] = {item = 1}}}",
+		      "items: expected a sequence without holes and names, found 1.5");
+	ck_unwritable(NULL, "{a = json.array({1, x = 2})}",
+		      "a: expected a sequence without holes and names, found \"x\"");
+	ck_unwritable(NULL, "{a = json.array({1, nil, 3, x = 2})}",
+		      "a: expected a sequence without holes and names, found \"x\"");
+	ck_unwritable(NULL, "{a = json.array({1, [5] = 2})}",
+		      "a: expected a sequence without holes and names, found 5");
+	ck_unwritable(NULL, "{a = json.array({[0] = 1})}", "a: expected a sequence without holes and names, found 0");
+	ck_unwritable("loquat.Any", "{a = {1, nil, 3, x = 1}}", "a[2]: nil inside a sequence");
+	ck_encoded(NULL, "{a = json.array({1, nil, 3})}", "{\"a\":[1,null,3]}");
+}
+END_TEST
+
+START_TEST(of_a_oneof_there_is_one_at_most)
+{
+	ck_again("sample.Either", "{\"id\":7,\"text\":\"t\",\"colour\":\"RED\"}");
+	ck_again("sample.Either", "{\"item\":{\"item\":1,\"count\":2},\"b\":true}");
+	ck_again("sample.Either", "{}"); /* none of them has a default: it would be beside the others */
+	ck_assert_str_eq(again("sample.Either", "{\"uid\":null,\"id\":7}"), "{\"id\":7}");
+	ck_why("sample.Either", "{\"uid\":\"a\",\"text\":\"t\",\"id\":7}",
+	       "id: given beside uid: only one of the two may be");
+	ck_why("sample.Either", "{\"item\":{\"item\":1},\"uid\":\"a\"}",
+	       "uid: given beside item: only one of the two may be");
+	ck_unwritable("sample.Either", "{b = false, colour = 'RED'}",
+		      "b: given beside colour: only one of the two may be");
+	ck_encoded("sample.Either", "{uid = json.null, id = 7}", "{\"id\":7}");
 }
 END_TEST
 
@@ -625,6 +670,8 @@ int main(void)
 	tcase_add_test(c, untyped_parts_of_typed_messages_hold_any_value);
 	tcase_add_test(c, a_value_that_is_not_of_the_type_is_not_written);
 	tcase_add_test(c, what_stands_in_a_value_many_times_does_not_make_it_endless);
+	tcase_add_test(c, of_a_oneof_there_is_one_at_most);
+	tcase_add_test(c, a_list_with_a_hole_or_a_name_is_not_sent_short);
 	tcase_add_test(c, nil_is_an_empty_message_and_an_empty_sequence_an_array);
 	tcase_add_test(c, scripts_metamethods_do_not_run);
 	tcase_add_test(c, random_bytes_never_crash_the_decoder);

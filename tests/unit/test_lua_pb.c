@@ -218,15 +218,29 @@ START_TEST(values_that_lua_or_the_type_cannot_hold_are_refused)
 	ck_unwritable("sample.All", "{s = 1}", "s: expected text, found 1");
 	ck_unwritable("sample.All", "{s = '\\xff'}", "s: text that is not UTF-8");
 	ck_unwritable("sample.All", "{b = 0}", "b: expected true or false, found 0");
-	ck_unwritable("sample.All", "{colour = 'PINK'}", "colour: expected the name of a value, found \"PINK\"");
+	ck_unwritable("sample.All", "{colour = 'PINK'}", "colour: expected RED, GREEN or BLUE, found \"PINK\"");
 	ck_unwritable("sample.All", "{items = {{item = 1}, {item = 'x'}}}",
 		      "items[2].item: expected an integer, found \"x\"");
 	ck_unwritable("sample.All", "{numbers = {1, x = 1}}", "numbers: a sequence with holes or names");
 	ck_unwritable("sample.All", "{numbers = {1, nil, 3, x = 1}}", "numbers[2]: expected an integer, found nil");
+	ck_unwritable("sample.All", "{numbers = {1, nil, 3}}", "numbers: a sequence with holes or names");
+	ck_unwritable("sample.All", "{numbers = {1, 2, [5] = 5}}", "numbers: a sequence with holes or names");
+	ck_unwritable("sample.All", "{items = {[2] = {item = 1}}}", "items: a sequence with holes or names");
 	ck_unwritable("sample.All", "{numbers = 1}", "numbers: expected a table, found 1");
 	ck_unwritable("sample.All", "{typo = 1}", "typo: sample.All has no such field");
 	ck_unwritable("sample.All", "{one = {item = 1, cont = 2}}", "one.cont: sample.Item has no such field");
 	ck_unwritable("sample.All", "'x'", "expected a table, found \"x\"");
+}
+END_TEST
+
+START_TEST(of_a_oneof_the_last_one_read_counts_and_one_at_most_is_written)
+{
+	ck_shown("sample.Either", "\x0a\1u\x10\7", "{\"id\":7}");
+	ck_shown("sample.Either", "\x10\7\x22\1t\x0a\1u", "{\"uid\":\"u\",\"text\":\"t\"}");
+	ck_shown("sample.Either", "\x10\7\x1a\2\x08\1\x28\1\x30\1\x10\1", "{\"id\":1,\"b\":true}");
+	ck_shown("sample.Either", "", "{}");
+	ck_encoded("sample.Either", "{id = 7, text = 't', colour = 'GREEN'}", "\x10\7\x22\1t\x28\1");
+	ck_unwritable("sample.Either", "{uid = 'u', id = 7}", "id: given beside uid: only one of the two may be");
 }
 END_TEST
 
@@ -551,6 +565,7 @@ int main(void)
 	tcase_add_test(c, defaults_and_required_fields_are_those_of_the_proto);
 	tcase_add_test(c, bytes_that_are_no_message_are_refused);
 	tcase_add_test(c, values_that_lua_or_the_type_cannot_hold_are_refused);
+	tcase_add_test(c, of_a_oneof_the_last_one_read_counts_and_one_at_most_is_written);
 	tcase_add_test(c, nesting_is_bounded);
 	tcase_add_test(c, what_stands_in_a_value_many_times_does_not_make_it_endless);
 	tcase_add_test(c, long_parts_have_long_lengths);

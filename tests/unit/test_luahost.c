@@ -47,6 +47,27 @@ START_TEST(globals_by_accident_are_errors_with_file_and_line)
 }
 END_TEST
 
+START_TEST(a_library_takes_no_new_names_and_no_other_functions)
+{
+	ck_fails("local x = 1\nstring.trim = function() end",
+		 "init.lua:2: string.trim: a library is not for new names; use a local, or a module of your own");
+	ck_fails("log[1] = 1",
+		 "init.lua:1: log.1: a library is not for new names; use a local, or a module of your own");
+	ck_refused("init", "\ntable.add = table.insert",
+		   "init.lua:2: table.add: a library is not for new names; use a local, or a module of your own");
+	ck_refused(
+		"init", "string.format = string.rep return {}",
+		"init.lua: it has changed string.format: libraries are all files', so use a local, or a module of your own");
+	ck_refused(
+		"init", "rawset(math, 'tau', 6) return {}",
+		"init.lua: it has changed math.tau: libraries are all files', so use a local, or a module of your own");
+	ck_refused("init", "os.time = nil error('late')", "init.lua:1: late");
+	ck_gives("return string.format('%d', 5), math.tau, os.time() > 0, pcall(setmetatable, string, nil)",
+		 "\"5\" null true false \"cannot change a protected metatable\"");
+	ck_gives("state.x = 1 return getmetatable(math), state.x", "\"library\" 1");
+}
+END_TEST
+
 START_TEST(values_are_shown_without_addresses)
 {
 	ck_gives("return tostring({}), tostring(nil), tostring(json.null), tostring(12), tostring(nil)",
@@ -105,9 +126,29 @@ END_TEST
 
 START_TEST(errors_that_are_no_text_are_failures_too)
 {
-	ck_fails("error({code = 5})", "an error that is a table");
+	ck_fails("error({code = 5})", "an error that is a table: {code = 5}");
+	ck_logged("lua.error task=test.go error=\"an error that is a table: {code = 5}\"");
+	ck_logged("init.lua:1: in function");
+	ck_fails(
+		"error({why = 'no \"gold\\n', ok = false, at = 1.5, big = math.maxinteger, 'first', [3] = true, f = error,\n"
+		"  t = {}, [1.5] = 1})",
+		"an error that is a table: {[1] = \"first\", [3] = true, at = 1.5, big = 9223372036854775807, ok = false, "
+		"why = \"no ?gold?\", ...}");
+	ck_fails("error({})", "an error that is a table: {}");
+	ck_fails("error({error})", "an error that is a table: {...}");
+	ck_fails(
+		"local t = {} for i = 1, 100 do t[i] = i end error(t)",
+		"an error that is a table: {[1] = 1, [2] = 2, [3] = 3, [4] = 4, [5] = 5, [6] = 6, [7] = 7, [8] = 8, ...}");
+	ck_fails("error(setmetatable({code = 5}, {__tostring = function(e) return 'code ' .. e.code end}))", "code 5");
+	ck_fails("error(setmetatable({code = 5}, {__tostring = function(e) return nil end}))",
+		 "an error that is a table: {code = 5}");
+	ck_fails("error(setmetatable({code = 5}, {__tostring = function(e) error(e) end}))",
+		 "an error that is a table: {code = 5}");
+	ck_fails("error(12)", "12");
 	ck_fails("error()", "an error that is a nil");
 	ck_fails("error('two\\nlines', 0)", "two");
+	on_loop(loop, load, SRC("init", "error({code = 5})"));
+	ck_assert_str_eq(why, "an error that is a table: {code = 5}");
 }
 END_TEST
 
@@ -477,6 +518,82 @@ START_TEST(what_a_failed_task_holds_is_closed)
 }
 END_TEST
 
+/* The watch looks; what it holds says so in state.closed. */
+static const char *closed_after(const char *body)
+{
+	static struct run r;
+	struct buf text = BUF_INIT;
+	buf_addf(&text, "local M = {} function M.go() " HELD "%s end return M", "state.closed = 'yes'", body);
+	on_loop(loop, load, SRC("init", buf_cstr(&text)));
+	ck_assert_msg(load_err == 0, "%s", why);
+	buf_release(&text);
+	memset(&r, 0, sizeof r);
+	loop_call(loop, start, &r);
+	watch_until(&r.ended);
+	ck_assert_int_eq(r.err, ERR_FAILED);
+	ck_has(r.message, "init.lua:1: stopped: it ran for more than its budget of 50 ms");
+	return gives("local was = state.closed state.closed = nil return was");
+}
+
+START_TEST(what_a_task_holds_that_is_stopped_for_its_budget_is_closed)
+{
+	static const char *const stopped_in[] = {
+		"while true do end",
+		"while true do pcall(function() while true do end end) end",
+		"local function f() local t = setmetatable({}, {__index = function() while true do end end}) return t.x end f()",
+		"pcall(clock.after) while true do end", /* after a misuse */
+		"clock.sleep(1) while true do end",
+		"pcall(clock.sleep) while true do math.abs(1) end",
+		"while true do pcall(coroutine.wrap(function() while true do end end)) end",
+		"while true do pcall(table.sort, {1, 2, 3}, function() while true do end end) end",
+		"local s = ('a'):rep(50) while true do pcall(s.gsub, s, ('a-'):rep(25) .. 'b', '') end",
+		"local s = ('a'):rep(50) s:match(('a*'):rep(25) .. 'b')",
+	};
+	short_budget();
+	for (size_t i = 0; i < sizeof stopped_in / sizeof *stopped_in; i++)
+		ck_assert_msg(!strcmp(closed_after(stopped_in[i]), "\"yes\""), "%s", stopped_in[i]);
+	/* hooks are off behind what C calls, so nothing could stop what would be closed */
+	ck_assert_str_eq(closed_after("table.sort({1, 2, 3}, function() while true do end end)"), "null");
+	ck_logged("traceback=\"stack traceback:");
+	ck_gives("return 'goes on'", "\"goes on\"");
+}
+END_TEST
+
+#define HELD_YES "local held <close> = setmetatable({}, {__close = function() state.closed = 'yes' end}) "
+
+/* It asks to wait, and does not. */
+static int l_misuse(lua_State *L)
+{
+	luatask_wait(L);
+	return luaL_error(L, "misused");
+}
+
+static int open_misuse(lua_State *L)
+{
+	lua_pushcfunction(L, l_misuse);
+	return 1;
+}
+
+static void add_misuse(void *unused)
+{
+	(void)unused;
+	luahost_library(host, "misuse", open_misuse);
+}
+
+START_TEST(where_instructions_are_counted_what_a_stopped_task_holds_is_closed_too)
+{
+	on_loop(loop, free_host, NULL);
+	options.trial = true;
+	options.budget_ms = 50;
+	on_loop(loop, new_host, NULL);
+	on_loop(loop, add_misuse, NULL);
+	ck_fails(HELD_YES "while true do end", stopped);
+	ck_gives("local was = state.closed state.closed = nil return was", "\"yes\"");
+	ck_fails(HELD_YES "pcall(misuse) while true do end", stopped);
+	ck_gives("return state.closed", "\"yes\"");
+}
+END_TEST
+
 #define HELD_FOR_EVER "local held <close> = setmetatable({}, {__close = function() while true do end end}) "
 
 START_TEST(what_closes_for_ever_is_stopped_too)
@@ -489,6 +606,14 @@ START_TEST(what_closes_for_ever_is_stopped_too)
 	ck_assert_str_eq(r.message, "x");
 	ck_gives("return 'goes on'", "\"goes on\"");
 	ck_assert_uint_eq(stats()->over_budget, 1);
+	on_loop(loop, load,
+		SRC("init", "local M = {} function M.go() " HELD_FOR_EVER "while true do end end return M"));
+	memset(&r, 0, sizeof r);
+	loop_call(loop, start, &r);
+	watch_until(&r.ended);
+	ck_assert_str_eq(r.message, stopped);
+	ck_gives("return 'goes on'", "\"goes on\"");
+	ck_assert_uint_eq(stats()->over_budget, 3);
 }
 END_TEST
 
@@ -544,6 +669,7 @@ int main(void)
 	tcase_add_test(c, scripts_compute);
 	tcase_add_test(c, there_is_no_way_out_of_the_state);
 	tcase_add_test(c, globals_by_accident_are_errors_with_file_and_line);
+	tcase_add_test(c, a_library_takes_no_new_names_and_no_other_functions);
 	tcase_add_test(c, values_are_shown_without_addresses);
 	tcase_add_test(c, time_comes_from_the_environment);
 	tcase_add_test(c, require_finds_files_of_the_service_only_and_once);
@@ -574,8 +700,11 @@ int main(void)
 	tcase_add_test(c, waiting_is_refused_where_nobody_could_be_woken);
 	tcase_add_test(c, scripts_have_coroutines_of_their_own);
 	tcase_add_test(c, what_a_failed_task_holds_is_closed);
-	if (!SIGNALS_WAIT)
+	tcase_add_test(c, where_instructions_are_counted_what_a_stopped_task_holds_is_closed_too);
+	if (!SIGNALS_WAIT) {
+		tcase_add_test(c, what_a_task_holds_that_is_stopped_for_its_budget_is_closed);
 		tcase_add_test(c, what_closes_for_ever_is_stopped_too);
+	}
 	tcase_add_test(c, a_wrapped_coroutine_that_fails_is_closed_as_in_lua);
 	tcase_add_test(c, nobody_resumes_a_task_but_what_it_waits_for);
 	return suite_run("luahost", c);

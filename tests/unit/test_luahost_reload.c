@@ -120,6 +120,21 @@ ON_LOOP(code_that_is_refused_or_dropped_leaves_no_trace_in_state)
 	ck_assert_str_eq(go(), "\"one\" 5 null");
 }
 
+ON_LOOP(code_that_is_refused_or_dropped_leaves_no_trace_in_the_libraries)
+{
+	load(SRC("init", "return {go = function() return ('x'):rep(3), string.rep('y', 2), math.tau end}"));
+	ck_assert_msg(load_err == 0, "%s", why);
+	ck_assert_int_eq(prepare(SRC("init", "string.rep = string.upper rawset(math, 'tau', 6) error('late')")),
+			 ERR_FAILED);
+	ck_assert_str_eq(why, "init.lua:1: late");
+	ck_assert_str_eq(go(), "\"xxx\" \"yy\" null");
+	ck_assert_int_eq(prepare(SRC("init", "return require('m')", "m", "string.rep = string.upper return {}")),
+			 ERR_FAILED);
+	ck_has(why, "m.lua: it has changed string.rep");
+	ck_assert_str_eq(go(), "\"xxx\" \"yy\" null");
+	ck_check_fails("init.lua: it has changed math.pi", "math.pi = 3 return {}");
+}
+
 ON_LOOP(what_new_files_take_out_of_state_is_gone_after_the_switch_only)
 {
 	load_first();
@@ -307,6 +322,7 @@ int main(void)
 	tcase_add_test(c, what_was_checked_need_not_be_compiled_again_and_keeps_its_lines);
 	tcase_add_test(c, what_new_files_put_into_state_is_kept_apart_until_the_switch);
 	tcase_add_test(c, code_that_is_refused_or_dropped_leaves_no_trace_in_state);
+	tcase_add_test(c, code_that_is_refused_or_dropped_leaves_no_trace_in_the_libraries);
 	tcase_add_test(c, what_new_files_take_out_of_state_is_gone_after_the_switch_only);
 	tcase_add_test(c, later_files_see_what_earlier_ones_put_into_state);
 	tcase_add_test(c, files_are_prepared_one_at_a_time_and_requests_run_in_between);

@@ -227,10 +227,13 @@ ON_LOOP(more_tasks_than_allowed_are_refused)
 }
 
 static struct run outer, inner;
+static uint64_t handle; /* outer's */
 
 static int l_nest(lua_State *L)
 {
 	ck_assert_ptr_eq(luahost_job(L), &outer.job);
+	handle = luahost_task(L);
+	ck_assert(luatask_alive(host, handle) && luajob_task(&outer.job) == handle);
 	inner = (struct run){ .ended = 0 };
 	start(&inner);
 	ck_assert_ptr_eq(luahost_job(L), &outer.job);
@@ -253,6 +256,54 @@ ON_LOOP(a_task_may_start_another)
 	start(&outer);
 	ck_assert_str_eq(outer.results, "\"outer\"");
 	ck_assert_str_eq(inner.results, "\"inner\"");
+}
+
+ON_LOOP(a_task_that_has_waited_may_start_another_in_what_is_free)
+{
+	struct run other = { .ended = 0 };
+	free_host(NULL);
+	options.tasks_max = 2;
+	new_host(NULL);
+	add_wait(NULL);
+	luahost_library(host, "nest", open_nest);
+	load_go("local n = (state.n or 0) + 1 state.n = n if n == 2 then wait() end "
+		"if n == 2 or n == 5 then nest() end return n");
+	start(&other);
+	outer = (struct run){ .ended = 0 };
+	start(&outer);
+	start(&other);
+	ck_assert(luatask_resume(host, waiting, NULL, NULL));
+	ck_assert_int_eq(inner.err, 0);
+	ck_assert_str_eq(inner.results, "4");
+	ck_assert_str_eq(outer.results, "2");
+	start(&outer);
+	ck_assert_str_eq(inner.results, "6");
+	ck_assert_str_eq(outer.results, "5");
+	ck_assert(!luatask_alive(host, handle)); /* it never waited, and its slot serves others now */
+}
+
+/* While nothing else runs, and the coroutine of this one could be mistaken for a free one. */
+static void start_and_keep(struct luajob *job, const struct luaresult *r)
+{
+	inner = (struct run){ .ended = 0 };
+	start(&inner);
+	keep(job, r);
+}
+
+ON_LOOP(the_results_of_a_job_outlive_what_its_end_starts)
+{
+	load_go("state.n = (state.n or 0) + 1 return state.n, 'of its own'");
+	for (int n = 1; n <= 5; n += 2) {
+		char own[40];
+		snprintf(own, sizeof own, "%d \"of its own\"", n);
+		outer = (struct run){ .job = { .name = "test.go", .push = push_run, .done = start_and_keep } };
+		ck_assert_uint_eq(luatask_start(host, &outer.job), 0);
+		ck_assert_str_eq(outer.results, own);
+	}
+	ck_assert_str_eq(inner.results, "6 \"of its own\"");
+	luahost_stats(host, &stats_);
+	ck_assert_uint_eq(stats_.coroutines, 2);
+	ck_assert_uint_eq(stats_.started, 6);
 }
 
 /* ---- queues ---- */
@@ -366,6 +417,11 @@ ON_LOOP(a_job_is_taken_out_of_its_queue)
 	ck_assert(luaqueue_remove(&queue, &seq[1].job));
 	ck_assert(!luaqueue_remove(&queue, &seq[1].job));
 	ck_assert(!luaqueue_remove(&queue, &seq[0].job));
+	for (int i = 1; i < 5; i++) /* their places are free again */
+		ck_assert_int_eq(queued(i), 0);
+	ck_assert_int_eq(queued(5), ERR_BUSY);
+	for (int i = 1; i < 5; i++)
+		ck_assert(luaqueue_remove(&queue, &seq[i].job));
 	luatask_resume(host, waiting, NULL, NULL);
 	ck_assert_int_eq(seq[0].ended + seq[1].ended + seq[2].ended, 1);
 	ck_assert(luaqueue_idle(&queue));
@@ -405,6 +461,8 @@ int main(void)
 	tcase_add_test(c, nothing_begins_while_the_host_ends);
 	tcase_add_test(c, more_tasks_than_allowed_are_refused);
 	tcase_add_test(c, a_task_may_start_another);
+	tcase_add_test(c, a_task_that_has_waited_may_start_another_in_what_is_free);
+	tcase_add_test(c, the_results_of_a_job_outlive_what_its_end_starts);
 	tcase_add_test(c, a_queue_runs_one_after_the_other_in_order);
 	tcase_add_test(c, a_failed_job_does_not_stop_its_queue);
 	tcase_add_test(c, a_full_queue_refuses);

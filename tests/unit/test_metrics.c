@@ -112,6 +112,15 @@ START_TEST(a_gauge_can_be_computed_when_it_is_read)
 }
 END_TEST
 
+START_TEST(so_can_a_counter)
+{
+	int64_t seven_now = 7;
+	metrics_counter_fn(m, "computed_total", "h", seven, &seven_now);
+	ck_assert_str_eq(text(), "# HELP computed_total h\n# TYPE computed_total counter\n"
+				 "computed_total{instance=\"chat-1\"} 7\n");
+}
+END_TEST
+
 START_TEST(a_histogram_has_cumulative_buckets_in_seconds)
 {
 	static const struct {
@@ -323,6 +332,7 @@ int main(void)
 	tcase_add_test(c, label_values_and_help_are_escaped);
 	tcase_add_test(c, a_gauge_goes_up_and_down_and_below_zero);
 	tcase_add_test(c, a_gauge_can_be_computed_when_it_is_read);
+	tcase_add_test(c, so_can_a_counter);
 	tcase_add_test(c, a_histogram_has_cumulative_buckets_in_seconds);
 	tcase_add_test(c, each_gives_a_reader_the_series_of_a_family);
 	tcase_add_loop_test(c, quantiles_are_the_exact_ones_or_up_to_one_sixteenth_above, 0, 5);

@@ -73,12 +73,6 @@ static void until_waiting(int64_t n)
 	until(calls_figure(c.s[CALLS], "loquat_keys_waiting") == n);
 }
 
-static void ck_reply(const struct reply *r, int err, enum effect effect)
-{
-	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
-		      effect_word(r->effect), r->message);
-}
-
 /* ---- who waits for a key ----------------------------------------------------------------------------------------- */
 
 START_TEST(what_waited_for_its_key_runs_in_its_order_when_it_is_here_and_is_sent_to_nobody)

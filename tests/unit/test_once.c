@@ -1,4 +1,4 @@
-/* Once-calls: what each half promises, one by one. tests/sim/once.c puts them together over a bad network. */
+/* The server's half of once-calls: what it promises, one by one. The callers': test_once_client.c; both over a bad network: tests/sim/once.c. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,87 +93,6 @@ static uint64_t hash_of_key(struct once_call c)
 	return hash;
 }
 
-/* ---- the client's half ------------------------------------------------------------------------------------------- */
-
-START_TEST(numbers_begin_at_1_and_the_first_incomplete_one_waits_for_the_oldest)
-{
-	struct once_client c = { 0 };
-
-	ck_assert_uint_eq(once_client_first(&c), 1);
-	for (uint64_t i = 1; i <= 5; i++)
-		ck_assert_uint_eq(once_client_begin(&c), i);
-	once_client_end(&c, 2);
-	once_client_end(&c, 3);
-	ck_assert_uint_eq(once_client_first(&c), 1);
-	once_client_end(&c, 1);
-	ck_assert_uint_eq(once_client_first(&c), 4);
-	once_client_release(&c);
-}
-END_TEST
-
-START_TEST(a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_ended)
-{
-	struct once_client c = { 0 };
-
-	for (uint64_t i = 1; i <= ONCE_WINDOW; i++)
-		ck_assert_uint_eq(once_client_begin(&c), i);
-	once_client_end(&c, 2);
-	ck_assert_uint_eq(once_client_begin(&c), 0);
-	once_client_end(&c, 1);
-	ck_assert_uint_eq(once_client_first(&c), 3);
-	ck_assert_uint_eq(once_client_begin(&c), ONCE_WINDOW + 1);
-	once_client_release(&c);
-}
-END_TEST
-
-/* The one that is left is alone in its word, and was given out last. */
-START_TEST(the_last_number_given_out_may_be_the_first_incomplete_one)
-{
-	struct once_client c = { 0 };
-
-	for (uint64_t i = 1; i <= 128; i++)
-		ck_assert_uint_eq(once_client_begin(&c), i);
-	for (uint64_t i = 2; i < 128; i++)
-		once_client_end(&c, i);
-	once_client_end(&c, 1);
-	ck_assert_uint_eq(once_client_first(&c), 128);
-	once_client_end(&c, 128);
-	ck_assert_uint_eq(once_client_first(&c), 129);
-	once_client_release(&c);
-}
-END_TEST
-
-/* Three times around the window, with up to the whole of it under way. */
-START_TEST(the_first_incomplete_number_is_what_a_plain_list_says)
-{
-	static bool open[4 * ONCE_WINDOW];
-	struct once_client c = { 0 };
-	uint64_t first = 1, top = 0;
-
-	srand(7);
-	while (top < 3 * ONCE_WINDOW) {
-		for (int n = rand() % 500; n > 0; n--) {
-			uint64_t seq = once_client_begin(&c);
-
-			ck_assert(seq == (top - first + 1 < ONCE_WINDOW ? top + 1 : 0));
-			if (seq)
-				open[top = seq] = true;
-		}
-		for (int n = rand() % 500; n > 0 && first <= top; n--) {
-			uint64_t seq = rand() % 4 ? first : first + (uint64_t)rand() % (top - first + 1);
-
-			if (open[seq])
-				once_client_end(&c, seq);
-			open[seq] = false;
-			while (first <= top && !open[first])
-				first++;
-			ck_assert_uint_eq(once_client_first(&c), first);
-		}
-	}
-	once_client_release(&c);
-}
-END_TEST
-
 /* ---- asking ---------------------------------------------------------------------------------------------------------- */
 
 START_TEST(a_new_call_runs_and_its_repeat_gets_the_first_answer)
@@ -215,7 +134,7 @@ static void on_told(struct once_waiter *self)
 
 START_TEST(a_repeat_waits_while_the_first_runs_and_is_told_of_its_end)
 {
-	struct once_waiter waiter = { .fn = on_told }, gone = { .fn = on_told };
+	struct once_waiter waiter = { .fn = on_told }, gone = { .fn = on_told }, last = { .fn = on_told };
 
 	told = 0;
 	ck_assert_int_eq(ask(a_call(1, "")), ONCE_RUN);
@@ -225,9 +144,10 @@ START_TEST(a_repeat_waits_while_the_first_runs_and_is_told_of_its_end)
 	once_wait(result.waiters, &waiter);
 	once_wait(result.waiters, &gone);
 	once_leave(&gone);
+	once_wait(result.waiters, &last);
 	ck_assert_int_eq(told, 0);
 	once_done(server, e, false, text("yes"));
-	ck_assert_int_eq(told, 1);
+	ck_assert_int_eq(told, 2);
 	ck_assert_int_eq(ask(a_call(1, "")), ONCE_DONE);
 }
 END_TEST
@@ -244,80 +164,6 @@ START_TEST(a_key_or_a_number_with_another_body_is_refused)
 	same.fingerprint++;
 	ck_assert_int_eq(ask(same), ONCE_REUSED);
 	ck_assert_uint_eq(once_figures(server)->refused, 2);
-}
-END_TEST
-
-/* ---- fingerprints ---------------------------------------------------------------------------------------------------------- */
-
-/* The database has such numbers: these are what it was when they were first written. */
-START_TEST(a_fingerprint_is_the_same_on_every_machine_and_for_ever)
-{
-	static const struct {
-		size_t n;
-		uint64_t expected;
-	} of[] = {
-		{ 0, 0x13925a6f41f9e5aa },   { 1, 0x5092627e90b09e3d },  { 7, 0x3ba9d50e2352b458 },
-		{ 8, 0xde53311bd0443e75 },   { 15, 0xf73e2513b0e0a077 }, { 16, 0xb428d57f8fcba0c0 },
-		{ 17, 0xa3a81b20f9c7f607 },  { 33, 0x9752050ff25454d9 }, { 48, 0x3680a63ee2700262 },
-		{ 49, 0xa8a61165bad88b1c },  { 50, 0x008152e4ea83840b }, { 97, 0x2e1037dc685b0b1d },
-		{ 200, 0x0ad4bd6b31a8858c },
-	};
-	char bytes[200];
-
-	for (size_t i = 0; i < sizeof bytes; i++)
-		bytes[i] = (char)(i * 37 + 200);
-	for (size_t i = 0; i < sizeof of / sizeof *of; i++)
-		ck_assert_uint_eq(once_fingerprint(0, bytes, of[i].n), of[i].expected);
-	ck_assert_uint_eq(once_fingerprint(once_fingerprint(0, "shop.buy", 8), bytes, 50), 0x00f5d5aba387b9f8);
-}
-END_TEST
-
-/* Each length has a block of its own, so that the sanitizer sees who reads beyond it. */
-START_TEST(each_bit_and_the_length_make_another_fingerprint)
-{
-	uint64_t of_shorter = 0;
-
-	for (size_t n = 0; n <= 160; n++) {
-		unsigned char *p = calloc(1, n ? n : 1);
-		uint64_t of_zeroes = once_fingerprint(0, p, n);
-
-		ck_assert_uint_ne(of_zeroes, of_shorter);
-		ck_assert_uint_ne(of_zeroes, once_fingerprint(1, p, n));
-		of_shorter = of_zeroes;
-		for (size_t bit = 0; bit < n * 8; bit++) {
-			p[bit / 8] ^= (unsigned char)(1u << bit % 8);
-			ck_assert_uint_ne(once_fingerprint(0, p, n), of_zeroes);
-			p[bit / 8] = 0;
-		}
-		free(p);
-	}
-}
-END_TEST
-
-static int by_number(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Requests that differ in a small number alone, wherever it stands. */
-START_TEST(like_requests_have_different_fingerprints)
-{
-	enum { N = 20000 };
-	static uint64_t of[N];
-
-	for (size_t at = 0; at < 70; at += 7) {
-		char bytes[74] = "";
-
-		for (uint32_t i = 0; i < N; i++) {
-			memcpy(bytes + at, &i, 4);
-			of[i] = once_fingerprint(0, bytes, sizeof bytes);
-		}
-		qsort(of, N, sizeof *of, by_number);
-		for (size_t i = 1; i < N; i++)
-			ck_assert_uint_ne(of[i], of[i - 1]);
-	}
 }
 END_TEST
 
@@ -544,6 +390,21 @@ START_TEST(a_silent_client_s_numbers_go_after_its_lease_and_no_sooner_and_busine
 }
 END_TEST
 
+START_TEST(a_client_is_known_while_one_of_its_calls_runs_however_long)
+{
+	struct once_call c = a_call(5, "order-17");
+
+	ck_assert_int_eq(ask(c), ONCE_RUN);
+	struct once_entry *e = result.entry;
+
+	now_ms += 2 * LEASE_MS;
+	ck_assert(once_tick(server, now_ms));
+	once_refused(server, e, ERR_DENIED, EFFECT_NONE, text("too late"));
+	ck_assert_int_eq(ask(c), ONCE_REFUSED);
+	ck_answer("too late");
+}
+END_TEST
+
 /* ---- with a database ----------------------------------------------------------------------------------------------------- */
 
 START_TEST(an_owner_is_loaded_before_anything_old_is_judged)
@@ -584,6 +445,22 @@ static void load_again_with(uint64_t hash, struct once_call c)
 	load(hash);
 	ck_assert_int_eq(ask(c), ONCE_READ);
 }
+
+START_TEST(what_is_read_while_others_answer_is_not_believed)
+{
+	struct once_call c = a_call(1, "order-17");
+
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	struct once_owner *o = result.owner;
+
+	once_unload(server, nothing_is_kept, NULL);
+	once_loaded(server, o, true);
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(0);
+	ck_assert_int_eq(ask(c), ONCE_RUN);
+	once_gone(server, result.entry);
+}
+END_TEST
 
 START_TEST(a_row_without_a_fingerprint_is_answered_to_any_body)
 {
@@ -705,23 +582,137 @@ START_TEST(answers_leave_memory_when_it_is_full_and_their_keys_stay_known)
 }
 END_TEST
 
+static enum once_verdict know(unsigned owner)
+{
+	char name[24];
+
+	snprintf(name, sizeof(name), "role/p%u", owner);
+	return once_know(server, text(name), now_ms, &result);
+}
+
+/* So many business keys are in the database. */
+static void loaded_with(struct once_owner *o, uint64_t keys)
+{
+	for (uint64_t hash = 1; hash <= keys; hash++)
+		once_load_row(server, o, hash * 0x9e3779b97f4a7c15u, text(""), 0, now_ms);
+	once_loaded(server, o, true);
+}
+
+static void know_with(unsigned owner, uint64_t keys)
+{
+	ck_assert_int_eq(know(owner), ONCE_LOAD);
+	loaded_with(result.owner, keys);
+}
+
+START_TEST(of_owners_who_was_used_longest_ago_goes_first)
+{
+	enum { KEYS = 700 }; /* 8 KiB of 64 */
+
+	for (unsigned i = 0; i < 7; i++) {
+		now_ms += 1000;
+		know_with(i, KEYS);
+	}
+	now_ms += 1000;
+	ck_assert_int_eq(know(0), ONCE_DONE);
+	know_with(7, KEYS); /* one too many */
+	now_ms += 1000;
+	ck_assert_int_eq(know(0), ONCE_DONE);
+	ck_assert_int_eq(know(1), ONCE_LOAD);
+	once_loaded(server, result.owner, false);
+	ck_assert_uint_le(once_figures(server)->bytes, 64 << 10);
+}
+END_TEST
+
+START_TEST(owners_that_were_just_used_stay_however_full_the_memory_is)
+{
+	enum { KEYS = 700 };
+
+	for (unsigned i = 0; i < 7; i++)
+		know_with(i, KEYS);
+	now_ms += 1000;
+	for (unsigned i = 0; i < 7; i++)
+		ck_assert_int_eq(know(i), ONCE_DONE);
+	know_with(7, KEYS);
+	now_ms += 50;
+	for (unsigned i = 0; i < 8; i++)
+		ck_assert_int_eq(know(i), ONCE_DONE);
+}
+END_TEST
+
+START_TEST(an_owner_whose_load_took_long_is_there_for_who_waits)
+{
+	now_ms = 1000;
+	ck_assert_int_eq(know(0), ONCE_LOAD);
+	struct once_owner *o = result.owner;
+
+	now_ms = 1500;
+	know_with(1, 0);
+	loaded_with(o, 10000); /* more than there is room for */
+	now_ms = 1550;
+	ck_assert_int_eq(know(0), ONCE_DONE);
+	now_ms = 2000;
+	ck_assert_int_eq(know(0), ONCE_LOAD);
+	once_loaded(server, result.owner, false);
+}
+END_TEST
+
+START_TEST(an_answer_that_was_just_used_stays_and_the_others_go)
+{
+	char large[70000];
+	struct once_call c = a_call(1, "large"), small = a_call(2, "small");
+
+	memset(large, 'x', sizeof(large) - 1);
+	large[sizeof(large) - 1] = '\0';
+	ck_assert_int_eq(ask(c), ONCE_LOAD);
+	load(0);
+	answer(c, large);
+	answer(small, "yes");
+	ck_assert_int_eq(ask(c), ONCE_DONE);
+	now_ms += 1000;
+	ck_assert_int_eq(ask(c), ONCE_READ); /* it was not used for long */
+	once_read(server, result.entry, c.fingerprint, false, text(large));
+	now_ms += 50;
+	ck_assert_int_eq(ask(c), ONCE_DONE); /* just read */
+	now_ms += 90;
+	ck_assert_int_eq(ask(c), ONCE_DONE); /* just asked for */
+	ck_assert_int_eq(ask(small), ONCE_READ);
+	once_read(server, result.entry, small.fingerprint, false, text("yes"));
+	now_ms += 1000;
+	ck_assert_int_eq(ask(small), ONCE_DONE); /* the large one was used before it: it goes, and that is enough */
+	ck_assert_uint_le(once_figures(server)->bytes, 64 << 10);
+}
+END_TEST
+
+START_TEST(an_answer_that_is_used_again_lets_older_ones_go_before_it)
+{
+	char half[30000];
+	struct once_call first = a_call(1, "1"), second = a_call(2, "2"), third = a_call(3, "3");
+
+	memset(half, 'x', sizeof(half) - 1);
+	half[sizeof(half) - 1] = '\0';
+	ck_assert_int_eq(ask(first), ONCE_LOAD);
+	load(0);
+	answer(first, half);
+	answer(second, half);
+	now_ms += 1000;
+	ck_assert_int_eq(ask(first), ONCE_DONE);
+	answer(third, half);
+	now_ms += 50;
+	ck_assert_int_eq(ask(first), ONCE_DONE);
+	ck_assert_int_eq(ask(second), ONCE_READ);
+	once_read_failed(server, result.entry, false);
+	ck_assert_int_eq(ask(third), ONCE_DONE);
+}
+END_TEST
+
 int main(void)
 {
-	TCase *client = tcase_create("client"), *memory = tcase_create("memory"), *stored = tcase_create("stored"),
-	      *small = tcase_create("small");
+	TCase *memory = tcase_create("memory"), *stored = tcase_create("stored"), *small = tcase_create("small");
 
 	tcase_add_checked_fixture(memory, setup_memory, teardown);
 	tcase_add_checked_fixture(stored, setup_stored, teardown);
 	tcase_add_checked_fixture(small, setup_small, teardown);
-	tcase_set_timeout(client, 60);
 	tcase_set_timeout(memory, 60);
-	tcase_add_test(client, numbers_begin_at_1_and_the_first_incomplete_one_waits_for_the_oldest);
-	tcase_add_test(client, a_client_whose_window_is_full_gets_no_number_until_the_oldest_has_ended);
-	tcase_add_test(client, the_last_number_given_out_may_be_the_first_incomplete_one);
-	tcase_add_test(client, the_first_incomplete_number_is_what_a_plain_list_says);
-	tcase_add_test(client, a_fingerprint_is_the_same_on_every_machine_and_for_ever);
-	tcase_add_test(client, each_bit_and_the_length_make_another_fingerprint);
-	tcase_add_test(client, like_requests_have_different_fingerprints);
 	tcase_add_test(memory, calls_end_and_are_acknowledged_in_any_order);
 	tcase_add_test(memory, numbers_at_one_place_are_acknowledged_one_by_one);
 	tcase_add_test(memory, the_oldest_call_of_a_full_window_is_still_known);
@@ -735,6 +726,8 @@ int main(void)
 	tcase_add_test(memory, an_acknowledged_number_is_forgotten_and_never_runs_again);
 	tcase_add_test(memory, what_is_acknowledged_while_it_runs_goes_at_its_end);
 	tcase_add_test(memory, a_silent_client_s_numbers_go_after_its_lease_and_no_sooner_and_business_keys_stay);
+	tcase_add_test(memory, a_client_is_known_while_one_of_its_calls_runs_however_long);
+	tcase_add_test(stored, what_is_read_while_others_answer_is_not_believed);
 	tcase_add_test(stored, an_owner_is_loaded_before_anything_old_is_judged);
 	tcase_add_test(stored, a_row_without_a_fingerprint_is_answered_to_any_body);
 	tcase_add_test(stored, a_stored_key_is_read_back_and_its_body_compared);
@@ -742,5 +735,10 @@ int main(void)
 	tcase_add_test(stored, who_is_lost_runs_again_only_when_the_owner_was_loaded_anew);
 	tcase_add_test(stored, acknowledged_rows_are_told_to_be_deleted_once);
 	tcase_add_test(small, answers_leave_memory_when_it_is_full_and_their_keys_stay_known);
-	return suite_run("once", client, memory, stored, small);
+	tcase_add_test(small, of_owners_who_was_used_longest_ago_goes_first);
+	tcase_add_test(small, owners_that_were_just_used_stay_however_full_the_memory_is);
+	tcase_add_test(small, an_owner_whose_load_took_long_is_there_for_who_waits);
+	tcase_add_test(small, an_answer_that_was_just_used_stays_and_the_others_go);
+	tcase_add_test(small, an_answer_that_is_used_again_lets_older_ones_go_before_it);
+	return suite_run("once", memory, stored, small);
 }

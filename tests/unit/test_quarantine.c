@@ -13,7 +13,7 @@ static struct env *env;
 static char *dir, path[ENV_PATH_MAX];
 static struct buf text;
 static struct sqllog_record record[2];
-static const struct quarantine_note note = { "role-1", 3, 1062, "Duplicate entry" };
+static const struct quarantine_note note = { "role-1", 3, 1062, "Duplicate entry", 0 };
 
 static void setup(void)
 {
@@ -181,6 +181,22 @@ START_TEST(what_a_person_wrote_stays)
 }
 END_TEST
 
+START_TEST(nothing_is_added_when_something_was_taken_out_meanwhile)
+{
+	struct quarantine_note waits = note;
+	waits.bytes = 1;
+	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), ERR_BUSY);
+	ck_assert_int_eq(folder_size(dir, "quarantine.sql"), -1);
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	waits.bytes = folder_size(dir, "quarantine.sql") + 1;
+	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), ERR_BUSY);
+	lsns_are(1, 0);
+	waits.bytes--;
+	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), 0);
+	lsns_are(1, 2);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("the file");
@@ -192,5 +208,6 @@ int main(void)
 	tcase_add_test(t, a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end);
 	tcase_add_test(t, what_was_cut_off_is_put_aside);
 	tcase_add_test(t, what_a_person_wrote_stays);
+	tcase_add_test(t, nothing_is_added_when_something_was_taken_out_meanwhile);
 	return suite_run("quarantine", t);
 }

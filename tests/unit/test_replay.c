@@ -2,6 +2,7 @@
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include "dbwriter/plan.h"
 #include "tests/support/folder.h"
@@ -9,17 +10,6 @@
 #include "tests/support/records.h"
 
 static struct landing here; /* its server is started once, before the tests fork */
-
-static void setup(void)
-{
-	landing_setup(&here);
-	landing_tables(&here);
-}
-
-static void teardown(void)
-{
-	landing_teardown(&here);
-}
 
 START_TEST(every_record_of_every_log_lands_once)
 {
@@ -158,18 +148,58 @@ START_TEST(statements_that_cannot_be_gathered_land_in_transactions_of_bounded_pl
 }
 END_TEST
 
-static void add(void *tcase)
+/* Of what is folded a trigger would see but the last. */
+START_TEST(after_a_migration_the_tables_are_read_anew)
 {
-	tcase_add_test((TCase *)tcase, every_record_of_every_log_lands_once);
-	tcase_add_test((TCase *)tcase, a_restart_goes_on_where_the_position_stands);
-	tcase_add_test((TCase *)tcase, what_a_writer_appends_lands_while_it_writes);
-	tcase_add_test((TCase *)tcase, a_folder_that_comes_later_is_found);
-	tcase_add_test((TCase *)tcase, any_text_is_the_same_in_the_database);
-	tcase_add_test((TCase *)tcase, two_dbwriters_land_nothing_twice);
-	tcase_add_test((TCase *)tcase, statements_that_cannot_be_gathered_land_in_transactions_of_bounded_plans);
+	sql_run(here.q,
+		"CREATE TABLE loquat_schema (version INT NOT NULL PRIMARY KEY); INSERT INTO loquat_schema VALUES (1)");
+	landing_start(&here);
+	for (unsigned round = 0; round < 3; round++) {
+		landing_adding(here.folder[0], 1 + round, 1 + 100 * round, 100 + 100 * round, 1);
+		landing_until_landed(&here, 1, 100 + 100 * round);
+		if (!round)
+			sql_run(here.q,
+				"CREATE TABLE told (n INT NOT NULL AUTO_INCREMENT PRIMARY KEY, gold BIGINT NOT NULL);"
+				"CREATE TRIGGER tell AFTER UPDATE ON role FOR EACH ROW"
+				" INSERT INTO told (gold) VALUES (NEW.gold);"
+				"INSERT INTO loquat_schema VALUES (2)");
+		else if (round == 1)
+			sql_run(here.q, "INSERT INTO loquat_schema VALUES (3)");
+	}
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(300));
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM told"), 200);
 }
+END_TEST
+
+static bool took_over_twice(void *arg)
+{
+	size_t n;
+	char *text = folder_read(here.dir, "log", &n);
+	const char *first = strstr(text, "dbwriter.takes_over");
+	bool twice = first && strstr(first + 1, "dbwriter.takes_over");
+	(void)arg;
+	free(text);
+	return twice;
+}
+
+START_TEST(a_log_that_others_have_stopped_landing_is_landed_each_time_it_stands_still)
+{
+	here.options.standby_ms = 200;
+	landing_start(&here);
+	for (unsigned round = 0; round < 2; round++) {
+		landing_adding(here.folder[0], 1 + round, 1 + 10 * round, 10 + 10 * round, 1);
+		landing_until_landed(&here, 1, 10 + 10 * round);
+	}
+	landing_until(&here, took_over_twice, NULL, "told that it took over twice");
+}
+END_TEST
 
 int main(void)
 {
-	return landing_main(&here, "replay", setup, teardown, add);
+	return landing_main(&here, "replay", NULL, NULL, after_a_migration_the_tables_are_read_anew,
+			    a_log_that_others_have_stopped_landing_is_landed_each_time_it_stands_still,
+			    every_record_of_every_log_lands_once, a_restart_goes_on_where_the_position_stands,
+			    what_a_writer_appends_lands_while_it_writes, a_folder_that_comes_later_is_found,
+			    any_text_is_the_same_in_the_database, two_dbwriters_land_nothing_twice,
+			    statements_that_cannot_be_gathered_land_in_transactions_of_bounded_plans);
 }

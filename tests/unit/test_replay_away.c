@@ -8,17 +8,6 @@
 
 static struct landing here; /* its server is started once, before the tests fork */
 
-static void setup(void)
-{
-	landing_setup(&here);
-	landing_tables(&here);
-}
-
-static void teardown(void)
-{
-	landing_teardown(&here);
-}
-
 static bool lag_is(void *arg)
 {
 	return landing_now(&here).lag_records == *(uint64_t *)arg;
@@ -35,6 +24,11 @@ static bool is_connected(void *arg)
 	struct replay_figures f;
 	replay_figures(here.replay, &f);
 	return f.connected == *(bool *)arg;
+}
+
+static bool refused_is(void *arg)
+{
+	return landing_now(&here).refused == *(unsigned *)arg;
 }
 
 START_TEST(a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told)
@@ -90,10 +84,27 @@ START_TEST(without_the_positions_table_nothing_lands_until_it_is_there)
 	sql_run(here.q, "DROP TABLE loquat_replay");
 	landing_start(&here);
 	landing_until_logged(&here, "error=1146");
+	landing_until(&here, refused_is, &(unsigned){ 1 }, "told that it takes nothing");
 	ck_assert_int_eq(landing_gold(&here), 0);
 	sql_file(here.q, "deploy/schema/001-base.sql");
 	landing_until_landed(&here, 1, 10);
 	ck_assert_int_eq(landing_gold(&here), landing_sum_to(10));
+	landing_until(&here, refused_is, &(unsigned){ 0 }, "and that it does again");
+}
+END_TEST
+
+/* As two dbwriters do that a full disk had refused, the one and the host's standby. */
+START_TEST(what_somebody_else_has_landed_meanwhile_is_refused_no_more)
+{
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	sql_run(here.q, "CREATE TABLE another LIKE loquat_replay; DROP TABLE loquat_replay");
+	landing_start(&here);
+	landing_until(&here, refused_is, &(unsigned){ 1 }, "told that it takes nothing");
+	sql_run(here.q,
+		"INSERT INTO another VALUES ('role-1', 1, 10, '00000001.sql', 0); RENAME TABLE another TO loquat_replay");
+	landing_until(&here, lag_is, &(uint64_t){ 0 }, "it has landed");
+	landing_until(&here, refused_is, &(unsigned){ 0 }, "and is refused no more");
+	ck_assert_int_eq(landing_gold(&here), 0);
 }
 END_TEST
 
@@ -147,18 +158,14 @@ START_TEST(a_killed_database_loses_nothing_and_lands_nothing_twice)
 }
 END_TEST
 
-static void add(void *tcase)
-{
-	tcase_add_test((TCase *)tcase, a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told);
-	tcase_add_test((TCase *)tcase, a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done);
-	tcase_add_test((TCase *)tcase, a_row_that_somebody_holds_is_waited_for);
-	tcase_add_test((TCase *)tcase, without_the_positions_table_nothing_lands_until_it_is_there);
-	tcase_add_test((TCase *)tcase, an_older_schema_than_the_builds_is_waited_out);
-	tcase_add_test((TCase *)tcase, an_older_schema_of_the_games_is_waited_out);
-	tcase_add_test((TCase *)tcase, a_killed_database_loses_nothing_and_lands_nothing_twice);
-}
-
 int main(void)
 {
-	return landing_main(&here, "replay_away", setup, teardown, add);
+	return landing_main(&here, "replay_away", NULL, NULL,
+			    a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told,
+			    a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done,
+			    a_row_that_somebody_holds_is_waited_for,
+			    without_the_positions_table_nothing_lands_until_it_is_there,
+			    what_somebody_else_has_landed_meanwhile_is_refused_no_more,
+			    an_older_schema_than_the_builds_is_waited_out, an_older_schema_of_the_games_is_waited_out,
+			    a_killed_database_loses_nothing_and_lands_nothing_twice);
 }

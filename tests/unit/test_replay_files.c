@@ -7,17 +7,6 @@
 
 static struct landing here; /* its server is started once, before the tests fork */
 
-static void setup(void)
-{
-	landing_setup(&here);
-	landing_tables(&here);
-}
-
-static void teardown(void)
-{
-	landing_teardown(&here);
-}
-
 START_TEST(a_damaged_log_stops_alone)
 {
 	size_t n;
@@ -96,15 +85,10 @@ START_TEST(records_that_landed_and_were_lost_with_the_machine_are_no_hindrance)
 }
 END_TEST
 
-static void add(void *tcase)
-{
-	tcase_add_test((TCase *)tcase, a_damaged_log_stops_alone);
-	tcase_add_test((TCase *)tcase, files_that_have_landed_and_are_old_enough_are_removed);
-	tcase_add_test((TCase *)tcase, on_a_disk_that_is_nearly_full_what_has_landed_is_removed_before_its_time);
-	tcase_add_test((TCase *)tcase, records_that_landed_and_were_lost_with_the_machine_are_no_hindrance);
-}
-
 int main(void)
 {
-	return landing_main(&here, "replay_files", setup, teardown, add);
+	return landing_main(&here, "replay_files", NULL, NULL, a_damaged_log_stops_alone,
+			    files_that_have_landed_and_are_old_enough_are_removed,
+			    on_a_disk_that_is_nearly_full_what_has_landed_is_removed_before_its_time,
+			    records_that_landed_and_were_lost_with_the_machine_are_no_hindrance);
 }

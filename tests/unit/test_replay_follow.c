@@ -288,6 +288,31 @@ START_TEST(the_last_number_of_a_log_is_found_from_its_end)
 }
 END_TEST
 
+START_TEST(the_last_number_is_found_before_a_long_text_and_before_a_line_that_is_cut_off)
+{
+	struct buf b = BUF_INIT, statements = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 7, .epoch = 12, .keys = "mail:1", .statements = "" });
+	size_t first = b.len;
+	buf_addstr(&statements, "UPDATE mail SET text = '");
+	while (statements.len < 1000000)
+		buf_addstr(&statements, "a long letter. ");
+	buf_addstr(&statements, "' WHERE id = 1;\n");
+	records_add(&b, (struct made){ .lsn = 8, .epoch = 12, .keys = "mail:1", .statements = statements.data });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	ck_assert_uint_eq(follow_last(env, dir).epoch, 12);
+	ck_assert_uint_eq(follow_last(env, dir).lsn, 8);
+	size_t line = (size_t)((const char *)memchr(b.data + first, '\n', b.len - first) - b.data);
+	for (size_t cut = first; cut <= line; cut++) {
+		folder_write(dir, "00000001.sql", b.data, cut);
+		ck_assert_uint_eq(follow_last(env, dir).epoch, 12);
+		ck_assert_uint_eq(follow_last(env, dir).lsn, 7);
+	}
+	buf_release(&statements);
+	buf_release(&b);
+}
+END_TEST
+
 /* ---- batches ---- */
 
 static struct batch b;
@@ -367,7 +392,7 @@ END_TEST
 
 START_TEST(faults_of_the_moment_are_told_from_those_of_the_statement)
 {
-	static const unsigned again[] = { 1205, 1213, 1040, 1290, 1021, 1114, 9007 };
+	static const unsigned again[] = { 1205, 1213, 1040, 1290, 1021, 1114, 9007, 3, 1026, 1030, 1598, 1878 };
 	static const unsigned never[] = { 1062, 1064, 1264, 1406, 1452, 1146, 1054, 4025 };
 	for (size_t i = 0; i < sizeof again / sizeof *again; i++)
 		ck_assert_int_eq(batch_fault(again[i]), BATCH_AGAIN);
@@ -397,6 +422,7 @@ int main(void)
 	tcase_add_test(t, a_log_that_lost_what_had_landed_goes_on_in_its_next_epoch);
 	tcase_add_test(t, files_that_vanish_when_they_have_landed_do_no_harm);
 	tcase_add_test(t, the_last_number_of_a_log_is_found_from_its_end);
+	tcase_add_test(t, the_last_number_is_found_before_a_long_text_and_before_a_line_that_is_cut_off);
 	tcase_add_test(t, a_transaction_holds_the_statements_of_all_and_one_commit);
 	tcase_add_test(t, the_record_that_is_refused_is_found_and_only_that_is_given_up);
 	tcase_add_test(t, a_refused_commit_is_halved_down_to_one_record);

@@ -18,11 +18,6 @@ static void setup(void)
 	here.options.forget_each_ms = 20;
 }
 
-static void teardown(void)
-{
-	landing_teardown(&here);
-}
-
 /* n rows of a client, or with business keys if it is empty. */
 static void rows(const char *client, unsigned from, unsigned n, unsigned age_s)
 {
@@ -171,18 +166,12 @@ START_TEST(before_a_record_has_landed_nothing_is_old)
 }
 END_TEST
 
-static void add(void *tcase)
-{
-	tcase_add_test((TCase *)tcase, a_clock_of_ours_that_is_ahead_takes_no_live_answer);
-	tcase_add_test((TCase *)tcase, a_record_of_a_clock_that_is_ahead_takes_no_live_answer);
-	tcase_add_test((TCase *)tcase, before_a_record_has_landed_nothing_is_old);
-	tcase_add_test((TCase *)tcase, looking_for_old_answers_reads_no_business_keys);
-	tcase_add_test((TCase *)tcase, answers_of_many_clients_are_found_one_after_another);
-	tcase_add_test((TCase *)tcase, an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay);
-	tcase_add_test((TCase *)tcase, while_old_answers_go_everything_lands);
-}
-
 int main(void)
 {
-	return landing_main(&here, "replay_forget", setup, teardown, add);
+	return landing_main(&here, "replay_forget", setup, NULL, a_clock_of_ours_that_is_ahead_takes_no_live_answer,
+			    a_record_of_a_clock_that_is_ahead_takes_no_live_answer,
+			    before_a_record_has_landed_nothing_is_old, looking_for_old_answers_reads_no_business_keys,
+			    answers_of_many_clients_are_found_one_after_another,
+			    an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay,
+			    while_old_answers_go_everything_lands);
 }

@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "dbwriter/history.h"
 #include "dbwriter/merge.h"
+#include "dbwriter/quarantine.h"
 #include "dbwriter/restore.h"
 #include "tests/support/folder.h"
 #include "tests/support/landing.h"
@@ -88,18 +89,22 @@ START_TEST(a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_
 }
 END_TEST
 
-START_TEST(a_key_is_let_go_when_its_records_have_left_the_quarantine)
+/* Role 1's records up to 40 are in the quarantine, the column is back, and dbwriter goes on. */
+static void start_with_a_held_key(void)
 {
-	struct replay_figures f = { 0 };
-	struct buf b = BUF_INIT;
 	landing_tables(&here);
 	with_gems();
 	sql_run(here.q, "ALTER TABLE role DROP COLUMN gems");
 	here.options.hold_keys = true;
-	land_until(40);
-	sql_run(here.q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
-	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
 	landing_start(&here);
+	landing_until_landed(&here, 1, 40);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 20);
+	sql_run(here.q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
+}
+
+static void one_more_gem(void)
+{
+	struct buf b = BUF_INIT;
 	records_begin(&b);
 	records_add(&b, (struct made){ .lsn = 41,
 				       .epoch = 1,
@@ -107,12 +112,88 @@ START_TEST(a_key_is_let_go_when_its_records_have_left_the_quarantine)
 				       .statements = "UPDATE role SET gems = gems + 1 WHERE id = 1;\n" });
 	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
 	buf_release(&b);
-	for (int i = 0; i < 60000 && !f.records; i++) {
-		usleep(1000);
-		replay_figures(here.replay, &f);
-	}
+}
+
+START_TEST(a_key_is_let_go_when_its_records_have_left_the_quarantine)
+{
+	start_with_a_held_key();
+	landing_end(&here);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	landing_start(&here);
+	one_more_gem();
+	landing_until_landed(&here, 1, 41);
 	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 21);
-	ck_assert_uint_eq(f.quarantined, 0);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 0);
+}
+END_TEST
+
+START_TEST(a_key_that_is_always_in_use_is_let_go_too)
+{
+	start_with_a_held_key();
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	one_more_gem(); /* at once: were it held, its key would be for ever */
+	landing_until_landed(&here, 1, 41);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 21);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 20);
+}
+END_TEST
+
+START_TEST(what_comes_while_a_command_works_on_the_quarantine_is_judged_after_it)
+{
+	struct quarantine q;
+	char path[ENV_PATH_MAX], why[300];
+	start_with_a_held_key();
+	snprintf(path, sizeof path, "%s/quarantine.sql", here.dir);
+	ck_assert_int_eq(quarantine_open(&q, here.env, path, why, sizeof why), 0);
+	one_more_gem();
+	landing_until_logged(&here, "dbwriter.quarantine instance=role-1 lsn=41");
+	for (size_t i = 0; i < q.n; i++)
+		q.entry[i].landed = true;
+	ck_assert_int_eq(quarantine_rewrite(&q), 0);
+	quarantine_close(&q);
+	landing_until_landed(&here, 1, 41);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 1);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 20);
+}
+END_TEST
+
+/* Two records of role 1 in the quarantine: the first is refused with this statement, the second has waited for it. */
+static void quarantine_with(const char *refused)
+{
+	struct buf b = BUF_INIT;
+	landing_tables(&here);
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 1, .epoch = 1, .keys = "role:1", .statements = refused });
+	records_add(&b, (struct made){ .lsn = 2,
+				       .epoch = 1,
+				       .keys = "role:1",
+				       .statements = "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" });
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	here.options.hold_keys = true;
+	land_until(2);
+}
+
+START_TEST(what_waits_for_a_record_that_stays_refused_stays_with_it)
+{
+	quarantine_with("UPDATE role SET nosuch = 1 WHERE id = 1;\n");
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 1);
+	says("0 records landed, 2 stay");
+	ck_assert_int_eq(landing_gold(&here), 0);
+}
+END_TEST
+
+START_TEST(a_row_that_is_there_already_is_not_taken_for_a_record_that_landed)
+{
+	quarantine_with("INSERT INTO role (id, uid, name) VALUES (2, 'x', 'y');\n");
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 1);
+	says("error=1062");
+	says("0 records landed, 2 stay");
+	sql_run(here.q, "DELETE FROM role WHERE id = 2");
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	says("2 records landed, 0 stay");
+	ck_assert_int_eq(landing_gold(&here), 1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM role WHERE uid = 'x'"), 1);
 }
 END_TEST
 
@@ -188,6 +269,73 @@ START_TEST(a_log_with_records_missing_is_not_restored)
 }
 END_TEST
 
+START_TEST(a_damaged_log_is_not_restored_in_part)
+{
+	size_t n;
+	struct restore_options o = {
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
+	};
+	records_file(here.folder[0], 1, 1, 20, 1);
+	char *bytes = folder_read(here.folder[0], "00000001.sql", &n);
+	strstr(bytes, "gold = 7 ")[7] ^= 1;
+	folder_write(here.folder[0], "00000001.sql", bytes, n);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_CORRUPT);
+	says("00000001.sql is damaged at offset");
+	free(bytes);
+}
+END_TEST
+
+/* Records 8 to 10 stand there twice, as after a sync that failed; each adds its number. */
+START_TEST(what_stands_in_a_log_twice_is_restored_once_and_the_position_names_its_file)
+{
+	struct restore_options o = {
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
+	};
+	landing_tables(&here);
+	sql_run(here.q, "DELETE FROM role");
+	landing_adding(here.folder[0], 1, 2, 10, 1);
+	landing_adding(here.folder[0], 2, 8, 12, 1);
+	char *rest = folder_read(here.folder[0], "00000001.sql", &(size_t){ 0 });
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 1,
+				       .epoch = 1,
+				       .keys = "role:1",
+				       .statements = "INSERT INTO role (id, uid, name) VALUES (1, 'a', 'Anna');\n" });
+	buf_addstr(&b, strchr(rest, '\n') + 1);
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), 0);
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(12) - 1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_replay WHERE lsn = 12 AND file = '00000002.sql'"),
+			 1);
+	buf_release(&b);
+	free(rest);
+}
+END_TEST
+
+START_TEST(records_are_refused_wherever_they_stand_and_all_others_restored)
+{
+	struct restore_options o = {
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
+	};
+	struct buf b = BUF_INIT;
+	char text[100];
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 2500; lsn++) { /* 1,000 go at a time */
+		snprintf(text, sizeof text, "%s INTO bag (role_id, item, count) VALUES (1, %u, 2);\n",
+			 lsn == 7 || lsn == 1500 ? "INSERT" : "REPLACE", lsn == 7 || lsn == 1500 ? 1 : (unsigned)lsn);
+		records_add(&b, (struct made){ .lsn = lsn, .epoch = 1, .keys = "bag:1", .statements = text });
+	}
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), 1);
+	says("lsn=7 error=1062");
+	says("lsn=1500 error=1062");
+	says("2498 records of 1 log landed, 2 refused");
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM bag"), 2498);
+}
+END_TEST
+
 START_TEST(what_was_refused_is_told_and_the_rest_is_restored)
 {
 	static const char file[] = "00000001.sql";
@@ -244,6 +392,10 @@ START_TEST(the_history_of_a_key_is_every_change_of_it_in_order)
 	ck_assert(!strstr(text, "role:42"));
 	ck_assert_int_eq(history_each(here.env, from, 1, "role:5", add, &out, why, sizeof why), 0);
 	ck_assert_int_lt(history_each(here.env, from, 1, "", add, &out, why, sizeof why), 0);
+	records_file(here.folder[1], 2, 11, 12, 1); /* of a log whose first file is too old to be there */
+	buf_clear(&out);
+	ck_assert_int_eq(history_each(here.env, from, 1, "role:1", add, &out, why, sizeof why), 2);
+	says("-- role-2: records before lsn 11 are not kept any more\n");
 }
 END_TEST
 
@@ -259,19 +411,19 @@ START_TEST(moments_are_read_in_two_ways)
 }
 END_TEST
 
-static void add_tests(void *tcase)
-{
-	tcase_add_test((TCase *)tcase, a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair);
-	tcase_add_test((TCase *)tcase, a_key_is_let_go_when_its_records_have_left_the_quarantine);
-	tcase_add_test((TCase *)tcase, a_quarantine_that_was_edited_is_refused);
-	tcase_add_test((TCase *)tcase, logs_are_restored_as_of_a_moment);
-	tcase_add_test((TCase *)tcase, a_log_with_records_missing_is_not_restored);
-	tcase_add_test((TCase *)tcase, what_was_refused_is_told_and_the_rest_is_restored);
-	tcase_add_test((TCase *)tcase, the_history_of_a_key_is_every_change_of_it_in_order);
-	tcase_add_test((TCase *)tcase, moments_are_read_in_two_ways);
-}
-
 int main(void)
 {
-	return landing_main(&here, "replay_restore", setup, teardown, add_tests);
+	return landing_main(&here, "replay_restore", setup, teardown,
+			    a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair,
+			    a_key_is_let_go_when_its_records_have_left_the_quarantine,
+			    a_key_that_is_always_in_use_is_let_go_too,
+			    what_comes_while_a_command_works_on_the_quarantine_is_judged_after_it,
+			    what_waits_for_a_record_that_stays_refused_stays_with_it,
+			    a_row_that_is_there_already_is_not_taken_for_a_record_that_landed,
+			    what_stands_in_a_log_twice_is_restored_once_and_the_position_names_its_file,
+			    records_are_refused_wherever_they_stand_and_all_others_restored,
+			    a_damaged_log_is_not_restored_in_part, a_quarantine_that_was_edited_is_refused,
+			    logs_are_restored_as_of_a_moment, a_log_with_records_missing_is_not_restored,
+			    what_was_refused_is_told_and_the_rest_is_restored,
+			    the_history_of_a_key_is_every_change_of_it_in_order, moments_are_read_in_two_ways);
 }

@@ -18,19 +18,13 @@ static void teardown(void)
 	calls_teardown(&c);
 }
 
-static void both_begin(void)
-{
-	calls_begin(&c, CALLS, &calls_box);
-	calls_begin(&c, CALLER, &calls_caller);
-}
-
 /* The caller's links to both stand: neither is passed over because it has still to be made. */
 static void all_meet(void)
 {
 	static const char *const names[] = { "calls-1", "calls-2" };
 
 	calls_begin(&c, CALLS_2, &calls_box);
-	both_begin();
+	calls_both(&c);
 	for (int i = 0; i < 2; i++) {
 		struct rpc_call call = { .to = { .instance = names[i], .worker = 0 }, .body = span_of("{}", 2) };
 
@@ -38,12 +32,6 @@ static void all_meet(void)
 		reply_wait(&reply);
 		ck_assert_int_eq(reply.err, 0);
 	}
-}
-
-static void ck_reply(const struct reply *r, int err, enum effect effect)
-{
-	ck_assert_msg(r->err == err && r->effect == effect, "%s, effect %s: %s", err_word(r->err),
-		      effect_word(r->effect), r->message);
 }
 
 static void ask_anybody(unsigned n)
@@ -81,7 +69,7 @@ END_TEST
 
 START_TEST(a_call_without_a_key_avoids_an_instance_that_is_not_there)
 {
-	both_begin();
+	calls_both(&c);
 	ask_anybody(20);
 	ck_assert_uint_eq(calls_run(CALLS), 20);
 }
@@ -91,7 +79,7 @@ START_TEST(a_call_without_a_key_that_may_be_repeated_is_taken_elsewhere_when_its
 {
 	struct rpc_call call = { .to.worker = -1, .body = span_of("hold", 4), .timeout_ms = 10000 };
 
-	both_begin();
+	calls_both(&c);
 	calls_call(c.s[CALLER], 0, "calls.boxRemote.anybody", call, &reply);
 	until(calls_held(CALLS) == 1);
 	calls_begin(&c, CALLS_2, &calls_box);
@@ -107,7 +95,7 @@ START_TEST(a_once_call_goes_to_its_owner_not_anywhere)
 {
 	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .body = span_of("{}", 2) };
 
-	both_begin();
+	calls_both(&c);
 	call.to.anywhere = true;
 	calls_call(c.s[CALLER], 0, "calls.boxRemote.once", call, &reply);
 	reply_wait(&reply);
@@ -132,6 +120,12 @@ START_TEST(an_instance_that_fails_is_avoided_until_a_probe_works)
 	ck_assert_int_eq(calls_figure(c.s[CALLER], "loquat_rpc_avoided"), 1);
 	calls_http(&c, CALLER, "GET", "/stats", false, "", &http);
 	ck_assert_msg(strstr(http.body, "\"avoided\":1,") != NULL, "%s", http.body);
+	calls_http(&c, CALLER, "GET", "/metrics", false, "",
+		   &http); /* one label a name, or no collector reads any of it */
+	ck_assert_msg(strstr(http.body,
+			     "\nloquat_rpc_avoided{instance=\"caller-1\",service=\"caller\",peer=\"calls-2\"} 1\n") !=
+			      NULL,
+		      "%s", http.body);
 	until((ask_anybody(1), calls_figure(c.s[CALLER], "loquat_rpc_avoided") == 0));
 	ck_assert_uint_eq(calls_run(CALLS_2), 1 + 5 + 1); /* of all those calls the probe alone */
 	calls_release(&c, CALLS_2);

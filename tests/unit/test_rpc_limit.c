@@ -14,12 +14,6 @@ static void setup_limits(void)
 		   "rpc = { drain_s = 1, limits = { { method = 'calls.boxRemote.put', running = 2, queued = 3 } } },");
 }
 
-static void begin_box(void)
-{
-	calls_begin(&c, CALLS, &calls_box);
-	calls_begin(&c, CALLER, &calls_caller);
-}
-
 static void put_on(unsigned from, const char *json, uint32_t timeout_ms, struct reply *r)
 {
 	start_on(from, "calls.boxRemote.put", json, timeout_ms, r);
@@ -27,7 +21,7 @@ static void put_on(unsigned from, const char *json, uint32_t timeout_ms, struct 
 
 START_TEST(so_many_run_so_many_wait_and_more_are_busy_at_once)
 {
-	begin_box();
+	calls_both(&c);
 	for (int i = 0; i < 7; i++)
 		put_on(CALLER, "hold", 20000, &all[i]);
 	for (int i = 5; i < 7; i++) {
@@ -52,7 +46,7 @@ END_TEST
 
 START_TEST(who_waits_and_is_given_up_never_runs)
 {
-	begin_box();
+	calls_both(&c);
 	for (int i = 0; i < 2; i++)
 		put_on(CALLER, "hold", 20000, &all[i]);
 	until(calls_held(CALLS) == 2); /* the link stands: what follows is sent in time */
@@ -72,7 +66,7 @@ END_TEST
 
 START_TEST(a_connection_that_floods_delays_itself)
 {
-	begin_box();
+	calls_both(&c);
 	calls_begin(&c, OTHER, &calls_other);
 	for (int i = 0; i < 2; i++)
 		put_on(CALLER, "hold", 20000, &all[i]);
@@ -225,7 +219,7 @@ START_TEST(a_notification_that_does_not_fit_into_the_links_queue_is_dropped_and_
 {
 	int times = 7;
 
-	begin_box();
+	calls_both(&c);
 	calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &reply); /* the link stands */
 	ck_assert_int_eq(reply.err, 0);
 	calls_on(c.s[CALLER], 0, notify_large, &times);

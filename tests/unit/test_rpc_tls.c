@@ -37,12 +37,6 @@ static void teardown(void)
 	folder_free(dir);
 }
 
-static void both_begin(void)
-{
-	calls_begin(&c, CALLS, &calls_box);
-	calls_begin(&c, CALLER, &calls_caller);
-}
-
 static void ck_answered(const char *key)
 {
 	calls_ask(c.s[CALLER], "calls.boxRemote.put", key, "{}", &reply);
@@ -53,7 +47,7 @@ START_TEST(calls_are_answered_over_tls)
 {
 	char key[16];
 
-	both_begin();
+	calls_both(&c);
 	for (int i = 0; i < 100; i++) {
 		snprintf(key, sizeof key, "k%d", i);
 		ck_answered(key);
@@ -68,7 +62,7 @@ START_TEST(who_speaks_no_tls_gets_no_word_out_of_it)
 	struct timeval patience = { .tv_sec = 10 };
 	char text[64] = "\x0c\0\0\0\1\0\0\0hello, world", got[256];
 
-	both_begin();
+	calls_both(&c);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	a.sin_port = htons(c.rpc[CALLS]);
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -88,7 +82,7 @@ START_TEST(a_service_of_another_authority_is_not_called)
 {
 	struct certs *theirs = certs_new(dir, "theirs");
 
-	both_begin();
+	calls_both(&c);
 	ck_answered("k");
 	calls_end(&c, CALLER);
 	certs_sign(theirs, dir, "node"); /* over the old files: who starts now shows these */
@@ -108,7 +102,7 @@ END_TEST
 
 START_TEST(certificates_are_renewed_under_running_links)
 {
-	both_begin();
+	calls_both(&c);
 	ck_answered("before");
 	for (int i = 0; i < 3; i++) {
 		certs_sign(ours, dir, "node"); /* seen half written too: then it is refused, and read again */

@@ -230,11 +230,15 @@ START_TEST(the_log_level_can_be_changed)
 }
 END_TEST
 
-START_TEST(a_service_without_lua_has_nothing_to_reload)
+START_TEST(a_service_without_lua_has_its_messages_to_reload)
 {
 	box_begins();
-	post("/admin/reload", "");
-	ck_http_error(&http, 404, "not_found", "none");
+	ck_assert_int_eq(post("/admin/reload", ""), 200);
+	json_t *o = http_body_json(&http), *messages = json_object_get(o, "messages");
+	ck_assert_str_eq(http_body_word(o, "version"), "");
+	ck_assert_str_eq(http_body_word(messages, "version"), http_body_word(messages, "running"));
+	ck_assert_str_eq(http_body_word(messages, "previous"), "");
+	json_decref(o);
 }
 END_TEST
 
@@ -585,7 +589,7 @@ int main(void)
 	tcase_add_test(one, other_paths_and_other_methods_are_refused);
 	tcase_add_test(one, admin_needs_the_cluster_key);
 	tcase_add_test(one, the_log_level_can_be_changed);
-	tcase_add_test(one, a_service_without_lua_has_nothing_to_reload);
+	tcase_add_test(one, a_service_without_lua_has_its_messages_to_reload);
 	tcase_add_test(one, a_method_is_called_by_its_path_and_routed_by_the_key);
 	tcase_add_test(one, without_a_key_a_call_goes_by_the_request_s_uid);
 	tcase_add_test(one, a_call_reaches_other_services_from_any_process);

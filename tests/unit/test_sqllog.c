@@ -565,6 +565,36 @@ START_TEST(records_taken_before_a_failure_go_first_when_it_is_stopped_after_reco
 }
 END_TEST
 
+/* ---- times ---- */
+
+START_TEST(records_are_later_than_what_came_before_them_elsewhere)
+{
+	struct sqllog_record r;
+	uint64_t ahead_us = env_wall_us(env) + 3600000000u;
+	l = records_open(env, dir);
+	sqllog_later_than(l, ahead_us);
+	sqllog_later_than(l, ahead_us - 1000000); /* another one, that is no news */
+	records_append(l, "role:1", 1);
+	until_durable(1);
+	sqllog_close(l);
+	l = records_open(env, dir); /* and so it stays */
+	records_append(l, "role:1", 2);
+	until_durable(2);
+	char path[ENV_PATH_MAX], why[80];
+	uint64_t before_us = ahead_us;
+	for (uint32_t number = 1; number <= 2; number++) {
+		struct sqllog_file f = { .f = NULL };
+		sqllog_path(path, dir, number, "sql");
+		ck_assert_int_eq(sqllog_file_open(&f, env, path), 0);
+		ck_assert_int_eq(sqllog_file_next(&f, &r, why, sizeof why), 1);
+		ck_assert_uint_gt(r.time_us, before_us);
+		ck_assert_uint_lt(r.time_us, before_us + 1000000);
+		before_us = r.time_us;
+		sqllog_file_close(&f);
+	}
+}
+END_TEST
+
 /* ---- last change of a key ---- */
 
 START_TEST(the_last_change_of_a_key_is_known_at_once_and_forgotten_when_it_has_landed)
@@ -637,6 +667,7 @@ int main(void)
 	tcase_add_test(t, no_whole_record_is_ever_taken_back_from_a_file);
 	tcase_add_test(t, a_disk_without_room_for_one_record_leaves_no_files_behind);
 	tcase_add_test(t, records_taken_before_a_failure_go_first_when_it_is_stopped_after_recovery);
+	tcase_add_test(t, records_are_later_than_what_came_before_them_elsewhere);
 	tcase_add_test(t, the_last_change_of_a_key_is_known_at_once_and_forgotten_when_it_has_landed);
 	tcase_add_test(t, a_position_covers_a_change_only_in_the_same_life_of_the_log);
 	tcase_add_test(t, keys_with_separators_in_them_are_found_again);

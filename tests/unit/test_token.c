@@ -155,6 +155,20 @@ START_TEST(memory_of_what_was_used_is_bounded)
 }
 END_TEST
 
+START_TEST(a_print_tells_keys_apart_and_no_key)
+{
+	char one[TOKEN_PRINT_MAX], again[TOKEN_PRINT_MAX], other[TOKEN_PRINT_MAX];
+
+	token_print(KEY, one);
+	token_print(KEY, again);
+	token_print("1" KEY, other);
+	ck_assert_str_eq(one, again);
+	ck_assert_str_ne(one, other);
+	ck_assert_uint_eq(strlen(one), TOKEN_PRINT_MAX - 1);
+	ck_assert_ptr_null(strstr(KEY, one));
+}
+END_TEST
+
 START_TEST(hmac_is_the_one_of_rfc_4231)
 {
 	char hex[TOKEN_HMAC_HEX];
@@ -182,5 +196,6 @@ int main(void)
 	tcase_add_test(t, an_earlier_time_makes_nothing_forgotten);
 	tcase_add_test(t, memory_of_what_was_used_is_bounded);
 	tcase_add_test(t, hmac_is_the_one_of_rfc_4231);
+	tcase_add_test(t, a_print_tells_keys_apart_and_no_key);
 	return suite_run("token", t);
 }

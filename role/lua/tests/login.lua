@@ -22,6 +22,51 @@ test("a name that another has gets a number", function()
   test.equal(login(test.session("ann")).role.name, "ann#2")
 end)
 
+test("who is stopped for its budget does not keep a player to itself", function()
+  local Players = require "players"
+  local ann = test.session("ann")
+  login(ann)
+  clock.after(1, function()
+    Players.locked(state.players.ann, function() return ("a"):rep(40):find(("a?"):rep(40) .. ("a"):rep(40)) end)
+  end)
+  test.turn(10)
+  test.holds(test.log():find("stopped: it ran for more than its budget", 1, true))
+  alive(false)
+  test.holds(not login(test.session("ann")).refused)
+end)
+
+test("a player who may have been another's while it was loaded is read anew", function()
+  local Players = require "players"
+  login(test.session("ann"))
+  local in_between = 0
+  for reads = 0, 8 do   -- so many have been answered when players move
+    Players.forget_key(Players.key("uid", "ann"))
+    local player
+    app.task(function() player = Players.get("ann") end)
+    for _ = 1, reads do db.query("SELECT name FROM role_name") end
+    test.rows("UPDATE role SET gold = ? WHERE uid = ?", 2000 + reads, "ann")
+    local loaded = state.players.ann
+    Players.moved()
+    test.turn(10)
+    if not loaded then
+      in_between = in_between + 1
+      test.equal(player.role.gold, 2000 + reads)
+    end
+  end
+  test.holds(in_between > 2)
+end)
+
+test("a name that is asked for again is answered only when its record has landed", function()
+  test.sqllog("unknown")
+  local args = { name = "zoe", uid = "ann" }
+  local first = test.send("role.nameRemote.claim", "zoe", args)
+  local second = test.send("role.nameRemote.claim", "zoe", args)
+  local _, err = first:wait()
+  test.equal(err, "unknown")
+  _, err = second:wait()
+  test.equal(err, "unknown")
+end)
+
 test("a guest is refused while the older connection lives", function()
   login(test.session("ann"))
   alive(true)

@@ -1,0 +1,264 @@
+/* The promises of rpc/messages.h: a process takes new messages while it runs, as a whole or not at all, and may go back. */
+#include <check.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/support/changed.h"
+#include "tests/support/folder.h"
+#include "tests/support/scripted.h"
+#include "tests/support/suite.h"
+
+static struct http_reply http;
+
+static void messages_are(changed_fn *change)
+{
+	size_t n;
+	char *bytes = changed_bytes(change, &n), path[400];
+	snprintf(path, sizeof path, "%s/messages.desc", c.dir);
+	FILE *f = fopen(path, "wb");
+
+	ck_assert_ptr_nonnull(f);
+	ck_assert_uint_eq(fwrite(bytes, 1, n, f), n);
+	ck_assert_int_eq(fclose(f), 0);
+	free(bytes);
+}
+
+static void setup_threads(unsigned threads)
+{
+	calls_setup(&c, &(struct calls_options){ .threads = threads, .messages = "messages.desc" });
+	messages_are(NULL);
+}
+
+static void setup_one(void)
+{
+	setup_threads(1);
+}
+
+static void setup_three(void)
+{
+	setup_threads(3);
+}
+
+/* What the step leaves: the version that is used. */
+static const char *reload(unsigned which, const char *step)
+{
+	static char running[16];
+	char path[120];
+
+	snprintf(path, sizeof path, "/admin/reload%s", step);
+	ck_assert_msg(calls_http(&c, which, "POST", path, true, "", &http) == 200, "%s", http.body);
+	json_t *o = http_body_json(&http);
+	snprintf(running, sizeof running, "%s", http_body_word(json_object_get(o, "messages"), "running"));
+	json_decref(o);
+	return running;
+}
+
+static void add_mood(pb_set *set)
+{
+	changed_add_field(set, "calls.Text", "mood", 7);
+	changed_add_method(set, "calls.boxRemote", "cheer", ".calls.Text", ".calls.Text");
+}
+
+static void ask_with(unsigned worker, const char *method, const char *json)
+{
+	struct rpc_call call = { .to = { .instance = "calls-1", .worker = (int)worker },
+				 .body = span_of(json, strlen(json)) };
+
+	calls_call(c.s[CALLER], 0, method, call, &reply);
+	reply_wait(&reply);
+}
+
+static void ck_all_workers(const char *method, const char *json, const char *body)
+{
+	for (unsigned i = 0; i < c.s[CALLS]->workers; i++) {
+		ask_with(i, method, json);
+		ck_says(&reply, body);
+	}
+}
+
+#define OLD "function Remote.put(args) return {text = args.text} end"
+#define NEW                                                                           \
+	"function Remote.put(args) return {text = args.text, mood = args.mood} end\n" \
+	"function Remote.cheer(args) return {mood = 'high'} end"
+
+static void ck_new(void)
+{
+	ck_all_workers("calls.boxRemote.put", "{\"text\":\"a\",\"mood\":\"good\"}",
+		       "{\"text\":\"a\",\"mood\":\"good\"}");
+	ck_all_workers("calls.boxRemote.cheer", "{}", "{\"mood\":\"high\"}");
+}
+
+static void ck_old(void)
+{
+	ck_all_workers("calls.boxRemote.put", "{\"text\":\"a\"}", "{\"text\":\"a\"}");
+	ask_with(0, "calls.boxRemote.put", "{\"mood\":\"good\"}");
+	ck_reply(&reply, ERR_BAD_REQUEST, EFFECT_NONE);
+}
+
+START_TEST(new_fields_and_methods_are_taken_with_the_code_that_uses_them)
+{
+	begin(OLD);
+	ck_old();
+	char before[16];
+	snprintf(before, sizeof before, "%s", reload(CALLER, "?step=prepare"));
+	messages_are(add_mood);
+	remotes(NEW);
+	ck_assert_str_ne(reload(CALLS, ""), before);
+	ck_assert_str_ne(reload(CALLER, ""), before);
+	ck_new();
+	ck_assert_int_eq(calls_figure(c.s[CALLS], "loquat_messages_taken_total"), 1);
+}
+END_TEST
+
+START_TEST(what_is_prepared_is_used_after_its_step_and_not_before)
+{
+	begin(OLD);
+	messages_are(add_mood);
+	remotes(NEW);
+	reload(CALLER, "");
+	reload(CALLS, "?step=prepare");
+	ck_old();
+	ask_with(0, "calls.boxRemote.cheer", "{}");
+	ck_reply(&reply, ERR_NOT_FOUND, EFFECT_NONE);
+	reload(CALLS, "?step=messages");
+	ck_all_workers("calls.boxRemote.put", "{\"text\":\"a\",\"mood\":\"good\"}", "{\"text\":\"a\"}");
+	reload(CALLS, "?step=switch");
+	ck_new();
+}
+END_TEST
+
+START_TEST(what_was_dropped_may_be_prepared_again)
+{
+	begin(OLD);
+	messages_are(add_mood);
+	remotes(NEW);
+	reload(CALLER, "");
+	for (int i = 0; i < 3; i++) {
+		reload(CALLS, "?step=prepare");
+		reload(CALLS, "?step=abort");
+		reload(CALLS, "?step=messages");
+		reload(CALLS, "?step=switch");
+		ck_old();
+	}
+	reload(CALLS, "");
+	ck_new();
+}
+END_TEST
+
+START_TEST(an_instance_that_went_on_with_the_old_is_asked_as_before)
+{
+	begin(OLD);
+	messages_are(add_mood);
+	reload(CALLER, "");
+	ck_all_workers("calls.boxRemote.put", "{\"text\":\"a\"}", "{\"text\":\"a\"}");
+	ask_with(0, "calls.boxRemote.cheer", "{}");
+	ck_reply(&reply, ERR_NOT_FOUND, EFFECT_NONE);
+}
+END_TEST
+
+START_TEST(code_that_refuses_the_switch_takes_the_messages_back)
+{
+	begin(OLD);
+	char before[16], path[80];
+	snprintf(before, sizeof before, "%s", reload(CALLS, "?step=prepare"));
+	messages_are(add_mood);
+	remotes(NEW);
+	calls_file(&c, "init.lua",
+		   "return { on_reload = function() assert(app.worker ~= app.workers - 1, 'not here') end }\n");
+	reload(CALLER, "");
+	calls_http(&c, CALLS, "POST", "/admin/reload", true, "", &http);
+	ck_http_error(&http, 500, "failed", "none");
+	ck_assert_str_eq(reload(CALLS, "?step=abort"), before);
+	ck_old();
+	ask_with(0, "calls.boxRemote.cheer", "{}");
+	ck_reply(&reply, ERR_NOT_FOUND, EFFECT_NONE);
+	calls_file(&c, "init.lua", "return {}\n");
+	char taken[16];
+	snprintf(taken, sizeof taken, "%s", reload(CALLS, ""));
+	ck_new();
+	reload(CALLS, "?step=rollback&messages=000000000000"); /* nobody uses these */
+	ck_new();
+	snprintf(path, sizeof path, "?step=rollback&messages=%s", taken);
+	ck_assert_str_eq(reload(CALLS, path), before);
+	ask_with(0, "calls.boxRemote.cheer", "{}");
+	ck_reply(&reply, ERR_NOT_FOUND, EFFECT_NONE);
+	reload(CALLS, "");
+	ck_new();
+}
+END_TEST
+
+static void number_text(pb_set *set)
+{
+	changed_field(set, "calls.Text", "words")->number = 9;
+}
+
+START_TEST(messages_that_others_would_not_understand_are_refused_by_name)
+{
+	begin(OLD);
+	messages_are(number_text);
+	remotes(NEW);
+	calls_http(&c, CALLS, "POST", "/admin/reload", true, "", &http);
+	ck_http_error(&http, 500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "calls.Text.words: its number was 3 and is 9"));
+	ck_assert_ptr_nonnull(strstr(http.body, "loquat upgrade"));
+	ck_old();
+}
+END_TEST
+
+/* The request was read by the old message; by the time it is answered the code is new. */
+START_TEST(who_waits_meanwhile_is_answered_by_the_new_message)
+{
+	begin(OLD "\nfunction Remote.late(args)\n"
+		  "  while not state.go do clock.sleep(2) end\n"
+		  "  return state.answer()\n"
+		  "end\n"
+		  "function Remote.get() state.go = true return {} end");
+	start_on(CALLER, "calls.boxRemote.late", "{}", 30000, &second);
+	messages_are(add_mood);
+	remotes(NEW "\nfunction Remote.get() state.go = true return {} end");
+	calls_file(&c, "init.lua",
+		   "return { on_reload = function() state.answer = function() return { mood = 'later' } end end }\n");
+	reload(CALLS, "");
+	reload(CALLER, "");
+	ck_all_workers("calls.boxRemote.get", "{}", "{}");
+	reply_wait(&second);
+	ck_says(&second, "{\"mood\":\"later\"}");
+}
+END_TEST
+
+START_TEST(files_name_new_methods_at_their_top_and_kept_functions_learn_new_fields)
+{
+	begin(OLD "\nstate.put = state.put or app.rpc.calls.boxRemote.put\n"
+		  "function Remote.get() return state.put('k', {text = 'x'}) end");
+	ck_all_workers("calls.boxRemote.get", "{}", "{\"text\":\"x\"}");
+	messages_are(add_mood);
+	remotes(NEW "\nlocal cheer = app.rpc.calls.boxRemote.cheer\n"
+		    "function Remote.get()\n"
+		    "  return {text = cheer('k', {}).mood, mood = state.put('k', {mood = 'fine'}).mood}\n"
+		    "end");
+	reload(CALLS, "");
+	reload(CALLER, "");
+	ck_all_workers("calls.boxRemote.get", "{}", "{\"text\":\"high\",\"mood\":\"fine\"}");
+}
+END_TEST
+
+static TCase *cases(const char *name, void (*set_up)(void))
+{
+	TCase *t = scripted_case(name, set_up);
+
+	tcase_add_test(t, new_fields_and_methods_are_taken_with_the_code_that_uses_them);
+	tcase_add_test(t, what_is_prepared_is_used_after_its_step_and_not_before);
+	tcase_add_test(t, what_was_dropped_may_be_prepared_again);
+	tcase_add_test(t, an_instance_that_went_on_with_the_old_is_asked_as_before);
+	tcase_add_test(t, code_that_refuses_the_switch_takes_the_messages_back);
+	tcase_add_test(t, messages_that_others_would_not_understand_are_refused_by_name);
+	tcase_add_test(t, who_waits_meanwhile_is_answered_by_the_new_message);
+	tcase_add_test(t, files_name_new_methods_at_their_top_and_kept_functions_learn_new_fields);
+	return t;
+}
+
+int main(void)
+{
+	return suite_run("messages", cases("one worker", setup_one), cases("three workers", setup_three));
+}

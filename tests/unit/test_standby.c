@@ -1,0 +1,529 @@
+/* A log and its copy on another host: rpc/standby.h and dbwriter/copies.h, with a link between them that loses answers. */
+#include <check.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "common/err.h"
+#include "dbwriter/copies.h"
+#include "dbwriter/follow.h"
+#include "proto/dbwriter.pb-c.h"
+#include "rpc/service_private.h"
+#include "tests/support/folder.h"
+#include "tests/support/on_loop.h"
+#include "tests/support/records.h"
+#include "tests/support/suite.h"
+
+static struct env *env;
+static struct loop *loop; /* of both hosts */
+static struct log *lines;
+static char *dir, log_dir[400], copy_dir[400];
+static struct schema *schema;
+static struct service writer, keeper;
+static struct service_private writer_private;
+static struct worker keeper_worker;
+static struct sqllog *l;
+static struct standby *standby;
+static struct copies *copies;
+static _Atomic unsigned lose; /* answers to come that get lost */
+static _Atomic unsigned asked;
+
+/* ---- the link ------------------------------------------------------------------------------------------------------ */
+
+static struct {
+	const struct msg_method *method;
+	rpc_handler *fn;
+	void *arg;
+} handlers[2];
+static struct call {
+	const struct msg_method *method;
+	struct buf body;
+	void (*on_answer)(void *arg, const struct rpc_answer *a);
+	void *arg;
+	struct rpc_answer answer;
+	char answer_body[64], message[100];
+} under_way;
+static uint64_t calls; /* the last one's handle */
+
+void rpc_handle(struct worker *w, const struct msg_method *method, rpc_handler *fn, void *arg)
+{
+	unsigned i = handlers[0].fn != NULL;
+	(void)w;
+	handlers[i].method = method;
+	handlers[i].fn = fn;
+	handlers[i].arg = arg;
+}
+
+void rpc_answer_ok(struct worker *w, uint64_t handle, struct span body, const struct rpc_attr *attrs, unsigned n_attrs)
+{
+	(void)w, (void)handle, (void)attrs, (void)n_attrs;
+	ck_assert_uint_le(body.n, sizeof under_way.answer_body);
+	memcpy(under_way.answer_body, body.p, body.n);
+	under_way.answer = (struct rpc_answer){ .body = span_of(under_way.answer_body, body.n) };
+}
+
+void rpc_answer_err(struct worker *w, uint64_t handle, int err, enum effect effect, const char *message)
+{
+	(void)w, (void)handle;
+	snprintf(under_way.message, sizeof under_way.message, "%s", message);
+	under_way.answer = (struct rpc_answer){ .err = err,
+						.effect = effect,
+						.message = span_of(under_way.message, strlen(under_way.message)) };
+}
+
+/* The keeper answers within. */
+static void handle(const struct msg_method *method, struct span body)
+{
+	struct rpc_request r = { .worker = &keeper_worker, .method = method, .handle = 1, .body = body };
+	under_way.answer.err = 1;
+	for (unsigned i = 0; i < 2; i++)
+		if (handlers[i].method == method)
+			handlers[i].fn(handlers[i].arg, &r);
+	ck_assert_int_le(under_way.answer.err, 0); /* it has answered */
+}
+
+static void deliver(void *arg)
+{
+	struct call c = under_way;
+	if (*(uint64_t *)arg == calls && c.on_answer) {
+		under_way.on_answer = NULL;
+		handle(c.method, span_of(c.body.data, c.body.len));
+		bool lost = lose && lose--;
+		if (lost)
+			rpc_answer_err(NULL, 0, ERR_UNAVAILABLE, EFFECT_UNKNOWN, "the link was cut");
+		const struct rpc_answer answer = under_way.answer;
+		c.on_answer(c.arg, &answer);
+	}
+	free(arg);
+}
+
+uint64_t rpc_call(struct worker *w, const struct rpc_call *c)
+{
+	uint64_t *handle_of = malloc(sizeof *handle_of);
+	ck_assert_ptr_eq(w, &writer_private.control_worker);
+	ck_assert_str_eq(c->to.instance, "dbwriter-2");
+	buf_clear(&under_way.body);
+	buf_add(&under_way.body, c->body.p, c->body.n);
+	under_way.method = c->method;
+	under_way.on_answer = c->on_answer;
+	under_way.arg = c->arg;
+	asked++;
+	*handle_of = ++calls;
+	loop_call(loop, deliver, handle_of);
+	return calls;
+}
+
+bool rpc_cancel(struct worker *w, uint64_t handle_of)
+{
+	(void)w;
+	if (handle_of == calls)
+		under_way.on_answer = NULL;
+	return true;
+}
+
+/* ---- the two hosts -------------------------------------------------------------------------------------------------- */
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static void keep(void *arg)
+{
+	(void)arg;
+	memset(handlers, 0, sizeof handlers);
+	copies = copies_new(&keeper_worker, copy_dir, nothing, NULL);
+}
+
+static void keep_no_more(void *arg)
+{
+	(void)arg;
+	copies_free(copies);
+	copies = NULL;
+}
+
+static void open_log(uint64_t file_bytes)
+{
+	struct sqllog_options o = {
+		.folder = log_dir, .file_bytes_max = file_bytes, .linger_us = 0, .workers = 1, .replicated = true
+	};
+	char error[300] = "";
+	ck_assert_msg(sqllog_open(env, lines, NULL, &o, error, sizeof error, &l) == 0, "%s", error);
+	writer.sqllog = l;
+}
+
+static void copy_it(void *arg)
+{
+	(void)arg;
+	standby = standby_new(&writer, "dbwriter-1, dbwriter-2");
+}
+
+static void copy_no_more(void *arg)
+{
+	(void)arg;
+	standby_free(standby);
+	standby = NULL;
+}
+
+static void close_log(void)
+{
+	on_loop(loop, copy_no_more, NULL);
+	sqllog_close(l);
+	l = NULL;
+}
+
+static void load_schema(void)
+{
+	char error[200], *bytes;
+	size_t n;
+	ck_assert_int_eq(env_file_load(env, "build/loquat.desc", 4 << 20, &bytes, &n), 0);
+	ck_assert_int_eq(schema_load(bytes, n, error, sizeof error, &schema), 0);
+	free(bytes);
+}
+
+static void setup(void)
+{
+	static const char routes[] =
+		"return { version = 1, instances = {"
+		" { id = 'role-1', service = 'role', host = '10.0.0.1', rpc = 1, workers = 1 },"
+		" { id = 'dbwriter-1', service = 'dbwriter', host = '10.0.0.1', rpc = 2, workers = 1 },"
+		" { id = 'dbwriter-2', service = 'dbwriter', host = '10.0.0.2', rpc = 3, workers = 1 } } }";
+	char path[420], error[200] = "";
+	env = env_new();
+	dir = folder_new();
+	loop = on_loop_new(env, "both");
+	snprintf(path, sizeof path, "%s/log", dir);
+	ck_assert_int_eq(log_open(env, "role-1", path, LOG_DEBUG, &lines), 0);
+	load_schema();
+	snprintf(log_dir, sizeof log_dir, "%s/sqllog", dir);
+	mkdir(log_dir, 0755);
+	snprintf(log_dir, sizeof log_dir, "%s/sqllog/role-1", dir);
+	snprintf(copy_dir, sizeof copy_dir, "%s/standby", dir);
+	mkdir(copy_dir, 0755);
+	writer = (struct service){
+		.env = env, .log = lines, .schema = schema, .control = loop, .id = "role-1", .p = &writer_private
+	};
+	snprintf(writer.var, sizeof writer.var, "%s", dir);
+	writer_private.control_worker = (struct worker){ .service = &writer, .schema = schema, .loop = loop };
+	struct route_table *t;
+	ck_assert_msg(route_from_text(routes, sizeof routes - 1, error, sizeof error, &t) == 0, "%s", error);
+	writer_private.control_worker.routes = t;
+	writer.row = route_find(t, "role-1");
+	keeper = (struct service){ .env = env, .log = lines, .schema = schema, .id = "dbwriter-2" };
+	keeper_worker = (struct worker){ .service = &keeper, .schema = schema, .loop = loop };
+	lose = asked = 0;
+	on_loop(loop, keep, NULL);
+}
+
+static void teardown(void)
+{
+	if (l)
+		close_log();
+	on_loop(loop, keep_no_more, NULL);
+	on_loop_free(loop);
+	route_unref(writer_private.control_worker.routes);
+	buf_release(&under_way.body);
+	schema_free(schema);
+	log_close(lines);
+	folder_free(dir);
+	env_free(env);
+}
+
+static void append(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		records_append(l, "role:1", 1);
+}
+
+/* Of three records; a few batches fill a file of 1,500 bytes. */
+static void append_in_batches(unsigned n)
+{
+	for (; n; n--) {
+		append(3);
+		while (sqllog_written_lsn(l) < sqllog_lsn(l))
+			usleep(1000);
+	}
+}
+
+static void until_durable(uint64_t lsn)
+{
+	for (int i = 0; i < 60000 && sqllog_durable_lsn(l) < lsn; i++)
+		usleep(1000);
+	ck_assert_uint_eq(sqllog_durable_lsn(l), lsn);
+}
+
+/* The copy, read as a dbwriter would, has these and no other, each once. */
+static void copy_has(uint64_t first, uint64_t last)
+{
+	struct follow f;
+	struct sqllog_record r;
+	char folder[420];
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	follow_init(&f, env, folder, (struct position){ 0, first - 1 });
+	for (uint64_t lsn = first; lsn <= last; lsn++) {
+		ck_assert_msg(follow_next(&f, &r) == FOLLOW_RECORD, "lsn %d: %s", (int)lsn, f.why);
+		ck_assert_uint_eq(r.lsn, lsn);
+	}
+	ck_assert_int_eq(follow_next(&f, &r), FOLLOW_END);
+	follow_release(&f);
+}
+
+/* ---- together --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(what_is_appended_is_durable_when_the_copy_has_it)
+{
+	char folder[420];
+	size_t n, n_copy;
+	open_log(0);
+	append(10);
+	on_loop(loop, copy_it, NULL);
+	until_durable(10);
+	copy_has(1, 10);
+	append(20);
+	until_durable(30);
+	copy_has(1, 30);
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	char *starts = folder_read(log_dir, "epoch", &n), *copied = folder_read(folder, "epoch", &n_copy);
+	ck_assert_str_eq(starts, copied); /* who lands it knows where each epoch began */
+	free(starts);
+	free(copied);
+}
+END_TEST
+
+START_TEST(a_log_of_many_files_is_copied_without_a_gap)
+{
+	open_log(1500); /* a few records each */
+	on_loop(loop, copy_it, NULL);
+	for (unsigned i = 0; i < 100; i++) {
+		append(1 + i % 3);
+		if (i % 7 == 0)
+			until_durable(sqllog_lsn(l));
+	}
+	until_durable(199);
+	copy_has(1, 199);
+	close_log();
+	open_log(1500); /* and from the middle on */
+	append(50);
+	on_loop(loop, copy_it, NULL);
+	until_durable(249);
+	copy_has(1, 249);
+}
+END_TEST
+
+START_TEST(an_answer_that_is_lost_is_made_up_for_by_the_next_beginning)
+{
+	open_log(0);
+	on_loop(loop, copy_it, NULL);
+	append(5);
+	until_durable(5);
+	lose = 1;
+	append(5);
+	until_durable(10); /* nothing is sent any more: the beginning tells it */
+	lose = 2;
+	append(5);
+	until_durable(15);
+	append(5); /* and it goes on in the same file */
+	until_durable(20);
+	copy_has(1, 20);
+}
+END_TEST
+
+START_TEST(a_writer_that_lost_its_last_records_copies_those_that_take_their_numbers)
+{
+	size_t n;
+	open_log(0);
+	on_loop(loop, copy_it, NULL);
+	append(8);
+	until_durable(8);
+	char *bytes = folder_read(log_dir, "00000001.sql", &n);
+	append(2);
+	until_durable(10);
+	close_log();
+	folder_write(log_dir, "00000001.sql", bytes, n); /* its machine had not synced the last two */
+	free(bytes);
+	open_log(0);
+	uint64_t epoch = sqllog_epoch(l);
+	append(2);
+	on_loop(loop, copy_it, NULL);
+	until_durable(10);
+	char folder[420];
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	ck_assert_uint_eq(follow_last(env, folder).epoch, epoch);
+	ck_assert_uint_eq(follow_last(env, folder).lsn, 10);
+}
+END_TEST
+
+START_TEST(behind_damage_nothing_is_copied_until_it_is_mended)
+{
+	size_t n;
+	open_log(1500);
+	append_in_batches(10);
+	char *bytes = folder_read(log_dir, "00000002.sql", &n);
+	bytes[n / 2] ^= 1;
+	folder_write(log_dir, "00000002.sql", bytes, n);
+	on_loop(loop, copy_it, NULL);
+	while (!standby_away(standby) || asked < 4) /* it has begun anew */
+		usleep(1000);
+	uint64_t durable = sqllog_durable_lsn(l);
+	ck_assert(durable >= 3 && durable < 15);
+	copy_has(1, durable);
+	bytes[n / 2] ^= 1;
+	folder_write(log_dir, "00000002.sql", bytes, n);
+	free(bytes);
+	until_durable(30);
+	copy_has(1, 30);
+}
+END_TEST
+
+START_TEST(files_that_landed_and_were_removed_are_no_damage)
+{
+	char path[420];
+	open_log(1500);
+	on_loop(loop, copy_it, NULL);
+	append(2);
+	until_durable(2);
+	on_loop(loop, copy_no_more, NULL);
+	append_in_batches(10);
+	for (unsigned i = 1; i <= 2; i++) {
+		snprintf(path, sizeof path, "%s/%08u.sql", log_dir, i);
+		ck_assert_int_eq(unlink(path), 0);
+	}
+	on_loop(loop, copy_it, NULL);
+	until_durable(32);
+}
+END_TEST
+
+/* ---- the copy alone ----------------------------------------------------------------------------------------------------- */
+
+struct asking {
+	const char *method;
+	uint8_t *bytes;
+	size_t n;
+	int err;
+	uint64_t session, epoch, lsn; /* of the answer */
+};
+
+static void ask_now(void *arg)
+{
+	struct asking *a = arg;
+	handle(schema_method(schema, a->method, strlen(a->method)), span_of((const char *)a->bytes, a->n));
+	a->err = under_way.answer.err;
+	a->session = a->epoch = a->lsn = 0;
+	if (a->err)
+		return;
+	Dbwriter__CopyAnswer *m =
+		dbwriter__copy_answer__unpack(NULL, under_way.answer.body.n, (const uint8_t *)under_way.answer.body.p);
+	a->session = m->session;
+	a->epoch = m->epoch;
+	a->lsn = m->lsn;
+	dbwriter__copy_answer__free_unpacked(m, NULL);
+}
+
+static struct asking begins(uint64_t epoch)
+{
+	Dbwriter__CopyBeginRequest m = DBWRITER__COPY_BEGIN_REQUEST__INIT;
+	uint8_t bytes[100];
+	struct asking a = { .method = "dbwriter.dbwriterRemote.copyBegin", .bytes = bytes };
+	m.instance = (char *)"role-1";
+	m.epoch = epoch;
+	a.n = dbwriter__copy_begin_request__pack(&m, bytes);
+	on_loop(loop, ask_now, &a);
+	return a;
+}
+
+/* Records first to last of an epoch, with a text of so many bytes in each. */
+static struct asking sends(uint64_t session, uint64_t epoch, uint64_t first, uint64_t last, size_t text)
+{
+	Dbwriter__CopyRequest m = DBWRITER__COPY_REQUEST__INIT;
+	struct asking a = { .method = "dbwriter.dbwriterRemote.copy" };
+	struct buf records = BUF_INIT, statement = BUF_INIT;
+	buf_addstr(&statement, "UPDATE role SET name = '");
+	for (size_t i = 0; i < text; i++)
+		buf_addch(&statement, 'x');
+	buf_addstr(&statement, "' WHERE id = 1;\n");
+	for (uint64_t lsn = first; lsn <= last; lsn++)
+		records_add(&records,
+			    (struct made){
+				    .lsn = lsn, .epoch = epoch, .keys = "role:1", .statements = buf_cstr(&statement) });
+	m.instance = (char *)"role-1";
+	m.session = session;
+	m.records = (ProtobufCBinaryData){ records.len, (uint8_t *)records.data };
+	a.bytes = malloc(dbwriter__copy_request__get_packed_size(&m));
+	a.n = dbwriter__copy_request__pack(&m, a.bytes);
+	on_loop(loop, ask_now, &a);
+	free(a.bytes);
+	buf_release(&records);
+	buf_release(&statement);
+	return a;
+}
+
+START_TEST(a_copy_takes_whole_records_of_the_present_session_behind_those_it_has)
+{
+	uint64_t session = begins(7).session;
+	ck_assert_uint_ne(session, 0);
+	ck_assert_uint_eq(sends(session, 7, 1, 5, 1).lsn, 5);
+	ck_assert_int_eq(sends(session, 7, 5, 6, 1).err, ERR_BAD_REQUEST);
+	ck_assert_int_eq(sends(session, 6, 6, 6, 1).err, ERR_BAD_REQUEST);
+	ck_assert_int_eq(sends(session, 7, 6, 5, 1).err, ERR_BAD_REQUEST); /* none */
+	ck_assert_int_eq(sends(0, 7, 6, 6, 1).err, ERR_DENIED);
+	struct asking again = begins(7);
+	ck_assert(again.session != session && again.epoch == 7 && again.lsn == 5);
+	ck_assert_int_eq(sends(session, 7, 6, 6, 1).err, ERR_DENIED);
+	ck_assert_uint_eq(sends(again.session, 7, 6, 6, 1).lsn, 6);
+	copy_has(1, 6);
+}
+END_TEST
+
+START_TEST(a_former_owner_is_denied_also_by_who_only_finds_the_copy)
+{
+	ck_assert_uint_eq(sends(begins(7).session, 7, 1, 5, 1).lsn, 5);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED);
+	on_loop(loop, keep_no_more, NULL);
+	on_loop(loop, keep, NULL);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED);
+	struct asking a = begins(8);
+	ck_assert(!a.err && a.epoch == 7 && a.lsn == 5);
+}
+END_TEST
+
+START_TEST(what_cannot_be_written_is_not_answered_for_and_ends_the_session)
+{
+	struct rlimit r;
+	struct asking a = begins(7);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_uint_eq(sends(a.session, 7, 1, 2, 1).lsn, 2);
+	getrlimit(RLIMIT_FSIZE, &r);
+	rlim_t was = r.rlim_cur;
+	r.rlim_cur = 300000; /* of any file of this process, Check's too */
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &r), 0);
+	struct asking refused = sends(a.session, 7, 3, 3, 400000);
+	r.rlim_cur = was;
+	setrlimit(RLIMIT_FSIZE, &r);
+	ck_assert_int_eq(refused.err, ERR_UNAVAILABLE);
+	ck_assert_int_eq(sends(a.session, 7, 3, 3, 1).err, ERR_DENIED);
+	a = begins(7);
+	ck_assert_uint_eq(a.lsn, 2);
+	ck_assert_uint_eq(sends(a.session, 7, 3, 4, 1).lsn, 4);
+	copy_has(1, 4);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *t = tcase_create("standby");
+	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_set_timeout(t, 60);
+	tcase_add_test(t, what_is_appended_is_durable_when_the_copy_has_it);
+	tcase_add_test(t, a_log_of_many_files_is_copied_without_a_gap);
+	tcase_add_test(t, an_answer_that_is_lost_is_made_up_for_by_the_next_beginning);
+	tcase_add_test(t, a_writer_that_lost_its_last_records_copies_those_that_take_their_numbers);
+	tcase_add_test(t, behind_damage_nothing_is_copied_until_it_is_mended);
+	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
+	tcase_add_test(t, a_copy_takes_whole_records_of_the_present_session_behind_those_it_has);
+	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
+	tcase_add_test(t, what_cannot_be_written_is_not_answered_for_and_ends_the_session);
+	return suite_run("standby", t);
+}
