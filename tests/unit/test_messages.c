@@ -207,14 +207,23 @@ START_TEST(messages_that_others_would_not_understand_are_refused_by_name)
 END_TEST
 
 /* The request was read by the old message; by the time it is answered the code is new. */
+static bool waits(void)
+{
+	put("{}", &reply);
+	ck_reply(&reply, 0, EFFECT_NONE);
+	return !strcmp(reply.body, "{\"text\":\"waits\"}");
+}
+
 START_TEST(who_waits_meanwhile_is_answered_by_the_new_message)
 {
-	begin(OLD "\nfunction Remote.late(args)\n"
-		  "  while not state.go do clock.sleep(2) end\n"
-		  "  return state.answer()\n"
-		  "end\n"
-		  "function Remote.get() state.go = true return {} end");
+	begin("function Remote.put() return {text = state.waits} end\n"
+	      "function Remote.late(args)\n"
+	      "  state.waits = 'waits'\n"
+	      "  while not state.go do clock.sleep(2) end\n"
+	      "  return state.answer()\n"
+	      "end");
 	start_on(CALLER, "calls.boxRemote.late", "{}", 30000, &second);
+	until(waits());
 	messages_are(add_mood);
 	remotes(NEW "\nfunction Remote.get() state.go = true return {} end");
 	calls_file(&c, "init.lua",
