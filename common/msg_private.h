@@ -1,8 +1,8 @@
 #pragma once
 #include "common/msg.h"
 /*
- * What the parts of msg share: msg.c (loading, looking up), msg_number.c (numbers that stay over the sets of a process),
- * msg_version.c. Private to them.
+ * What the parts of msg share: msg.c (the store, looking up), msg_load.c, msg_number.c (numbers that stay over the sets of a
+ * process), msg_version.c. Private to them.
  *
  * Threads: who loads. Memory: what schema_take gives goes with the schema.
  */
@@ -38,6 +38,8 @@ struct schema {
 void *schema_take(struct schema *s, size_t n); /* zeroed */
 const char *schema_take_text(struct schema *s, const char *p, size_t n);
 uint32_t schema_name_id(struct schema *s, const char *name);
+/* These are the type's fields now: sorted by number, found by it and by name. */
+void schema_index(struct schema *s, struct msg_type *t, struct msg_field *field);
 
 /* msg_number.c; before may be NULL. Names come first: what is loaded refers to them. */
 void schema_number_names(struct schema *s, const struct schema *before);
