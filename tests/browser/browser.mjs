@@ -136,7 +136,7 @@ class Page {
     return got.result.value;
   }
 
-  async wait(expression, seconds = 15) {
+  async wait(expression, seconds = 60) {
     const deadline = Date.now() + seconds * 1000;
     for (;;) {
       const value = await this.run(expression).catch(() => undefined); // it may be on its way to the page

@@ -54,7 +54,7 @@ try {
       const [x, y] = await place(ann, "ann"), [u, v] = await place(bob, "ann");
       return Math.hypot(x - u, y - v) < 1;
     };
-    for (let i = 0; i < 100 && !(await near()); i++) await new Promise((done) => setTimeout(done, 30));
+    for (let i = 0; i < 1000 && !(await near()); i++) await new Promise((done) => setTimeout(done, 30));
     return near();
   });
   await test("a click walks there", async () => {

@@ -34,7 +34,7 @@ exports.open = () => {
   return new Player(window.pomelo);
 };
 
-const WAIT_MS = 10000;
+const WAIT_MS = 60000;
 const within = (what, promise) => {
   let timer;
   const late = new Promise((_, refuse) => {

@@ -11,18 +11,39 @@ const READY_MS = 120000;
 
 // In a row, and below those the kernel gives to outgoing connections and to who asks for any: those may be gone again
 // before the cluster listens there.
+// The first of a block of 40 is marked with our process id, as tests/system/lib.sh does: other tests keep away.
 const isFree = (port) => new Promise((done) => {
   const server = net.createServer();
   server.once('error', () => done(false));
   server.listen(port, '127.0.0.1', () => server.close(() => done(true)));
 });
-const freePorts = async (n) => {
-  for (let tries = 0; tries < 100; tries++) {
-    const base = 12000 + Math.floor(Math.random() * 300) * 60;
-    const ports = Array.from({ length: n }, (_, i) => base + i);
+const PORTS = 40;
+const isLeft = (mark) => { // by a process that is gone; an empty one is being written
+  try {
+    const pid = Number(fs.readFileSync(mark, 'utf8'));
+    return pid > 0 && !process.kill(pid, 0);
+  } catch (error) {
+    return error.code === 'ESRCH';
+  }
+};
+const take = (mark) => {
+  try {
+    fs.writeFileSync(mark, `${process.pid}\n`, { flag: 'wx' });
+    process.on('exit', () => fs.rmSync(mark, { force: true }));
+    return true;
+  } catch {
+    if (isLeft(mark)) fs.rmSync(mark, { force: true });
+    return false;
+  }
+};
+const freePorts = async () => {
+  for (let tries = 0; tries < 200; tries++) {
+    const base = 12000 + Math.floor(Math.random() * 450) * PORTS;
+    if (!take(`/tmp/loquat-ports-${base}`)) continue;
+    const ports = Array.from({ length: PORTS }, (_, i) => base + i);
     if ((await Promise.all(ports.map(isFree))).every(Boolean)) return ports;
   }
-  throw new Error(`no ${n} free ports in a row`);
+  throw new Error(`no ${PORTS} free ports in a row`);
 };
 
 // The file may compute, so it is wrapped, not edited.
@@ -48,7 +69,7 @@ return cluster
 // more: Lua that changes the table cluster
 exports.start = async (more = '') => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'loquat-compat-'));
-  const ports = await freePorts(60);
+  const ports = await freePorts();
   // relative paths in it start above its folder
   const file = path.join(root, 'build', `compat-${process.pid}.lua`);
   fs.writeFileSync(file, config(folder, ports, more));

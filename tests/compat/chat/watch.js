@@ -34,7 +34,7 @@
     if (bytes[bytes.length - 1] === 125) to.json++; // a body that ends in }
   };
 
-  const WAIT_MS = 40000;
+  const WAIT_MS = 60000;
   exports.within = (what, promise) => {
     let timer;
     const late = new Promise((_, refuse) => {
