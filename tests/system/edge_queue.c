@@ -218,8 +218,8 @@ START_TEST(two_gates_together_let_in_no_more_than_one)
 		queued += answer && strstr(answer, "\"code\":202");
 	}
 	ck_assert_uint_eq(in + queued, PLAYERS);
-	/* some are told a moment later; one more than fits would be told within a few of the gates' looks at the connectors */
-	for (int turn = 0; turn < 30; turn++) {
+	/* some are told later; one more than fits would then be told within a few of the gates' looks at the connectors */
+	for (int late = 0, turn = 0; turn < 30 && late < 3000; turn += in >= MAX, late++) {
 		for (int i = 0; i < PLAYERS; i++)
 			in += admitted_by_now(&gate[i]);
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
@@ -325,21 +325,37 @@ START_TEST(an_address_holds_no_more_places_than_connections)
 }
 END_TEST
 
-START_TEST(admissions_keep_their_pace)
+/* In how many seconds. */
+static double twenty_admissions(int tries)
 {
-	struct wireclient gate[30];
-	edge_begin(_i, "gate = { admit_per_s = 10 },");
+	struct wireclient gate[20];
 	uint64_t from = clock_ms();
+	const char *answer = NULL;
+	char text[40];
+
 	for (int i = 0; i < 20; i++) {
-		char body[40];
-		snprintf(body, sizeof(body), "{\"uid\":\"p%d\"}", i);
-		expect(query(&gate[i], 0, body), "\"code\":20");
+		snprintf(text, sizeof(text), "{\"uid\":\"p%d-%d\"}", tries, i);
+		answer = query(&gate[i], 0, text);
+		expect(answer, "\"code\":20");
 	}
-	expect(wireclient_push(&gate[19], "onAdmit"), "\"uid\":\"p19\"");
+	snprintf(text, sizeof(text), "\"uid\":\"p%d-19\"", tries);
+	if (strstr(answer, "\"code\":202"))
+		expect(wireclient_push(&gate[19], "onAdmit"), text);
 	double s = (double)(clock_ms() - from) / 1e3;
-	ck_assert_msg(s > 1.5 && s < 8, "20 admissions at 10 per second took %.2f s", s);
 	for (int i = 0; i < 20; i++)
 		wireclient_close(&gate[i]);
+	return s;
+}
+
+START_TEST(admissions_keep_their_pace)
+{
+	edge_begin(_i, "gate = { admit_per_s = 10 },");
+	double s = 20;
+	for (int tries = 0; tries < 3 && s >= 8; tries++) { /* a machine with other work may be slow once */
+		s = twenty_admissions(tries);
+		ck_assert_msg(s > 1.5, "20 admissions at 10 per second took %.2f s", s);
+	}
+	ck_assert_msg(s < 8, "20 admissions at 10 per second took %.2f s", s);
 	edge_end();
 }
 END_TEST

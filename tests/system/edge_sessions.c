@@ -44,7 +44,7 @@ END_TEST
 START_TEST(a_service_that_does_not_run_is_unavailable_in_time)
 {
 	struct wireclient c;
-	edge_begin(_i, "connector = { request_s = 1 },");
+	edge_begin(_i, "connector = { request_s = 4 },"); /* which is the time to get in, too */
 	expect(enter_guest(&c, 0, "ida"), "\"code\":200");
 	expect(wireclient_ask(&c, "team.teamHandler.info", "{}"), "\"error\":\"unavailable\"");
 	wireclient_close(&c);

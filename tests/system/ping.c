@@ -7,14 +7,14 @@
  */
 static bool reaches(const _Atomic uint64_t *n, uint64_t goal)
 {
-	for (int i = 0; i < 10000 && *n < goal; i++)
+	for (int i = 0; i < 60000 && *n < goal; i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	return *n >= goal;
 }
 
 static uint16_t port_of(struct ping_server *s)
 {
-	for (int i = 0; i < 10000 && !ping_server_port(s); i++)
+	for (int i = 0; i < 60000 && !ping_server_port(s); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	return ping_server_port(s);
 }

@@ -2,7 +2,7 @@
 import { connect } from "node:net";
 
 const [one, two, workers] = process.argv.slice(2);
-const WAIT_MS = 8000;
+const WAIT_MS = 60000;
 let failed = 0;
 
 // A pomelo client over raw TCP, as small as it can be.
@@ -153,13 +153,15 @@ await test("buying charges once and refuses what it must", async () => {
 });
 
 await test("two see each other in a scene, and none walks faster than it can", async () => {
+	const began = Date.now();
 	const here = await ann.ask("scene.sceneHandler.enter"), there = await bob.ask("scene.sceneHandler.enter", { scene: 1 });
 	same("code,scene,id,x,y,width,height,view,speed,range,cooldown_ms,entities", Object.keys(here).join(), "enter");
 	same("id,kind,name,x,y,hp,hp_max", Object.keys(there.entities[0]).join(), "entity");
 	same(["ann", "bob"], there.entities.map((e) => e.name).sort(), "entities");
 	await ann.push("onSceneUpdate", (u) => u.enter?.some((e) => e.name === "bob" && e.id === there.id));
 	const step = await ann.ask("scene.sceneHandler.move", { x: here.x + 100, y: here.y });
-	if (!(step.x > here.x && step.x <= here.x + here.speed * 1.1)) throw new Error(`${here.x} to ${step.x} in under a second`);
+	const took = Math.max(1, (Date.now() - began) / 1000);
+	if (!(step.x > here.x && step.x <= here.x + here.speed * took * 1.1)) throw new Error(`${here.x} to ${step.x} in ${took} s`);
 	await bob.push("onSceneUpdate", (u) => u.move?.some((e) => e.id === here.id));
 	await refused(ann, "bad_request", 400, "x", "scene.sceneHandler.move", '{"x":NaN,"y":1}');
 	await refused(ann, "bad_request", 400, "y", "scene.sceneHandler.move", { x: 1 });
