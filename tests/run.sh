@@ -42,7 +42,7 @@ one() {        # one STAGE LIMIT PROGRAM
 	log=$dir/$stage-$name.log
 	start=$(now_ms)
 	[ "$stage" != soak ] || echo "  begins soak/$name, at most $limit s; its words: tail -f $log"
-	CK_LOG_FILE_NAME=$log.checks timeout -k 5 "$limit" "$program" >"$log" 2>&1 </dev/null
+	CK_LOG_FILE_NAME=$log.checks timeout -k 60 "$limit" "$program" >"$log" 2>&1 </dev/null
 	status=$?
 	took=$(($(now_ms) - start))
 	if [ $status = 124 ]; then

@@ -2,7 +2,8 @@
 # lib.sh: what the system tests in shell share. A test sources it, starts what it needs with a configuration and a
 # folder of its own on free ports, and says "ok SENTENCE" or "not ok SENTENCE" per promise.
 #
-# Conditions are waited for, never times. Whatever was started is ended with the test, by its process id.
+# Conditions are waited for, never times. Whatever was started is ended with the test, by its process id; and by the kernel,
+# should the test itself be killed.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 work=$(mktemp -d /tmp/lq.XXXXXX)       # short: a unix socket's path has at most 107 bytes
@@ -10,15 +11,18 @@ config=$work/deploy/cluster.lua
 mkdir "$work/deploy"
 export LOQUAT_HOME=$PWD                # Lua, messages and schema are this tree's unless $work has its own
 started=()
+stopped=()
 failures=0
+slow=4                                 # a machine that has much else to do takes so many times as long
 
 at_end() {
 	local pid
+	[ ${#stopped[@]} = 0 ] || kill -CONT "${stopped[@]}" 2>/dev/null
 	for pid in "${started[@]}"; do
 		kill -TERM "$pid" 2>/dev/null
 	done
 	for pid in "${started[@]}"; do
-		wait_until 40 gone "$pid" || kill -KILL "$pid" 2>/dev/null
+		wait_until 10 gone "$pid" || kill -KILL "$pid" 2>/dev/null
 	done
 	[ "$failures" = 0 ] || tail -n 40 "$work"/*.log 2>/dev/null
 	[ ! -f "$work/ports" ] || xargs rm -f <"$work/ports"
@@ -41,8 +45,8 @@ holds() {     # holds SENTENCE FILE TEXT
 
 gone() { ! kill -0 "$1" 2>/dev/null || [ "$(sed 's/.*) //;s/ .*//' "/proc/$1/stat" 2>/dev/null)" = Z ]; }
 
-wait_until() { # wait_until SECONDS COMMAND...
-	local deadline=$((SECONDS + $1))
+wait_until() { # wait_until SECONDS COMMAND...: seconds of a machine that has nothing else to do
+	local deadline=$((SECONDS + slow * $1))
 	shift
 	until "$@"; do
 		[ $SECONDS -lt "$deadline" ] || return 1
@@ -53,19 +57,20 @@ wait_for() {   # wait_for SECONDS WHAT COMMAND...: without it the test cannot go
 	local seconds=$1 what=$2
 	shift 2
 	wait_until "$seconds" "$@" && return
-	not_ok "$what" "not within $seconds s"
+	not_ok "$what" "not within $((slow * seconds)) s"
 	exit 1
 }
 
 # 40 ports in a row that nobody has, below the range the kernel gives to outgoing connections. They are this test's until
 # it ends: a file with its process id keeps other tests on this machine away, also before anything listens there.
 free_ports() {
-	local base port mark
+	local base port mark owner
 	for _ in {1..200}; do
 		base=$((12000 + RANDOM % 450 * 40))
 		mark=/tmp/loquat-ports-$base
 		if ! (set -o noclobber && echo $$ >"$mark") 2>/dev/null; then
-			kill -0 "$(cat "$mark" 2>/dev/null)" 2>/dev/null || rm -f "$mark"
+			owner=$(cat "$mark" 2>/dev/null) # none: it is being written
+			[ -z "$owner" ] || kill -0 "$owner" 2>/dev/null || rm -f "$mark"
 			continue
 		fi
 		echo "$mark" >>"$work/ports"
@@ -79,11 +84,22 @@ free_ports() {
 	exit 1
 }
 
+tied=(setpriv --pdeathsig TERM)        # before a command: it ends with the test, also with one that was killed
 start() {      # start COMMAND...: in the background, its words in $work/start.log; sets pid
-	"$@" >>"$work/start.log" 2>&1 &
+	[ "$1" != loquat ] || set -- build/bin/"$@" --config "$config"
+	"${tied[@]}" "$@" >>"$work/start.log" 2>&1 &
 	pid=$!
 	started+=("$pid")
 }
+
+test_lives() { kill -0 $$; }           # what a function in the background goes on for
+
+stop_process() { # stop_process PID: SIGSTOP. Each thread stops for itself, when it gets a processor: until then it may answer.
+	stopped+=("$1")
+	kill -STOP "$1"
+	wait_for 10 "process $1 stops" all_threads_stand "$1"
+}
+all_threads_stand() { ! sed 's/.*) //' /proc/"$1"/task/*/stat | grep -qv '^T'; }
 
 # write_config [LUA]: deploy/cluster.lua on other ports, its data in $work/var; LUA may change `cluster` further.
 write_config() {
@@ -111,10 +127,10 @@ loquat() { build/bin/loquat "$@" --config "$config"; }
 says_ready() { grep -q '^loquat: ready' "$work/up.log" 2>/dev/null; }
 up() {         # the cluster of $config, until it is ready; sets up_pid
 	: >"$work/up.log"              # an earlier start was ready, too
-	build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
+	"${tied[@]}" build/bin/loquat up --config "$config" >"$work/up.log" 2>&1 &
 	up_pid=$!
 	started+=("$up_pid")
-	wait_until 120 ready_or_gone
+	wait_until 60 ready_or_gone
 	says_ready && return
 	not_ok "the cluster comes up" "$(tail -n 3 "$work/up.log")"
 	exit 1
@@ -153,7 +169,24 @@ http_port() { field "$1" http | sed 's/.*://'; }        # http_port ID
 lag() {        # records of all logs that are not in the database yet, as the dashboard's /stats says
 	http_body "$base" /stats | tr -d ' \n' | sed -n 's/.*"lag_records":\([0-9]*\).*/\1/p'
 }
-lag_is_zero() { [ "$(lag)" = 0 ]; }
+lag_is_zero() { # lag_is_zero [ID]: of the logs and tables themselves; the figure above is of when dbwriter last looked
+	build/bin/dbwriter --status --config "$config" 2>/dev/null |
+		awk -v id="${1:-}" 'NR > 1 && NF == 4 && (!id || $1 == id) { seen = 1; behind += $4 } END { exit !seen || behind > 0 }'
+}
+
+# bots_failures FILE: why players of `loquat bots --json` failed, if it is not that they kept under their rate: this machine has
+# others to serve.
+bots_failures() {
+	grep -q '"reasons":{' "$1" || echo "no report"
+	grep -o '"mismatch":"[^"]*"\|"reasons":{.*' "$1" | grep -o '"[^"]*":["0-9].*' | tr , '\n' | grep -v 'kept under 95 % of its rate'
+}
+
+answered_purchases() { # what each player's answers say: role, gold, potions
+	awk '/^buyer/ { gold[$1] = $3; n[$1]++ } END { for (who in n) print who, gold[who], n[who] }' "$work/answers" | sort
+}
+landed_purchases() {   # and what the tables say
+	loquat sql -e "SELECT uid, gold, count FROM role JOIN bag ON role_id = id AND item = 1 WHERE uid LIKE 'buyer%'" | tr '\t' ' ' | sort
+}
 
 # Ends the cluster with the signal and waits for it and its children: `up` may follow.
 down() {
