@@ -6,7 +6,7 @@
  * counts from the intended time, so a stalled server is not excused. Every answer is looked at.
  *
  * In the window of --seconds it counts answers that arrived, and latencies of requests whose time
- * was in it; what is unanswered 5 s later is a timeout and enters the latencies with its age.
+ * was in it; what is unanswered 5 s later is a timeout and enters the latencies with its age. SIGTERM ends the window early.
  * exit: 0, 1 if anything failed, 2 for a bad option or a dead server
  */
 #include "tests/bench/player.h"
@@ -15,6 +15,7 @@
 #include "tests/bench/hist.h"
 #include "tests/bench/loadgen_options.h"
 
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 
@@ -43,6 +44,14 @@ struct load {
 	struct hist latency, late;
 	uint8_t read[256 << 10];
 };
+
+static volatile sig_atomic_t enough;
+
+static void on_term(int signo)
+{
+	(void)signo;
+	enough = 1;
+}
 
 /* ---- requests and answers ---- */
 
@@ -317,7 +326,7 @@ static void run_closed(struct load *l, uint64_t end)
 		if (l->player[i].fd >= 0)
 			flush_player(l, &l->player[i]);
 	}
-	for (uint64_t now = now_ns(); now < end && l->ready; now = now_ns()) {
+	for (uint64_t now = now_ns(); now < end && l->ready && !enough; now = now_ns()) {
 		serve(l, 1 + (int)((end - now) / 1000000 < SWEEP_MS ? (end - now) / 1000000 : SWEEP_MS));
 		keep_time(l, now);
 	}
@@ -345,7 +354,7 @@ static void run_open(struct load *l, uint64_t end)
 	struct timespec rest = { .tv_nsec = l->o->rest_us * 1000L };
 	uint64_t n = 0, start = now_ns();
 	double each_ns = 1e9 / (l->o->rate * l->o->connections);
-	for (uint64_t now = start; now < end && l->ready; now = now_ns()) {
+	for (uint64_t now = start; now < end && l->ready && !enough; now = now_ns()) {
 		send_due(l, start, each_ns, &n, end);
 		serve(l, 0);
 		keep_time(l, now);
@@ -477,6 +486,12 @@ static void run_load(struct load *l)
 	else
 		run_closed(l, l->to_ns);
 	l->at_to = cpu_now(o->pids, o->pid_count);
+	if (enough) {
+		uint64_t now = now_ns();
+
+		l->to_ns = now > l->from_ns ? now : l->from_ns + 1;
+		o->seconds = (double)(l->to_ns - l->from_ns) / 1e9;
+	}
 	drain(l);
 	if (!l->ready)
 		die("loadgen: no connection was left; the first failure: %s", l->why);
@@ -505,6 +520,7 @@ int main(int argc, char **argv)
 		die("no memory");
 	net_raise_files();
 	prctl(PR_SET_TIMERSLACK, 1); /* the rest between polls is 50 us, not 100 */
+	signal(SIGTERM, on_term);
 	l->o = &o;
 	l->epoll = epoll_create1(EPOLL_CLOEXEC);
 	make_players(l);

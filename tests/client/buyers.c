@@ -7,7 +7,10 @@
  * to THINK_MS. A line per answered purchase: UID ORDER GOLD TOOK_MS WALL_MS; one per refusal, of a purchase or before
  * they are in: "refused" UID CODE TOOK_MS ANSWER. The last line: "players=… answered=… logins=…
  * closes=… refusals=… longest_ms=…". Exit 1 when not all were answered in SECONDS or an answer came that must not.
+ *
+ * SIGTERM: no further order is begun; it ends when those under way are answered, as if no others had been wanted.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,13 +25,15 @@ struct buyers {
 	struct purchases *record;
 	unsigned players, first, wanted, think_ms;
 	uint16_t gate;
-	unsigned answered; /* the loop's */
+	unsigned answered, goal; /* the loop's */
+	bool ending;
 	uint64_t longest_ms;
 	struct flag done;
 	struct timer watch;
 	struct loop *loop;
 };
 static struct buyers all;
+static volatile sig_atomic_t enough;
 
 static uint64_t wall_ms(void)
 {
@@ -44,7 +49,7 @@ static void on_bought(struct player *p, unsigned order, uint64_t took_ms)
 	       (unsigned long long)took_ms, (unsigned long long)wall_ms());
 	if (took_ms > all.longest_ms)
 		all.longest_ms = took_ms;
-	if (++all.answered == all.players * (all.wanted - all.first))
+	if (++all.answered == all.goal)
 		flag_raise(&all.done);
 }
 
@@ -53,11 +58,33 @@ static void on_refused(struct player *p, int code, const char *answer, uint64_t 
 	printf("refused %s %d %llu %s\n", p->record->uid, code, (unsigned long long)took_ms, answer);
 }
 
+static void on_term(int signo)
+{
+	(void)signo;
+	enough = 1;
+}
+
+static void end(void)
+{
+	all.ending = true;
+	all.goal = 0;
+	for (unsigned i = 0; i < all.players; i++) {
+		struct purchases *r = &all.record[i];
+
+		r->wanted = r->answered + (all.player[i].began_ms > 0);
+		all.goal += r->wanted - all.first;
+	}
+	if (all.answered == all.goal)
+		flag_raise(&all.done);
+}
+
 /* An answer that must never come ends it at once. */
 static void on_watch(struct timer *t, uint64_t now_ms)
 {
 	(void)now_ms;
 	fflush(stdout);
+	if (enough && !all.ending)
+		end();
 	for (unsigned i = 0; i < all.players; i++)
 		if (*all.record[i].wrong)
 			flag_raise(&all.done);
@@ -94,7 +121,7 @@ static int report(void)
 	}
 	printf("players=%u answered=%u logins=%u closes=%u refusals=%u longest_ms=%llu\n", all.players, all.answered,
 	       logins, closes, refusals, (unsigned long long)all.longest_ms);
-	return wrong || all.answered < all.players * (all.wanted - all.first);
+	return wrong || all.answered < all.goal;
 }
 
 static void prepare(const char *name)
@@ -122,6 +149,8 @@ int main(int argc, char **argv)
 	all.first = (unsigned)strtoul(argv[3], NULL, 10);
 	all.wanted = (unsigned)strtoul(argv[4], NULL, 10);
 	all.think_ms = (unsigned)strtoul(argv[5], NULL, 10);
+	all.goal = all.players * (all.wanted - all.first);
+	signal(SIGTERM, on_term);
 	uint64_t end = wall_ms() + strtoull(argv[6], NULL, 10) * 1000;
 	struct loop *loop;
 

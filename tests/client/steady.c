@@ -4,7 +4,7 @@
  * usage: steady CONFIG SECONDS [ROUNDS ID PID]
  *
  * It is the instance caller-1 of CONFIG and calls scene.sceneRemote.echo for 64 keys in turn, 2,000 times a second,
- * each at its intended time. Without ROUNDS for SECONDS. With: each round half of SECONDS in peace, half with process PID, the
+ * each at its intended time. Without ROUNDS for SECONDS, or until SIGUSR1. With: each round half of SECONDS in peace, half with process PID, the
  * instance ID, stopped (SIGSTOP; in the first round until it must have been noticed), and then until it answers again.
  *
  * A line per round: "round before_us=… during_us=… noticed_ms=…": how long the calls to the other instances took from their
@@ -27,7 +27,7 @@ enum {
 	NOTICED_MS = 3500,
 	PER_MS = 2,
 	KEYS = 64,
-	TIMEOUT_MS = 1000,
+	TIMEOUT_MS = 5000,
 	ROUNDS_MAX = 100,
 	WINDOW_MS = 200,
 	SAMPLES_MAX = 100000,
@@ -60,6 +60,14 @@ static struct {
 	bool back;
 	struct flag finished;
 } all;
+
+static volatile sig_atomic_t enough;
+
+static void on_enough(int signo)
+{
+	(void)signo;
+	enough = 1;
+}
 
 static int by_size(const void *a, const void *b)
 {
@@ -179,7 +187,7 @@ static void on_tick(struct timer *t, uint64_t now_ms)
 		make_call(all.begun_ns + all.made * 1000000 / PER_MS);
 	if (now >= all.window_ns)
 		window_ends(now);
-	if (now >= all.phase_until_ns)
+	if (now >= all.phase_until_ns || (enough && all.phase == PEACE))
 		next_phase(now);
 	loop_timer(all.worker->loop, t, 1);
 }
@@ -237,7 +245,8 @@ int main(int argc, char **argv)
 		all.rounds = (unsigned)strtoul(argv[3], NULL, 10) % ROUNDS_MAX;
 		all.id = argv[4];
 		all.pid = (pid_t)strtol(argv[5], NULL, 10);
-	}
+	} else
+		signal(SIGUSR1, on_enough);
 	flag_init(&all.finished);
 	flag_init(&stopped);
 	struct service_options o = {
@@ -248,9 +257,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "steady: %s\n", error);
 		return 2;
 	}
-	while (!flag_wait_s(&all.finished, 1, 10)) {
+	while (!flag_wait_s(&all.finished, 1, 1) && !flag_count(&stopped)) {
 	}
-	service_stop(s);
+	if (!flag_count(&stopped))
+		service_stop(s);
 	while (!flag_wait_s(&stopped, 1, 10)) {
 	}
 	service_free(s);
