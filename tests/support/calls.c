@@ -20,6 +20,8 @@ static const struct {
 	[CONNECTOR] = { "connector-1", "connector" },
 };
 
+enum { PATIENCE_MS = 60000 }; /* for a machine that has much else to do */
+
 bool calls_pause_(struct calls_wait_ *w)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
@@ -248,6 +250,7 @@ static void config_write(struct calls *c, const struct calls_options *o)
 	buf_addf(&b, "},\npaths = { var = \"%s/var\", messages = \"%s/%s\" },\n", c->dir, o->messages ? c->dir : root,
 		 o->messages ? o->messages : "build/tests.desc");
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
+	buf_addf(&b, "rpc = { timeout_ms = %u },\n", PATIENCE_MS); /* a test's own comes behind it, in its place */
 	buf_addf(&b, "%s\ncalls = { threads = %u } }\n", o->lua ? o->lua : "", o->threads ? o->threads : 1);
 	folder_write(c->dir, "deploy/cluster.lua", b.data, b.len);
 	buf_release(&b);
@@ -457,6 +460,8 @@ static void make_call(struct worker *w, void *arg)
 	m->call.method = schema_method(w->schema, m->method, strlen(m->method));
 	ck_assert_ptr_nonnull(m->call.method);
 	m->call.json = true;
+	if (!m->call.timeout_ms)
+		m->call.timeout_ms = PATIENCE_MS;
 	if (m->reply) {
 		m->call.on_answer = on_answer;
 		m->call.arg = m->reply;

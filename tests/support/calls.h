@@ -53,7 +53,10 @@ struct reply {
 	char message[300], body[2000];
 	size_t body_n;
 };
-/* Makes the call on a worker of s (SERVICE_CONTROL_WORKER: the control's); JSON. wish: method, on_answer, arg are filled in. */
+/*
+ * Makes the call on a worker of s (SERVICE_CONTROL_WORKER: the control's); JSON. wish: method, on_answer, arg are filled
+ * in, and a minute if it names no time.
+ */
 void calls_call(struct service *s, unsigned worker, const char *method, struct rpc_call wish, struct reply *r);
 void calls_notify(struct service *s, unsigned worker, const char *method, struct rpc_call wish);
 void reply_wait(struct reply *r);

@@ -20,7 +20,7 @@ void remotes(const char *text); /* writes boxRemote.lua: text defines Remote.put
 void begin(const char *text);   /* and starts calls-1 and caller-1 */
 void put(const char *json, struct reply *r);
 void get(struct reply *r);
-/* Does not wait for the answer. timeout_ms 0: the method's own. */
+/* Does not wait for the answer. timeout_ms 0: a minute. */
 void start_on(unsigned from, const char *method, const char *json, uint32_t timeout_ms, struct reply *r);
 void start_put(const char *json, struct reply *r);
 void ck_says(const struct reply *r, const char *body);

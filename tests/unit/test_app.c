@@ -255,15 +255,17 @@ START_TEST(a_call_s_time_is_bounded_by_what_is_left_of_the_caller_s)
 	      "  state.t.err, state.t.ms = err, clock.now_ms() - t\n"
 	      "  return {}\n"
 	      "end\n"
-	      "function Remote.get() return { text = state.t.err, flag = state.t.ms and state.t.ms < 30000 } end");
+	      "function Remote.get() return { text = state.t.err, flag = state.t.ms and state.t.ms < 30000 } end\n"
+	      "function Remote.peek() return app.rpc.calls.boxRemote.get('k', {}) end");
 	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .timeout_ms = 500 };
 
-	get(&second); /* the link stands: the call is sent in time */
-	calls_call(c.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
-	reply_wait(&reply); /* in time with the inner error, or just too late for it */
-	do
-		calls_ask(c.s[CALLER], "calls.boxRemote.get", "k", "{}", &second);
-	while (!strcmp(second.body, "{}"));
+	calls_ask(c.s[CALLER], "calls.boxRemote.peek", "k", "{}", &second); /* the links stand: all is sent in time */
+	ck_says(&second, "{}");
+	do { /* a machine that has much else to do may not even have begun it in its time */
+		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
+		reply_wait(&reply); /* in time with the inner error, or just too late for it */
+		get(&second);
+	} while (!strcmp(second.body, "{}"));
 	ck_says(&second, "{\"text\":\"unknown\",\"flag\":true}");
 	service_stop(c.s[CALLS]); /* with a task that nobody wakes */
 }

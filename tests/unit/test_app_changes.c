@@ -160,14 +160,19 @@ START_TEST(a_select_behind_named_queries_reads)
 {
 	begin("local function reads(sql) return (pcall(db.query, sql)) and 'read' or 'raised' end\n"
 	      "function Remote.once()\n"
-	      "  return { words = { reads('WITH a AS (SELECT 1) SELECT 1 FROM a'),\n"
+	      "  state.t.words = { reads('WITH a AS (SELECT 1) SELECT 1 FROM a'),\n"
 	      "    reads('with recursive update_all (n) as (select 1 union all select n + 1 from update_all), b as (select 2)'\n"
 	      "      .. '\\n(select n from update_all)'),\n"
 	      "    reads('(WITH a AS (SELECT 1) (WITH b AS (SELECT 2) SELECT 1 FROM a, b) FOR UPDATE)'),\n"
-	      "    reads('WITH a AS (SELECT n FROM a) CYCLE n RESTRICT SELECT n FROM a') } }\n"
-	      "end");
-	calls_ask(c.s[CALLER], "calls.boxRemote.once", "k", "{}", &reply);
-	ck_says(&reply, "{\"words\":[\"read\",\"read\",\"read\",\"read\"]}");
+	      "    reads('WITH a AS (SELECT n FROM a) CYCLE n RESTRICT SELECT n FROM a') }\n"
+	      "end\n"
+	      "function Remote.get() return { words = state.t.words } end");
+	do { /* without a database each takes what is left of this time */
+		start_on(CALLER, "calls.boxRemote.once", "{}", 300, &reply);
+		reply_wait(&reply);
+		get(&second);
+	} while (!strcmp(second.body, "{}"));
+	ck_says(&second, "{\"words\":[\"read\",\"read\",\"read\",\"read\"]}");
 }
 END_TEST
 
@@ -289,12 +294,11 @@ START_TEST(a_read_without_a_database_is_unavailable_in_time)
 	      "function Remote.get() return { words = state.t.words } end");
 	struct rpc_call call = { .to = { .worker = -1, .key = span_of("k", 1) }, .timeout_ms = 500 };
 
-	get(&second); /* the link stands: the call is sent in time */
-	calls_call(c.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
-	reply_wait(&reply); /* in time, but on a busy machine */
-	do
+	do { /* a machine that has much else to do may not even have begun it in its time */
+		calls_call(c.s[CALLER], 0, "calls.boxRemote.put", call, &reply);
+		reply_wait(&reply); /* in time, but on such a machine */
 		get(&second);
-	while (!strcmp(second.body, "{}"));
+	} while (!strcmp(second.body, "{}"));
 	ck_says(&second, "{\"words\":[\"nil\",\"unavailable\"]}");
 }
 END_TEST

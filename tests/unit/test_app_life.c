@@ -28,7 +28,7 @@ START_TEST(a_script_knows_its_instance_and_the_others)
 	      "    (select(2, pcall(app.config, 'rpc.timeout', 1))), (select(2, pcall(app.config, 'calls.thread', 1))) } }\n"
 	      "end");
 	ck_put("{}",
-	       "{\"words\":[\"calls-1\",\"0\",\"1\",\"true\",\"caller-1\",\"nil\",\"caller-1\",\"0\",\"5000\","
+	       "{\"words\":[\"calls-1\",\"0\",\"1\",\"true\",\"caller-1\",\"nil\",\"caller-1\",\"0\",\"60000\","
 	       "\"otherwise\",\"false\",\"app.config: rpc.timeout_ms is of another type than the value to use when it is "
 	       "absent, text\",\"app.config: rpc.timeout: unknown key; did you mean timeout_ms?\",\"app.config: calls.thread: "
 	       "unknown key; did you mean threads?\"]}");

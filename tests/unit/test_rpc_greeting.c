@@ -25,7 +25,7 @@ static int closed; /* by the server, for what this client did */
 static void dial(void)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(c.rpc[CALLS]) };
-	struct timeval limit = { .tv_sec = 10 };
+	struct timeval limit = { .tv_sec = 60 };
 
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -97,7 +97,7 @@ static void send_proof(const char *key)
 	send_message(FRAME_PROVE, &m.base);
 }
 
-/* 0: it was closed, or nothing came in 10 s. The payload is good until the next. */
+/* 0: it was closed, or nothing came in a minute. The payload is good until the next. */
 static int take(struct span *payload)
 {
 	enum frame_type type;

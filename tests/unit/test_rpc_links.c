@@ -138,8 +138,8 @@ static void count_peer(struct worker *w, const char *instance, uint64_t epoch, b
 	(void)w;
 	if (strcmp(instance, "calls-1"))
 		return;
+	counted.epoch = epoch; /* first: who sees the count looks at it */
 	(*(up ? &counted.up : &counted.down))++;
-	counted.epoch = epoch;
 }
 
 static void watch_peers(struct worker *w, void *arg)
