@@ -4,6 +4,7 @@
 #include "rpc/clientlate.h"
 
 struct clientserver server;
+struct flag echo_moved;
 static struct pomelo_dict *dict;
 
 static bool route_is(const struct pomelo_message *m, const char *name)
@@ -63,6 +64,7 @@ static void moves(struct clientconn *c)
 		p.supersedes = clientlate_key("onMove", 6, "role 7", 6);
 		clientconn_push(c, &p);
 	}
+	flag_raise(&echo_moved);
 }
 
 static void on_message(struct clientconn *c, const struct pomelo_message *m)
@@ -101,6 +103,7 @@ void echo_setup(void)
 	static const char *const routes[] = { "fail", "onPush" };
 
 	clientserver_init(&server, on_message);
+	flag_init(&echo_moved);
 	pomelo_dict_new(routes, 2, &dict);
 	server.face.dict = dict;
 }

@@ -8,6 +8,7 @@
  * Threads: the test's own; what it does is done on the worker. echo_setup and echo_teardown are the checked fixture's.
  */
 extern struct clientserver server;
+extern struct flag echo_moved; /* how often moves has been done */
 
 void echo_setup(void);
 void echo_teardown(void);
