@@ -161,12 +161,17 @@ END_TEST
 
 START_TEST(a_replay_that_stays_behind_ends_the_read_at_its_deadline)
 {
+	uint32_t ms = 150;
+	unsigned n = 0;
 	records_append(l, "role:1", 1);
-	ask("role:1", 150);
-	ck_assert(flag_wait(&ended, 1));
-	ck_assert_int_eq(answers[0].err, ERR_UNAVAILABLE);
-	ck_assert_str_eq(answers[0].text, "the replay is behind");
-	ck_assert_uint_ge(answers[0].after_ms, 150);
+	do { /* a machine that has much else to do may not have looked even once */
+		ask("role:1", ms);
+		ck_assert(flag_wait(&ended, n + 1));
+		ck_assert_int_eq(answers[n].err, ERR_UNAVAILABLE);
+		ck_assert_uint_ge(answers[n].after_ms, ms);
+		ms *= 2;
+	} while (!strcmp(answers[n++].text, "the database does not answer") && n < 6);
+	ck_assert_str_eq(answers[n - 1].text, "the replay is behind");
 }
 END_TEST
 

@@ -278,7 +278,7 @@ static SSL *dial(SSL_CTX *ctx, SSL_SESSION *session)
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(env_listener_port(listener)) };
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct timeval patience = { .tv_sec = 10 };
+	struct timeval patience = { .tv_sec = 60 };
 	SSL *ssl = SSL_new(ctx);
 
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

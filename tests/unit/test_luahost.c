@@ -454,12 +454,14 @@ END_TEST
 START_TEST(a_timer_waits_for_a_task_rather_than_be_lost)
 {
 	few_tasks(3);
-	ck_gives("local n = 0\n"
-		 "clock.after(0, clock.sleep, 250) clock.after(0, clock.sleep, 250)\n"
-		 "clock.sleep(1)\n" /* all three run */
+	ck_gives("local n, free, held = 0, false, 0\n"
+		 "local function hold() held = held + 1 while not free do clock.sleep(1) end end\n"
+		 "clock.after(0, hold) clock.after(0, hold)\n"
+		 "while held < 2 do clock.sleep(1) end\n" /* all three run */
 		 "clock.after(1, function() n = n + 1 end)\n"
 		 "clock.sleep(100)\n"
 		 "local before = n\n"
+		 "free = true\n"
 		 "while n == 0 do clock.sleep(10) end\n"
 		 "clock.sleep(250)\n"
 		 "return before, n",

@@ -447,7 +447,7 @@ static void append_large(void)
 }
 
 /* A batch of 20 has no room in a new file either: the log goes on failing for as long as there is the limit. */
-enum { LINGER_US = 200000 /* so that they are one batch */ };
+enum { LINGER_US = 1000000 /* so that they are one batch, also on a machine that has much else to do */ };
 static void append_medium(unsigned n)
 {
 	struct sql_record r;

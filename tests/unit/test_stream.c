@@ -259,9 +259,9 @@ static void stop_reading(void *arg)
 static void poll_server(void *arg)
 {
 	(void)arg;
-	stream_poll(&server.s);
+	while (!server.s.closing) /* a busy kernel brings what was sent a little later */
+		stream_poll(&server.s);
 	ck_assert_uint_eq(server.got.len, 5);
-	ck_assert(server.s.closing);
 	ck_assert_uint_eq(flag_count(&server.closed), 0);
 	stream_poll(&server.s);
 }
