@@ -38,8 +38,10 @@ struct crash_waited {
 struct crash_waited crash_waited(const struct crash_waits *from, const struct crash_waits *to); /* between the two */
 /*
  * Reads each account back before its first change and, now and then, compares what is read with what it remembers. Runs
- * until SIGTERM, then returns 0. Exits with 3 and a line on stderr when an account reads other than it should.
+ * until SIGTERM, then returns 0. Exits with 3 and a line on stderr when an account reads other than it should. Returns
+ * CRASH_NO_LOG, with the reason on stderr, when it cannot open its log.
  */
+#define CRASH_NO_LOG 4
 int crash_write(const struct crash_load *load);
 
 /* ---- damage -------------------------------------------------------------------------------------------------- */

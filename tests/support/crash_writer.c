@@ -355,7 +355,7 @@ int crash_write(const struct crash_load *load)
 		return 1;
 	if (sqllog_open(w.env, w.log, NULL, &o, error, sizeof error, &w.sqllog) < 0) {
 		fprintf(stderr, "%s\n", error);
-		return 1;
+		return CRASH_NO_LOG;
 	}
 	loop_start(w.env, "load", 0, on_start, on_stop, &w, &loop);
 	sigwait(&end, &signo);

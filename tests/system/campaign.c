@@ -51,6 +51,7 @@ static void rest_ms(unsigned ms)
 
 struct writer {
 	pid_t pid;
+	bool met_full_disk; /* since it was started */
 	char name[16], folder[200], ledger[200], log[200], synced[200];
 };
 struct world {
@@ -119,6 +120,7 @@ static void start_writer(struct world *w, unsigned i, const char *failpoint)
 			 rate,
 			 i == ANSWERS_WRITTEN ? (char[]){ "written" } : NULL,
 			 NULL };
+	x->met_full_disk = false;
 	x->pid = start(w, "/proc/self/exe", argv, failpoint);
 }
 
@@ -132,8 +134,8 @@ static pid_t start_dbwriter(struct world *w, const char *id, const char *failpoi
 	return start(w, "build/bin/dbwriter", argv, failpoint);
 }
 
-/* It died by SIGKILL, its own or ours; anything else is a fault. */
-static bool reap(struct world *w, pid_t *pid, const char *which, unsigned patience_ms)
+/* Waits for its end, and brings it about when patience ends. */
+static int end_of(pid_t *pid, unsigned patience_ms)
 {
 	int status = 0;
 	for (uint64_t until = clock_ms() + patience_ms; waitpid(*pid, &status, WNOHANG) == 0; rest_ms(1))
@@ -143,15 +145,45 @@ static bool reap(struct world *w, pid_t *pid, const char *which, unsigned patien
 			break;
 		}
 	*pid = 0;
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-		return true;
-	return wrong(w, "ended by itself", which);
+	return status;
+}
+
+static bool killed(int status)
+{
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/* It died by SIGKILL, its own or ours; anything else is a fault. */
+static bool reap(struct world *w, pid_t *pid, const char *which, unsigned patience_ms)
+{
+	return killed(end_of(pid, patience_ms)) || wrong(w, "ended by itself", which);
+}
+
+/* Who starts on a full disk cannot take its log over: it ends, and is started again. */
+static bool found_no_room(const struct writer *x, int status)
+{
+	return x->met_full_disk && WIFEXITED(status) && WEXITSTATUS(status) == CRASH_NO_LOG;
 }
 
 static bool kill_writer(struct world *w, unsigned i)
 {
+	int status = end_of(&w->writer[i].pid, 0);
 	w->kills++;
-	return reap(w, &w->writer[i].pid, w->writer[i].name, 0);
+	return killed(status) || found_no_room(&w->writer[i], status) || wrong(w, "ended by itself", w->writer[i].name);
+}
+
+/* It runs: it did, or is started again. */
+static bool is_supervised(struct world *w, unsigned i)
+{
+	struct writer *x = &w->writer[i];
+	int status;
+	if (waitpid(x->pid, &status, WNOHANG) == 0)
+		return true;
+	x->pid = 0;
+	if (!found_no_room(x, status))
+		return wrong(w, "ended by itself", x->name);
+	start_writer(w, i, NULL);
+	return true;
 }
 
 static bool kill_dbwriter(struct world *w)
@@ -283,6 +315,7 @@ static bool disk_is_full(struct world *w)
 	if (!w->small_disk)
 		return true;
 	unsigned before = failures_told(x);
+	x->met_full_disk = true;
 	snprintf(path, sizeof path, "%s/filler", x->folder);
 	int fd = open(path, O_WRONLY | O_CREAT, 0600);
 	off_t end = 0;
@@ -295,6 +328,11 @@ static bool disk_is_full(struct world *w)
 	w->full += failures_told(x) > before;
 	rest_ms(draw(w, 300));
 	bool ok = draw(w, 2) || kill_writer(w, ON_SMALL_DISK); /* with a batch that could not be written */
+	if (!x->pid && draw(w, 2)) {
+		start_writer(w, ON_SMALL_DISK, NULL);
+		x->met_full_disk = true;
+		rest_ms(draw(w, 100));
+	}
 	unlink(path);
 	if (!x->pid)
 		start_writer(w, ON_SMALL_DISK, NULL);
@@ -309,6 +347,8 @@ static bool one_round(struct world *w, unsigned round)
 	};
 	const unsigned n = sizeof faults / sizeof *faults;
 	rest_ms(draw(w, w->rounds < 100 ? 150 : 1200));
+	if (!is_supervised(w, ON_SMALL_DISK))
+		return false;
 	/* each kind once in n rounds, but in no order: twice in a row, or two at once, is part of it */
 	return faults[(round * 5 + w->seed) % n](w) && (draw(w, 6) || faults[draw(w, n)](w));
 }
@@ -391,10 +431,9 @@ static bool all_go_on(struct world *w)
 		long before = acks_of(w, i);
 		/* it reads its accounts back, so it waits until what the faults have left has landed */
 		for (uint64_t until = clock_ms() + 30000 + 3000 * w->rounds; acks_of(w, i) < before + 200; rest_ms(10))
-			if (waitpid(w->writer[i].pid, NULL, WNOHANG) != 0) {
-				w->writer[i].pid = 0;
-				return wrong(w, "ended by itself", w->writer[i].name);
-			} else if (clock_ms() > until)
+			if (!is_supervised(w, i))
+				return false;
+			else if (clock_ms() > until)
 				return wrong(w, "did not go on after the last fault", w->writer[i].name);
 	}
 	return true;
