@@ -56,8 +56,8 @@ struct replay *replay_new(struct loop *loop, struct log *log, const struct repla
 void replay_free(struct replay *r); /* a transaction under way is rolled back; NULL is fine */
 
 struct replay_figures {
-	uint64_t lag_records;                                         /* in the logs and not landed */
-	uint64_t lag_ms;                                              /* age of the oldest of them; 0: none */
+	uint64_t lag_records; /* in the logs and not landed */
+	uint64_t lag_ms;      /* of the oldest, by its time or since it is known here; 0: none */
 	uint64_t records, transactions, quarantined, fenced, retries; /* since the start */
 	uint64_t folded;           /* statements that another took in, since the start */
 	uint64_t epoch, lsn;       /* of one instance: its position */

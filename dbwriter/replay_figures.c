@@ -3,7 +3,17 @@
  * What the replay counts, for whoever asks: any thread.
  */
 
-static struct replay_figures figures_of(const struct stream *s, uint64_t now_us)
+/* The greater of what its time says and of how long it is known to wait. */
+static uint64_t lag_ms(const struct replay_counts *c, uint64_t oldest_us, struct env *env)
+{
+	uint64_t waits_ns = atomic_load_explicit(&c->waits_ns, memory_order_relaxed);
+	uint64_t now_us = env_wall_us(env), now_ns = env_mono_ns(env);
+	uint64_t by_time = now_us > oldest_us ? (now_us - oldest_us) / 1000 : 0;
+	uint64_t here = now_ns > waits_ns ? (now_ns - waits_ns) / 1000000 : 0;
+	return !oldest_us ? 0 : by_time > here ? by_time : here;
+}
+
+static struct replay_figures figures_of(const struct stream *s)
 {
 	const struct replay_counts *c = &s->counts;
 	uint64_t last = atomic_load_explicit(&c->log_lsn, memory_order_relaxed), oldest;
@@ -20,19 +30,18 @@ static struct replay_figures figures_of(const struct stream *s, uint64_t now_us)
 		.stopped = atomic_load_explicit(&c->stopped, memory_order_relaxed),
 		.refused = atomic_load_explicit(&c->refused, memory_order_relaxed),
 	};
-	oldest = atomic_load_explicit(&c->oldest_us, memory_order_relaxed);
+	oldest = atomic_load_explicit(&c->oldest_us, memory_order_acquire);
 	f.lag_records = last > f.lsn ? last - f.lsn : oldest ? 1 : 0;
-	f.lag_ms = oldest && now_us > oldest ? (now_us - oldest) / 1000 : 0;
+	f.lag_ms = lag_ms(c, oldest, s->replay->loop->env);
 	return f;
 }
 
 void replay_each(const struct replay *r, void (*fn)(void *arg, const char *instance, const struct replay_figures *f),
 		 void *arg)
 {
-	uint64_t now_us = env_wall_us(r->loop->env);
 	for (struct stream *s = atomic_load_explicit(&r->streams, memory_order_acquire); s;
 	     s = atomic_load_explicit(&s->next, memory_order_acquire)) {
-		struct replay_figures f = figures_of(s, now_us);
+		struct replay_figures f = figures_of(s);
 		f.connected = atomic_load(&r->connected) == r->o.connections;
 		fn(arg, s->name, &f);
 	}

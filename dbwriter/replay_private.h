@@ -18,6 +18,7 @@ struct replay_counts {
 	_Atomic uint64_t records, transactions, quarantined, fenced, retries, folded;
 	_Atomic uint64_t epoch, lsn, log_lsn; /* position; last lsn known to be in the log */
 	_Atomic uint64_t oldest_us;           /* time of the oldest record not landed; 0: none known */
+	_Atomic uint64_t waits_ns;            /* since when that one is known to wait, by the clock that never jumps */
 	_Atomic bool stopped;
 	_Atomic bool refused; /* what the database says of a moment, it has said for a second */
 };

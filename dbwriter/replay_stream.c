@@ -183,10 +183,19 @@ void stream_release(struct stream *s)
 
 /* ---- reading ahead -------------------------------------------------------------------------------------------- */
 
+/* Its time is its writer's, whose clock may have been ahead: so it counts, too, for how long it is known here. */
+static void set_oldest(struct stream *s, uint64_t time_us)
+{
+	if (time_us == s->counts.oldest_us)
+		return;
+	atomic_store_explicit(&s->counts.waits_ns, env_mono_ns(s->replay->loop->env), memory_order_relaxed);
+	atomic_store_explicit(&s->counts.oldest_us, time_us, memory_order_release);
+}
+
 static void note_oldest(struct stream *s)
 {
 	const struct batch_item *first = batch_first(&s->load.batch);
-	atomic_store_explicit(&s->counts.oldest_us, first ? first->time_us : 0, memory_order_relaxed);
+	set_oldest(s, first ? first->time_us : 0);
 }
 
 void stream_begin(struct stream *s, struct position landed)
@@ -470,7 +479,7 @@ static void look_behind(struct stream *s)
 	if (last)
 		atomic_store_explicit(&s->counts.log_lsn, last, memory_order_relaxed);
 	if (last > s->counts.lsn && !s->counts.oldest_us)
-		atomic_store_explicit(&s->counts.oldest_us, env_wall_us(env), memory_order_relaxed);
+		set_oldest(s, env_wall_us(env));
 }
 
 void stream_look(struct stream *s, uint64_t now_ms)

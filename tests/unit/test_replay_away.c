@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
+#include "tests/support/folder.h"
 #include "tests/support/landing.h"
 #include "tests/support/records.h"
 
@@ -74,6 +75,31 @@ START_TEST(a_row_that_somebody_holds_is_waited_for)
 	sql_run(other, "COMMIT");
 	landing_until_landed(&here, 1, 10);
 	ck_assert_int_eq(landing_gold(&here), 1000 + landing_sum_to(10));
+	sql_close(other);
+}
+END_TEST
+
+/* Its writer's clock was ahead for a while, and is no more. */
+START_TEST(the_lag_grows_also_behind_a_record_that_says_it_is_of_tomorrow)
+{
+	struct sql *other = sql_open(here.server.socket, "loquat");
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 1,
+				       .epoch = 1,
+				       .keys = "role:1",
+				       .statements = "UPDATE role SET gold = 7 WHERE id = 1;\n",
+				       .time_us = env_wall_us(here.env) + UINT64_C(86400000000) });
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	sql_run(other, "BEGIN; UPDATE role SET gold = gold + 1000 WHERE id = 1");
+	landing_start(&here);
+	landing_until_logged(&here, "dbwriter.again");
+	landing_until(&here, lags, NULL, "a lag in time");
+	ck_assert_uint_lt(landing_now(&here).lag_ms, 60000);
+	sql_run(other, "COMMIT");
+	landing_until_landed(&here, 1, 1);
+	ck_assert_uint_eq(landing_now(&here).lag_ms, 0);
 	sql_close(other);
 }
 END_TEST
@@ -164,6 +190,7 @@ int main(void)
 			    a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told,
 			    a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done,
 			    a_row_that_somebody_holds_is_waited_for,
+			    the_lag_grows_also_behind_a_record_that_says_it_is_of_tomorrow,
 			    without_the_positions_table_nothing_lands_until_it_is_there,
 			    what_somebody_else_has_landed_meanwhile_is_refused_no_more,
 			    an_older_schema_than_the_builds_is_waited_out, an_older_schema_of_the_games_is_waited_out,
