@@ -1,5 +1,6 @@
 /* Reading one instance's log in order: dbwriter/follow.h, and the batches made of it: dbwriter/batch.h. */
 #include <check.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,8 @@ START_TEST(what_to_do_with_a_record_follows_from_three_positions)
 	ck_assert_int_eq(judge(1, 4, 1, 3, 1, 4), FOLLOW_SKIP);
 	ck_assert_int_eq(judge(1, 4, 1, 3, 2, 9), FOLLOW_SKIP);
 	ck_assert_int_eq(judge(1, 4, 1, 5, 1, 2), FOLLOW_SKIP); /* written anew */
+	ck_assert_int_eq(judge(1, 5, 1, 5, 1, 2), FOLLOW_SKIP);
+	ck_assert_int_eq(judge(1, 9, 1, 8, 2, 9), FOLLOW_SKIP);
 	ck_assert_int_eq(judge(1, 6, 1, 4, 1, 4), FOLLOW_GAP);
 	ck_assert_int_eq(judge(2, 6, 1, 4, 1, 4), FOLLOW_GAP);
 	ck_assert_int_eq(judge(1, 3, 0, 0, 0, 0), FOLLOW_GAP);    /* the log's beginning is missing */
@@ -75,13 +78,27 @@ START_TEST(what_to_do_with_a_record_follows_from_three_positions)
 }
 END_TEST
 
+static unsigned open_files(void)
+{
+	unsigned n = 0;
+	DIR *d = opendir("/proc/self/fd");
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
 START_TEST(a_log_is_read_through_all_its_files)
 {
+	unsigned before = open_files();
 	records_file(dir, 1, 1, 5, 1);
 	records_file(dir, 2, 6, 6, 2);
 	records_file(dir, 5, 7, 20, 3);
 	expect(1, 20, FOLLOW_END);
 	ck_assert_uint_eq(f.number, 5);
+	for (int i = 0; i < 9; i++)
+		expect(0, 0, FOLLOW_END);
+	ck_assert_uint_eq(open_files(), before + 1);
 }
 END_TEST
 
@@ -140,6 +157,22 @@ START_TEST(a_torn_tail_is_waited_for_until_its_writer_has_cut_it)
 	expect(3, 3, FOLLOW_END);
 	ck_assert_uint_eq(f.taken.epoch, 2);
 	free(bytes);
+}
+END_TEST
+
+/* A file without a whole record goes when its writer starts, and its number is used anew. */
+START_TEST(a_file_that_was_replaced_by_a_shorter_or_a_longer_one_is_read_anew)
+{
+	char path[300], begun[3000] = "SET NAMES utf8mb4;\n-- loquat lsn=1 epoch=1 time=17";
+	snprintf(path, sizeof path, "%s/00000001.sql", dir);
+	for (int longer = 0; longer < 2; longer++) {
+		begin_at(0, 0);
+		folder_write(dir, "00000001.sql", begun, longer ? strlen(begun) : sizeof begun);
+		expect(0, 0, FOLLOW_WAITING);
+		ck_assert_int_eq(remove(path), 0);
+		records_file(dir, 1, 1, 3, 1);
+		expect(1, 3, FOLLOW_END);
+	}
 }
 END_TEST
 
@@ -207,6 +240,21 @@ START_TEST(a_missing_record_stops_the_stream_and_stays_so)
 }
 END_TEST
 
+START_TEST(what_landed_long_ago_is_no_former_owners_when_the_stream_begins_again)
+{
+	records_file(dir, 1, 1, 3, 1);
+	records_file(dir, 2, 4, 6, 2);
+	records_file(dir, 3, 8, 9, 2);
+	expect(1, 6, FOLLOW_STOPPED);
+	records_file(dir, 1, 1, 6, 1); /* its files are put back: one that begins earlier holds the position */
+	char path[300];
+	snprintf(path, sizeof path, "%s/00000002.sql", dir);
+	ck_assert_int_eq(remove(path), 0);
+	expect(0, 0, FOLLOW_STOPPED);
+	ck_assert_uint_eq(f.fenced, 0);
+}
+END_TEST
+
 START_TEST(a_damaged_file_is_left_only_for_one_that_goes_on_without_a_gap)
 {
 	size_t n;
@@ -258,6 +306,20 @@ START_TEST(a_log_that_lost_what_had_landed_goes_on_in_its_next_epoch)
 	ck_assert(f.forked);
 	expect(7, 8, FOLLOW_END);
 	ck_assert(!f.forked);
+}
+END_TEST
+
+/* All that landed before was removed, and the machine lost the end: what its writer noted at its start decides. */
+START_TEST(an_epoch_begins_where_its_writer_says_but_never_behind_what_is_missing)
+{
+	records_file(dir, 2, 8, 9, 2);
+	begin_at(1, 20);
+	expect(0, 0, FOLLOW_STOPPED);
+	folder_write(dir, "epoch", "epoch=1 lsn=0 boot=a\nepoch=2 lsn=7 boot=b\n", 42);
+	expect(8, 9, FOLLOW_END);
+	begin_at(1, 3); /* 4 to 7 have not landed */
+	expect(0, 0, FOLLOW_STOPPED);
+	ck_assert_msg(strstr(f.why, "records are missing"), "%s", f.why);
 }
 END_TEST
 
@@ -412,6 +474,9 @@ int main(void)
 	tcase_add_test(t, it_goes_on_while_the_log_is_written);
 	tcase_add_test(t, a_record_that_is_being_written_is_waited_for);
 	tcase_add_test(t, a_torn_tail_is_waited_for_until_its_writer_has_cut_it);
+	tcase_add_test(t, a_file_that_was_replaced_by_a_shorter_or_a_longer_one_is_read_anew);
+	tcase_add_test(t, what_landed_long_ago_is_no_former_owners_when_the_stream_begins_again);
+	tcase_add_test(t, an_epoch_begins_where_its_writer_says_but_never_behind_what_is_missing);
 	tcase_add_test(t, damage_stops_the_stream_until_it_is_mended);
 	tcase_add_test(t, what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes_on);
 	tcase_add_test(t, a_foreign_file_stops_the_stream_until_it_is_moved_away);

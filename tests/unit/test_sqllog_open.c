@@ -32,6 +32,7 @@ static void teardown(void)
 static int open_log(void)
 {
 	struct sqllog_options o = { .folder = dir, .workers = 1 };
+	strcpy(error, "what was said before");
 	return sqllog_open(env, NULL, NULL, &o, error, sizeof error, &l);
 }
 
@@ -50,6 +51,7 @@ static void goes_on_behind(uint64_t lsn)
 {
 	ck_assert_msg(!open_log(), "said: %s", error);
 	ck_assert_uint_eq(sqllog_lsn(l), lsn);
+	ck_assert_uint_eq(sqllog_written_lsn(l), lsn);
 	ck_assert_uint_eq(sqllog_durable_lsn(l), lsn);
 	ck_assert_uint_eq(records_append(l, "role:9", 1), lsn + 1);
 	sqllog_close(l);
@@ -219,6 +221,13 @@ START_TEST(a_hole_before_an_earlier_batch_or_bytes_that_are_none_are_damage)
 }
 END_TEST
 
+static void forget_files(const char *name)
+{
+	char path[400];
+	snprintf(path, sizeof path, "%s/%s", dir, name);
+	ck_assert_int_eq(remove(path), 0);
+}
+
 START_TEST(the_last_batch_of_a_log_that_was_not_stopped_in_order_is_written_anew_and_stands_once)
 {
 	records_file(dir, 1, 1, 3, 1);
@@ -229,25 +238,63 @@ START_TEST(the_last_batch_of_a_log_that_was_not_stopped_in_order_is_written_anew
 }
 END_TEST
 
-START_TEST(a_batch_that_stands_in_several_files_after_failed_syncs_stands_in_one_in_the_end)
+START_TEST(that_a_log_was_stopped_in_order_once_says_nothing_of_what_came_later)
+{
+	goes_on_behind(0);
+	forget_files("00000001.sql"); /* so nothing is found, and the note of the stop stays */
+	folder_write(dir, "replayed", "lsn=1 epoch=1\n", 14);
+	ck_assert_int_eq(open_log(), 0);
+	sqllog_close(l);
+	l = NULL;
+	ck_assert_int_gt(folder_size(dir, "clean"), 0);
+	records_file(dir, 1, 2, 4, 1);
+	goes_on_behind(4);
+	expect_files("2-3\n4-5\n");
+}
+END_TEST
+
+/* Records first to last, of which those from 3 on are one batch. */
+static void file_of_the_batch(unsigned number, uint64_t first, uint64_t last)
 {
 	struct buf b = BUF_INIT;
 	char name[32];
-	for (unsigned number = 1; number <= 3; number++) { /* the second was written in part */
-		buf_clear(&b);
-		records_begin(&b);
-		for (uint64_t lsn = number == 1 ? 1 : 3; lsn <= (number == 2 ? 4 : 5); lsn++)
-			records_add(&b, (struct made){ .lsn = lsn,
-						       .epoch = 1,
-						       .keys = "role:1",
-						       .statements = "DELETE FROM bag;\n",
-						       .time_us = 1700000000000000 + (lsn < 3 ? lsn : 3) });
-		snprintf(name, sizeof name, "%08u.sql", number);
-		folder_write(dir, name, b.data, b.len);
-	}
+	records_begin(&b);
+	for (uint64_t lsn = first; lsn <= last; lsn++)
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = "role:1",
+					       .statements = "DELETE FROM bag;\n",
+					       .time_us = 1700000000000000 + (lsn < 3 ? lsn : 3) });
+	snprintf(name, sizeof name, "%08u.sql", number);
+	folder_write(dir, name, b.data, b.len);
 	buf_release(&b);
+}
+
+START_TEST(a_batch_that_stands_in_several_files_after_failed_syncs_stands_in_one_in_the_end)
+{
+	file_of_the_batch(1, 1, 5);
+	file_of_the_batch(2, 3, 4); /* was written in part */
+	file_of_the_batch(3, 3, 5);
 	goes_on_behind(5);
 	expect_files("1-2\n3-6\n");
+}
+END_TEST
+
+/* Its process died while it tried: what stands longest may have landed, and decides. */
+START_TEST(of_a_batch_that_was_tried_often_the_longest_copy_counts_wherever_reading_begins)
+{
+	for (int landed = 0; landed < 3; landed++) {
+		char hint[32];
+		forget();
+		file_of_the_batch(1, 1, 5);
+		for (unsigned number = 2; number <= 12; number++)
+			file_of_the_batch(number, 3, 3);
+		snprintf(hint, sizeof hint, "lsn=%d epoch=1\n", landed);
+		if (landed)
+			folder_write(dir, "replayed", hint, strlen(hint));
+		goes_on_behind(5);
+		goes_on_behind(6);
+	}
 }
 END_TEST
 
@@ -311,6 +358,43 @@ START_TEST(the_epoch_follows_the_records_where_its_file_is_lost)
 }
 END_TEST
 
+static uint64_t epoch_given(void)
+{
+	ck_assert_msg(!open_log(), "said: %s", error);
+	uint64_t epoch = sqllog_epoch(l);
+	sqllog_close(l);
+	l = NULL;
+	return epoch;
+}
+
+START_TEST(the_epoch_is_above_both_the_records_and_what_was_noted)
+{
+	records_file(dir, 1, 1, 5, 41);
+	for (uint64_t i = 0; i < 3; i++) /* none of these starts writes a record */
+		ck_assert_uint_eq(epoch_given(), 42 + i);
+	folder_write(dir, "epoch", "epoch=3 lsn=0 boot=\n", 20);
+	ck_assert_uint_eq(epoch_given(), 42);
+}
+END_TEST
+
+START_TEST(of_the_starts_the_last_ones_are_remembered_however_many_there_were)
+{
+	struct buf b = BUF_INIT;
+	for (unsigned i = 1; b.len < 12000; i++)
+		buf_addf(&b, "epoch=%u lsn=0 boot=01234567-89ab-cdef-0123-456789abcdef\n", i);
+	folder_write(dir, "epoch", b.data, b.len);
+	uint64_t epoch = epoch_given();
+	ck_assert_uint_gt(epoch, 190);
+	for (uint64_t i = 1; i < 9; i++) {
+		ck_assert_int_lt(folder_size(dir, "epoch"), 8192 + 100);
+		ck_assert_uint_eq(epoch_given(), epoch + i);
+	}
+	ck_assert(sqllog_began(env, dir, epoch, 1));
+	ck_assert(sqllog_began(env, dir, epoch - 90, 1));
+	buf_release(&b);
+}
+END_TEST
+
 START_TEST(records_that_are_gone_since_the_last_opening_are_noticed)
 {
 	records_file(dir, 1, 1, 5, 1);
@@ -342,9 +426,25 @@ END_TEST
 
 START_TEST(a_log_that_has_landed_and_was_removed_goes_on_behind_it)
 {
+	uint64_t epoch, lsn;
 	folder_write(dir, "replayed", "lsn=800 epoch=7\n", 16);
+	ck_assert_int_eq(open_log(), 0);
+	sqllog_position(l, &epoch, &lsn);
+	ck_assert_uint_eq(epoch, 7);
+	ck_assert_uint_eq(lsn, 800);
+	sqllog_close(l);
 	goes_on_behind(800);
 	expect_files("801-801\n");
+}
+END_TEST
+
+START_TEST(what_had_landed_and_was_lost_here_with_the_machine_is_not_missed)
+{
+	records_file(dir, 1, 1, 5, 1);
+	folder_write(dir, "epoch", "epoch=1 lsn=0 boot=a\nepoch=2 lsn=9 boot=b\n", 42);
+	damaged("reached lsn 9 before and ends at 5 now");
+	folder_write(dir, "replayed", "lsn=12 epoch=2\n", 15);
+	goes_on_behind(5);
 }
 END_TEST
 
@@ -435,6 +535,11 @@ int main(void)
 	tcase_add_test(t, a_hole_before_an_earlier_batch_or_bytes_that_are_none_are_damage);
 	tcase_add_test(t, the_last_batch_of_a_log_that_was_not_stopped_in_order_is_written_anew_and_stands_once);
 	tcase_add_test(t, a_batch_that_stands_in_several_files_after_failed_syncs_stands_in_one_in_the_end);
+	tcase_add_test(t, that_a_log_was_stopped_in_order_once_says_nothing_of_what_came_later);
+	tcase_add_test(t, the_epoch_is_above_both_the_records_and_what_was_noted);
+	tcase_add_test(t, of_the_starts_the_last_ones_are_remembered_however_many_there_were);
+	tcase_add_test(t, what_had_landed_and_was_lost_here_with_the_machine_is_not_missed);
+	tcase_add_test(t, of_a_batch_that_was_tried_often_the_longest_copy_counts_wherever_reading_begins);
 	tcase_add_test(t, damage_in_an_earlier_file_is_damage);
 	tcase_add_test(t, a_torn_file_that_was_written_anew_in_the_next_is_no_damage);
 	tcase_add_test(t, a_torn_file_before_one_without_records_is_a_torn_tail);
