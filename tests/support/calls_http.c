@@ -1,6 +1,7 @@
 #include "tests/support/calls.h"
 #include <arpa/inet.h>
 #include <check.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,7 +15,7 @@ int calls_http_take(int fd, struct http_reply *out)
 	size_t n = 0;
 	ssize_t got;
 
-	while (n < sizeof(all) - 1 && (got = read(fd, all + n, sizeof(all) - 1 - n)) > 0)
+	while (n < sizeof(all) - 1 && (got = TEMP_FAILURE_RETRY(read(fd, all + n, sizeof(all) - 1 - n))) > 0)
 		n += (size_t)got;
 	close(fd);
 	all[n] = '\0';

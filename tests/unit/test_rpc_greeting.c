@@ -1,6 +1,7 @@
 /* Who may speak to a service: hello, welcome, proof, and what comes of those that do not know the cluster key. */
 #include <arpa/inet.h>
 #include <check.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -112,7 +113,7 @@ static int take(struct span *payload)
 			used = (size_t)got;
 			return (int)type;
 		}
-		ssize_t n = recv(fd, in + in_n, sizeof(in) - in_n, 0);
+		ssize_t n = TEMP_FAILURE_RETRY(recv(fd, in + in_n, sizeof(in) - in_n, 0));
 
 		if (n <= 0) {
 			in_n = 0;
