@@ -139,11 +139,12 @@ int token_read(const char *key, const char *kind, uint64_t now_ms, const char *t
 struct generation {
 	char (*slot)[TOKEN_NONCE_MAX]; /* "" is free */
 	size_t n, slots;
+	uint64_t latest_ms; /* the wall clock's latest time when one was used */
 };
 
 struct token_once {
 	struct generation now, before;
-	uint64_t keep_ms, turn_ms;
+	uint64_t keep_ms, turned_ms; /* by the monotonic clock */
 	size_t max;
 };
 
@@ -181,7 +182,7 @@ static char *place(const struct generation *g, const char *nonce)
 
 static void grow(struct generation *g)
 {
-	struct generation wide = { .n = g->n, .slots = g->slots ? g->slots * 2 : 64 };
+	struct generation wide = { .n = g->n, .slots = g->slots ? g->slots * 2 : 64, .latest_ms = g->latest_ms };
 
 	wide.slot = calloc(wide.slots, sizeof(*wide.slot));
 	for (size_t i = 0; i < g->slots; i++)
@@ -191,23 +192,17 @@ static void grow(struct generation *g)
 	*g = wide;
 }
 
-static void turn(struct token_once *o, uint64_t now_ms)
+static void turn(struct token_once *o, uint64_t wall_ms, uint64_t mono_ms)
 {
-	if (now_ms < o->turn_ms) { /* told late; or the clock was set, and time begins anew */
-		if (o->turn_ms - now_ms > o->keep_ms)
-			o->turn_ms = now_ms;
+	if (mono_ms - o->turned_ms < o->keep_ms)
 		return;
-	}
-	if (now_ms - o->turn_ms < o->keep_ms)
+	/* the wall clock was set back: the tokens of before may be good again, so they stay while there is room */
+	if (wall_ms < o->before.latest_ms + o->keep_ms && o->now.n < o->max)
 		return;
 	free(o->before.slot);
 	o->before = o->now;
-	if (now_ms - o->turn_ms >= 2 * o->keep_ms) {
-		free(o->before.slot);
-		o->before = (struct generation){ .n = 0 };
-	}
 	o->now = (struct generation){ .n = 0 };
-	o->turn_ms = now_ms;
+	o->turned_ms = mono_ms;
 }
 
 static void each(const struct generation *g, void (*fn)(void *arg, const char *nonce), void *arg)
@@ -223,11 +218,11 @@ void token_once_each(const struct token_once *o, void (*fn)(void *arg, const cha
 	each(&o->now, fn, arg);
 }
 
-int token_once_use(struct token_once *o, const char *nonce, uint64_t now_ms)
+int token_once_use(struct token_once *o, const char *nonce, uint64_t wall_ms, uint64_t mono_ms)
 {
 	if (!*nonce || strlen(nonce) >= TOKEN_NONCE_MAX)
 		return ERR_DENIED;
-	turn(o, now_ms);
+	turn(o, wall_ms, mono_ms);
 	if (o->before.n && *place(&o->before, nonce))
 		return ERR_DENIED;
 	if (o->now.n * 2 >= o->now.slots)
@@ -239,6 +234,8 @@ int token_once_use(struct token_once *o, const char *nonce, uint64_t now_ms)
 		return ERR_BUSY;
 	memcpy(at, nonce, strlen(nonce) + 1);
 	o->now.n++;
+	if (wall_ms > o->now.latest_ms)
+		o->now.latest_ms = wall_ms;
 	return 0;
 }
 

@@ -30,8 +30,9 @@ int token_read(const char *key, const char *kind, uint64_t now_ms, const char *t
 /* ---- used once -------------------------------------------------------------------------------------------- */
 
 /*
- * Remembers what was used for at least keep_ms: two generations of a hash set, the older dropped whole. Bounded:
- * at most max entries per generation. A time before the last one makes nothing forgotten.
+ * Remembers what was used until keep_ms have passed by the monotonic clock and by the wall clock, which may be set ahead or
+ * back meanwhile: two generations of a hash set, the older dropped whole. Bounded: at most max entries per generation; what
+ * a clock set back keeps longer goes when its place is needed.
  */
 struct token_once;
 struct token_once *token_once_new(uint64_t keep_ms, size_t max);
@@ -39,7 +40,7 @@ void token_once_free(struct token_once *o);
 /* The nonces that it would refuse, for another that takes its place. */
 void token_once_each(const struct token_once *o, void (*fn)(void *arg, const char *nonce), void *arg);
 /* 0: it was not used before and is now; ERR_DENIED: it was; ERR_BUSY: too many within keep_ms. */
-int token_once_use(struct token_once *o, const char *nonce, uint64_t now_ms);
+int token_once_use(struct token_once *o, const char *nonce, uint64_t wall_ms, uint64_t mono_ms);
 
 /* ---- helpers ------------------------------------------------------------------------------------------------ */
 

@@ -416,7 +416,7 @@ struct once_ask {
 	struct entry *entry; /* touched on its own worker only */
 	struct edge *keeper;
 	struct loop *home;
-	uint64_t now_ms;
+	uint64_t wall_ms;
 	char nonce[TOKEN_NONCE_MAX], gate[32];
 	int err;
 };
@@ -454,7 +454,7 @@ static void once_use(void *arg)
 {
 	struct once_ask *ask = arg;
 
-	ask->err = token_once_use(ask->keeper->once, ask->nonce, ask->now_ms);
+	ask->err = token_once_use(ask->keeper->once, ask->nonce, ask->wall_ms, ask->keeper->face.loop->now_ms);
 	if (ask->err == 0)
 		guests_came(ask->keeper->connector, ask->gate);
 	loop_call(ask->home, once_known, ask);
@@ -469,7 +469,7 @@ static void ask_once(struct entry *t)
 	ask->entry = t;
 	ask->keeper = keeper->user;
 	ask->home = t->edge->face.loop;
-	ask->now_ms = env_wall_us(ask->home->env) / 1000;
+	ask->wall_ms = env_wall_us(ask->home->env) / 1000;
 	memcpy(ask->nonce, t->nonce, sizeof(ask->nonce));
 	memcpy(ask->gate, t->gate, sizeof(ask->gate));
 	loop_call(keeper->loop, once_use, ask);

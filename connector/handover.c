@@ -256,7 +256,7 @@ static void known_take(struct edge *e, const struct handover_field *f)
 
 static void worker_take(struct edge *e, struct span in)
 {
-	uint64_t now_ms = env_wall_us(e->face.loop->env) / 1000;
+	uint64_t wall_ms = env_wall_us(e->face.loop->env) / 1000;
 	char nonce[TOKEN_NONCE_MAX];
 	struct handover_field f;
 
@@ -269,7 +269,7 @@ static void worker_take(struct edge *e, struct span in)
 			handover_text(&f, e->connector->start, sizeof(e->connector->start));
 		} else if (f.key == KEY_NONCE && e->once) {
 			handover_text(&f, nonce, sizeof(nonce));
-			token_once_use(e->once, nonce, now_ms);
+			token_once_use(e->once, nonce, wall_ms, e->face.loop->now_ms);
 		}
 	}
 }

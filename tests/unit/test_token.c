@@ -1,5 +1,6 @@
 /* The promises of common/token.h. */
 #include <check.h>
+#include <stdio.h>
 #include <string.h>
 #include "common/err.h"
 #include "common/token.h"
@@ -94,6 +95,12 @@ START_TEST(a_field_with_a_newline_is_refused)
 }
 END_TEST
 
+/* While both clocks go on together. */
+static int use(struct token_once *o, const char *nonce, uint64_t now_ms)
+{
+	return token_once_use(o, nonce, now_ms, now_ms);
+}
+
 START_TEST(a_nonce_is_used_once)
 {
 	struct token_once *o = token_once_new(1000, 100000);
@@ -102,13 +109,13 @@ START_TEST(a_nonce_is_used_once)
 	for (uint32_t i = 0; i < 20000; i++) {
 		uint8_t raw[8] = { (uint8_t)i, (uint8_t)(i >> 8), (uint8_t)(i >> 16), 1 };
 		token_nonce(raw, nonce);
-		ck_assert_int_eq(token_once_use(o, nonce, 5000 + i / 20), 0);
-		ck_assert_int_eq(token_once_use(o, nonce, 5000 + i / 20), ERR_DENIED);
+		ck_assert_int_eq(use(o, nonce, 5000 + i / 20), 0);
+		ck_assert_int_eq(use(o, nonce, 5000 + i / 20), ERR_DENIED);
 	}
 	uint8_t first[8] = { 0, 0, 0, 1 };
 	token_nonce(first, nonce);
-	ck_assert_int_eq(token_once_use(o, nonce, 5999), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "", 5999), ERR_DENIED);
+	ck_assert_int_eq(use(o, nonce, 5999), ERR_DENIED);
+	ck_assert_int_eq(use(o, "", 5999), ERR_DENIED);
 	token_once_free(o);
 }
 END_TEST
@@ -117,28 +124,69 @@ START_TEST(what_was_used_is_forgotten_after_twice_the_time)
 {
 	struct token_once *o = token_once_new(1000, 100);
 
-	ck_assert_int_eq(token_once_use(o, "a", 10000), 0);
-	ck_assert_int_eq(token_once_use(o, "a", 10999), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "b", 11000), 0);
-	ck_assert_int_eq(token_once_use(o, "a", 11000), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "a", 13000), 0);
+	ck_assert_int_eq(use(o, "a", 10000), 0);
+	ck_assert_int_eq(use(o, "a", 10999), ERR_DENIED);
+	ck_assert_int_eq(use(o, "b", 11000), 0);
+	ck_assert_int_eq(use(o, "a", 11000), ERR_DENIED);
+	ck_assert_int_eq(use(o, "a", 13000), 0);
 	token_once_free(o);
 }
 END_TEST
 
-/* Workers take the time before they ask the one that remembers: the later may be heard first. And clocks are set. */
+/* Workers take the time before they ask the one that remembers: the later may be heard first. */
 START_TEST(an_earlier_time_makes_nothing_forgotten)
 {
 	struct token_once *o = token_once_new(1000, 100);
 
-	ck_assert_int_eq(token_once_use(o, "a", 10000), 0);
-	ck_assert_int_eq(token_once_use(o, "b", 11000), 0);
-	ck_assert_int_eq(token_once_use(o, "c", 10999), 0);
-	ck_assert_int_eq(token_once_use(o, "a", 11000), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "b", 11000), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "c", 5000), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "b", 5000), ERR_DENIED);
-	ck_assert_int_eq(token_once_use(o, "b", 8000), 0); /* it goes on from the time it was set to */
+	ck_assert_int_eq(use(o, "a", 10000), 0);
+	ck_assert_int_eq(use(o, "b", 11000), 0);
+	ck_assert_int_eq(token_once_use(o, "c", 10999, 11000), 0);
+	ck_assert_int_eq(use(o, "a", 11000), ERR_DENIED);
+	ck_assert_int_eq(use(o, "b", 11000), ERR_DENIED);
+	token_once_free(o);
+}
+END_TEST
+
+START_TEST(a_clock_set_ahead_for_a_moment_makes_nothing_forgotten)
+{
+	struct token_once *o = token_once_new(1000, 100);
+
+	ck_assert_int_eq(token_once_use(o, "a", 10000, 500), 0);
+	ck_assert_int_eq(token_once_use(o, "b", 3610000, 510), 0);
+	ck_assert_int_eq(token_once_use(o, "a", 10020, 520), ERR_DENIED);
+	token_once_free(o);
+}
+END_TEST
+
+START_TEST(a_clock_set_back_makes_nothing_forgotten_until_it_is_there_again)
+{
+	struct token_once *o = token_once_new(1000, 100);
+
+	ck_assert_int_eq(token_once_use(o, "a", 3600000, 10000), 0);
+	for (uint64_t ms = 500; ms < 3600000; ms += 60000) { /* an hour is gone through once more */
+		char nonce[TOKEN_NONCE_MAX];
+		snprintf(nonce, sizeof(nonce), "%u", (unsigned)ms);
+		ck_assert_int_eq(token_once_use(o, nonce, ms, 10500 + ms), 0);
+		ck_assert_int_eq(token_once_use(o, "a", ms, 10500 + ms), ERR_DENIED);
+	}
+	ck_assert_int_eq(token_once_use(o, "a", 3600999, 3611000), ERR_DENIED);
+	ck_assert_int_eq(token_once_use(o, "a", 3602000, 3613000), 0);
+	token_once_free(o);
+}
+END_TEST
+
+START_TEST(what_a_clock_set_back_keeps_goes_when_its_place_is_needed)
+{
+	struct token_once *o = token_once_new(1000, 2);
+
+	ck_assert_int_eq(token_once_use(o, "a", 3600000, 10000), 0);
+	ck_assert_int_eq(token_once_use(o, "b", 1000, 11000), 0);
+	ck_assert_int_eq(token_once_use(o, "c", 1000, 12000), 0);
+	ck_assert_int_eq(token_once_use(o, "d", 1000, 12000), 0);
+	ck_assert_int_eq(token_once_use(o, "e", 1000, 12000), 0);
+	ck_assert_int_eq(token_once_use(o, "f", 1000, 12999), ERR_BUSY);
+	ck_assert_int_eq(token_once_use(o, "f", 1000, 13000), 0);
+	ck_assert_int_eq(token_once_use(o, "e", 1000, 13000), ERR_DENIED);
 	token_once_free(o);
 }
 END_TEST
@@ -147,10 +195,10 @@ START_TEST(memory_of_what_was_used_is_bounded)
 {
 	struct token_once *o = token_once_new(1000, 2);
 
-	ck_assert_int_eq(token_once_use(o, "a", 10000), 0);
-	ck_assert_int_eq(token_once_use(o, "b", 10000), 0);
-	ck_assert_int_eq(token_once_use(o, "c", 10000), ERR_BUSY);
-	ck_assert_int_eq(token_once_use(o, "a", 10000), ERR_DENIED);
+	ck_assert_int_eq(use(o, "a", 10000), 0);
+	ck_assert_int_eq(use(o, "b", 10000), 0);
+	ck_assert_int_eq(use(o, "c", 10000), ERR_BUSY);
+	ck_assert_int_eq(use(o, "a", 10000), ERR_DENIED);
 	token_once_free(o);
 }
 END_TEST
@@ -194,6 +242,9 @@ int main(void)
 	tcase_add_test(t, a_nonce_is_used_once);
 	tcase_add_test(t, what_was_used_is_forgotten_after_twice_the_time);
 	tcase_add_test(t, an_earlier_time_makes_nothing_forgotten);
+	tcase_add_test(t, a_clock_set_ahead_for_a_moment_makes_nothing_forgotten);
+	tcase_add_test(t, a_clock_set_back_makes_nothing_forgotten_until_it_is_there_again);
+	tcase_add_test(t, what_a_clock_set_back_keeps_goes_when_its_place_is_needed);
 	tcase_add_test(t, memory_of_what_was_used_is_bounded);
 	tcase_add_test(t, hmac_is_the_one_of_rfc_4231);
 	tcase_add_test(t, a_print_tells_keys_apart_and_no_key);
