@@ -63,7 +63,9 @@ uint64_t rests_held(struct rests *r, struct span who, uint32_t ms, uint32_t budg
 
 	p->held_ms = p->held_ms + ms < ms ? UINT32_MAX : p->held_ms + ms;
 	if (rests) {
-		p->until_ms = now_ms + ms + (rest < RESTS_MS_MAX ? rest : RESTS_MS_MAX);
+		uint64_t until_ms = now_ms + ms + (rest < RESTS_MS_MAX ? rest : RESTS_MS_MAX);
+		if (until_ms > p->until_ms)
+			p->until_ms = until_ms;
 		forget_ms = p->until_ms > forget_ms ? p->until_ms : forget_ms;
 	}
 	p->forget_ms = forget_ms;

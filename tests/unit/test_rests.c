@@ -62,6 +62,15 @@ START_TEST(a_budget_in_all_makes_it_smaller_and_each_time_after_that_is_rested_f
 }
 END_TEST
 
+START_TEST(a_later_short_hold_makes_no_rest_shorter)
+{
+	held("ann", BUDGET, NOW);
+	ck_assert_uint_eq(held("ann", 200, NOW), 200 + 200 * RESTS_TIMES);
+	held("ann", 1, NOW + 10); /* the same request, when it has waited a moment */
+	ck_assert(rests("ann", NOW + 100 * RESTS_TIMES));
+}
+END_TEST
+
 START_TEST(a_rest_has_a_bound)
 {
 	held("ann", BUDGET, NOW);
@@ -150,6 +159,7 @@ int main(void)
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, who_has_done_nothing_has_the_whole_budget);
 	tcase_add_test(t, a_budget_in_all_makes_it_smaller_and_each_time_after_that_is_rested_for);
+	tcase_add_test(t, a_later_short_hold_makes_no_rest_shorter);
 	tcase_add_test(t, a_rest_has_a_bound);
 	tcase_add_test(t, what_somebody_did_is_forgotten_after_a_while_and_not_before);
 	tcase_add_test(t, who_does_it_again_after_it_was_forgotten_is_known_again);
