@@ -15,7 +15,7 @@
 #define SHARED_MAX 160
 #define PIECE_HEAD 4 /* kind, last, worker (2 bytes) */
 
-enum phase { IDLE, WAIT_READY, WAIT_QUIET, WAIT_ACKS, WAIT_PACK, WAIT_DONE, REOPEN, GONE };
+enum phase { IDLE, WAIT_HTTP, WAIT_READY, WAIT_QUIET, WAIT_ACKS, WAIT_PACK, WAIT_DONE, REOPEN, GONE };
 struct handover {
 	struct service *service;
 	struct env_pass_door *door;
@@ -25,6 +25,7 @@ struct handover {
 	uint64_t until_ms, stopped_ms;
 	unsigned waits, items; /* workers that have not said so yet */
 	struct handover_list list[SERVICE_WORKERS_MAX];
+	char hello[300];
 };
 
 /* ---- fields ---------------------------------------------------------------------------------------------------- */
@@ -275,6 +276,58 @@ static bool new_says(struct handover *h, char text[64])
 	return err == 0 || err == ERR_TIMEOUT;
 }
 
+static const char *shared_of(struct service *s, char out[SHARED_MAX])
+{
+	const char *word = s->def->handover->shared ? s->def->handover->shared(s, out, SHARED_MAX) : NULL;
+
+	return word ? word : "";
+}
+
+/* NULL: it may take over. */
+static const char *refusal(struct service *s, const char *hello)
+{
+	char id[32], room[SHARED_MAX];
+	const char *shared = shared_of(s, room);
+	unsigned workers;
+	int word = 0;
+
+	if (sscanf(hello, "take-over 1 %31s %u %n", id, &workers, &word) != 2 || !word)
+		return "it speaks another hand-over";
+	if (strcmp(id, s->id) != 0)
+		return "it is another instance";
+	if (workers != s->workers)
+		return "it has another number of threads: sessions belong to theirs";
+	if (strcmp(hello + word, shared) != 0)
+		return "it has another dictionary or other message types than clients were told: drain it";
+	if (strcmp(config_string(s->config, "discovery.kind", "file"), "file") != 0)
+		return "with discovery.kind = \"etcd\" an instance's lease cannot be handed over: drain it";
+	return NULL;
+}
+
+/* What its workers were asked over HTTP is answered first; of a reload, all of it. */
+static void look_http(struct handover *h)
+{
+	struct service *s = h->service;
+	char text[160];
+
+	if (!http_face_quiet(s->p->http)) {
+		look_later(h, WAIT_HTTP, 0);
+		return;
+	}
+	http_face_stop(s->p->http);
+	s->p->http = NULL;
+	const char *why = refusal(s, h->hello); /* there may be other messages now */
+	if (why) {
+		snprintf(text, sizeof(text), "no: %s", why);
+		say(h, text);
+		failed(h, why);
+	} else if (say(h, "go") < 0) {
+		failed(h, "the new process has gone");
+	} else {
+		look_later(h, WAIT_READY, READY_MS);
+	}
+}
+
 static void look_ready(struct handover *h)
 {
 	struct service *s = h->service;
@@ -345,6 +398,7 @@ static void on_look(struct timer *t, uint64_t now_ms)
 		return;
 	}
 	switch (h->phase) {
+	case WAIT_HTTP: look_http(h); break;
 	case WAIT_READY: look_ready(h); break;
 	case WAIT_QUIET: look_quiet(h, late); break;
 	case WAIT_ACKS: look_acks(h, late); break;
@@ -361,47 +415,19 @@ static void on_look(struct timer *t, uint64_t now_ms)
 	}
 }
 
-static const char *shared_of(struct service *s, char out[SHARED_MAX])
-{
-	const char *word = s->def->handover->shared ? s->def->handover->shared(s, out, SHARED_MAX) : NULL;
-
-	return word ? word : "";
-}
-
-/* NULL: it may take over. */
-static const char *refusal(struct service *s, const char *hello)
-{
-	char id[32], room[SHARED_MAX];
-	const char *shared = shared_of(s, room);
-	unsigned workers;
-	int word = 0;
-
-	if (sscanf(hello, "take-over 1 %31s %u %n", id, &workers, &word) != 2 || !word)
-		return "it speaks another hand-over";
-	if (strcmp(id, s->id) != 0)
-		return "it is another instance";
-	if (workers != s->workers)
-		return "it has another number of threads: sessions belong to theirs";
-	if (strcmp(hello + word, shared) != 0)
-		return "it has another dictionary or other message types than clients were told: drain it";
-	if (strcmp(config_string(s->config, "discovery.kind", "file"), "file") != 0)
-		return "with discovery.kind = \"etcd\" an instance's lease cannot be handed over: drain it";
-	return NULL;
-}
-
 static void on_knock(void *arg, struct env_pass *pass)
 {
 	struct handover *h = arg;
 	struct service *s = h->service;
-	char hello[300], text[160];
+	char text[160];
 
 	if (h->phase != IDLE || s->p->stopping) {
 		env_pass_close(pass);
 		return;
 	}
 	h->pass = pass;
-	int err = hear(h, hello, sizeof(hello), HELLO_MS);
-	const char *why = err < 0 ? "it says nothing" : refusal(s, hello);
+	int err = hear(h, h->hello, sizeof(h->hello), HELLO_MS);
+	const char *why = err < 0 ? "it says nothing" : refusal(s, h->hello);
 	if (why) {
 		snprintf(text, sizeof(text), "no: %s", why);
 		say(h, text);
@@ -414,13 +440,8 @@ static void on_knock(void *arg, struct env_pass *pass)
 	acceptor_stop(s->p->acceptor);
 	s->p->acceptor = NULL;
 	http_face_shut(s->p->http);
-	http_face_stop(s->p->http);
-	s->p->http = NULL;
 	h->look.fire = on_look;
-	if (say(h, "go") < 0)
-		failed(h, "the new process has gone");
-	else
-		look_later(h, WAIT_READY, READY_MS);
+	look_later(h, WAIT_HTTP, 0);
 }
 
 void handover_open(struct service *s)

@@ -396,7 +396,7 @@ static uint16_t row(struct edgecluster *c, struct buf *b, const char *id, const 
 	uint16_t port = client ? ports_hold(&c->ports) : 0;
 
 	buf_addf(b, "{ id = \"%s\", service = \"%s\", client = %u, ", id, service, port);
-	buf_addf(b, "rpc = %u, http = 0 },\n", ports_hold(&c->ports));
+	buf_addf(b, "rpc = %u, http = %u },\n", ports_hold(&c->ports), client ? ports_hold(&c->ports) : 0);
 	return port;
 }
 

@@ -6,9 +6,14 @@
 #include <time.h>
 #include "connector/handover.h"
 #include "connector/session.h"
+#include "rpc/http.h"
+#include "rpc/service_private.h"
+#include "tests/support/calls.h"
 #include "tests/support/certs.h"
 #include "tests/support/edgeplay.h"
+#include "tests/support/flag.h"
 #include "tests/support/folder.h"
+#include "tests/support/on_loop.h"
 #include "tests/support/suite.h"
 
 #define MOVE "scene.sceneHandler.move"
@@ -391,6 +396,63 @@ START_TEST(another_number_of_threads_is_refused_and_nothing_has_happened)
 }
 END_TEST
 
+/* ---- a reload under way -------------------------------------------------------------------------------------------- */
+
+static struct {
+	struct flag held, go_on;
+} busy;
+
+static void be_busy(void *arg)
+{
+	(void)arg;
+	flag_raise(&busy.held);
+	flag_wait(&busy.go_on, 1);
+}
+
+static void look_quiet(void *arg)
+{
+	*(bool *)arg = http_face_quiet(cluster.connector[0]->p->http);
+}
+
+START_TEST(a_reload_that_is_under_way_ends_before_the_hand_over)
+{
+	struct service *s;
+	struct http_reply reply;
+	struct env_pass *pass;
+	struct env_passed *passed;
+	struct wireclient c;
+	char path[400], text[ENV_PASS_MAX], hello[260], shared[160];
+	bool quiet = true;
+
+	edge_begin(_i, NULL);
+	enter(&c, false, "stays");
+	s = cluster.connector[0];
+	flag_init(&busy.held);
+	flag_init(&busy.go_on);
+	loop_call(s->worker[0]->loop, be_busy, NULL);
+	flag_wait(&busy.held, 1);
+	struct calls operator= { .s = { s }, .http = { s->row->http_port } };
+	int fd = calls_http_send(&operator, 0, "POST", "/admin/reload?step=abort", true, "");
+	while (quiet)
+		on_loop(s->control, look_quiet, &quiet);
+	snprintf(path, sizeof(path), "%s/var/connector-1.door", cluster.dir);
+	snprintf(hello, sizeof(hello), "take-over 1 connector-1 %u %s", threads[_i],
+		 connector_handover.shared(s, shared, sizeof(shared)));
+	ck_assert_int_eq(env_pass_connect(cluster.env, path, &pass), 0);
+	ck_assert_int_eq(env_pass_send(pass, hello, strlen(hello), NULL, NULL), 0);
+	ck_assert_int_eq((int)env_pass_receive(pass, text, sizeof(text), 300, &passed), ERR_TIMEOUT);
+	flag_raise(&busy.go_on);
+	calls_http_take(fd, &reply);
+	expect(reply.body, "this instance stops"); /* so it goes no further */
+	ck_assert_int_eq((int)env_pass_receive(pass, text, sizeof(text), 8000, &passed), 2);
+	ck_assert_int_eq(memcmp(text, "go", 2), 0);
+	env_pass_close(pass);
+	ck_assert_str_eq(wireclient_ask(&c, ECHO, "{\"a\":1}"), "{\"a\":1}");
+	wireclient_close(&c);
+	edge_end();
+}
+END_TEST
+
 /* A new process that dies at each step of the way. */
 static void die_after(const char *const *words, int n)
 {
@@ -468,6 +530,7 @@ int main(void)
 	tcase_add_loop_test(tcase, who_speaks_tls_is_told_to_resume_and_goes_on_where_it_was, 0, 2);
 	tcase_add_loop_test(tcase, who_stands_in_the_door_comes_in_afterwards, 0, 2);
 	tcase_add_loop_test(tcase, another_number_of_threads_is_refused_and_nothing_has_happened, 0, 2);
+	tcase_add_loop_test(tcase, a_reload_that_is_under_way_ends_before_the_hand_over, 0, 2);
 	tcase_add_loop_test(tcase, a_new_process_that_dies_costs_nothing, 0, 2);
 	return suite_run("handover", tcase);
 }
