@@ -162,6 +162,14 @@ static void found_add(struct message *m, const struct msg_field *f, const struct
 	m->last[f->index] = at;
 }
 
+/* Of a oneof the one that comes last counts. */
+static void forget_others(struct message *m, const struct msg_type *t, const struct msg_field *f)
+{
+	for (size_t i = 0; i < t->fields; i++)
+		if (t->field[i].oneof == f->oneof && i != f->index)
+			m->first[i] = 0;
+}
+
 /* pomelo's repeated number: a count and so many elements. */
 static int run_pomelo(struct span_in *s, enum wire wire, struct found *out)
 {
@@ -221,8 +229,11 @@ static int message_scan(struct message *m, const struct msg_type *t, enum client
 						       : skip(&s, key & 7);
 		if (err < 0)
 			return err;
-		if (f && !f->ignored)
-			found_add(m, f, &what);
+		if (!f || f->ignored)
+			continue;
+		found_add(m, f, &what);
+		if (f->oneof)
+			forget_others(m, t, f);
 	}
 	return 0;
 }

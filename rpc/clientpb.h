@@ -23,7 +23,7 @@ enum clientpb_dialect { CLIENTPB_STANDARD, CLIENTPB_POMELO };
 
 /*
  * Appends the JSON text of a client's message. Unknown fields are skipped (STANDARD) or refused (POMELO); of a field
- * given twice the last counts. On failure, ERR_BAD_REQUEST, out is as before.
+ * given twice, and of a oneof, the last counts. On failure, ERR_BAD_REQUEST, out is as before.
  */
 int clientpb_read(struct buf *out, const struct msg_type *type, enum clientpb_dialect dialect, const char *p, size_t n);
 

@@ -225,11 +225,23 @@ START_TEST(pitayas_error_is_its_message)
 }
 END_TEST
 
+/* docs/lua.md: "of a oneof there is one field at most (…; in protobuf the last one counts)" */
+START_TEST(of_a_oneof_the_last_one_counts)
+{
+	buf_clear(&out);
+	ck_assert_int_eq(clientpb_read(&out, schema_type(schema, "sample.Either"), CLIENTPB_STANDARD,
+				       BYTES("\x0a\x01x\x10\x07")),
+			 0);
+	ck_assert_str_eq(buf_cstr(&out), "{\"id\":7}");
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("clientpb");
 
 	tcase_add_checked_fixture(t, setup, teardown);
+	tcase_add_test(t, of_a_oneof_the_last_one_counts);
 	tcase_add_test(t, pomelos_numbers_are_zigzag_and_counted);
 	tcase_add_test(t, sixty_four_bits_reach_classic_clients_as_double);
 	tcase_add_test(t, an_answers_outcome_goes_beside_its_fields);
