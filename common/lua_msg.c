@@ -48,6 +48,11 @@ struct room { /* for the shapes that are made */
 	struct lua_step *step;
 };
 
+static size_t larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 /*
  * One block: the shapes, the texts, the fields' names, the steps, the references by id. What stands in the block before
  * is referred to, so that each is for good.
@@ -55,8 +60,9 @@ struct room { /* for the shapes that are made */
 static struct lua_names *new_names(lua_State *L, const struct schema *schema, const struct lua_names *before,
 				   struct room *room)
 {
-	size_t types = schema ? schema_types(schema) : 0, shapes = schema ? schema_shapes(schema) : 0, fields = 0,
-	       steps = 0, ids = schema ? schema_names(schema) + 1 : 0;
+	size_t types = schema ? schema_types(schema) : 0, fields = 0, steps = 0,
+	       shapes = larger(schema ? schema_shapes(schema) : 0, before ? before->shapes : 0),
+	       ids = schema ? larger(schema_names(schema), before ? before->ids : 0) + 1 : 0;
 	for (size_t i = 0; i < types; i++)
 		if (!shape_before(before, schema_type_at(schema, i))) {
 			fields += schema_type_at(schema, i)->fields;
@@ -80,6 +86,15 @@ static struct lua_names *new_names(lua_State *L, const struct schema *schema, co
 		memcpy(n->id + 1, before->id + 1, before->ids * sizeof *n->id);
 	memcpy(n->shape, before->shape, before->shapes * sizeof *n->shape);
 	return n;
+}
+
+/* As of a set that was prepared, then dropped for another, which may be larger. */
+static bool serves(const struct lua_names *n, const struct schema *schema)
+{
+	bool all = n->ids >= schema_names(schema);
+	for (size_t i = 0; all && i < schema_types(schema); i++)
+		all = shape_before(n, schema_type_at(schema, i)) != NULL;
+	return all;
 }
 
 static const struct lua_names *make_names(lua_State *L, const struct schema *schema, const struct lua_names *before)
@@ -128,7 +143,8 @@ void lua_msg_open(lua_State *L, const struct schema *schema, struct lua_msg *m)
 
 void lua_msg_extend(lua_State *L, const struct schema *schema, struct lua_msg *m)
 {
-	m->names = make_names(L, schema, m->names);
+	if (!serves(m->names, schema))
+		m->names = make_names(L, schema, m->names);
 }
 
 void lua_msg_push_null(lua_State *L)

@@ -146,6 +146,37 @@ START_TEST(what_was_dropped_may_be_prepared_again)
 }
 END_TEST
 
+static void add_many(pb_set *set)
+{
+	char name[40];
+
+	add_mood(set);
+	for (int i = 0; i < 200; i++) {
+		snprintf(name, sizeof name, "a_name_that_is_new_%d", i);
+		changed_add_field(set, "calls.Text", name, 100 + i);
+	}
+}
+
+/* As who adds a field, is refused for its Lua, adds more, is refused again, takes that back. See it with ASan. */
+START_TEST(an_older_set_that_was_dropped_may_be_prepared_again_after_a_larger_one)
+{
+	begin(OLD);
+	for (int i = 0; i < 3; i++) {
+		messages_are(add_mood);
+		reload(CALLS, "?step=prepare");
+		reload(CALLS, "?step=abort");
+		messages_are(add_many);
+		reload(CALLS, "?step=prepare");
+		reload(CALLS, "?step=abort");
+	}
+	messages_are(add_mood);
+	remotes(NEW);
+	reload(CALLER, "");
+	reload(CALLS, "");
+	ck_new();
+}
+END_TEST
+
 START_TEST(an_instance_that_went_on_with_the_old_is_asked_as_before)
 {
 	begin(OLD);
@@ -259,6 +290,7 @@ static TCase *cases(const char *name, void (*set_up)(void))
 	tcase_add_test(t, new_fields_and_methods_are_taken_with_the_code_that_uses_them);
 	tcase_add_test(t, what_is_prepared_is_used_after_its_step_and_not_before);
 	tcase_add_test(t, what_was_dropped_may_be_prepared_again);
+	tcase_add_test(t, an_older_set_that_was_dropped_may_be_prepared_again_after_a_larger_one);
 	tcase_add_test(t, an_instance_that_went_on_with_the_old_is_asked_as_before);
 	tcase_add_test(t, code_that_refuses_the_switch_takes_the_messages_back);
 	tcase_add_test(t, messages_that_others_would_not_understand_are_refused_by_name);
