@@ -5,6 +5,7 @@
 #include <string.h>
 #include "rpc/clientconn_private.h"
 #include "rpc/clientlisten.h"
+#include "rpc/clientprotos.h"
 
 #define PART_MS  10000 /* from a package's first byte to its last; looked at once a heartbeat */
 #define SLACK_MS 500   /* over two intervals of silence: a busy client's timer is late too */
@@ -26,8 +27,8 @@ static bool is_elder(const struct clientconn *c)
 	const struct clientconn_face *f = c->face;
 	bool greeted = c->state == CLIENTCONN_ACK || c->state == CLIENTCONN_WORKING;
 
-	return greeted && ((c->dict != f->dict && pomelo_takes_codes(&c->hello, c->dict)) ||
-			   (c->protos != f->protos && c->body.payload > POMELO_JSON));
+	return greeted && ((!pomelo_dict_same(c->dict, f->dict) && pomelo_takes_codes(&c->hello, c->dict)) ||
+			   (!clientprotos_same(c->protos, f->protos) && c->body.payload > POMELO_JSON));
 }
 
 void clientconn_face_tell(struct clientconn_face *f, const struct pomelo_dict *dict, const struct clientprotos *protos)

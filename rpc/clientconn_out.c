@@ -332,7 +332,7 @@ static struct stream_shared *push_wire(struct clientconn_push *p, bool web, bool
 
 int clientconn_push(struct clientconn *c, struct clientconn_push *p)
 {
-	int coded = c->codes && p->code && c->dict == p->dict; /* another dictionary has another code for it */
+	int coded = c->codes && p->code && pomelo_dict_same(c->dict, p->dict); /* another has another code for it */
 
 	if (c->state != CLIENTCONN_WORKING)
 		return ERR_CLOSED;

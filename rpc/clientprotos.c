@@ -204,6 +204,11 @@ const char *clientprotos_version(const struct clientprotos *p)
 	return p->version;
 }
 
+bool clientprotos_same(const struct clientprotos *a, const struct clientprotos *b)
+{
+	return a == b || (a && b && strcmp(a->version, b->version) == 0);
+}
+
 /* ---- the dictionary --------------------------------------------------------------------------------------------------- */
 
 int clientprotos_dict(const struct clientprotos *p, const char *const *first, size_t n, struct pomelo_dict **out)

@@ -24,6 +24,7 @@ const struct clientproto *clientprotos_find(const struct clientprotos *p, const 
 const char *clientprotos_json(const struct clientprotos *p, size_t *n);
 const char *clientprotos_version(
 	const struct clientprotos *p); /* of what the schema says: equal schemas, equal versions */
+bool clientprotos_same(const struct clientprotos *a, const struct clientprotos *b); /* that version; NULL: none */
 /*
  * The dictionary: first the routes given, in their order, then all handlers and pushes that are not among them, by name.
  * ERR_BAD_REQUEST as pomelo_dict_new.

@@ -115,6 +115,7 @@ void pomelo_dict_free(struct pomelo_dict *d); /* NULL is fine, here and below: a
 const char *pomelo_dict_route(const struct pomelo_dict *d, uint16_t code, size_t *n);      /* NULL: no such code */
 uint16_t pomelo_dict_code(const struct pomelo_dict *d, const char *route, size_t route_n); /* 0: none */
 const char *pomelo_dict_version(const struct pomelo_dict *d);                              /* "" without entries */
+bool pomelo_dict_same(const struct pomelo_dict *a, const struct pomelo_dict *b);           /* the same codes */
 
 /* What a server answers. */
 struct pomelo_welcome {

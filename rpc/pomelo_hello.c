@@ -130,6 +130,11 @@ const char *pomelo_dict_version(const struct pomelo_dict *d)
 	return d && d->n ? d->version : "";
 }
 
+bool pomelo_dict_same(const struct pomelo_dict *a, const struct pomelo_dict *b)
+{
+	return a == b || strcmp(pomelo_dict_version(a), pomelo_dict_version(b)) == 0;
+}
+
 static int dict_add(struct pomelo_dict *d, const char *route)
 {
 	size_t n = strlen(route);

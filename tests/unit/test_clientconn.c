@@ -198,6 +198,33 @@ static void ask_by_code(struct wireclient *c)
 	ck_assert_ptr_nonnull(strstr(wireclient_answer(c, 0x70), "not_found"));
 }
 
+static struct pomelo_dict *same_dict;
+
+static void tell_the_same(void *arg)
+{
+	(void)arg;
+	clientconn_face_tell(&server.face, same_dict, server.face.protos);
+}
+
+/* As after a reload of messages that adds no route: `loquat upgrade` is refused as long as there are elders. */
+START_TEST(who_was_told_the_same_dictionary_is_no_elder)
+{
+	static const char *const routes[] = { "fail", "onPush" };
+	struct wireclient c;
+
+	echo_open();
+	ck_assert_int_eq(pomelo_dict_new(routes, 2, &same_dict), 0);
+	ck_assert_str_eq(pomelo_dict_version(same_dict), pomelo_dict_version(server.face.dict));
+	wireclient_ready(&c, server.port, false);
+	ask_by_code(&c);
+	on_loop(server.loop, tell_the_same, NULL);
+	ck_assert_uint_eq(server.face.elders, 0);
+	wireclient_notify(&c, "push.me", "{}");
+	ck_assert_uint_eq(wireclient_next(&c, false).m.code, 2);
+	wireclient_close(&c);
+}
+END_TEST
+
 START_TEST(pushes_use_codes_only_with_clients_that_use_them)
 {
 	static const char pitaya[] = "{\"sys\":{\"libVersion\":\"1\"}}";
@@ -323,6 +350,7 @@ int main(void)
 	tcase_add_test(t, the_first_heartbeat_follows_the_ack_and_each_is_answered);
 	tcase_add_test(t, a_websocket_ping_is_answered_and_a_close_returned);
 	tcase_add_test(t, a_compressed_body_is_read_and_a_bomb_is_not);
+	tcase_add_test(t, who_was_told_the_same_dictionary_is_no_elder);
 	tcase_add_test(t, pushes_use_codes_only_with_clients_that_use_them);
 	tcase_add_test(t, a_push_to_many_reaches_each_kind_of_client_as_it_reads_it);
 	tcase_add_test(t, an_answer_is_never_empty);
