@@ -86,6 +86,60 @@ static const char *option_text(struct schema *s, const ProtobufCMessage *options
 	return NULL;
 }
 
+/* ---- what protoc always writes; a damaged file holds anything ----------------------------------------------- */
+
+static bool good_field(const pb_message *m, const pb_field *f)
+{
+	int type = (int)f->type, label = (int)f->label;
+	bool named = type == MSG_MESSAGE || type == MSG_ENUM;
+	return f->name && type >= MSG_DOUBLE && type <= MSG_SINT64 && (f->type_name || !named) && label >= 1 &&
+	       label <= 3 && f->number > 0 && f->number < 1 << 29 &&
+	       (!f->has_oneof_index || (f->oneof_index >= 0 && (size_t)f->oneof_index < m->n_oneof_decl));
+}
+
+static bool good_enum(const pb_enum *e)
+{
+	bool good = e->name && e->n_value;
+	for (size_t i = 0; good && i < e->n_value; i++)
+		good = e->value[i]->name;
+	return good;
+}
+
+static bool good_message(const pb_message *m)
+{
+	bool good = m->name;
+	for (size_t i = 0; good && i < m->n_field; i++)
+		good = good_field(m, m->field[i]);
+	for (size_t i = 0; good && i < m->n_enum_type; i++)
+		good = good_enum(m->enum_type[i]);
+	for (size_t i = 0; good && i < m->n_nested_type; i++)
+		good = good_message(m->nested_type[i]);
+	return good;
+}
+
+static bool good_service(const pb_service *s)
+{
+	bool good = s->name;
+	for (size_t i = 0; good && i < s->n_method; i++)
+		good = s->method[i]->name && s->method[i]->input_type && s->method[i]->output_type;
+	return good;
+}
+
+static bool good_set(const pb_set *set)
+{
+	bool good = true;
+	for (size_t i = 0; good && i < set->n_file; i++) {
+		const pb_file *f = set->file[i];
+		for (size_t k = 0; good && k < f->n_enum_type; k++)
+			good = good_enum(f->enum_type[k]);
+		for (size_t k = 0; good && k < f->n_message_type; k++)
+			good = good_message(f->message_type[k]);
+		for (size_t k = 0; good && k < f->n_service; k++)
+			good = good_service(f->service[k]);
+	}
+	return good;
+}
+
 /* ---- first pass: every type and enum gets its place and name -------------------------------------------- */
 
 static bool ours(const pb_file *f)
@@ -285,6 +339,21 @@ static int fill_field(struct loading *l, const pb_file *file, struct msg_type *t
 	return from->default_value && !f->oneof ? fill_default(l, t, f, from->default_value) : 0;
 }
 
+static bool is_entry(const struct msg_type *t)
+{
+	if (t->fields != 2 || t->field[0].number != 1 || t->field[1].number != 2 || t->field[0].repeated ||
+	    t->field[1].repeated)
+		return false;
+	switch (t->field[0].type) {
+	case MSG_DOUBLE:
+	case MSG_FLOAT:
+	case MSG_BYTES:
+	case MSG_ENUM:
+	case MSG_MESSAGE: return false;
+	default: return true;
+	}
+}
+
 static int fill_type(struct loading *l, struct msg_type *t, const pb_message *m, const pb_file *file)
 {
 	if (m->n_field > MSG_FIELDS_MAX)
@@ -298,6 +367,8 @@ static int fill_type(struct loading *l, struct msg_type *t, const pb_message *m,
 			return err;
 	}
 	schema_index(l->s, t, field);
+	if (t->map_entry && !is_entry(t))
+		return refuse(l, "%s: a map's entry is a key and a value", t->name);
 	const struct msg_field *json = msg_field_name(t, "json", 4);
 	if (t->any && (t->fields != 1 || !json || json->number != 1 || json->type != MSG_BYTES || json->repeated))
 		return refuse(l, "%s: a message with the option any has one field: optional bytes json = 1", t->name);
@@ -388,8 +459,10 @@ int schema_load_after(const struct schema *before, const void *bytes, size_t n, 
 {
 	struct loading l = { .error = error, .error_size = error_size };
 	pb_set *set = google__protobuf__file_descriptor_set__unpack(NULL, n, bytes);
-	if (!set)
+	if (!set || !good_set(set)) {
+		google__protobuf__file_descriptor_set__free_unpacked(set, NULL);
 		return refuse(&l, "the descriptor set is damaged (build/loquat.desc: run make)");
+	}
 	struct schema *s = l.s = calloc(1, sizeof *s);
 	if (!s)
 		abort();

@@ -4,7 +4,7 @@
 #include <string.h>
 #include "common/err.h"
 #include "common/msg.h"
-#include "google/protobuf/descriptor.pb-c.h"
+#include "tests/support/changed.h"
 #include "tests/support/sample.h"
 #include "tests/support/suite.h"
 
@@ -204,6 +204,134 @@ START_TEST(damaged_bytes_are_refused_with_a_sentence)
 }
 END_TEST
 
+/* What may be loaded all the same is compared with what it was, as a reload does. */
+static void ck_refused_or_whole(const struct schema *whole, const char *bytes, size_t n)
+{
+	struct schema *other = NULL;
+	char error[200] = "";
+
+	if (schema_load_after(whole, bytes, n, error, sizeof error, &other) < 0) {
+		ck_assert_ptr_null(other);
+		ck_assert(strlen(error) > 0);
+		return;
+	}
+	schema_follows(whole, other, error, sizeof error);
+	schema_follows(other, whole, error, sizeof error);
+	schema_free(other);
+}
+
+/* Some of many: each load takes half a millisecond. */
+START_TEST(a_bit_that_fell_over_does_no_harm)
+{
+	size_t n;
+	char *bytes = sample_read("build/tests.desc", &n);
+
+	for (size_t i = 0; i < n; i += 29) {
+		bytes[i] = (char)(bytes[i] ^ 1 << i % 8);
+		ck_refused_or_whole(s, bytes, n);
+		bytes[i] = (char)(bytes[i] ^ 1 << i % 8);
+	}
+	free(bytes);
+}
+END_TEST
+
+static void type_33(pb_set *set)
+{
+	*(int *)&changed_field(set, "sample.Five", "from")->type = 33;
+}
+
+static void label_0(pb_set *set)
+{
+	*(int *)&changed_field(set, "sample.Five", "from")->label = 0;
+}
+
+static void number_0(pb_set *set)
+{
+	changed_field(set, "sample.Five", "from")->number = 0;
+}
+
+static void oneof_9(pb_set *set)
+{
+	changed_field(set, "sample.Five", "from")->has_oneof_index = true;
+	changed_field(set, "sample.Five", "from")->oneof_index = 9;
+}
+
+static void without(char **text)
+{
+	free(*text);
+	*text = NULL;
+}
+
+static void message_of_no_type(pb_set *set)
+{
+	without(&changed_field(set, "sample.Maps", "things")->type_name);
+}
+
+static void field_without_name(pb_set *set)
+{
+	without(&changed_field(set, "sample.Five", "from")->name);
+}
+
+static void message_without_name(pb_set *set)
+{
+	without(&changed_message(set, "sample.Five")->name);
+}
+
+static void enum_without_name(pb_set *set)
+{
+	without(&changed_enum(set, "sample.Colour")->name);
+}
+
+static void value_without_name(pb_set *set)
+{
+	without(&changed_enum(set, "sample.Colour")->value[0]->name);
+}
+
+static void method_of_nothing(pb_set *set)
+{
+	without(&changed_method(set, "sample.shopHandler", "buy")->input_type);
+}
+
+static void entry_of_one(pb_set *set)
+{
+	changed_message(set, "sample.Maps")->nested_type[0]->field[1]->number = 3;
+}
+
+static void entry_of_a_double(pb_set *set)
+{
+	*(int *)&changed_message(set, "sample.Maps")->nested_type[0]->field[0]->type = MSG_DOUBLE;
+}
+
+START_TEST(what_protoc_never_writes_is_refused_with_a_sentence)
+{
+	static changed_fn *const wrong[] = { type_33,
+					     label_0,
+					     number_0,
+					     oneof_9,
+					     message_of_no_type,
+					     field_without_name,
+					     message_without_name,
+					     enum_without_name,
+					     value_without_name,
+					     method_of_nothing,
+					     entry_of_one,
+					     entry_of_a_double };
+	struct schema *other = NULL;
+	char error[200];
+	size_t n;
+
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		char *bytes = changed_bytes(wrong[i], &n);
+
+		error[0] = '\0';
+		ck_assert_int_eq(schema_load(bytes, n, error, sizeof error, &other), ERR_CORRUPT);
+		ck_assert_ptr_null(other);
+		ck_assert(strlen(error) > 0);
+		free(bytes);
+	}
+}
+END_TEST
+
 START_TEST(an_empty_set_is_an_empty_schema)
 {
 	struct schema *other = NULL;
@@ -261,6 +389,8 @@ int main(void)
 	tcase_add_test(c, an_untyped_message_says_so);
 	tcase_add_test(c, equal_names_have_one_id);
 	tcase_add_test(c, damaged_bytes_are_refused_with_a_sentence);
+	tcase_add_test(c, a_bit_that_fell_over_does_no_harm);
+	tcase_add_test(c, what_protoc_never_writes_is_refused_with_a_sentence);
 	tcase_add_test(c, an_empty_set_is_an_empty_schema);
 	tcase_add_test(c, a_field_of_an_unknown_type_is_refused_by_name);
 	tcase_add_test(c, nothing_is_no_schema_and_may_be_freed);
