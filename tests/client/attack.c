@@ -24,7 +24,7 @@
 #include "tests/support/clock.h"
 #include "tests/support/stranger.h"
 
-#define ATTEMPT_S 25 /* by then an offender has been dealt with: deadlines are 10 s, heartbeats twice as much */
+#define ATTEMPT_S 60 /* by then an offender has been dealt with: deadlines are 10 s, heartbeats twice as much */
 #define ENTER     "connector.entryHandler.enter"
 #define ECHO      "connector.entryHandler.echo"
 
