@@ -18,8 +18,14 @@ static bool config_holds(const struct config *c, const char *path, int type, boo
 /* Raises where no row knows the path, which is argument 1. Looked up once: the rows are many, and handlers ask for each request. */
 static void config_check(lua_State *L, const struct config *c, const char *path)
 {
+	struct app *a = app_of(L);
 	char error[300];
 
+	if (a->config_known == APP_CONFIG_KNOWN) { /* as of a list's elements: anew */
+		lua_pushnil(L);
+		lua_setfield(L, LUA_REGISTRYINDEX, "loquat.config");
+		a->config_known = 0;
+	}
 	luaL_getsubtable(L, LUA_REGISTRYINDEX, "loquat.config");
 	lua_pushvalue(L, 1);
 	if (lua_rawget(L, -2) == LUA_TNIL) {
@@ -28,6 +34,7 @@ static void config_check(lua_State *L, const struct config *c, const char *path)
 		lua_pushvalue(L, 1);
 		lua_pushboolean(L, true);
 		lua_rawset(L, -4);
+		a->config_known++;
 	}
 	lua_pop(L, 2);
 }

@@ -26,7 +26,8 @@
 #define APP_SESSION_BUCKETS     4096
 #define APP_CACHE_METRICS       9
 #define APP_CALLING             1024
-#define APP_NESTED_MAX          64 /* calls of one method with one key inside each other */
+#define APP_CONFIG_KNOWN        256 /* keys that are absent, of which is known that they may be there */
+#define APP_NESTED_MAX          64  /* calls of one method with one key inside each other */
 
 enum app_job_kind { APP_HANDLER, APP_REMOTE, APP_HOOK, APP_TASK, APP_HTTP };
 
@@ -205,7 +206,8 @@ struct app {
 	uint64_t cache_lsn;      /* highest one put in, 0: nothing in it is dirty */
 	struct timer cache_tick; /* writes its figures */
 	struct metric *cache_metric[APP_CACHE_METRICS];
-	int console; /* registry: what an operator's lines see, or LUA_NOREF */
+	uint32_t config_known; /* app_lib.c */
+	int console;           /* registry: what an operator's lines see, or LUA_NOREF */
 };
 
 extern const char app_job_tag; /* luajob.tag of our jobs */
