@@ -225,7 +225,7 @@ int env_file_lock(struct env_file *f);   /* for the file's life; ERR_BUSY: anoth
 void env_file_close(struct env_file *f); /* NULL is fine */
 /* Whole, NUL-ended; free() it. ERR_FULL: more than max bytes. */
 int env_file_load(struct env *env, const char *path, size_t max, char **text, size_t *n);
-/* Whole or not at all: temporary file, sync, rename. flags: ENV_PRIVATE, ENV_EXCLUSIVE (ERR_EXISTS: another was first). */
+/* Whole or not at all, and synced, its name too. flags: ENV_PRIVATE, ENV_EXCLUSIVE (ERR_EXISTS: another was first). */
 int env_file_store(struct env *env, const char *path, const void *text, size_t n, int flags);
 int env_file_remove(struct env *env, const char *path);
 int64_t env_file_mtime_us(struct env *env, const char *path); /* negative ERR_NOT_FOUND */

@@ -98,8 +98,6 @@ static int note_store(struct sqllog *l, const struct note *note, struct buf *his
 	buf_addf(history, "epoch=%llu lsn=%llu boot=%s\n", (unsigned long long)note->epoch,
 		 (unsigned long long)note->lsn, note->boot);
 	int err = env_file_store(l->env, path, history->data, history->len, 0);
-	if (!err)
-		err = env_dir_sync(l->env, l->folder);
 	return err < 0 ? refuse(error, size, path, err) : 0;
 }
 

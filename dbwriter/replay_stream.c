@@ -419,10 +419,8 @@ void stream_hint(struct stream *s)
 	snprintf(path, sizeof path, "%s/replayed", s->folder);
 	int n = snprintf(text, sizeof text, "lsn=%llu epoch=%llu\n", (unsigned long long)s->landed.lsn,
 			 (unsigned long long)s->landed.epoch);
-	if (env_file_store(s->replay->loop->env, path, text, (size_t)n, 0) < 0 ||
-	    env_dir_sync(s->replay->loop->env, s->folder) < 0)
-		return;
-	s->hinted = s->landed;
+	if (!env_file_store(s->replay->loop->env, path, text, (size_t)n, 0))
+		s->hinted = s->landed;
 }
 
 static bool is_old(struct stream *s, uint32_t number, char path[ENV_PATH_MAX])

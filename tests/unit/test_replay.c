@@ -133,6 +133,7 @@ START_TEST(statements_that_cannot_be_gathered_land_in_transactions_of_bounded_pl
 	}
 	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
 	buf_release(&b);
+	here.options.batch_records_max = 2000; /* so more is in the log than is read ahead */
 	landing_start(&here);
 	landing_until_landed(&here, 1, 5000);
 	ck_assert_uint_ge(landing_now(&here).transactions, 5000 / (PLAN_GROUPS_MAX / 2));

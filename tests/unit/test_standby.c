@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "common/err.h"
 #include "dbwriter/copies.h"
@@ -30,6 +31,18 @@ static struct standby *standby;
 static struct copies *copies;
 static _Atomic unsigned lose; /* answers to come that get lost */
 static _Atomic unsigned asked;
+
+static char watched[440];       /* a file */
+static _Atomic unsigned synced; /* so often since it is */
+
+int fdatasync(int fd)
+{
+	char name[40], path[440] = "";
+	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+	if (readlink(name, path, sizeof path - 1) > 0 && !strcmp(path, watched))
+		synced++;
+	return (int)syscall(SYS_fdatasync, fd);
+}
 
 /* ---- the link ------------------------------------------------------------------------------------------------------ */
 
@@ -489,6 +502,19 @@ START_TEST(a_former_owner_is_denied_also_by_who_only_finds_the_copy)
 }
 END_TEST
 
+/* It may have died between the write and the sync. */
+START_TEST(what_another_process_wrote_here_is_synced_before_it_is_answered_for)
+{
+	char folder[420];
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	ck_assert_int_eq(env_dir_make(env, folder), 0);
+	records_file(folder, 1, 1, 5, 7);
+	snprintf(watched, sizeof watched, "%s/00000001.sql", folder);
+	ck_assert_uint_eq(begins(7).lsn, 5);
+	ck_assert_uint_ge(synced, 1);
+}
+END_TEST
+
 START_TEST(what_cannot_be_written_is_not_answered_for_and_ends_the_session)
 {
 	struct rlimit r;
@@ -524,6 +550,7 @@ int main(void)
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
 	tcase_add_test(t, a_copy_takes_whole_records_of_the_present_session_behind_those_it_has);
 	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
+	tcase_add_test(t, what_another_process_wrote_here_is_synced_before_it_is_answered_for);
 	tcase_add_test(t, what_cannot_be_written_is_not_answered_for_and_ends_the_session);
 	return suite_run("standby", t);
 }
