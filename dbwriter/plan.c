@@ -101,6 +101,7 @@ void plan_begin(struct plan *p, const struct tables *t, bool fold)
 	p->tables = t;
 	p->version = t->version;
 	p->fold = fold;
+	p->ended = false;
 	p->groups = 0;
 	p->floor = p->ops = 0;
 	rows_clear(p);
@@ -405,6 +406,7 @@ static bool gathered(struct plan *p, struct known *k)
 
 static void add_statement(struct plan *p, const char *statement, size_t n)
 {
+	assert(!p->ended);
 	p->figures.statements++;
 	if (!gathered(p, split_and_find(p, statement, n)))
 		add_text(p, statement, n);
@@ -432,6 +434,7 @@ bool plan_full(const struct plan *p)
 
 void plan_end(struct plan *p)
 {
+	p->ended = true;
 	for (unsigned i = 0; i < p->groups; i++)
 		plan_group_sort(&p->group[i]);
 }

@@ -34,7 +34,7 @@ void plan_add(struct plan *p, const char *statements, size_t n);
 #define PLAN_GROUPS_MAX 2000 /* and one of the text behind them */
 bool plan_full(const struct plan *p);
 
-/* All were added: brings the rows of each statement into the order of their keys, which costs a database least. */
+/* The last one was added: brings the rows of each statement into the order of their keys, which costs a database least. */
 void plan_end(struct plan *p);
 
 struct plan_column {

@@ -40,6 +40,7 @@ struct plan {
 	const struct tables *tables;
 	unsigned version; /* of the tables the shapes were resolved by */
 	bool fold;
+	bool ended; /* rows are not where their ops say any more */
 	struct split split;
 	struct known known[2 * PLAN_SHAPES_MAX]; /* by hash */
 	unsigned shapes;

@@ -79,6 +79,47 @@ START_TEST(a_row_that_somebody_holds_is_waited_for)
 }
 END_TEST
 
+/* A record in a file of its own: each role from last down to first gets so much gold more than its number. */
+static void assign(unsigned lsn, unsigned last, unsigned first, unsigned more)
+{
+	char name[32];
+	struct buf b = BUF_INIT, statements = BUF_INIT;
+	for (unsigned id = last; id >= first; id--)
+		buf_addf(&statements, "UPDATE role SET gold = %u WHERE id = %u;\n", id + more, id);
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = lsn, .epoch = 1, .keys = "role:1", .statements = buf_cstr(&statements) });
+	snprintf(name, sizeof name, "%08u.sql", lsn);
+	folder_write(here.folder[0], name, b.data, b.len);
+	buf_release(&b);
+	buf_release(&statements);
+}
+
+static bool tried_more_than(void *arg)
+{
+	return landing_now(&here).retries > *(uint64_t *)arg;
+}
+
+/* Its rows are in the order of their keys by then: what changes one of them once more would find another in its place. */
+START_TEST(a_transaction_that_is_tried_again_takes_no_more_records_in)
+{
+	struct sql *other = sql_open(here.server.socket, "loquat");
+	uint64_t tries = 0;
+	sql_run(here.q, "INSERT INTO role (id, uid, name) SELECT seq, seq, seq FROM seq_3_to_500");
+	assign(1, 500, 1, 1000);
+	sql_run(other, "BEGIN; UPDATE role SET name = 'C' WHERE id = 1");
+	landing_start(&here);
+	landing_until(&here, tried_more_than, &tries, "tried");
+	assign(2, 3, 3, 7000);
+	tries = landing_now(&here).retries + 1;
+	landing_until(&here, tried_more_than, &tries, "tried again and again");
+	sql_run(other, "COMMIT");
+	landing_until_landed(&here, 1, 2);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 3"), 7003);
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM role WHERE gold = id + 1000"), 499);
+	sql_close(other);
+}
+END_TEST
+
 /* Its writer's clock was ahead for a while, and is no more. */
 START_TEST(the_lag_grows_also_behind_a_record_that_says_it_is_of_tomorrow)
 {
@@ -190,6 +231,7 @@ int main(void)
 			    a_database_that_is_away_at_first_is_waited_for_and_the_lag_is_told,
 			    a_database_that_is_stopped_counts_as_away_also_when_nothing_is_to_be_done,
 			    a_row_that_somebody_holds_is_waited_for,
+			    a_transaction_that_is_tried_again_takes_no_more_records_in,
 			    the_lag_grows_also_behind_a_record_that_says_it_is_of_tomorrow,
 			    without_the_positions_table_nothing_lands_until_it_is_there,
 			    what_somebody_else_has_landed_meanwhile_is_refused_no_more,
