@@ -415,58 +415,6 @@ const char *luahost_version(struct luahost *h)
 	return h->code ? luasrc_version(h->code->src) : "";
 }
 
-bool luahost_push_method(lua_State *L, const struct msg_method *m)
-{
-	struct luacode *code = luahost_of(L)->code;
-	if (!code || code->method[m->index].fn == LUA_NOREF)
-		return false;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->method[m->index].fn);
-	return true;
-}
-
-unsigned luahost_method_params(lua_State *L, const struct msg_method *m)
-{
-	return luahost_of(L)->code->method[m->index].params;
-}
-
-bool luahost_has_method(struct luahost *h, const struct msg_method *m)
-{
-	return h->code && h->code->method[m->index].fn != LUA_NOREF;
-}
-
-bool luahost_push_hook(lua_State *L, const char *name)
-{
-	struct luacode *code = luahost_of(L)->code;
-	if (!code)
-		return false;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->hooks);
-	lua_pushstring(L, name);
-	bool there = lua_rawget(L, -2) == LUA_TFUNCTION;
-	lua_remove(L, -2);
-	if (!there)
-		lua_pop(L, 1);
-	return there;
-}
-
-struct hook {
-	const char *name;
-	bool there;
-};
-
-static int look_for_hook(lua_State *L, void *arg)
-{
-	struct hook *hook = arg;
-	hook->there = luahost_push_hook(L, hook->name);
-	return 0;
-}
-
-bool luahost_has_hook(struct luahost *h, const char *name)
-{
-	struct hook hook = { name, false };
-	luahost_protected(h, look_for_hook, &hook);
-	return hook.there;
-}
-
 struct each {
 	void (*fn)(void *arg, const char *module, const char *name);
 	void *arg;
@@ -518,25 +466,4 @@ bool luahost_push_require(lua_State *L)
 	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
 	lua_pushcclosure(L, l_require, 1);
 	return true;
-}
-
-bool luahost_push_module_function(lua_State *L, const char *name, size_t n)
-{
-	struct luacode *code = luahost_of(L)->code;
-	const char *dot = memrchr(name, '.', n);
-	int top = lua_gettop(L);
-	if (!code || !dot)
-		return false;
-	lua_rawgeti(L, LUA_REGISTRYINDEX, code->modules);
-	lua_pushlstring(L, name, (size_t)(dot - name));
-	if (lua_rawget(L, -2) == LUA_TTABLE) {
-		lua_pushlstring(L, dot + 1, n - (size_t)(dot + 1 - name));
-		if (lua_rawget(L, -2) == LUA_TFUNCTION) {
-			lua_replace(L, top + 1);
-			lua_settop(L, top + 1);
-			return true;
-		}
-	}
-	lua_settop(L, top);
-	return false;
 }

@@ -7,7 +7,8 @@
 #include "common/luamem.h"
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
- * luahost_code.c (loading), luahost_reload.c (switching), luahost_lib.c (the libraries of scripts), luahost_guard.c,
+ * luahost_code.c (loading), luahost_find.c (what is loaded), luahost_reload.c (switching), luahost_lib.c (the libraries of
+ * scripts), luahost_guard.c,
  * luahost_clock.c (timers), luahost_report.c (errors), luahost_see.c and luahost_profile.c (looking inside), luahost_gc.c, luahost_metrics.c.
  * Private to them.
  *
