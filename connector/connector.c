@@ -40,6 +40,18 @@ static const struct config_row rows[] = {
 
 /* ---- the instance ---------------------------------------------------------------------------------------------- */
 
+unsigned connector_elders(const struct service *s)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; s->worker && i < s->workers; i++) {
+		struct edge *e = s->worker[i]->user;
+
+		n += e ? atomic_load_explicit(&e->face.elders, memory_order_relaxed) : 0;
+	}
+	return n;
+}
+
 unsigned connector_sessions(const struct service *s)
 {
 	unsigned n = 0;
@@ -103,7 +115,7 @@ static void connector_free(struct service *s)
 
 static void connector_stats(struct service *s, struct buf *json)
 {
-	buf_addf(json, "\"sessions\":%u", connector_sessions(s));
+	buf_addf(json, "\"sessions\":%u,\"told_before\":%u", connector_sessions(s), connector_elders(s));
 }
 
 /* ---- a worker ------------------------------------------------------------------------------------------------------ */
@@ -146,6 +158,17 @@ static struct edge_methods *methods_new(struct edge *e)
 	return e->all_methods = m;
 }
 
+/* Messages that were taken since this program was built may name others: they are not there. */
+static bool is_answered_here(const struct msg_method *m)
+{
+	static const char *const names[] = { "enter", "resume", "echo" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (strcmp(m->group, "entryHandler") == 0 && strcmp(m->name, names[i]) == 0)
+			return true;
+	return false;
+}
+
 /* What clients may ask for: the handlers of all services but the gate, which has its own port. */
 static void methods_read(struct edge *e)
 {
@@ -158,11 +181,12 @@ static void methods_read(struct edge *e)
 	e->methods = methods_new(e);
 	for (size_t i = 0; i < n; i++) {
 		const struct msg_method *m = schema_method_at(e->worker->schema, i);
-		if (!m->is_handler || strcmp(m->service, "gate") == 0)
+		bool local = strcmp(m->service, "connector") == 0;
+		if (!m->is_handler || strcmp(m->service, "gate") == 0 || (local && !is_answered_here(m)))
 			continue;
 		struct edge_method *slot = method_slot(e, m->full, strlen(m->full));
 		slot->method = m;
-		slot->local = strcmp(m->service, "connector") == 0;
+		slot->local = local;
 		method_stats_init(&slot->stats, s->metrics, e->worker->index, m->service, m->local);
 	}
 }

@@ -49,3 +49,5 @@ struct connector {
 
 /* Players logged in on all workers; any thread. */
 unsigned connector_sessions(const struct service *s);
+/* Clients that go by what they were told before the messages that are used now. Any thread. */
+unsigned connector_elders(const struct service *s);

@@ -378,18 +378,12 @@ static void take(struct worker *w, struct handover_list *in)
 static const char *shared(struct service *s, char *out, size_t size)
 {
 	const struct connector *c = s->user;
-	uint32_t elders = 0;
 
-	for (unsigned i = 0; i < s->workers; i++) {
-		struct edge *e = s->worker ? s->worker[i]->user : NULL;
-
-		elders += e ? atomic_load_explicit(&e->face.elders, memory_order_relaxed) : 0;
-	}
 	clientset_versions(c->set, s->schema, out, size);
 	size_t n = strlen(out);
 
-	if (elders && n < size)
-		snprintf(out + n, size - n, "/and others before");
+	if (connector_elders(s) && n < size)
+		snprintf(out + n, size - n, HANDOVER_BEFORE);
 	return out;
 }
 

@@ -298,7 +298,11 @@ static const char *refusal(struct service *s, const char *hello)
 	if (workers != s->workers)
 		return "it has another number of threads: sessions belong to theirs";
 	if (strcmp(hello + word, shared) != 0)
-		return "it has another dictionary or other message types than clients were told: drain it";
+		return strstr(shared, HANDOVER_BEFORE)
+			       ? "clients here go by messages from before a reload (told_before in "
+				 "/stats): wait for their end, or drain it"
+			       : "it has another dictionary or other message types than clients "
+				 "were told: drain it";
 	if (strcmp(config_string(s->config, "discovery.kind", "file"), "file") != 0)
 		return "with discovery.kind = \"etcd\" an instance's lease cannot be handed over: drain it";
 	return NULL;

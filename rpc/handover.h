@@ -30,8 +30,12 @@ struct handover_item {
 struct handover_list {
 	struct handover_item *first, **last;
 };
+#define HANDOVER_BEFORE "/and others before"
 struct handover_def {
-	/* What clients were told once and both must share, as a word; "" or NULL: nothing. Control thread. */
+	/*
+	 * What clients were told once and both must share, as a word; "" or NULL: nothing. It ends in HANDOVER_BEFORE where
+	 * clients go by what they were told earlier. Control thread.
+	 */
 	const char *(*shared)(struct service *s, char *out, size_t size);
 	/* The old process. Takes nothing more from outside; handover_quiet(w) once nothing is under way. */
 	void (*stop)(struct worker *w);
