@@ -431,16 +431,16 @@ void app_close(struct app *a)
 /* ---- reload ---------------------------------------------------------------------------------------------------------- */
 
 /* What the files and check() call at their top reaches nobody: app.send and the like refuse outside of tasks. */
-int app_check(struct service *s, struct luasrc *src, const struct schema *schema, char *error, size_t error_size)
+int app_check(struct worker *w, struct luasrc *src, const struct schema *schema, char *error, size_t error_size)
 {
 	struct app *a = calloc(1, sizeof *a);
 	struct luahost_options o;
 	int err;
 
 	assert(a);
-	a->worker = &s->p->control_worker;
+	a->worker = w;
 	a->schema = schema;
-	o = host_options(a, s, s->control);
+	o = host_options(a, w->service, w->loop);
 	o.metrics = NULL;
 	o.texts = 0;
 	o.trial = true;

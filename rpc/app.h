@@ -36,7 +36,7 @@ struct luahost *app_host(struct app *a);
  * the workers, in a state of its own (luahost_check). The others are on the worker, as luahost_prepare_begin and so on.
  * schema: the messages that the code is for. Other messages than the worker's are prepared before it.
  */
-int app_check(struct service *s, struct luasrc *src, const struct schema *schema, char *error, size_t error_size);
+int app_check(struct worker *w, struct luasrc *src, const struct schema *schema, char *error, size_t error_size);
 int app_prepare(struct app *a, struct luasrc *src, char *error, size_t error_size);
 int app_prepare_step(struct app *a, const struct schema *schema, char *error, size_t error_size);
 int app_switch(struct app *a, char *error, size_t error_size);

@@ -14,7 +14,8 @@
  * worker makes them ready beside what it uses, a file at a time. messages: each worker goes by the new messages, if they are
  * others. switch: each worker lets the files run, between two of its tasks; if the on_reload of one refuses, those that
  * had switched go back. rollback&version=V&messages=M: who runs V goes back to what ran before it, who goes by M to what it went by
- * before. what=messages: the files are left alone, as they are where there are none.
+ * before. what=messages: the files are left alone, as they are where there are none; what=changed: also when they are those that
+ * run; what=lua: the messages are.
  */
 enum step {
 	STEP_PREPARE = 1,
@@ -24,6 +25,8 @@ enum step {
 	STEP_ABORT = 8,
 	STEP_ROLLBACK = 16,
 };
+
+enum what { WHAT_ALL, WHAT_MESSAGES, WHAT_CHANGED, WHAT_LUA };
 
 struct reload {
 	struct http_face *face;
@@ -324,24 +327,42 @@ static enum step step_of(const char *word)
 	return 0;
 }
 
+static int what_of(const char *word)
+{
+	static const char *const words[] = {
+		[WHAT_ALL] = "", [WHAT_MESSAGES] = "messages", [WHAT_CHANGED] = "changed", [WHAT_LUA] = "lua"
+	};
+
+	for (int i = 0; i < (int)(sizeof words / sizeof *words); i++)
+		if (!strcmp(words[i], word ? word : ""))
+			return i;
+	return -1;
+}
+
 /* Nothing of it has reached a worker yet when it is refused here. */
-static int read_and_try(struct reload *l, bool files)
+static int read_and_try(struct reload *l, enum what what)
 {
 	struct service *s = l->face->service;
 	const char *folders[] = { s->p->lua_folder, NULL };
-	const struct schema *next;
-	int err = messages_read(s, l->error, sizeof l->error, &next);
+	const struct schema *next = s->schema;
+	int err = what == WHAT_LUA ? 0 : messages_read(s, l->error, sizeof l->error, &next);
 
 	if (err == 0 && next != s->schema)
 		l->messages = next;
-	if (err == 0 && files)
-		err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src);
-	return err == 0 && files ? app_check(s, l->src, next, l->error, sizeof l->error) : err;
+	if (err < 0 || !s->lua_src || what == WHAT_MESSAGES)
+		return err;
+	err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src);
+	if (err == 0 && what == WHAT_CHANGED && !strcmp(luasrc_version(l->src), l->face->lua.version)) {
+		luasrc_unref(l->src);
+		l->src = NULL;
+		return 0;
+	}
+	return err < 0 ? err : app_check(&s->p->control_worker, l->src, next, l->error, sizeof l->error);
 }
 
-static void begin_prepare(struct reload *l, bool files)
+static void begin_prepare(struct reload *l, enum what what)
 {
-	l->err = read_and_try(l, files);
+	l->err = read_and_try(l, what);
 	if (l->err < 0) {
 		reload_answer(l);
 	} else if (l->messages || l->src) {
@@ -364,16 +385,15 @@ static void begin_rollback(struct reload *l, const char *messages)
 
 void http_reload(struct http_face *h, struct env_http_request *r)
 {
-	struct service *s = h->service;
 	const char *version = env_http_query(r, "version"), *messages = env_http_query(r, "messages");
-	const char *what = env_http_query(r, "what");
+	int what = what_of(env_http_query(r, "what"));
 	enum step step = step_of(env_http_query(r, "step"));
 	struct reload *l;
 
-	if (!step || (step == STEP_ROLLBACK && !version && !messages) || (what && strcmp(what, "messages"))) {
+	if (!step || (step == STEP_ROLLBACK && !version && !messages) || what < 0) {
 		http_refuse(r, ERR_BAD_REQUEST,
 			    "step: expected prepare, messages, switch, abort, or rollback with a version or messages; "
-			    "what: messages or nothing");
+			    "what: messages, lua, changed or nothing");
 		return;
 	}
 	if (h->reloading) {
@@ -388,7 +408,7 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 	snprintf(l->version, sizeof l->version, "%s", version ? version : "");
 	h->reloading++;
 	if (step & STEP_PREPARE)
-		begin_prepare(l, s->lua_src && !what);
+		begin_prepare(l, (enum what)what);
 	else if (step == STEP_ROLLBACK)
 		begin_rollback(l, messages);
 	else if (step == STEP_ABORT)

@@ -73,7 +73,8 @@ static int follows(struct service *s, const struct schema *next, char *error, si
 	if (schema_follows(s->schema, next, why, sizeof why) == 0)
 		return 0;
 	snprintf(error, size,
-		 "proto/: %s: who goes by the old messages would not understand: `loquat upgrade` renews all processes",
+		 "proto/: %s: who goes by the old messages would not understand: put it back and run `make`, or start "
+		 "all instances anew; `loquat reload SERVICE --lua` leaves the messages as they are",
 		 why);
 	return ERR_BAD_REQUEST;
 }
@@ -93,8 +94,10 @@ int messages_read(struct service *s, char *error, size_t size, const struct sche
 	}
 	err = follows(s, next, error, size);
 	if (err == 0 && m->sets == MESSAGES_MAX) {
-		snprintf(error, size, "this process has taken %u sets of messages, which it keeps: `loquat upgrade`",
-			 m->sets);
+		snprintf(
+			error, size,
+			"this process has taken %u sets of messages, which it keeps: start it anew (loquat drain, loquat start)",
+			m->sets);
 		err = ERR_BAD_REQUEST;
 	}
 	if (err < 0) {

@@ -20,7 +20,7 @@ void messages_close(struct service *s); /* when no thread is left; also where me
 
 /*
  * Control thread. Reads the file. *out: service->schema if it says the same, else a set that may take its place; it is the
- * process's. ERR_BAD_REQUEST: it may not, or these would be too many; error says what and that `loquat upgrade` does it.
+ * process's. ERR_BAD_REQUEST: it may not, or these would be too many; error says what, and what to do.
  */
 int messages_read(struct service *s, char *error, size_t size, const struct schema **out);
 /* Control thread, when all workers have taken it. */

@@ -146,7 +146,7 @@ static int control_worker_start(struct service *s)
 static int lua_check(struct service *s)
 {
 	char error[1024];
-	int err = s->lua_src ? app_check(s, s->lua_src, s->schema, error, sizeof error) : 0;
+	int err = s->lua_src ? app_check(&s->p->control_worker, s->lua_src, s->schema, error, sizeof error) : 0;
 
 	if (err < 0)
 		service_fail(s, "%s: %s", s->id, error);

@@ -18,7 +18,7 @@ static const struct command commands[] = {
 	{ "drain", "ID", "let an instance finish what it does, then stop it", command_start, NULL },
 	{ "stop", "ID", "stop an instance", command_start, NULL },
 	{ "upgrade", "ID", "a new process takes a connector's place, its players stay", command_upgrade, NULL },
-	{ "reload", "[SERVICE [--wait]]",
+	{ "reload", "[SERVICE [--wait] [--lua]]",
 	  "new Lua for all instances of a service, new messages for all; or who runs which", command_reload,
 	  reload_help },
 	{ "loglevel", "LEVEL [ID]", "how much an instance, a service or the whole cluster logs, until the next start",

@@ -21,6 +21,7 @@ struct reload {
 	struct env_http_request *request;
 	char service[32], version[16], error[1200];
 	int err;
+	bool lua_only;     /* the messages stay as they are */
 	char messages[16]; /* the version all have read */
 	bool differ;       /* they have not */
 	bool taking;       /* somebody goes by others than those */
@@ -147,10 +148,14 @@ static void on_caught_up(void *arg, const struct env_http_answer *a)
 	json_t *answer = a->err == 0 ? json_loadb(a->body, a->n, 0, NULL) : NULL;
 	const char *running = json_string_value(json_object_get(answer, "running"));
 	const char *message = json_string_value(json_object_get(answer, "message"));
+	bool files = i->catching_up == RELOAD_PASSED_FILES;
 
 	if (a->err < 0)
 		i->passed_by = i->catching_up; /* at a later look */
-	else if (running && i->catching_up == RELOAD_PASSED_FILES)
+	i->catching_up = RELOAD_PASSED_NOT;
+	if (a->err < 0)
+		return;
+	if (running && files)
 		screen_say(i->up, "%s: was not ready when its service was reloaded: it runs version %s now", i->row->id,
 			   running);
 	else if (!running)
@@ -159,21 +164,32 @@ static void on_caught_up(void *arg, const struct env_http_answer *a)
 	json_decref(answer);
 }
 
+bool reload_catching_up(const struct supervisor *up, const char *service)
+{
+	for (size_t k = 0; k < up->instances; k++)
+		if (up->instance[k].catching_up && !strcmp(up->instance[k].row->service, service))
+			return true;
+	return false;
+}
+
 void reload_catch_up(struct instance *i)
 {
 	char bearer[KEY_HEX + 32];
 	const char *const headers[] = { bearer, NULL };
 	bool files = i->passed_by == RELOAD_PASSED_FILES;
 
-	if (!i->passed_by || i->child.state != CHILD_READY || i->up->reload)
+	if (!i->passed_by || i->catching_up || i->child.state != CHILD_READY || i->up->reload ||
+	    watch_leaves(i->up, i->row->service))
 		return;
 	i->catching_up = i->passed_by;
 	i->passed_by = RELOAD_PASSED_NOT;
 	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", i->up->c->key);
 	if (env_http_call(i->up->loop->ev, i->row->host, i->row->http_port, "POST",
-			  files ? "/admin/reload" : "/admin/reload?what=messages", headers, "", 0, STEP_MS,
-			  on_caught_up, i) < 0)
+			  files ? "/admin/reload?what=changed" : "/admin/reload?what=messages", headers, "", 0, STEP_MS,
+			  on_caught_up, i) < 0) {
 		i->passed_by = i->catching_up;
+		i->catching_up = RELOAD_PASSED_NOT;
+	}
 }
 
 /* ---- prepare, look at the figures, switch ---------------------------------------------------------------------------- */
@@ -385,6 +401,8 @@ static void service_prepared(void *arg)
 
 	if (l->err < 0)
 		drop(l);
+	else if (l->lua_only)
+		all_prepared(l);
 	else
 		step(l, RELOAD_OTHERS, "prepare&what=messages", on_other_prepared, all_prepared);
 }
@@ -393,8 +411,13 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 {
 	struct reload *l;
 	char text[160];
+	const char *what = env_http_query(r, "what");
 	bool any = false;
 
+	if (what && strcmp(what, "lua") != 0) {
+		face_refuse(r, ERR_BAD_REQUEST, "what: expected lua, or nothing");
+		return;
+	}
 	for (size_t i = 0; i < up->instances; i++)
 		any |= reload_takes_part(service, &up->instance[i]);
 	if (!any || up->reload) {
@@ -408,11 +431,12 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 	l->up = up;
 	snprintf(l->service, sizeof l->service, "%s", service);
 	l->request = r;
+	l->lua_only = what != NULL;
 	l->list = json_array();
 	l->refused = json_object();
 	l->took = json_object();
 	up->reload = l;
-	step(l, RELOAD_OF_SERVICE, "prepare", on_prepared, service_prepared);
+	step(l, RELOAD_OF_SERVICE, l->lua_only ? "prepare&what=lua" : "prepare", on_prepared, service_prepared);
 }
 
 /* ---- who runs what ------------------------------------------------------------------------------------------------------ */

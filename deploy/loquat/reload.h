@@ -23,7 +23,8 @@ bool reload_takes_part(const char *service, const struct instance *i);
 
 /* After a look at it: if a reload has passed it by and it is ready now, it is reloaded by itself. */
 void reload_catch_up(struct instance *i);
-void reload_forget_passed(struct supervisor *up, const char *service); /* the others have gone back */
+bool reload_catching_up(const struct supervisor *up, const char *service); /* one is being reloaded so */
+void reload_forget_passed(struct supervisor *up, const char *service);     /* the others have gone back */
 
 /*
  * The service's errors as they are now, before the switch; then watch_begin when it has switched to version. The watch ends
@@ -31,4 +32,5 @@ void reload_forget_passed(struct supervisor *up, const char *service); /* the ot
  */
 void watch_baseline(struct supervisor *up, const char *service, void (*done)(void *arg), void *arg);
 void watch_begin(struct supervisor *up, const char *service, const char *version);
+bool watch_leaves(struct supervisor *up, const char *service);  /* all are on their way back from it */
 json_t *watch_json(struct supervisor *up, const char *service); /* {state, text}, or null */

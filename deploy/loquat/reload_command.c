@@ -9,11 +9,12 @@
 
 const char reload_help[] =
 	"\n  New messages (proto/, after `make`) are taken by all instances of the cluster, with the Lua of SERVICE. Messages, fields,\n"
-	"  methods and enum values may have been added; anything else is refused and needs `loquat upgrade`.\n"
+	"  methods and enum values may have been added; anything else is refused: it needs all instances to start anew.\n"
 	"  Without SERVICE: who runs which version since when, what it ran before, and how the look at its errors ended;\n"
 	"  and the messages they go by.\n"
 	"  --wait  with SERVICE: returns when the look at its errors has ended (supervisor.reload_watch_s); exit 1 if it was\n"
-	"          rolled back\n";
+	"          rolled back\n"
+	"  --lua   with SERVICE: its Lua alone, by the messages of now, whatever lies in build/\n";
 
 static const char *text_of(const json_t *o, const char *name)
 {
@@ -106,14 +107,14 @@ static int wait_for_watch(struct cluster *c, const char *service)
 	return seen > 0 ? 0 : 1;
 }
 
-static int reload(struct cluster *c, const char *service)
+static int reload(struct cluster *c, const char *service, bool lua_only)
 {
 	char path[128];
 	json_t *answer, *o;
 	const json_t *messages;
 	size_t i;
 
-	snprintf(path, sizeof path, "/admin/reload?id=%s", service);
+	snprintf(path, sizeof path, "/admin/reload?id=%s%s", service, lua_only ? "&what=lua" : "");
 	if (supervisor_ask(c, "POST", path, &answer) < 0)
 		return 1;
 	messages = json_object_get(answer, "messages");
@@ -128,14 +129,19 @@ static int reload(struct cluster *c, const char *service)
 
 int command_reload(struct cluster *c, int argc, char **argv)
 {
-	bool wait = argc == 3 && !strcmp(argv[2], "--wait");
+	bool wait = false, lua_only = false, known = true;
 	int status;
 
 	if (argc == 1)
 		return show(c);
-	if ((argc != 2 && !wait) || strspn(argv[1], "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(argv[1]) ||
+	for (int i = 2; i < argc; i++) {
+		wait |= !strcmp(argv[i], "--wait");
+		lua_only |= !strcmp(argv[i], "--lua");
+		known &= !strcmp(argv[i], "--wait") || !strcmp(argv[i], "--lua");
+	}
+	if (!known || strspn(argv[1], "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(argv[1]) ||
 	    strlen(argv[1]) > 31)
-		return complain("reload: expected one service: loquat reload SERVICE [--wait]");
-	status = reload(c, argv[1]);
+		return complain("reload: expected one service: loquat reload SERVICE [--wait] [--lua]");
+	status = reload(c, argv[1], lua_only);
 	return status == 0 && wait ? wait_for_watch(c, argv[1]) : status;
 }

@@ -141,7 +141,9 @@ static void on_collected(void *arg)
 	w->asking = false;
 	if (w->state != WATCH_LOOKING || !w->up->http)
 		return;
-	if (any_has_jumped(w)) {
+	if (reload_catching_up(w->up, w->service)) { /* it would stay behind on what all others leave */
+		loop_timer(w->up->loop, &w->tick, LOOK_MS);
+	} else if (any_has_jumped(w)) {
 		snprintf(step, sizeof step, "rollback&version=%s", w->version);
 		w->state = WATCH_LEAVING;
 		reload_step_all(
@@ -211,6 +213,13 @@ void watch_begin(struct supervisor *up, const char *service, const char *version
 	w->until_ms = up->loop->now_ms + (uint64_t)seconds * 1000;
 	if (!w->asking)
 		loop_timer(up->loop, &w->tick, LOOK_MS);
+}
+
+bool watch_leaves(struct supervisor *up, const char *service)
+{
+	const struct watch *w = find(up, service);
+
+	return w && w->state == WATCH_LEAVING;
 }
 
 json_t *watch_json(struct supervisor *up, const char *service)

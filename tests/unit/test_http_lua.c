@@ -139,6 +139,23 @@ START_TEST(a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing)
 }
 END_TEST
 
+/* Who catches up with the others may run what they run already: its on_reload has nothing to migrate. */
+START_TEST(files_that_run_already_are_not_switched_to_if_only_changed_ones_are_wanted)
+{
+	version_is("tostring(state.moved)");
+	calls_begin(&c, CALLS, &calls_lua);
+	calls_file(&c, "init.lua", "return { on_reload = function() state.moved = (state.moved or 0) + 1 end }\n");
+	ck_assert_int_eq(post("/admin/reload?what=changed", ""), 200);
+	ck_version("1", 1);
+	ck_assert_int_eq(post("/admin/reload?what=changed", ""), 200);
+	ck_version("1", 2);
+	ck_assert_int_eq(post("/admin/reload", ""), 200);
+	ck_version("2", 3);
+	post("/admin/reload?what=nonsense", "");
+	ck_http_error(&http, 400, "bad_request", "none");
+}
+END_TEST
+
 START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
 {
 	char version[16], path[100];
@@ -343,6 +360,7 @@ int main(void)
 	tcase_add_test(one, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(one, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(one, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
+	tcase_add_test(one, files_that_run_already_are_not_switched_to_if_only_changed_ones_are_wanted);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
 	tcase_add_test(one, figures_of_scripts_are_metrics_summed_over_the_workers);
@@ -357,6 +375,7 @@ int main(void)
 	tcase_add_test(three, a_reload_switches_all_workers_and_keeps_their_state);
 	tcase_add_test(three, an_on_reload_that_fails_on_one_worker_takes_all_back);
 	tcase_add_test(three, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
+	tcase_add_test(three, files_that_run_already_are_not_switched_to_if_only_changed_ones_are_wanted);
 	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
 	tcase_add_test(three, an_operator_s_line_runs_in_a_worker);
 	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);

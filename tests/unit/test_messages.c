@@ -232,8 +232,11 @@ START_TEST(messages_that_others_would_not_understand_are_refused_by_name)
 	calls_http(&c, CALLS, "POST", "/admin/reload", true, "", &http);
 	ck_http_error(&http, 500, "failed", "none");
 	ck_assert_ptr_nonnull(strstr(http.body, "calls.Text.words: its number was 3 and is 9"));
-	ck_assert_ptr_nonnull(strstr(http.body, "loquat upgrade"));
+	ck_assert_ptr_nonnull(strstr(http.body, "put it back and run `make`, or start all instances anew"));
 	ck_old();
+	remotes("function Remote.put(args) return {text = args.text .. '!'} end");
+	reload(CALLS, "?what=lua");
+	ck_all_workers("calls.boxRemote.put", "{\"text\":\"a\"}", "{\"text\":\"a!\"}");
 }
 END_TEST
 
