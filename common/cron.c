@@ -13,6 +13,8 @@ static const struct field {
 	unsigned min, max;
 } fields[] = { { "minute", 0, 59 }, { "hour", 0, 23 }, { "day", 1, 31 }, { "month", 1, 12 }, { "weekday", 0, 7 } };
 
+static const char five_fields[] = "expected five fields: minute hour day month weekday";
+
 struct reader {
 	const char *at;
 };
@@ -106,14 +108,19 @@ int cron_parse(const char *text, struct cron *out, char *why, size_t why_size)
 	struct reader r = { text };
 	uint64_t bits[5];
 
-	for (size_t i = 0; i < 5; i++)
+	for (size_t i = 0; i < 5; i++) {
+		if (i && !r.at[strspn(r.at, " ")]) {
+			snprintf(why, why_size, "%s, found %zu", five_fields, i);
+			return ERR_BAD_REQUEST;
+		}
 		if (!field(&r, &fields[i], &bits[i])) {
 			snprintf(why, why_size, "%s: expected *, or numbers from %u to %u as 5, 1-5, */2 or 1,3",
 				 fields[i].name, fields[i].min, fields[i].max);
 			return ERR_BAD_REQUEST;
 		}
+	}
 	if (r.at[strspn(r.at, " ")]) {
-		snprintf(why, why_size, "expected five fields: minute hour day month weekday");
+		snprintf(why, why_size, "%s", five_fields);
 		return ERR_BAD_REQUEST;
 	}
 	bits[4] |= bits[4] >> 7; /* 7 is Sunday, too */

@@ -257,7 +257,7 @@ int luahost_new(const struct luahost_options *o, struct luahost **out)
 		h->o.tasks_max = TASKS_DEFAULT;
 	luamem_init(&h->mem, 0);
 	luahost_raise_limit(h, false);
-	h->kept = h->made = h->libraries = LUA_NOREF;
+	h->kept = h->made = LUA_NOREF;
 	h->attention = 1;
 	h->counting = o->trial || env_loop_interrupt(o->loop->ev, NULL, NULL) < 0;
 	h->root.host = h;

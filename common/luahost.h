@@ -111,6 +111,8 @@ unsigned luahost_method_params(lua_State *L, const struct msg_method *m);
 /* Pushes a function of init.lua's table ("init_service", "stop_service"); false: none (nothing pushed). */
 bool luahost_push_hook(lua_State *L, const char *name);
 bool luahost_has_method(struct luahost *h, const struct msg_method *m);
+/* Where its function begins, for messages: "role/lua/shopHandler.lua:12"; "": there is none. */
+void luahost_method_place(struct luahost *h, const struct msg_method *m, char *out, size_t size);
 /* Pushes the value of a file of the running code, which runs now if nobody has required it yet. Raises. */
 void luahost_push_module(lua_State *L, const char *name);
 bool luahost_has_hook(struct luahost *h, const char *name);

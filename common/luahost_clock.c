@@ -297,6 +297,18 @@ static bool gather(lua_State *L)
 	return true;
 }
 
+/* Now, for later nobody knows any more who has asked for it. */
+static void check_function(lua_State *L)
+{
+	int top = lua_gettop(L);
+	const char *trouble;
+	if (lua_type(L, 2) != LUA_TSTRING)
+		luaL_checktype(L, 2, LUA_TFUNCTION);
+	else if ((trouble = luahost_function_trouble(L, lua_tostring(L, 2))))
+		luaL_argerror(L, 2, trouble);
+	lua_settop(L, top);
+}
+
 /*
  * Of the function at index 2, or of "module.function", which is looked up anew each time, so that a reload takes effect.
  * Its handle is left on the stack.
@@ -304,8 +316,7 @@ static bool gather(lua_State *L)
 static struct luatimer *make(lua_State *L)
 {
 	struct luahost *h = luahost_of(L);
-	if (lua_type(L, 2) != LUA_TSTRING)
-		luaL_checktype(L, 2, LUA_TFUNCTION);
+	check_function(L);
 	if (h->stats.timers >= TIMERS_MAX)
 		luaL_error(L, "more than %d timers", TIMERS_MAX);
 	if (!luahost_current(h))

@@ -64,23 +64,41 @@ static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
 	if (!lua_setupvalue(L, -2, 1))
 		lua_pop(L, 1); /* a file without a single global name */
 	lua_pushstring(L, f->name);
-	int status = lua_pcall(L, 1, 1, 0);
-	bool changed = luahost_guard_changed(L);
-	if (status == LUA_OK && !changed)
+	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
 		return;
-	if (status == LUA_OK) {
-		lua_pushfstring(
-			L, "%s: it has changed %s: libraries are all files', so use a local, or a module of your own",
-			f->path, lua_tostring(L, -1));
-		lua_replace(L, -3);
-	}
-	if (changed)
-		lua_pop(L, 1);
 	lua_getiuservalue(L, code_index, 1);
 	lua_pushnil(L);
 	lua_setfield(L, -2, f->name); /* may be tried again */
 	lua_pop(L, 1);
 	lua_error(L);
+}
+
+/* The files that are being run, from the outermost on: "init requires a requires b requires ". */
+static void add_chain(lua_State *L, luaL_Buffer *b)
+{
+	lua_Debug ar;
+	int level = 0;
+	while (lua_getstack(L, level, &ar))
+		level++;
+	while (level-- > 0) {
+		lua_getstack(L, level, &ar);
+		lua_getinfo(L, "S", &ar);
+		if (strcmp(ar.what, "main") != 0)
+			continue;
+		const char *slash = strrchr(ar.short_src, '/');
+		luaL_addstring(b, slash ? slash + 1 : ar.short_src);
+		luaL_addstring(b, " requires ");
+	}
+}
+
+static int requires_itself(lua_State *L, const char *name)
+{
+	luaL_Buffer b;
+	luaL_buffinit(L, &b);
+	add_chain(L, &b);
+	luaL_addstring(&b, name);
+	luaL_pushresult(&b);
+	return luaL_error(L, "require '%s': it requires itself: %s", name, lua_tostring(L, -1));
 }
 
 /* require(name): the value of the module, run at its first use in this generation of code. */
@@ -91,7 +109,7 @@ static int load_module(lua_State *L, int code_index, const char *name)
 	int modules = lua_gettop(L);
 	if (lua_getfield(L, modules, name) != LUA_TNIL) {
 		if (lua_islightuserdata(L, -1))
-			return luaL_error(L, "require '%s': it requires itself, by way of others perhaps", name);
+			return requires_itself(L, name);
 		return 1;
 	}
 	const struct luasrc_file *f = luasrc_find(code->src, name);
@@ -176,7 +194,7 @@ static int run_root(lua_State *L, void *arg)
 	const struct luasrc_file *f = arg;
 	lua_rawgeti(L, LUA_REGISTRYINDEX, code->self);
 	load_module(L, 1, f->name);
-	if (!lua_istable(L, -1) && !(lua_isboolean(L, -1) && !strcmp(f->name, "init")))
+	if (!lua_istable(L, -1))
 		luaL_error(L, "%s: the file must return its table of functions", f->path);
 	return 0;
 }

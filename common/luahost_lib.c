@@ -450,7 +450,7 @@ static int l_log(lua_State *L)
 	lua_pushvalue(L, lua_upvalueindex(2));
 	lua_replace(L, 1);
 	if (lua_pcall(L, lua_gettop(L) - 1, 1, 0) != LUA_OK) /* of string.format alone, which names no place */
-		return luaL_error(L, "log: %s", lua_tostring(L, -1));
+		return luaL_error(L, "log: %s", luaL_gsub(L, lua_tostring(L, -1), "to '?'", "of the format"));
 	pair[0] = (struct pair){ "msg", lua_tostring(L, -1) };
 	write_pairs(log, level, event, pair, add_trace(L, pair, 1, trace));
 	return 0;
@@ -510,14 +510,37 @@ static void protect_strings(lua_State *L)
 	lua_pop(L, 2);
 }
 
+/* What Lua has and scripts do not find: what to do instead. */
+static const char *instead_of(const char *name)
+{
+	static const char *const absent[][2] = {
+		{ "print", ": log.info(event, {key = value}) writes a line" },
+		{ "warn", ": log.warn(event, {key = value}) writes a line" },
+		{ "dofile", ": require \"name\" takes a file of the service's lua folder" },
+		{ "loadfile", ": require \"name\" takes a file of the service's lua folder" },
+		{ "io", ": scripts have no files; see docs/lua.md" },
+		{ "debug", ": not for scripts; see docs/lua.md" },
+		{ "package", ": not for scripts; see docs/lua.md" },
+		{ "unpack", ": it is table.unpack" },
+	};
+	for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+		if (!strcmp(absent[i][0], name))
+			return absent[i][1];
+	return "";
+}
+
 static int undefined(lua_State *L)
 {
-	return luaL_error(L, "the global '%s' is not defined", luaL_tolstring(L, 2, NULL));
+	const char *name = luaL_tolstring(L, 2, NULL);
+	return luaL_error(L, "the global '%s' is not defined%s", name, instead_of(name));
 }
 
 static int assigned(lua_State *L)
 {
-	return luaL_error(L, "assignment to the global '%s': use a local, or state", luaL_tolstring(L, 2, NULL));
+	const char *name = luaL_tolstring(L, 2, NULL);
+	if (!strcmp(name, "state"))
+		return luaL_error(L, "state itself stays: set its fields, as state.players = {}");
+	return luaL_error(L, "assignment to the global '%s': use a local, or state", name);
 }
 
 /* Files look up globals in their own table, then in the base, and then fail. */

@@ -8,16 +8,17 @@
 /*
  * What the parts of luahost share: luahost.c (life, protected calls, budget), luahost_task.c (tasks and queues),
  * luahost_code.c (loading), luahost_find.c (what is loaded), luahost_reload.c (switching), luahost_lib.c (the libraries of
- * scripts), luahost_guard.c,
- * luahost_clock.c (timers), luahost_report.c (errors), luahost_see.c and luahost_profile.c (looking inside), luahost_gc.c, luahost_metrics.c.
+ * scripts), luahost_guard.c, luahost_clock.c (timers), luahost_report.c (errors), luahost_see.c and luahost_profile.c (looking
+ * inside), luahost_gc.c, luahost_metrics.c.
  * Private to them.
  *
  * Threads: owner worker only, but what luahost_watch touches.
  */
-#define LUAHOST_POOL_MAX    1024 /* coroutines kept for reuse */
-#define LUAHOST_OVER_BUDGET "stopped: it ran for more than its budget"
-#define LUAHOST_METRICS     13
-#define LUAHOST_MESSAGE_MAX 300 /* of an error, for a person */
+#define LUAHOST_POOL_MAX      1024 /* coroutines kept for reuse */
+#define LUAHOST_OVER_BUDGET   "stopped: it ran for more than its budget"
+#define LUAHOST_METRICS       13
+#define LUAHOST_MESSAGE_MAX   300 /* of an error, for a person */
+#define LUAHOST_TRACEBACK_MAX 1200
 
 struct luatask;
 struct luarun { /* something of Lua's that runs */
@@ -97,7 +98,6 @@ struct luahost {
 	struct luactx root;
 	int base;                    /* registry: the table of globals all files see */
 	int environment;             /* registry: the metatable of the files' environments */
-	int libraries;               /* registry: by their names copies of the libraries, or LUA_NOREF */
 	struct luacode *code, *next; /* what runs, what is prepared */
 	struct luacode *previous;    /* what ran before, for going back */
 	int kept;                    /* registry: a copy of `state`'s fields, while new code is tried */
@@ -115,6 +115,7 @@ struct luahost {
 	struct luatimer *timer_free;
 	struct luatimer_call *timer_calls; /* for reuse */
 	bool closing;
+	bool guarded;      /* luahost_guard_tables was called */
 	struct timer slow; /* looks for requests that wait too long */
 
 	/* the budget: what the signal handler looks at, beside run and turn */
@@ -234,15 +235,15 @@ int luahost_state_enter(lua_State *L, void *code);
 int luahost_state_stage(lua_State *L, void *code);
 int luahost_state_restore(lua_State *L, void *unused);
 bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* "module.function" of the running code */
+/* What is wrong with such a name, as far as can be known before it is called; NULL: nothing. Leaves values on the stack. */
+const char *luahost_function_trouble(lua_State *L, const char *name);
 
 /* luahost_lib.c: fills the table of globals on top of the stack. */
 void luahost_open_libraries(lua_State *L);
 /* luahost_guard.c: in the table of globals at base, what could run for ever inside one C call no longer can. */
 void luahost_guard_libraries(lua_State *L, int base);
-/* From now on the libraries' tables take no new names, and are known as they are. Called again it does nothing. */
+/* From now on scripts cannot change the libraries' tables. Called again it does nothing. */
 void luahost_guard_tables(lua_State *L);
-/* Puts back what was changed in them nevertheless. True: something was; its name, "string.format", is pushed. */
-bool luahost_guard_changed(lua_State *L);
 /* luahost_gc.c */
 void luahost_gc_open(struct luahost *h);
 int luahost_gc_room(struct luahost *h, uint32_t texts); /* ERR_NOMEM */
@@ -255,6 +256,8 @@ void luahost_profile_give_up(struct luahost *h, lua_State *L);
  * fields. What fails in that is passed over.
  */
 void luahost_error_text(struct luahost *h, lua_State *co, char *out, size_t size);
+/* Where co stands; "" if there is no memory to say it. */
+void luahost_traceback(struct luahost *h, lua_State *co, char out[LUAHOST_TRACEBACK_MAX]);
 /* Counts and logs the error on top of the task's coroutine, with its traceback. */
 void luahost_report(struct luahost *h, struct luatask *t, int status, char message[LUAHOST_MESSAGE_MAX]);
 /* luahost_clock.c; the task, which waits, is resumed, if it still does then. */

@@ -7,7 +7,6 @@
 #include "common/luahost_private.h"
 
 enum {
-	TRACEBACK_MAX = 1200,
 	LOOKED_AT = 64, /* of an error's fields */
 	SHOWN = 8,
 };
@@ -161,22 +160,29 @@ void luahost_error_text(struct luahost *h, lua_State *co, char *out, size_t size
 
 /* ---- its line in the log ----------------------------------------------------------------------------------- */
 
-struct report {
+struct place {
 	lua_State *co;
-	char traceback[TRACEBACK_MAX];
+	char *out;
 };
 
-static int make_report(lua_State *L, void *arg)
+static int find_place(lua_State *L, void *arg)
 {
-	struct report *r = arg;
-	luaL_traceback(L, r->co, NULL, 0);
-	snprintf(r->traceback, sizeof r->traceback, "%s", lua_tostring(L, -1));
+	struct place *p = arg;
+	luaL_traceback(L, p->co, NULL, 0);
+	snprintf(p->out, LUAHOST_TRACEBACK_MAX, "%s", lua_tostring(L, -1));
 	return 0;
+}
+
+void luahost_traceback(struct luahost *h, lua_State *co, char out[LUAHOST_TRACEBACK_MAX])
+{
+	struct place p = { co, out };
+	*out = '\0';
+	luahost_reserved(h, find_place, &p);
 }
 
 void luahost_report(struct luahost *h, struct luatask *t, int status, char message[LUAHOST_MESSAGE_MAX])
 {
-	struct report r = { .co = t->run.L };
+	char traceback[LUAHOST_TRACEBACK_MAX];
 	const char *name = t->job->name ? t->job->name : "task";
 	h->stats.failed++;
 	h->stats.out_of_memory += status == LUA_ERRMEM;
@@ -185,9 +191,9 @@ void luahost_report(struct luahost *h, struct luatask *t, int status, char messa
 		snprintf(message, LUAHOST_MESSAGE_MAX, "%s", h->stop_text);
 	else
 		luahost_error_text(h, t->run.L, message, LUAHOST_MESSAGE_MAX);
-	luahost_protected(h, make_report, &r);
 	luahost_raise_limit(h, false);
+	luahost_traceback(h, t->run.L, traceback);
 	if (h->o.log)
 		log_error(h->o.log, "lua.error", "task=%s error=%s trace=%llx traceback=%s", name, message,
-			  (unsigned long long)t->job->trace, r.traceback);
+			  (unsigned long long)t->job->trace, traceback);
 }

@@ -8,8 +8,6 @@
 
 #include "common/luahost_private.h"
 
-#define TRACEBACK_MAX 1200
-
 /* ---- tasks ------------------------------------------------------------------------------------------------ */
 
 static bool runs(const struct luahost *h, const struct luatask *t)
@@ -54,29 +52,16 @@ int luahost_l_tasks(lua_State *L)
 
 /* ---- requests that wait too long ---------------------------------------------------------------------------- */
 
-struct place {
-	lua_State *co;
-	char traceback[TRACEBACK_MAX];
-};
-
-static int find_place(lua_State *L, void *arg)
-{
-	struct place *p = arg;
-	luaL_traceback(L, p->co, NULL, 0);
-	snprintf(p->traceback, sizeof p->traceback, "%s", lua_tostring(L, -1));
-	return 0;
-}
-
 static void tell_slow(struct luahost *h, struct luatask *t, uint64_t waited_ms)
 {
-	struct place p = { .co = t->run.L };
+	char traceback[LUAHOST_TRACEBACK_MAX];
 	t->unusual |= LUATASK_TOLD;
 	h->stats.slow++;
-	luahost_reserved(h, find_place, &p);
+	luahost_traceback(h, t->run.L, traceback);
 	if (h->o.log)
 		log_warn(h->o.log, "lua.slow", "task=%s waited_ms=%llu trace=%llx traceback=%s",
 			 t->job->name ? t->job->name : "task", (unsigned long long)waited_ms,
-			 (unsigned long long)t->job->trace, p.traceback);
+			 (unsigned long long)t->job->trace, traceback);
 }
 
 /* Each wait is told once; the next look is when the oldest that was not told may have to be. */

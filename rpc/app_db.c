@@ -32,9 +32,17 @@ static struct app_job *collecting(lua_State *L)
 static int db_key(lua_State *L)
 {
 	struct app_job *j = collecting(L);
+	size_t n;
+	const char *key = luaL_checklstring(L, 1, &n);
 
-	if (sql_record_key(&j->record, luaL_checkstring(L, 1)) < 0)
-		return luaL_error(L, "db.key: too long, or with a comma, a space or a control character");
+	if (strlen(key) != n)
+		return luaL_error(L, "db.key: a key holds no zero byte");
+	int err = sql_record_key(&j->record, key);
+
+	if (err == ERR_FULL)
+		return luaL_error(L, "db.key: more keys than a record can name");
+	if (err < 0)
+		return luaL_error(L, "db.key: expected 1 to 80 bytes, found %d", (int)n);
 	return 0;
 }
 

@@ -360,6 +360,17 @@ static void keep_keys(struct app_job *j)
 	buf_addch(&j->in, '\0');
 }
 
+/* What the method gave is wrong: its author is told where it stands, since there is no traceback any more. */
+static void log_wrong(const struct app_job *j, const char *why)
+{
+	char place[160] = "";
+
+	if (j->method)
+		luahost_method_place(j->app->host, j->method, place, sizeof place);
+	log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx at=%s why=%s", request_of(j),
+		  (unsigned long long)j->trace, *place ? place : "-", why);
+}
+
 static const char *refusal(int err)
 {
 	if (err == ERR_FULL)
@@ -387,6 +398,8 @@ static void finish(struct app_job *j)
 	int err = app_job_commit(j, &lsn);
 
 	if (err < 0) {
+		if (err == ERR_FAILED || err == ERR_FULL)
+			log_wrong(j, refusal(err));
 		answer_err(j, err, effect_of(j), refusal(err));
 		return;
 	}
@@ -447,16 +460,24 @@ static enum effect effect_told(const struct app_job *j, int err, const char *wor
 	return err == ERR_TIMEOUT && j->called ? EFFECT_UNKNOWN : EFFECT_NONE;
 }
 
-/* The script meant one of the eight. */
-static void log_no_such_error(const struct app_job *j, const char *word)
+#define ERRORS "timeout unavailable busy not_found bad_request denied failed unknown"
+
+/* The script meant one of the eight, and one of the three effects. */
+static void check_refusal(const struct app_job *j, const struct luaresult *r)
 {
+	const char *word = text_at(r, 1), *effect = text_at(r, 3);
 	char why[160];
 
-	snprintf(why, sizeof why,
-		 "there is no error \"%.40s\": timeout unavailable busy not_found bad_request denied failed unknown",
-		 word);
-	log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
-		  (unsigned long long)j->trace, why);
+	if (!word)
+		snprintf(why, sizeof why, "after nil an error was expected, found %s: " ERRORS,
+			 luaL_typename(r->L, r->first + 1));
+	else if (!err_from_word(word))
+		snprintf(why, sizeof why, "there is no error \"%.40s\": " ERRORS, word);
+	else if (effect && strcmp(effect, "none") && strcmp(effect, "done") && strcmp(effect, "unknown"))
+		snprintf(why, sizeof why, "there is no effect \"%.40s\": none done unknown", effect);
+	else
+		return;
+	log_wrong(j, why);
 }
 
 /* nil, word, message, effect: the handler's own refusal. What it collected is dropped. */
@@ -467,8 +488,7 @@ static void refused(struct app_job *j, const struct luaresult *r)
 	char message[256];
 
 	snprintf(message, sizeof message, "%s", text ? text : err ? err_text(err) : word);
-	if (!err)
-		log_no_such_error(j, word);
+	check_refusal(j, r);
 	err = err ? err_public(err) : ERR_FAILED;
 	enum effect effect = effect_told(j, err, text_at(r, 3));
 
@@ -513,8 +533,7 @@ static void method_result(struct app_job *j, const struct luaresult *r)
 	int index = r->n == 0 ? lua_gettop(r->L) : r->first;
 
 	if ((j->handle || j->once.entry) && app_job_encode(j, r->L, index, why, sizeof why) < 0) {
-		log_error(j->app->worker->service->log, "lua.answer", "method=%s trace=%llx why=%s", j->method->full,
-			  (unsigned long long)j->trace, why);
+		log_wrong(j, why);
 		app_job_discard(j);
 		answer_err(j, ERR_FAILED, effect_of(j), "the handler's answer is not of its type");
 		return;

@@ -4,6 +4,36 @@
 
 /* The library app, as scripts see it: its table, and what this instance is. Calls, tasks, rooms: in files of their own. */
 
+/* ", " between the names. */
+static void name_options(char *out, size_t size, const char *const *names)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; names[i] && n < size; i++)
+		n += (size_t)snprintf(out + n, size - n, "%s%s", i ? ", " : "", names[i]);
+}
+
+bool app_options(lua_State *L, int index, const char *what, const char *const *names)
+{
+	char known[80];
+
+	if (lua_isnoneornil(L, index))
+		return false;
+	name_options(known, sizeof known, names);
+	if (!lua_istable(L, index))
+		app_raise(L, "%s: a table of options was expected (%s), found a %s", what, known,
+			  luaL_typename(L, index));
+	for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
+		size_t i = 0;
+
+		while (names[i] && (lua_type(L, -2) != LUA_TSTRING || strcmp(names[i], lua_tostring(L, -2)) != 0))
+			i++;
+		if (!names[i])
+			app_raise(L, "%s: there is no option %s (%s)", what, luaL_tolstring(L, -2, NULL), known);
+	}
+	return true;
+}
+
 /* Whether a value of this type stands there: the fallback is not taken, whatever it is. */
 static bool config_holds(const struct config *c, const char *path, int type, bool whole)
 {

@@ -386,5 +386,10 @@ int app_metrics_lib(lua_State *L);
 /* app_filter.c: called with a client's request's method and its arguments, when init.lua has before or after. */
 int app_filter_gate(lua_State *L);
 void app_raise(lua_State *L, const char *fmt, ...) __attribute__((noreturn, format(printf, 2, 3)));
+/*
+ * The options at index are a table, or nil or none (false); names, ended by NULL, are those there are. Raises at another one, and
+ * says what takes these: "app.room".
+ */
+bool app_options(lua_State *L, int index, const char *what, const char *const *names);
 /* Pushes nil, word, message, effect; returns 4. */
 int app_push_error(lua_State *L, int err, struct span message, enum effect effect);

@@ -66,17 +66,18 @@ static struct app_room *room_at(lua_State *L)
 int app_room_new(lua_State *L)
 {
 	struct app *a = app_of(L);
+	static const char *const options[] = { "max", NULL };
 	lua_Integer max = ROOM_MAX;
 
 	app_check_runs(L);
 	luaL_checkstring(L, 1);
 	lua_tostring(L, 1);
-	if (!lua_isnoneornil(L, 2)) {
-		luaL_checktype(L, 2, LUA_TTABLE);
-		if (lua_getfield(L, 2, "max") != LUA_TNIL)
-			max = luaL_checkinteger(L, -1);
-		if (max < 1 || max > ROOM_MAX_MOST)
-			app_raise(L, "max: 1 to %d members", ROOM_MAX_MOST);
+	if (app_options(L, 2, "app.room", options) && lua_getfield(L, 2, "max") != LUA_TNIL) {
+		int is = 0;
+
+		max = lua_tointegerx(L, -1, &is);
+		if (!is || max < 1 || max > ROOM_MAX_MOST)
+			app_raise(L, "app.room: max: 1 to %d members", ROOM_MAX_MOST);
 	}
 	struct app_room *r = push_named(L, a, 1);
 
@@ -370,7 +371,9 @@ static void skip_all(lua_State *L, struct app *a, int options)
 	a->seats.pushes++;
 	if (lua_isnoneornil(L, options) || lua_getfield(L, options, "but") == LUA_TNIL)
 		return;
-	luaL_checktype(L, -1, LUA_TTABLE);
+	if (!lua_istable(L, -1))
+		app_raise(L, "room:push: but: a session, or a list of them, was expected, found a %s",
+			  luaL_typename(L, -1));
 	int but = lua_gettop(L);
 
 	if (lua_getfield(L, but, "sid") != LUA_TNIL) {
@@ -396,11 +399,13 @@ static void roster_send(struct app *a, struct app_roster *to, const struct app_p
  */
 static int room_push(lua_State *L)
 {
+	static const char *const options[] = { "but", "supersedes", NULL };
 	struct app_room *r = room_at(L);
 	struct app *a = r->app;
 
 	app_check_runs(L);
 	lua_settop(L, 4);
+	app_options(L, 4, "room:push", options);
 	struct app_push push = app_push_read(L, 2);
 
 	skip_all(L, a, 4);

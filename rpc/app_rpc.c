@@ -146,7 +146,7 @@ static void on_answer(void *arg, const struct rpc_answer *answer)
 }
 
 #define TIMEOUT_MAX_MS 3600000
-#define NO_METHOD      "app.rpc: there is no method %s in proto/"
+#define NO_METHOD      "app.rpc: there is no method %s in proto/, as `make` has built it last"
 
 static lua_Integer option_int(lua_State *L, const char *name, lua_Integer min, lua_Integer max)
 {
@@ -288,16 +288,28 @@ static int invoke(lua_State *L)
 }
 
 static int path_index(lua_State *L);
+static int call_of_path(lua_State *L);
 
 static void push_path(lua_State *L, const char *prefix, bool send)
 {
 	lua_newtable(L);
-	lua_createtable(L, 0, 1);
+	lua_createtable(L, 0, 2);
 	lua_pushstring(L, prefix);
 	lua_pushboolean(L, send);
 	lua_pushcclosure(L, path_index, 2);
 	lua_setfield(L, -2, "__index");
+	lua_pushstring(L, prefix);
+	lua_pushboolean(L, send);
+	lua_pushcclosure(L, call_of_path, 2);
+	lua_setfield(L, -2, "__call");
 	lua_setmetatable(L, -2);
+}
+
+static int call_of_path(lua_State *L)
+{
+	return luaL_error(L, "app.%s.%s is no method: expected app.%s.SERVICE.REMOTE.METHOD(key, request, options)",
+			  lua_toboolean(L, lua_upvalueindex(2)) ? "send" : "rpc", lua_tostring(L, lua_upvalueindex(1)),
+			  lua_toboolean(L, lua_upvalueindex(2)) ? "send" : "rpc");
 }
 
 /* Names become tables, the third a function; each is made once. */
@@ -317,6 +329,8 @@ static int path_index(lua_State *L)
 
 		if (!m)
 			return luaL_error(L, NO_METHOD, full);
+		if (m->is_handler)
+			return luaL_error(L, "app.rpc: %s is a client's request: services call remotes", full);
 		lua_pushlightuserdata(L, (void *)m);
 		lua_pushboolean(L, send);
 		lua_pushcclosure(L, invoke, 2);

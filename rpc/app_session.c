@@ -358,9 +358,11 @@ static struct span supersedes_of(lua_State *L, int index)
 
 	if (lua_isnoneornil(L, index))
 		return s;
-	luaL_checktype(L, index, LUA_TTABLE);
-	lua_getfield(L, index, "supersedes"); /* stays on the stack: it anchors the text */
-	s.p = luaL_optlstring(L, -1, NULL, &s.n);
+	if (lua_getfield(L, index, "supersedes") == LUA_TNIL) /* stays on the stack: it anchors the text */
+		return s;
+	if (!lua_isstring(L, -1))
+		app_raise(L, "push: supersedes: expected text, found a %s", luaL_typename(L, -1));
+	s.p = lua_tolstring(L, -1, &s.n);
 	return s;
 }
 
@@ -438,10 +440,12 @@ struct app_push app_push_read(lua_State *L, int index)
  */
 int app_push(lua_State *L)
 {
+	static const char *const options[] = { "supersedes", NULL };
 	struct app *a = app_of(L);
 
 	app_check_runs(L);
 	luaL_checktype(L, 1, LUA_TTABLE);
+	app_options(L, 4, "push", options);
 	struct app_push push = app_push_read(L, 2);
 
 	lua_getfield(L, 1, "sid");

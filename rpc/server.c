@@ -427,7 +427,8 @@ static void link_request(struct link *l, const struct frame_request *q)
 	if (!number || number > s->methods)
 		link_refuse(l, q->id, ERR_NOT_FOUND, no_method);
 	else if (!l->admin && !msg_method_admits(s->method[number - 1].method, l->service))
-		link_refuse(l, q->id, ERR_DENIED, "this service may not call the method");
+		link_refuse(l, q->id, ERR_DENIED,
+			    "this service may not call the method (option callers in its .proto)");
 	else
 		link_dispatch(l, q, number - 1);
 }

@@ -339,7 +339,7 @@ static void to_own(struct call *c)
 	r.client = (struct span){ client, strlen(client) };
 	snprintf(caller, sizeof caller, "%.*s", (int)strcspn(c->from, "-"), c->from);
 	if (!msg_method_admits(c->method, caller))
-		end_with(c, ERR_DENIED, "this service may not call it");
+		end_with(c, ERR_DENIED, "this service may not call the method (option callers in its .proto)");
 	else if (!handler->fn)
 		end_with(c, ERR_NOT_FOUND, "the method is not there");
 	else

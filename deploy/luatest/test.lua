@@ -24,8 +24,16 @@ function control.name(i) return cases[i].name end
 local function trace(why)
   if type(why) ~= "string" then return why end
   local text, first = why, why:match("^(.-:%d+):")
+  local misuse = first and first:find("^deploy/luatest") -- of a function of this file: it is its caller's
   for place in c.traceback(why):gmatch("\n\t([^\n]-:%d+): in") do
-    if place ~= first and not place:find("^deploy/luatest") then text = text .. "\n  called from " .. place end
+    if place:find("^deploy/luatest") then
+      goto continue
+    elseif misuse then
+      text, first, misuse = place .. text:sub(#first + 1), place, nil
+    elseif place ~= first then
+      text = text .. "\n  called from " .. place
+    end
+    ::continue::
   end
   return text
 end

@@ -159,6 +159,12 @@ static void make_service(struct world *x)
 	};
 }
 
+/* What check() of init.lua refuses does not start. */
+static int check(struct world *x)
+{
+	return app_check(&x->worker, x->t->src, x->t->schema, x->fail, sizeof x->fail);
+}
+
 int world_open(struct world *x, struct tester *t)
 {
 	size_t methods = schema_methods(t->schema);
@@ -175,7 +181,8 @@ int world_open(struct world *x, struct tester *t)
 	luatest_world = x;
 	make_loop(x);
 	make_service(x);
-	app_open(&x->worker, on_opened);
+	if (t->proven || check(x) == 0)
+		app_open(&x->worker, on_opened);
 	while (!x->opened && !*x->fail && world_turn(x))
 		continue;
 	if (!*x->fail && x->opened <= 0)

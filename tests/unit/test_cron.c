@@ -81,7 +81,8 @@ START_TEST(what_is_wrong_is_named_by_its_field)
 	refused("0 0 0 * *", "day");
 	refused("0 0 * 13 *", "month");
 	refused("0 0 * * 8", "weekday");
-	refused("0 0 * *", "weekday");
+	refused("0 0 * *", "five fields: minute hour day month weekday, found 4");
+	refused("5", "found 1");
 	refused("5-1 * * * *", "minute");
 	refused("*/0 * * * *", "minute");
 	refused("1, * * * *", "minute");

@@ -42,28 +42,30 @@ START_TEST(globals_by_accident_are_errors_with_file_and_line)
 {
 	ck_fails("local x = 1\nreturn nothing", "init.lua:2: the global 'nothing' is not defined");
 	ck_fails("\n\nsomething = 1", "init.lua:3: assignment to the global 'something': use a local, or state");
+	ck_fails("state = {}", "init.lua:1: state itself stays: set its fields, as state.players = {}");
+	ck_fails("print(5)",
+		 "init.lua:1: the global 'print' is not defined: log.info(event, {key = value}) writes a line");
 	ck_refused("init", "\nhelper = 5", "init.lua:2: assignment to the global 'helper': use a local, or state");
 	ck_refused("init", "return {x = helper}", "init.lua:1: the global 'helper' is not defined");
 }
 END_TEST
 
+#define CANNOT_CHANGE ": a library cannot be changed, it is all files'; use a local, or a module of your own"
+
 START_TEST(a_library_takes_no_new_names_and_no_other_functions)
 {
-	ck_fails("local x = 1\nstring.trim = function() end",
-		 "init.lua:2: string.trim: a library is not for new names; use a local, or a module of your own");
-	ck_fails("log[1] = 1",
-		 "init.lua:1: log.1: a library is not for new names; use a local, or a module of your own");
-	ck_refused("init", "\ntable.add = table.insert",
-		   "init.lua:2: table.add: a library is not for new names; use a local, or a module of your own");
-	ck_refused(
-		"init", "string.format = string.rep return {}",
-		"init.lua: it has changed string.format: libraries are all files', so use a local, or a module of your own");
-	ck_refused(
-		"init", "rawset(math, 'tau', 6) return {}",
-		"init.lua: it has changed math.tau: libraries are all files', so use a local, or a module of your own");
-	ck_refused("init", "os.time = nil error('late')", "init.lua:1: late");
+	ck_fails("local x = 1\nstring.trim = function() end", "init.lua:2: string.trim" CANNOT_CHANGE);
+	ck_fails("log[1] = 1", "init.lua:1: log.1" CANNOT_CHANGE);
+	ck_fails("string.format = nil", "init.lua:1: string.format" CANNOT_CHANGE);
+	ck_fails("table.insert(math, 6)", "init.lua:1: math.1" CANNOT_CHANGE);
+	ck_fails("rawset(math, 'pi', 3)", "init.lua:1: rawset: a library cannot be changed, it is all files'");
+	ck_refused("init", "\ntable.add = table.insert", "init.lua:2: table.add" CANNOT_CHANGE);
+	ck_refused("init", "\nstring.format = string.rep return {}", "init.lua:2: string.format" CANNOT_CHANGE);
 	ck_gives("return string.format('%d', 5), math.tau, os.time() > 0, pcall(setmetatable, string, nil)",
 		 "\"5\" null true false \"cannot change a protected metatable\"");
+	ck_gives("local n = 0 for name, fn in pairs(utf8) do n = n + (fn == utf8[name] and 1 or 100) end "
+		 "return n, ('x'):rep(2), rawset({}, 'a', 5).a",
+		 "6 \"xx\" 5");
 	ck_gives("state.x = 1 return getmetatable(math), state.x", "\"library\" 1");
 }
 END_TEST
@@ -96,7 +98,8 @@ START_TEST(require_finds_files_of_the_service_only_and_once)
 		 "init.lua:1: require '../etc/passwd': there is no such file in the service's lua folder");
 	on_loop(loop, load, SRC("init", "return require 'a'", "a", "return require 'b'", "b", "return require 'a'"));
 	ck_assert_int_eq(load_err, ERR_FAILED);
-	ck_assert_str_eq(why, "b.lua:1: require 'a': it requires itself, by way of others perhaps");
+	ck_assert_str_eq(why,
+			 "b.lua:1: require 'a': it requires itself: init.lua requires a.lua requires b.lua requires a");
 }
 END_TEST
 
@@ -108,7 +111,7 @@ START_TEST(log_lines_have_sorted_pairs_and_cannot_be_forged)
 	ck_logged(" warn test plain");
 	ck_logged(" error test text msg=\"n=5\"");
 	ck_fails("log.info('text', '%d', 'x')",
-		 "init.lua:1: log: bad argument #2 to '?' (number expected, got string)");
+		 "init.lua:1: log: bad argument #2 of the format (number expected, got string)");
 }
 END_TEST
 
@@ -414,8 +417,15 @@ START_TEST(a_timer_by_name_runs_the_code_of_now)
 {
 	ck_gives("clock.after(1, 'other.fn') require 'other' while not state.ran do clock.sleep(1) end return true",
 		 "true");
-	ck_gives("clock.after(1, 'other.gone') clock.sleep(10) return true", "true");
+	ck_gives("clock.after(1, 'other.gone') clock.sleep(10) return true", "true"); /* it might have come */
 	ck_logged("timer: there is no function other.gone in the code of now");
+	ck_fails("require 'other' clock.after(1, 'other.gone')",
+		 "init.lua:1: bad argument #2 to 'after' (\"other.gone\": other has no such function)");
+	ck_fails(
+		"clock.every(1, 'others.fn')",
+		"init.lua:1: bad argument #2 to 'every' (\"others.fn\": there is no others in the service's lua folder)");
+	ck_fails("clock.every(1, 'fn')",
+		 "init.lua:1: bad argument #2 to 'every' (expected a function or \"module.function\", found \"fn\")");
 }
 END_TEST
 

@@ -82,6 +82,8 @@ ON_LOOP(a_file_that_nobody_requires_yet_is_checked_too)
 	ck_assert_int_eq(strncmp(why, "later.lua:1:", 12), 0);
 	load(SRC("xHandler", "local t = {}"));
 	ck_assert_str_eq(why, "xHandler.lua: the file must return its table of functions");
+	load(SRC("init", "local Init = {} function Init.init_service() end"));
+	ck_assert_str_eq(why, "init.lua: the file must return its table of functions");
 }
 
 ON_LOOP(what_is_known_is_compiled_where_it_is_required)

@@ -124,15 +124,14 @@ ON_LOOP(code_that_is_refused_or_dropped_leaves_no_trace_in_the_libraries)
 {
 	load(SRC("init", "return {go = function() return ('x'):rep(3), string.rep('y', 2), math.tau end}"));
 	ck_assert_msg(load_err == 0, "%s", why);
-	ck_assert_int_eq(prepare(SRC("init", "string.rep = string.upper rawset(math, 'tau', 6) error('late')")),
-			 ERR_FAILED);
+	ck_assert_int_eq(prepare(SRC("init", "pcall(rawset, math, 'tau', 6) error('late')")), ERR_FAILED);
 	ck_assert_str_eq(why, "init.lua:1: late");
 	ck_assert_str_eq(go(), "\"xxx\" \"yy\" null");
 	ck_assert_int_eq(prepare(SRC("init", "return require('m')", "m", "string.rep = string.upper return {}")),
 			 ERR_FAILED);
-	ck_has(why, "m.lua: it has changed string.rep");
+	ck_has(why, "m.lua:1: string.rep: a library cannot be changed");
 	ck_assert_str_eq(go(), "\"xxx\" \"yy\" null");
-	ck_check_fails("init.lua: it has changed math.pi", "math.pi = 3 return {}");
+	ck_check_fails("init.lua:1: math.pi: a library cannot be changed", "math.pi = 3 return {}");
 }
 
 ON_LOOP(what_new_files_take_out_of_state_is_gone_after_the_switch_only)
