@@ -9,12 +9,14 @@
  * New Lua for all instances of a service, all or none: first every instance tries and prepares it beside the code
  * that runs; only when all could, all switch. One that refuses makes all drop it, and one whose on_reload refuses the switch
  * makes those that had switched go back. An instance that dies meanwhile comes back with the files as they are then; one that
- * lives and was not ready meanwhile has read them before: it is reloaded by itself when it is ready.
+ * lives and was not ready meanwhile has read them before: it is reloaded by itself when it is ready. One that lives and does not
+ * answer may have done a step or not: it is asked again, then all go back, and it too when it can be reached.
  *
  * New messages are everybody's: connectors tell their clients of them, callers write them. So the others prepare them too,
  * and all go by them before the first one switches its Lua: nobody is sent what it does not know.
  */
-#define STEP_MS 15000
+#define STEP_MS  15000
+#define AGAIN_MS 200
 
 struct reload {
 	struct supervisor *up;
@@ -41,6 +43,11 @@ struct whole {
 struct part {
 	struct whole *whole;
 	struct instance *instance;
+	pid_t pid;
+	struct timer again;
+	uint64_t until_ms;
+	unsigned asked;
+	char path[96];
 };
 
 bool reload_takes_part(const char *service, const struct instance *i)
@@ -64,27 +71,62 @@ static void whole_done(struct whole *w)
 	free(w);
 }
 
+/* Whether what it has done with a step is of any account. */
+static bool lives(const struct instance *i)
+{
+	return i->child.state == CHILD_READY;
+}
+
+/* No connection, or it still does what it was asked for before the connection was lost: each step may be asked for again. */
+static bool asks_again(const struct part *p, const struct env_http_answer *a)
+{
+	bool busy = p->asked > 1 && a->err == 0 && a->status == err_http(ERR_BUSY);
+
+	return ((a->err < 0 && a->err != ERR_TIMEOUT) || busy) && lives(p->instance) &&
+	       p->pid == p->instance->child.pid && p->whole->s.up->loop->now_ms < p->until_ms;
+}
+
 static void on_part(void *arg, const struct env_http_answer *a)
 {
 	struct part *p = arg;
 	struct whole *w = p->whole;
 
+	if (asks_again(p, a)) {
+		loop_timer(w->s.up->loop, &p->again, AGAIN_MS);
+		return;
+	}
 	if (w->s.on_part)
 		w->s.on_part(w->s.arg, p->instance, a);
 	free(p);
 	whole_done(w);
 }
 
+static void part_ask(struct part *p)
+{
+	const struct supervisor *up = p->whole->s.up;
+	const struct route_row *row = p->instance->row;
+	char bearer[KEY_HEX + 32];
+	const char *const headers[] = { bearer, NULL };
+
+	p->asked++;
+	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", up->c->key);
+	if (env_http_call(up->loop->ev, row->host, row->http_port, "POST", p->path, headers, "", 0, STEP_MS, on_part,
+			  p) < 0)
+		on_part(p, &(struct env_http_answer){ .err = ERR_UNAVAILABLE });
+}
+
+static void on_again(struct timer *t, uint64_t now_ms)
+{
+	(void)now_ms;
+	part_ask((struct part *)((char *)t - offsetof(struct part, again)));
+}
+
 void reload_step_all(const struct reload_steps *s, const char *step)
 {
 	struct whole *w = malloc(sizeof *w);
-	char path[96], bearer[KEY_HEX + 32];
-	const char *const headers[] = { bearer, NULL };
 
 	assert(w);
 	*w = (struct whole){ *s, 1 };
-	snprintf(path, sizeof path, "/admin/reload?step=%s", step);
-	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", s->up->c->key);
 	for (size_t i = 0; i < s->up->instances; i++) {
 		struct instance *k = &s->up->instance[i];
 		struct part *p;
@@ -93,14 +135,11 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 			continue;
 		p = malloc(sizeof *p);
 		assert(p);
-		*p = (struct part){ w, k };
+		*p = (struct part){ .whole = w, .instance = k, .pid = k->child.pid, .again.fire = on_again };
+		p->until_ms = s->up->loop->now_ms + STEP_MS;
+		snprintf(p->path, sizeof p->path, "/admin/reload?step=%s", step);
 		w->left++;
-		if (env_http_call(s->up->loop->ev, k->row->host, k->row->http_port, "POST", path, headers, "", 0,
-				  STEP_MS, on_part, p) < 0) {
-			const struct env_http_answer none = { .err = ERR_UNAVAILABLE };
-
-			on_part(p, &none);
-		}
+		part_ask(p);
 	}
 	whole_done(w);
 }
@@ -110,7 +149,7 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 void reload_forget_passed(struct supervisor *up, const char *service)
 {
 	for (size_t i = 0; i < up->instances; i++)
-		if (!strcmp(up->instance[i].row->service, service))
+		if (!strcmp(up->instance[i].row->service, service) && up->instance[i].passed_by != RELOAD_PASSED_BACK)
 			up->instance[i].passed_by = RELOAD_PASSED_NOT;
 }
 
@@ -137,7 +176,9 @@ static void note_passed_by(const struct reload *l)
 		lives = lives && i->row->http_port;
 		if (!strcmp(i->row->service, l->service))
 			i->passed_by = lives && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
-		else if (lives && !i->passed_by && json_object_size(l->took) && !json_object_get(l->took, i->row->id))
+		else if (json_object_size(l->took) && json_object_get(l->took, i->row->id))
+			i->passed_by = RELOAD_PASSED_NOT;
+		else if (lives && !i->passed_by && json_object_size(l->took))
 			i->passed_by = RELOAD_PASSED_MESSAGES;
 	}
 }
@@ -148,7 +189,7 @@ static void on_caught_up(void *arg, const struct env_http_answer *a)
 	json_t *answer = a->err == 0 ? json_loadb(a->body, a->n, 0, NULL) : NULL;
 	const char *running = json_string_value(json_object_get(answer, "running"));
 	const char *message = json_string_value(json_object_get(answer, "message"));
-	bool files = i->catching_up == RELOAD_PASSED_FILES;
+	bool files = i->catching_up == RELOAD_PASSED_FILES, back = i->catching_up == RELOAD_PASSED_BACK;
 
 	if (a->err < 0)
 		i->passed_by = i->catching_up; /* at a later look */
@@ -158,6 +199,8 @@ static void on_caught_up(void *arg, const struct env_http_answer *a)
 	if (running && files)
 		screen_say(i->up, "%s: was not ready when its service was reloaded: it runs version %s now", i->row->id,
 			   running);
+	else if (running && back)
+		screen_say(i->up, "%s: did not answer when all went back: it has now", i->row->id);
 	else if (!running)
 		screen_say(i->up, "%s: was not ready when its service was reloaded, and cannot be now: %s", i->row->id,
 			   message ? message : "nobody knows why");
@@ -176,7 +219,7 @@ void reload_catch_up(struct instance *i)
 {
 	char bearer[KEY_HEX + 32];
 	const char *const headers[] = { bearer, NULL };
-	bool files = i->passed_by == RELOAD_PASSED_FILES;
+	char path[128];
 
 	if (!i->passed_by || i->catching_up || i->child.state != CHILD_READY || i->up->reload ||
 	    watch_leaves(i->up, i->row->service))
@@ -184,8 +227,11 @@ void reload_catch_up(struct instance *i)
 	i->catching_up = i->passed_by;
 	i->passed_by = RELOAD_PASSED_NOT;
 	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", i->up->c->key);
-	if (env_http_call(i->up->loop->ev, i->row->host, i->row->http_port, "POST",
-			  files ? "/admin/reload?what=changed" : "/admin/reload?what=messages", headers, "", 0, STEP_MS,
+	snprintf(path, sizeof path, "/admin/reload?%s",
+		 i->catching_up == RELOAD_PASSED_BACK    ? i->back
+		 : i->catching_up == RELOAD_PASSED_FILES ? "what=changed"
+							 : "what=messages");
+	if (env_http_call(i->up->loop->ev, i->row->host, i->row->http_port, "POST", path, headers, "", 0, STEP_MS,
 			  on_caught_up, i) < 0) {
 		i->passed_by = i->catching_up;
 		i->catching_up = RELOAD_PASSED_NOT;
@@ -300,9 +346,11 @@ static void on_taken(void *arg, struct instance *i, const struct env_http_answer
 {
 	struct reload *l = arg;
 
-	if (a->err == 0 && a->status != 200)
+	if (a->err < 0 && !lives(i))
+		return;
+	if (a->err < 0 || a->status != 200)
 		note_failure(l, i, a);
-	if (a->err == 0 && a->status == 200)
+	if (a->err < 0 || a->status == 200) /* perhaps */
 		json_object_set_new(l->took, i->row->id, json_true());
 }
 
@@ -312,6 +360,8 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 	struct reload *l = arg;
 	json_t *answer;
 
+	if (a->err < 0 && lives(i))
+		note_failure(l, i, a);
 	if (a->err == 0 && a->status != 200) {
 		note_failure(l, i, a);
 		json_object_set_new(l->refused, i->row->id, json_true());
@@ -320,10 +370,32 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 	if (a->err < 0)
 		return;
 	answer = json_loadb(a->body, a->n, 0, NULL);
+	const char *running = json_string_value(json_object_get(answer, "running"));
+
+	if (*l->version && (!running || strcmp(running, l->version) != 0)) { /* it refused, and that was not heard */
+		note_error(l, i->row->id, "it does not run what was prepared: see its log");
+		json_decref(answer);
+		return;
+	}
 	json_array_append_new(l->list, json_pack("{s:s, s:O, s:O}", "instance", i->row->id, "version",
 						 json_object_get(answer, "running"), "previous",
 						 json_object_get(answer, "previous")));
 	json_decref(answer);
+}
+
+void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages)
+{
+	if (a->err == 0 || !lives(i))
+		return;
+	i->passed_by = RELOAD_PASSED_BACK;
+	snprintf(i->back, sizeof i->back, "step=rollback&version=%s&messages=%s", version, messages);
+}
+
+static void on_back(void *arg, struct instance *i, const struct env_http_answer *a)
+{
+	const struct reload *l = arg;
+
+	reload_note_back(i, a, l->version, json_object_size(l->took) ? l->messages : "");
 }
 
 static void messages_back(void *arg)
@@ -333,7 +405,7 @@ static void messages_back(void *arg)
 
 	snprintf(back, sizeof back, "rollback&messages=%s", l->messages);
 	if (json_object_size(l->took))
-		step(l, RELOAD_ALL, back, NULL, finish);
+		step(l, RELOAD_ALL, back, on_back, finish);
 	else
 		finish(l);
 }
@@ -348,10 +420,13 @@ static void all_switched(void *arg)
 		return;
 	}
 	snprintf(back, sizeof back, "rollback&version=%s", l->version);
-	reload_step_all(
-		&(struct reload_steps){
-			.up = l->up, .service = l->service, .done = messages_back, .arg = l, .but = l->refused },
-		back);
+	reload_step_all(&(struct reload_steps){ .up = l->up,
+						.service = l->service,
+						.on_part = on_back,
+						.done = messages_back,
+						.arg = l,
+						.but = l->refused },
+			back);
 }
 
 static void drop(struct reload *l)

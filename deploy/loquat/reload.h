@@ -7,7 +7,10 @@
  *
  * Threads: the supervisor's loop.
  */
-/* Asks each ready instance of the service, or the others: POST /admin/reload?step=STEP; on_part with each answer, then done. */
+/*
+ * Asks each ready instance of the service, or the others: POST /admin/reload?step=STEP, again while there is no connection to one
+ * that lives; on_part with each answer, then done.
+ */
 enum reload_whom { RELOAD_OF_SERVICE, RELOAD_OTHERS, RELOAD_ALL };
 struct reload_steps {
 	struct supervisor *up;
@@ -20,6 +23,8 @@ struct reload_steps {
 };
 void reload_step_all(const struct reload_steps *s, const char *step);
 bool reload_takes_part(const char *service, const struct instance *i);
+/* For on_part of a rollback: one that lives and has not answered goes back when it can be reached. */
+void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages);
 
 /* After a look at it: if a reload has passed it by and it is ready now, it is reloaded by itself. */
 void reload_catch_up(struct instance *i);

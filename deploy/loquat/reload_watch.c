@@ -133,6 +133,11 @@ static void went_back(void *arg)
 		   w->version, w->text);
 }
 
+static void on_back(void *arg, struct instance *i, const struct env_http_answer *a)
+{
+	reload_note_back(i, a, ((const struct watch *)arg)->version, "");
+}
+
 static void on_collected(void *arg)
 {
 	struct watch *w = arg;
@@ -147,7 +152,8 @@ static void on_collected(void *arg)
 		snprintf(step, sizeof step, "rollback&version=%s", w->version);
 		w->state = WATCH_LEAVING;
 		reload_step_all(
-			&(struct reload_steps){ .up = w->up, .service = w->service, .done = went_back, .arg = w },
+			&(struct reload_steps){
+				.up = w->up, .service = w->service, .on_part = on_back, .done = went_back, .arg = w },
 			step);
 	} else if (w->up->loop->now_ms >= w->until_ms) {
 		w->state = WATCH_PASSED;

@@ -39,7 +39,14 @@ struct instance {
 	uint64_t epoch;     /* of its start */
 	char why[160];      /* why it is not ready, in its own words */
 	/* reload.c: what passed it by, for it was not ready then; and what it is given now */
-	enum { RELOAD_PASSED_NOT, RELOAD_PASSED_MESSAGES, RELOAD_PASSED_FILES } passed_by, catching_up;
+	enum {
+		RELOAD_PASSED_NOT,
+		RELOAD_PASSED_MESSAGES,
+		RELOAD_PASSED_FILES,
+		RELOAD_PASSED_BACK
+	} passed_by,
+		catching_up;
+	char back[64];    /* BACK: from what */
 	json_t *stats;    /* its last /stats; NULL: none yet */
 	uint64_t cpu_us;  /* at the last sample, which was … */
 	double sampled_s; /* … at this uptime of the instance */

@@ -1,5 +1,6 @@
 #include "tests/support/changed.h"
-#include <check.h>
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tests/support/sample.h"
@@ -7,18 +8,25 @@
 typedef Google__Protobuf__FileDescriptorProto pb_file;
 typedef Google__Protobuf__ServiceDescriptorProto pb_service;
 
+/* Also outside of Check's tests. */
+static void __attribute__((noreturn)) none(const char *what)
+{
+	fprintf(stderr, "changed: none of this name: %s\n", what);
+	abort();
+}
+
 char *changed_bytes(changed_fn *change, size_t *n)
 {
 	char *bytes = sample_read("build/tests.desc", n);
 	pb_set *set = google__protobuf__file_descriptor_set__unpack(NULL, *n, (const uint8_t *)bytes);
 
-	ck_assert_ptr_nonnull(set);
+	assert(set);
 	free(bytes);
 	if (change)
 		change(set);
 	*n = google__protobuf__file_descriptor_set__get_packed_size(set);
 	bytes = malloc(*n);
-	ck_assert_ptr_nonnull(bytes);
+	assert(bytes);
 	google__protobuf__file_descriptor_set__pack(set, (uint8_t *)bytes);
 	google__protobuf__file_descriptor_set__free_unpacked(set, NULL);
 	return bytes;
@@ -30,7 +38,8 @@ struct schema *changed_schema(const struct schema *before, changed_fn *change)
 	char *bytes = changed_bytes(change, &n), error[256];
 	struct schema *s;
 
-	ck_assert_msg(schema_load_after(before, bytes, n, error, sizeof error, &s) == 0, "%s", error);
+	if (schema_load_after(before, bytes, n, error, sizeof error, &s) < 0)
+		none(error);
 	free(bytes);
 	return s;
 }
@@ -48,7 +57,7 @@ static pb_file *file_of(pb_set *set, const char **name)
 		*name += n + 1;
 		return set->file[i];
 	}
-	ck_abort_msg("no package of %s", *name);
+	none(*name);
 }
 
 #define FIND(list, count, wanted)                              \
@@ -56,7 +65,7 @@ static pb_file *file_of(pb_set *set, const char **name)
 		for (size_t at = 0; at < (count); at++)        \
 			if (!strcmp((list)[at]->name, wanted)) \
 				return (list)[at];             \
-		ck_abort_msg("no %s", wanted);                 \
+		none(wanted);                                  \
 	} while (0)
 
 pb_message *changed_message(pb_set *set, const char *name)
@@ -104,7 +113,7 @@ void changed_name(char **name, const char *to)
 static void *one_more(void ***list, size_t *n, size_t size)
 {
 	*list = realloc(*list, (*n + 1) * sizeof(void *));
-	ck_assert_ptr_nonnull(*list);
+	assert(*list);
 	return (*list)[(*n)++] = calloc(1, size);
 }
 

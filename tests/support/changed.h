@@ -5,7 +5,7 @@
  * changed: the messages of tests/proto as somebody has changed them, for the tests of what takes new ones while it runs.
  *
  * Threads: the test's own. Memory: what a change puts in comes from malloc and goes with the set. What is not there
- * fails the test.
+ * ends the program.
  */
 typedef Google__Protobuf__FileDescriptorSet pb_set;
 typedef Google__Protobuf__DescriptorProto pb_message;
