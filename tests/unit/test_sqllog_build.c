@@ -100,6 +100,12 @@ START_TEST(text_is_escaped_once)
 	ck_assert_str_eq(one(TEXT("\\'")), "SELECT '\\\\\\''");
 	ck_assert_str_eq(one(TEXT("")), "SELECT ''");
 	ck_assert_str_eq(one(TEXT("-- ; /* # ? \t%_")), "SELECT '-- ; /* # ? \t%_'");
+	for (size_t n = 0; n <= 16; n++) { /* and nothing that stands behind it */
+		char want[40];
+		struct sql_value v = { .type = SQL_TEXT, .s = { "abcdefghijklmnopqrstuvwxyz", n } };
+		snprintf(want, sizeof want, "SELECT '%.*s'", (int)n, v.s.p);
+		ck_assert_str_eq(one(v), want);
+	}
 }
 END_TEST
 
@@ -123,8 +129,9 @@ START_TEST(bytes_that_are_not_utf8_are_refused_with_their_place)
 	refused("SELECT ?", TEXT("\xed\xa0\xbd\xed\xb8\x80"), 1, "UTF-8"); /* CESU: surrogates */
 	refused("SELECT ?", TEXT("\xf4\x90\x80\x80"), 1, "UTF-8");         /* above U+10FFFF */
 	refused("SELECT ?", TEXT("\xf8\x88\x80\x80\x80"), 1, "UTF-8");
-	refused("SELECT ?", TEXT("x\xe6\x9e"), 1, "byte 1"); /* cut short */
-	refused("SELECT ?", TEXT("\xc3'"), 1, "UTF-8");      /* would swallow the quote */
+	refused("SELECT ?", TEXT("x\xe6\x9e"), 1, "byte 1");     /* cut short */
+	refused("SELECT ?", TEXT("\xf0\x9f\x8d'"), 1, "byte 0"); /* it would take the quote along */
+	refused("SELECT ?", TEXT("\xc3'"), 1, "UTF-8");          /* would swallow the quote */
 }
 END_TEST
 
@@ -147,6 +154,7 @@ START_TEST(the_count_of_values_must_match)
 	refused("SELECT ?, ?", INT(1), 1, "has 2 ? and 1 values");
 	refused("SELECT 1", INT(1), 1, "has 0 ? and 1 values");
 	refused("SELECT ?", INT(1), 0, "has 1 ? and 0 values");
+	refused("?", INT(1), 1, "empty");
 }
 END_TEST
 
@@ -245,6 +253,49 @@ START_TEST(a_record_has_an_upper_bound)
 }
 END_TEST
 
+/* Its reader takes no larger one: it would be damage. */
+START_TEST(a_record_is_as_long_as_may_be_and_not_a_byte_longer)
+{
+	size_t n = SQLLOG_RECORD_MAX - strlen("BEGIN;\nUPDATE a SET b = '';\nCOMMIT;\n");
+	char *big = malloc(n + 1);
+	memset(big, 'x', n + 1);
+	for (unsigned i = 0; i < 3; i++) { /* at last by the form that is kept */
+		struct sql_value v = { .type = SQL_TEXT, .s = { big, n + 1 } };
+		ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), ERR_FULL);
+		ck_assert_uint_eq(r.body.len, 0);
+		v.s.n = n;
+		ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
+		ck_assert_uint_eq(r.body.len + strlen("COMMIT;\n"), SQLLOG_RECORD_MAX);
+		sql_record_clear(&r);
+	}
+	free(big);
+}
+END_TEST
+
+START_TEST(what_a_record_cannot_keep_is_written_the_same_each_time)
+{
+	struct sql_value v[25];
+	char first[300];
+	for (unsigned i = 0; i < 25; i++)
+		v[i] = INT(i);
+	for (unsigned i = 0; i < 3; i++) {
+		ck_assert_int_eq(sql_record_add(&r, " DELETE FROM a WHERE b = ?", v + 7, 1, why, sizeof why), 0);
+		ck_assert_int_eq(sql_record_add(&r,
+						"DELETE FROM a WHERE b IN (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+						"?,?,?)",
+						v, 25, why, sizeof why),
+				 0);
+		if (!i)
+			snprintf(first, sizeof first, "%s", buf_cstr(&r.body));
+		ck_assert_str_eq(buf_cstr(&r.body), first);
+		sql_record_clear(&r);
+	}
+	ck_assert_ptr_nonnull(strstr(first, "BEGIN;\nDELETE FROM a WHERE b = 7;\nDELETE"));
+	ck_assert_ptr_nonnull(strstr(first, "IN (0,1,2,"));
+	ck_assert_ptr_nonnull(strstr(first, ",23,24);\n"));
+}
+END_TEST
+
 /* The second time the record knows the statement: what it writes and refuses is the same. */
 START_TEST(a_statement_seen_before_is_written_and_refused_as_the_first_time)
 {
@@ -259,6 +310,7 @@ START_TEST(a_statement_seen_before_is_written_and_refused_as_the_first_time)
 		v[1] = TEXT("\xff");
 		ck_assert_int_eq(sql_record_add(&r, sql, v, 4, why, sizeof why), ERR_BAD_REQUEST);
 		ck_assert_str_eq(why, "value 2 is not UTF-8 at its byte 0");
+		v[1] = TEXT("fine");
 		ck_assert_int_eq(sql_record_add(&r, sql, v, 3, why, sizeof why), ERR_BAD_REQUEST);
 		ck_assert_str_eq(buf_cstr(&r.body), first);
 		ck_assert_uint_eq(r.statements, 1);
@@ -276,6 +328,12 @@ START_TEST(another_statement_at_the_same_address_is_not_taken_for_the_one_before
 		struct sql_value v[] = { INT(i), INT(7) };
 		ck_assert_int_eq(sql_record_add(&r, sql, v, 2, why, sizeof why), 0);
 		ck_assert_ptr_nonnull(strstr(buf_cstr(&r.body), i % 2 ? "SET level = " : "SET gold = "));
+		sql_record_clear(&r);
+	}
+	for (unsigned i = 0; i < 4; i++) { /* also if the other one goes on behind it */
+		snprintf(sql, sizeof sql, "DELETE FROM bag WHERE role_id = ?%s", i % 2 ? " AND item = 3" : "");
+		ck_assert_int_eq(sql_record_add(&r, sql, &INT(7), 1, why, sizeof why), 0);
+		ck_assert_ptr_nonnull(strstr(buf_cstr(&r.body), i % 2 ? "= 7 AND item = 3;\n" : "= 7;\n"));
 		sql_record_clear(&r);
 	}
 	snprintf(sql, sizeof sql, "COMMIT ?");
@@ -307,6 +365,9 @@ START_TEST(keys_have_bounds)
 	key[0] = 'z';
 	ck_assert_int_eq(sql_record_key(&r, key), ERR_FULL);
 	ck_assert_uint_eq(r.keys_bytes, 242);
+	ck_assert_int_eq(sql_record_key(&r, "thirteenbytes"), ERR_FULL);
+	ck_assert_int_eq(sql_record_key(&r, "twelve-bytes"), 0);
+	ck_assert_uint_eq(r.keys_bytes, SQLLOG_KEY_MAX - 1); /* its reader takes no more */
 	strcpy(key + 80, "k");
 	ck_assert_int_eq(sql_record_key(&r, key), ERR_BAD_REQUEST);
 }
@@ -322,10 +383,13 @@ START_TEST(the_request_stands_behind_the_begin_as_a_comment_that_ends_nowhere_el
 	sql_record_request(&r, "too.late");
 	const char *body = "BEGIN;\n-- request=role.shopHandler.buy_2-/\nUPDATE a SET b = 1;\n";
 	ck_assert_str_eq(buf_cstr(&r.body), body);
-	sql_record_clear(&r); /* now by the form that is kept */
-	sql_record_request(&r, "role.shopHandler.buy_2-/");
-	ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
-	ck_assert_str_eq(buf_cstr(&r.body), body);
+	for (unsigned i = 0; i < 2; i++) { /* at last by the form that is kept */
+		sql_record_clear(&r);
+		sql_record_request(&r, "role.shopHandler.buy_2-/");
+		sql_record_request(&r, "another.one");
+		ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
+		ck_assert_str_eq(buf_cstr(&r.body), body);
+	}
 	sql_record_clear(&r);
 	sql_record_request(&r, "");
 	ck_assert_int_eq(sql_record_add(&r, "UPDATE a SET b = ?", &v, 1, why, sizeof why), 0);
@@ -371,6 +435,8 @@ int main(void)
 	tcase_add_test(t, a_record_takes_changes_only);
 	tcase_add_test(t, a_refused_statement_leaves_the_record_as_it_was);
 	tcase_add_test(t, a_record_has_an_upper_bound);
+	tcase_add_test(t, a_record_is_as_long_as_may_be_and_not_a_byte_longer);
+	tcase_add_test(t, what_a_record_cannot_keep_is_written_the_same_each_time);
 	tcase_add_test(t, a_statement_seen_before_is_written_and_refused_as_the_first_time);
 	tcase_add_test(t, another_statement_at_the_same_address_is_not_taken_for_the_one_before);
 	tcase_add_test(t, keys_are_kept_once_and_written_without_separators);
