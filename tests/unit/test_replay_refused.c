@@ -91,13 +91,18 @@ START_TEST(where_keys_are_held_later_records_of_a_refused_one_wait_with_it)
 	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 2"), 2);
 	ck_assert_uint_eq(landing_now(&here).quarantined, 3);
 	landing_end(&here);
-	landing_start(&here); /* and it is known after a restart */
 	buf_clear(&b);
 	records_begin(&b);
-	records_add(&b, (struct made){ .lsn = 7, .epoch = 1, .keys = "role:1", .statements = made[0].statement });
+	for (uint64_t lsn = 7; lsn <= 9; lsn++) /* the held one between others, which are read with it */
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = lsn == 8 ? "role:1" : "role:2",
+					       .statements = made[lsn == 8 ? 0 : 2].statement });
 	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
-	landing_until_landed(&here, 1, 7);
+	landing_start(&here); /* and it is known after a restart */
+	landing_until_landed(&here, 1, 9);
 	ck_assert_int_eq(landing_gold(&here), 1);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 2"), 4);
 	buf_release(&b);
 }
 END_TEST
