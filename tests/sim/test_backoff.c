@@ -115,9 +115,11 @@ static const char tables[] =
 	"CREATE TABLE role (id BIGINT NOT NULL PRIMARY KEY, gold BIGINT NOT NULL);"
 	"INSERT INTO role (id, gold) VALUES (1, 0)";
 
+static uint32_t poll_ms; /* the folders are looked at so often */
+
 static void lander_started(struct loop *loop, void *arg)
 {
-	struct replay_options o = { .folder = "logs", .poll_ms = 20, .keep_s = 1000000, .db = database };
+	struct replay_options o = { .folder = "logs", .poll_ms = poll_ms, .keep_s = 1000000, .db = database };
 	replay_new(loop, arg, &o);
 }
 
@@ -130,19 +132,25 @@ static void lander_main(struct env *env, void *arg)
 	loop_start(env, "worker", 0, lander_started, NULL, lines, &loop);
 }
 
-/* One more record, in a file of its own. */
-static void record(uint64_t lsn)
+/* So many more, in a file of their own. */
+static void records(uint64_t first, uint64_t last)
 {
 	char name[60];
 	struct buf b = BUF_INIT;
 	records_begin(&b);
-	records_add(&b, (struct made){ .lsn = lsn,
-				       .epoch = 1,
-				       .keys = "role:1",
-				       .statements = "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" });
-	snprintf(name, sizeof name, "logs/role-1/%08u.sql", (unsigned)lsn);
+	for (uint64_t lsn = first; lsn <= last; lsn++)
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = "role:1",
+					       .statements = "UPDATE role SET gold = gold + 1 WHERE id = 1;\n" });
+	snprintf(name, sizeof name, "logs/role-1/%08u.sql", (unsigned)first);
 	sim_file_store(w, HOST, name, b.data, b.len);
 	buf_release(&b);
+}
+
+static void record(uint64_t lsn)
+{
+	records(lsn, lsn);
 }
 
 static bool has_landed(void *arg)
@@ -156,8 +164,9 @@ static void lands_within(int lsn, uint64_t most_ms)
 	ck_assert_int_eq(sim_db_int(w, "SELECT gold FROM role", -1), lsn);
 }
 
-static void lander_begins(void)
+static void lander_begins(uint32_t looks_each_ms)
 {
+	poll_ms = looks_each_ms;
 	ck_assert_uint_eq(sim_db_run(w, tables), 0);
 	record(1);
 	sim_process(w, "dbwriter-1", HOST, lander_main, NULL);
@@ -166,7 +175,7 @@ static void lander_begins(void)
 
 START_TEST(a_database_that_was_away_for_long_is_found_again_within_five_seconds)
 {
-	lander_begins();
+	lander_begins(20);
 	sim_db_down(w, true);
 	record(2);
 	sim_run_ms(w, LONG_MS);
@@ -182,7 +191,7 @@ END_TEST
 
 START_TEST(a_transaction_that_was_refused_for_long_is_tried_again_within_five_seconds)
 {
-	lander_begins();
+	lander_begins(20);
 	sim_chances(w)->deadlock_ppm = 1000000;
 	record(2);
 	sim_run_ms(w, LONG_MS);
@@ -193,6 +202,19 @@ START_TEST(a_transaction_that_was_refused_for_long_is_tried_again_within_five_se
 	sim_run_ms(w, 2 * TURN_MS);
 	sim_chances(w)->deadlock_ppm = 0;
 	lands_within(3, 100 + 10 * TURN_MS);
+}
+END_TEST
+
+/* What is written wakes it up, and what it has begun to read it reads to the end; it looks for itself once in two minutes. */
+START_TEST(nothing_that_was_written_waits_for_the_next_look)
+{
+	lander_begins(LONG_MS);
+	for (int lsn = 2; lsn < 6; lsn++) {
+		record((uint64_t)lsn);
+		lands_within(lsn, 1000);
+	}
+	records(6, 9000); /* many batches */
+	lands_within(9000, 20000);
 }
 END_TEST
 
@@ -280,6 +302,7 @@ int main(void)
 	tcase_add_test(t, a_log_tries_its_disk_again_soon_at_first_and_every_two_seconds_at_last);
 	tcase_add_test(t, a_database_that_was_away_for_long_is_found_again_within_five_seconds);
 	tcase_add_test(t, a_transaction_that_was_refused_for_long_is_tried_again_within_five_seconds);
+	tcase_add_test(t, nothing_that_was_written_waits_for_the_next_look);
 	tcase_add_test(t, a_read_that_waits_for_a_database_is_answered_within_two_seconds_of_its_return);
 	return suite_run("backoff", t);
 }
