@@ -24,6 +24,7 @@ struct handover {
 	struct timer look;
 	uint64_t until_ms, stopped_ms;
 	unsigned waits, items; /* workers that have not said so yet */
+	unsigned quiet;        /* looks in a row at which no answer was waited for over HTTP */
 	struct handover_list list[SERVICE_WORKERS_MAX];
 	char hello[300];
 };
@@ -314,7 +315,8 @@ static void look_http(struct handover *h)
 	struct service *s = h->service;
 	char text[160];
 
-	if (!http_face_quiet(s->p->http)) {
+	h->quiet = http_face_quiet(s->p->http) ? h->quiet + 1 : 0;
+	if (h->quiet < 2) { /* once more: the last answer is on its way out */
 		look_later(h, WAIT_HTTP, 0);
 		return;
 	}
@@ -445,6 +447,7 @@ static void on_knock(void *arg, struct env_pass *pass)
 	s->p->acceptor = NULL;
 	http_face_shut(s->p->http);
 	h->look.fire = on_look;
+	h->quiet = 0;
 	look_later(h, WAIT_HTTP, 0);
 }
 
