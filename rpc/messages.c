@@ -96,7 +96,8 @@ int messages_read(struct service *s, char *error, size_t size, const struct sche
 	if (err == 0 && m->sets == MESSAGES_MAX) {
 		snprintf(
 			error, size,
-			"this process has taken %u sets of messages, which it keeps: start it anew (loquat drain, loquat start)",
+			"this process has read %u different sets of messages, used or not, which it keeps: start it anew "
+			"(loquat drain, loquat start)",
 			m->sets);
 		err = ERR_BAD_REQUEST;
 	}

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "rpc/messages.h"
 #include "tests/support/changed.h"
 #include "tests/support/folder.h"
 #include "tests/support/scripted.h"
@@ -240,6 +241,34 @@ START_TEST(messages_that_others_would_not_understand_are_refused_by_name)
 }
 END_TEST
 
+static int nth;
+
+static void add_nth(pb_set *set)
+{
+	char name[24];
+
+	snprintf(name, sizeof name, "field_%d", nth);
+	changed_add_field(set, "calls.Text", name, 100);
+}
+
+START_TEST(sets_that_were_only_prepared_are_kept_too_and_the_refusal_says_so)
+{
+	begin(OLD);
+	for (nth = 1; nth < MESSAGES_MAX; nth++) {
+		messages_are(add_nth);
+		reload(CALLS, "?step=prepare&what=messages");
+	}
+	messages_are(add_nth);
+	calls_http(&c, CALLS, "POST", "/admin/reload?step=prepare&what=messages", true, "", &http);
+	ck_http_error(&http, 500, "failed", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "this process has read 200 different sets of messages, used or not"));
+	nth = 7;
+	messages_are(add_nth);
+	reload(CALLS, "?step=prepare&what=messages");
+	ck_old();
+}
+END_TEST
+
 /* The request was read by the old message; by the time it is answered the code is new. */
 static bool waits(void)
 {
@@ -297,6 +326,7 @@ static TCase *cases(const char *name, void (*set_up)(void))
 	tcase_add_test(t, an_instance_that_went_on_with_the_old_is_asked_as_before);
 	tcase_add_test(t, code_that_refuses_the_switch_takes_the_messages_back);
 	tcase_add_test(t, messages_that_others_would_not_understand_are_refused_by_name);
+	tcase_add_test(t, sets_that_were_only_prepared_are_kept_too_and_the_refusal_says_so);
 	tcase_add_test(t, who_waits_meanwhile_is_answered_by_the_new_message);
 	tcase_add_test(t, files_name_new_methods_at_their_top_and_kept_functions_learn_new_fields);
 	return t;
