@@ -57,6 +57,20 @@ static int check(struct luasrc *src)
 		luasrc_unref(src);                        \
 	} while (0)
 
+ON_LOOP(what_running_code_did_to_a_library_is_not_blamed_on_the_next_files)
+{
+	load(SRC("init", "return {go = function()\n"
+			 "  pcall(function() string.format = string.rep end)\n"
+			 "  pcall(rawset, string, 'format', string.rep)\n"
+			 "  return 1\n"
+			 "end}"));
+	ck_assert_msg(load_err == 0, "%s", why);
+	ck_assert_str_eq(go(), "1");
+	ck_assert_msg(reload(SRC("init", "return {go = function() return string.format('%d', 2) end}")) == 0, "%s",
+		      why);
+	ck_assert_str_eq(go(), "\"2\"");
+}
+
 ON_LOOP(code_that_does_not_compile_raises_or_fails_its_check_is_found_in_a_state_of_its_own)
 {
 	load_first();
@@ -316,6 +330,7 @@ int main(void)
 	TCase *c = tcase_create("luahost_reload");
 	tcase_set_timeout(c, 60);
 	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_add_test(c, what_running_code_did_to_a_library_is_not_blamed_on_the_next_files);
 	tcase_add_test(c, code_that_does_not_compile_raises_or_fails_its_check_is_found_in_a_state_of_its_own);
 	tcase_add_test(c, a_check_may_pass_and_sees_an_empty_state);
 	tcase_add_test(c, what_was_checked_need_not_be_compiled_again_and_keeps_its_lines);
