@@ -149,8 +149,8 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 void reload_forget_passed(struct supervisor *up, const char *service)
 {
 	for (size_t i = 0; i < up->instances; i++)
-		if (!strcmp(up->instance[i].row->service, service) && up->instance[i].passed_by != RELOAD_PASSED_BACK)
-			up->instance[i].passed_by = RELOAD_PASSED_NOT;
+		if (!strcmp(up->instance[i].row->service, service) && up->instance[i].passed_by == RELOAD_PASSED_FILES)
+			up->instance[i].passed_by = RELOAD_PASSED_MESSAGES;
 }
 
 static bool has_switched(const struct reload *l, const char *id)
@@ -166,19 +166,20 @@ static bool has_switched(const struct reload *l, const char *id)
 	return false;
 }
 
-/* All that live and have not switched. Who is not alive will read the files as they are. */
+/* All that live and have not switched. Who is not alive will read the files as they are; of another host nobody here knows. */
 static void note_passed_by(const struct reload *l)
 {
 	for (size_t k = 0; k < l->up->instances; k++) {
 		struct instance *i = &l->up->instance[k];
-		bool lives = i->child.state == CHILD_STARTING || i->child.state == CHILD_READY;
+		bool may_live = !i->here || i->child.state == CHILD_STARTING || i->child.state == CHILD_READY;
 
-		lives = lives && i->row->http_port;
+		may_live = may_live && i->row->http_port;
 		if (!strcmp(i->row->service, l->service))
-			i->passed_by = lives && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
+			i->passed_by =
+				may_live && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
 		else if (json_object_size(l->took) && json_object_get(l->took, i->row->id))
 			i->passed_by = RELOAD_PASSED_NOT;
-		else if (lives && !i->passed_by && json_object_size(l->took))
+		else if (may_live && !i->passed_by && json_object_size(l->took))
 			i->passed_by = RELOAD_PASSED_MESSAGES;
 	}
 }
@@ -186,15 +187,16 @@ static void note_passed_by(const struct reload *l)
 static void on_caught_up(void *arg, const struct env_http_answer *a)
 {
 	struct instance *i = arg;
-	json_t *answer = a->err == 0 ? json_loadb(a->body, a->n, 0, NULL) : NULL;
+	bool again = a->err < 0 || a->status == err_http(ERR_BUSY);
+	json_t *answer = !again ? json_loadb(a->body, a->n, 0, NULL) : NULL;
 	const char *running = json_string_value(json_object_get(answer, "running"));
 	const char *message = json_string_value(json_object_get(answer, "message"));
 	bool files = i->catching_up == RELOAD_PASSED_FILES, back = i->catching_up == RELOAD_PASSED_BACK;
 
-	if (a->err < 0)
+	if (again)
 		i->passed_by = i->catching_up; /* at a later look */
 	i->catching_up = RELOAD_PASSED_NOT;
-	if (a->err < 0)
+	if (again)
 		return;
 	if (running && files)
 		screen_say(i->up, "%s: was not ready when its service was reloaded: it runs version %s now", i->row->id,
@@ -385,10 +387,23 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 
 void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages)
 {
-	if (a->err == 0 || !lives(i))
+	if ((a->err == 0 && a->status == 200) || (i->here && !lives(i)))
 		return;
 	i->passed_by = RELOAD_PASSED_BACK;
 	snprintf(i->back, sizeof i->back, "step=rollback&version=%s&messages=%s", version, messages);
+}
+
+void reload_back_elsewhere(struct supervisor *up, const char *version, const char *messages)
+{
+	const struct env_http_answer none = { .err = ERR_UNAVAILABLE };
+
+	for (size_t k = 0; k < up->instances; k++) {
+		struct instance *i = &up->instance[k];
+		bool passed = i->passed_by && i->passed_by != RELOAD_PASSED_BACK; /* it has nothing to leave */
+
+		if (!i->here && !lives(i) && i->row->http_port && !passed)
+			reload_note_back(i, &none, version, messages);
+	}
 }
 
 static void on_back(void *arg, struct instance *i, const struct env_http_answer *a)
@@ -404,10 +419,12 @@ static void messages_back(void *arg)
 	char back[64];
 
 	snprintf(back, sizeof back, "rollback&messages=%s", l->messages);
-	if (json_object_size(l->took))
+	if (json_object_size(l->took)) {
+		reload_back_elsewhere(l->up, l->version, l->messages);
 		step(l, RELOAD_ALL, back, on_back, finish);
-	else
+	} else {
 		finish(l);
+	}
 }
 
 static void all_switched(void *arg)
@@ -420,6 +437,7 @@ static void all_switched(void *arg)
 		return;
 	}
 	snprintf(back, sizeof back, "rollback&version=%s", l->version);
+	reload_back_elsewhere(l->up, l->version, "");
 	reload_step_all(&(struct reload_steps){ .up = l->up,
 						.service = l->service,
 						.on_part = on_back,

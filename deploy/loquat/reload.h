@@ -23,13 +23,16 @@ struct reload_steps {
 };
 void reload_step_all(const struct reload_steps *s, const char *step);
 bool reload_takes_part(const char *service, const struct instance *i);
-/* For on_part of a rollback: one that lives and has not answered goes back when it can be reached. */
+/* For on_part of a rollback: one that lives and has not answered, or was busy, goes back when it can be reached. */
 void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages);
+/* So do those of other hosts that cannot be reached now, wherever they run that version or go by those messages. */
+void reload_back_elsewhere(struct supervisor *up, const char *version, const char *messages);
 
 /* After a look at it: if a reload has passed it by and it is ready now, it is reloaded by itself. */
 void reload_catch_up(struct instance *i);
 bool reload_catching_up(const struct supervisor *up, const char *service); /* one is being reloaded so */
-void reload_forget_passed(struct supervisor *up, const char *service);     /* the others have gone back */
+/* The others have gone back to the Lua before: who was passed by takes the messages alone, which stay. */
+void reload_forget_passed(struct supervisor *up, const char *service);
 
 /*
  * The service's errors as they are now, before the switch; then watch_begin when it has switched to version. The watch ends

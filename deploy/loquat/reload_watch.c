@@ -151,6 +151,7 @@ static void on_collected(void *arg)
 	} else if (any_has_jumped(w)) {
 		snprintf(step, sizeof step, "rollback&version=%s", w->version);
 		w->state = WATCH_LEAVING;
+		reload_back_elsewhere(w->up, w->version, "");
 		reload_step_all(
 			&(struct reload_steps){
 				.up = w->up, .service = w->service, .on_part = on_back, .done = went_back, .arg = w },
