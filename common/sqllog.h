@@ -233,6 +233,11 @@ int sqllog_file_behind(struct sqllog_file *s);
 bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes);
 /* Whether an epoch of this log began with the lsn: its writer noted so before its first record. Blocking. */
 bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn);
+/*
+ * Whether nothing is missing between a position and the record that is read next behind it: it bears the next number, or
+ * begins an epoch where that was noted to begin, and none in between has records; what has landed may be gone. Blocking.
+ */
+bool sqllog_follows(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn, const struct sqllog_record *r);
 /* Numbers of the folder's files NNNNNNNN.sql in order; free() them. ERR_NOT_FOUND, ERR_IO */
 int sqllog_list(struct env *env, const char *folder, uint32_t **numbers, size_t *n);
 void sqllog_path(char out[ENV_PATH_MAX], const char *folder, uint32_t number, const char *suffix); /* "sql" */

@@ -7,7 +7,8 @@
  * Files of records on disk: reading one in order, and finding which there are.
  */
 
-#define CHUNK (256u << 10)
+#define CHUNK    (256u << 10)
+#define NOTE_MAX (1u << 20)
 
 int sqllog_file_open(struct sqllog_file *s, struct env *env, const char *path)
 {
@@ -178,16 +179,68 @@ uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise)
 	return otherwise;
 }
 
+/* ---- what the notes tell ------------------------------------------------------------------------------------ */
+
+static char *load_note(struct env *env, const char *folder, const char *name)
+{
+	char path[ENV_PATH_MAX], *text;
+	size_t n;
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	return env_file_load(env, path, NOTE_MAX, &text, &n) < 0 ? NULL : text;
+}
+
+void sqllog_landed(struct env *env, const char *folder, uint64_t *epoch, uint64_t *lsn)
+{
+	char *text = load_note(env, folder, "replayed");
+	*lsn = text ? sqllog_note_get(text, "lsn", 0) : 0;
+	*epoch = text ? sqllog_note_get(text, "epoch", 0) : 0;
+	free(text);
+}
+
 bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn)
 {
-	char path[ENV_PATH_MAX], line[80], *text;
-	size_t n;
-	snprintf(path, sizeof path, "%s/epoch", folder);
-	if (env_file_load(env, path, 1u << 20, &text, &n) < 0)
-		return false;
+	char line[80], *text = load_note(env, folder, "epoch");
 	snprintf(line, sizeof line, "epoch=%llu lsn=%llu ", (unsigned long long)epoch, (unsigned long long)lsn - 1);
-	const char *found = strstr(text, line);
+	const char *found = text ? strstr(text, line) : NULL;
 	bool began = found && (found == text || found[-1] == '\n');
 	free(text);
 	return began;
+}
+
+static bool is_later(uint64_t epoch, uint64_t lsn, uint64_t than_epoch, uint64_t than_lsn)
+{
+	return epoch > than_epoch || (epoch == than_epoch && lsn > than_lsn);
+}
+
+/* Whether of the epochs behind a given one none began before the record; unnoted: where none of them was noted. */
+static bool is_first(struct env *env, const char *folder, uint64_t epoch, const struct sqllog_record *r, bool unnoted)
+{
+	char *text = load_note(env, folder, "epoch");
+	bool first = unnoted;
+	for (const char *p = text; p; p = strchr(p, '\n')) {
+		p += *p == '\n';
+		uint64_t began = sqllog_note_get(p, "epoch", 0);
+		if (began <= epoch || began > r->epoch)
+			continue;
+		first = sqllog_note_get(p, "lsn", 0) + 1 >= r->lsn;
+		if (!first)
+			break;
+	}
+	free(text);
+	return first;
+}
+
+bool sqllog_follows(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn, const struct sqllog_record *r)
+{
+	uint64_t landed, landed_epoch;
+	sqllog_landed(env, folder, &landed_epoch, &landed);
+	if (is_later(landed_epoch, landed, epoch, lsn)) {
+		epoch = landed_epoch;
+		lsn = landed;
+	}
+	if (!is_later(r->epoch, r->lsn, epoch, lsn))
+		return true;
+	if (r->epoch == epoch || r->lsn > lsn + 1)
+		return r->lsn == lsn + 1;
+	return is_first(env, folder, epoch, r, r->lsn == lsn + 1);
 }

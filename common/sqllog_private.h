@@ -108,6 +108,8 @@ int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct
 int64_t sqllog_cut(struct env *env, const char *folder, uint32_t number, uint64_t keep);
 /* Shortens a file to a length, or removes it when no record fits in that; whether it succeeds does not matter. */
 void sqllog_shorten(struct env *env, const char *folder, uint32_t number, uint64_t bytes);
+/* dbwriter's note of what has landed; 0, 0: there is none. */
+void sqllog_landed(struct env *env, const char *folder, uint64_t *epoch, uint64_t *lsn);
 /* Reads "name=number" out of a small file; otherwise when it is not there. */
 uint64_t sqllog_note_get(const char *text, const char *name, uint64_t otherwise);
 

@@ -234,18 +234,6 @@ static int scan_files(struct scan *s)
 	return err;
 }
 
-static void load_hint(struct env *env, const char *folder, struct sqllog_found *out)
-{
-	char path[ENV_PATH_MAX], *text;
-	size_t n;
-	snprintf(path, sizeof path, "%s/replayed", folder);
-	if (env_file_load(env, path, 4096, &text, &n) < 0)
-		return;
-	out->replayed = sqllog_note_get(text, "lsn", 0);
-	out->replayed_epoch = sqllog_note_get(text, "epoch", 0);
-	free(text);
-}
-
 int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct sqllog_keys *keys,
 		struct sqllog_found *out, char *error, size_t error_size)
 {
@@ -257,7 +245,7 @@ int sqllog_scan(struct env *env, const char *folder, bool may_have_holes, struct
 			  .error = error,
 			  .error_size = error_size };
 	*out = (struct sqllog_found){ 0 };
-	load_hint(env, folder, out);
+	sqllog_landed(env, folder, &out->replayed_epoch, &out->replayed);
 	error[0] = '\0';
 	int err = sqllog_list(env, folder, &s.numbers, &s.n);
 	if (err < 0)

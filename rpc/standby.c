@@ -31,8 +31,7 @@ struct standby {
 	uint64_t epoch, lsn; /* the last record read */
 	uint32_t number;     /* of the file that is read; 0: none yet */
 	bool leaving;        /* a later one is there: read once more, then leave */
-	bool gap;            /* numbers are missing behind what was read */
-	bool removed; /* the log begins behind the position: what is missing has landed, and its files are gone */
+	bool gap;            /* records are missing behind what was read */
 	struct sqllog_file file;
 	struct buf records, body;
 	_Atomic bool away;
@@ -139,8 +138,7 @@ static uint32_t next_file(struct standby *y)
 	for (size_t i = n; !y->number && i-- > 0;) {
 		sqllog_path(path, y->folder, numbers[i], "sql");
 		found = numbers[i];
-		y->removed = !begins_before(y, path);
-		if (!y->removed)
+		if (begins_before(y, path))
 			break;
 	}
 	free(numbers);
@@ -157,17 +155,19 @@ static bool go_on(struct standby *y)
 	if (y->file.f && !y->leaving)
 		return y->leaving = true;
 	sqllog_file_close(&y->file);
-	y->number = later;
 	y->leaving = false;
 	sqllog_path(path, y->folder, later, "sql");
-	return !sqllog_file_open(&y->file, y->service->env, path);
+	if (sqllog_file_open(&y->file, y->service->env, path) < 0)
+		return false;
+	y->number = later;
+	return true;
 }
 
 /* Behind a gap nothing is copied: it would be acknowledged, and what is missing with it. */
 static bool follows(struct standby *y, const struct sqllog_record *r)
 {
-	y->gap = r->epoch == y->epoch && r->lsn > y->lsn + 1 && !y->removed;
-	y->removed = false;
+	y->gap = (r->epoch != y->epoch || r->lsn != y->lsn + 1) &&
+		 !sqllog_follows(y->service->env, y->folder, y->epoch, y->lsn, r);
 	return !y->gap;
 }
 

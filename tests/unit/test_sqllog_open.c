@@ -520,6 +520,30 @@ START_TEST(a_folder_that_cannot_be_made_is_refused_by_name)
 }
 END_TEST
 
+static bool follows(uint64_t epoch, uint64_t lsn, uint64_t record_epoch, uint64_t record_lsn)
+{
+	const struct sqllog_record r = { .epoch = record_epoch, .lsn = record_lsn };
+	return sqllog_follows(env, dir, epoch, lsn, &r);
+}
+
+START_TEST(what_follows_a_position_is_told_by_where_epochs_began_and_what_has_landed)
+{
+	static const char starts[] = "epoch=3 lsn=20 boot=a\nepoch=4 lsn=20 boot=b\nepoch=5 lsn=25 boot=b\n";
+	static const char landed[] = "lsn=40 epoch=5\n";
+	ck_assert(follows(0, 0, 2, 1) && !follows(0, 0, 2, 2));
+	ck_assert(follows(2, 30, 2, 31) && !follows(2, 30, 2, 32));
+	ck_assert(follows(2, 30, 3, 31) && !follows(2, 30, 3, 32) && !follows(2, 30, 3, 30)); /* not noted any more */
+	folder_write(dir, "epoch", starts, sizeof starts - 1);
+	ck_assert(follows(2, 30, 3, 21)); /* its machine lost ten, and uses the numbers anew */
+	ck_assert(!follows(2, 30, 3, 22) && !follows(2, 30, 3, 31)); /* some of those are missing */
+	ck_assert(follows(2, 20, 4, 21) && follows(4, 25, 5, 26));
+	ck_assert(!follows(2, 30, 5, 26)); /* epoch 4 had five */
+	folder_write(dir, "replayed", landed, sizeof landed - 1);
+	ck_assert(follows(2, 30, 5, 26) && follows(0, 0, 5, 40) && follows(0, 0, 5, 41) && !follows(0, 0, 5, 42));
+	ck_assert(follows(5, 43, 5, 44) && !follows(5, 43, 5, 45));
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("open");
@@ -555,5 +579,6 @@ int main(void)
 	tcase_add_test(t, a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut);
 	tcase_add_test(t, other_files_in_the_folder_are_nobodys_business);
 	tcase_add_test(t, a_folder_that_cannot_be_made_is_refused_by_name);
+	tcase_add_test(t, what_follows_a_position_is_told_by_where_epochs_began_and_what_has_landed);
 	return suite_run("sqllog_open", t);
 }

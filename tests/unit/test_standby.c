@@ -391,6 +391,62 @@ START_TEST(behind_damage_nothing_is_copied_until_it_is_mended)
 }
 END_TEST
 
+static void spoil(const char *name, size_t at)
+{
+	size_t n;
+	char *bytes = folder_read(log_dir, name, &n);
+	bytes[at ? at : n / 2] ^= 1;
+	folder_write(log_dir, name, bytes, n);
+	free(bytes);
+}
+
+/* Nothing of what stands behind the damage is durable after the standby has begun anew a few times. */
+static void ck_stops_before(uint64_t lsn)
+{
+	unsigned before = asked;
+	on_loop(loop, copy_it, NULL);
+	while (asked < before + 5 && sqllog_durable_lsn(l) < lsn)
+		usleep(1000);
+	ck_assert_msg(sqllog_durable_lsn(l) < lsn, "durable up to %d: what is missing was passed by",
+		      (int)sqllog_durable_lsn(l));
+}
+
+static void last_file(char name[16])
+{
+	uint32_t *numbers;
+	size_t n;
+	ck_assert_int_eq(sqllog_list(env, log_dir, &numbers, &n), 0);
+	snprintf(name, 16, "%08u.sql", numbers[n - 1]);
+	free(numbers);
+}
+
+START_TEST(behind_damage_of_an_epoch_before_nothing_is_copied)
+{
+	char last[16];
+	open_log(1500);
+	on_loop(loop, copy_it, NULL);
+	append(2);
+	until_durable(2);
+	on_loop(loop, copy_no_more, NULL); /* the link is away */
+	append_in_batches(10);
+	close_log();
+	last_file(last);
+	open_log(1500);
+	append_in_batches(3);
+	spoil(last, 0);
+	ck_stops_before(33);
+}
+END_TEST
+
+START_TEST(behind_damage_at_the_very_beginning_nothing_is_copied)
+{
+	open_log(1500);
+	append_in_batches(10);
+	spoil("00000001.sql", 60); /* in its first record */
+	ck_stops_before(15);
+}
+END_TEST
+
 START_TEST(files_that_landed_and_were_removed_are_no_damage)
 {
 	char path[420];
@@ -405,6 +461,11 @@ START_TEST(files_that_landed_and_were_removed_are_no_damage)
 		ck_assert_int_eq(unlink(path), 0);
 	}
 	on_loop(loop, copy_it, NULL);
+	while (!standby_away(standby)) /* nobody says that they have landed */
+		usleep(1000);
+	ck_assert_uint_eq(sqllog_durable_lsn(l), 2);
+	int n = snprintf(path, sizeof path, "lsn=32 epoch=%llu\n", (unsigned long long)sqllog_epoch(l));
+	folder_write(log_dir, "replayed", path, (size_t)n);
 	until_durable(32);
 }
 END_TEST
@@ -547,6 +608,8 @@ int main(void)
 	tcase_add_test(t, an_answer_that_is_lost_is_made_up_for_by_the_next_beginning);
 	tcase_add_test(t, a_writer_that_lost_its_last_records_copies_those_that_take_their_numbers);
 	tcase_add_test(t, behind_damage_nothing_is_copied_until_it_is_mended);
+	tcase_add_test(t, behind_damage_of_an_epoch_before_nothing_is_copied);
+	tcase_add_test(t, behind_damage_at_the_very_beginning_nothing_is_copied);
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
 	tcase_add_test(t, a_copy_takes_whole_records_of_the_present_session_behind_those_it_has);
 	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
