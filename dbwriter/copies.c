@@ -166,8 +166,8 @@ static int open_copy(struct copies *all, struct copy *c, const Dbwriter__CopyBeg
 {
 	struct env *env = all->worker->service->env;
 	char path[ENV_PATH_MAX + 8];
-	env_file_close(c->file);
-	c->file = NULL;
+	/* one without a record is used further: who can copy nothing begins again and again */
+	bool has_file = c->file && c->bytes == sizeof first_line - 1;
 	c->session = 0;
 	int err = env_dir_make(env, c->folder);
 	if (!err)
@@ -177,7 +177,7 @@ static int open_copy(struct copies *all, struct copy *c, const Dbwriter__CopyBeg
 	snprintf(path, sizeof path, "%s/epoch", c->folder);
 	if (!err && m->has_starts)
 		err = env_file_store(env, path, m->starts.data, m->starts.len, 0);
-	return err ? err : begin_file(env, c);
+	return err || has_file ? err : begin_file(env, c);
 }
 
 static void on_begin(void *arg, struct rpc_request *r)

@@ -5,8 +5,9 @@
  * A record is answered for when it is synced. A replay with standby_ms lands them if nobody else does.
  *
  * Threads: the worker's it was made on; it blocks while records are written and synced.
- * Begins:  copyBegin tells the writer what is here, and starts a new file; what an earlier session sends then is denied,
- *          and so is a writer of an older epoch than a record that is here: it is a former owner.
+ * Begins:  copyBegin tells the writer what is here, and starts a new file unless the last has no record yet; what an
+ *          earlier session sends then is denied, and so is a writer of an older epoch than a record that is here: it is a
+ *          former owner.
  */
 struct copies;
 /* Takes the calls of dbwriterRemote.copyBegin and .copy. on_first(arg): a log is there that was not before. */

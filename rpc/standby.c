@@ -15,7 +15,8 @@
 #define RECORDS_TURN 5000 /* read at a time where they are there already */
 #define CALL_MS      5000
 #define REST_MS      300
-#define LOOK_MS      200 /* should the watch miss a change */
+#define GAP_REST_MS  5000 /* at most: up to a gap a file is read whole, again and again */
+#define LOOK_MS      200  /* should the watch miss a change */
 #define STARTS_MAX   (64u << 10)
 
 struct standby {
@@ -32,6 +33,7 @@ struct standby {
 	uint32_t number;     /* of the file that is read; 0: none yet */
 	bool leaving;        /* a later one is there: read once more, then leave */
 	bool gap;            /* records are missing behind what was read */
+	uint32_t gap_ms;     /* the next rest before one; 0: there was none */
 	struct sqllog_file file;
 	struct buf records, body;
 	_Atomic bool away;
@@ -40,7 +42,7 @@ struct standby {
 static void begin(struct standby *y);
 static void pump(struct standby *y);
 
-static void rest(struct standby *y, const char *why)
+static void rest(struct standby *y, uint32_t ms, const char *why)
 {
 	if (!atomic_exchange(&y->away, true))
 		log_error(y->service->log, "sqllog.standby_away", "standby=%s lsn=%llu why=%s next=%s", y->names,
@@ -48,7 +50,22 @@ static void rest(struct standby *y, const char *why)
 			  "nothing is acknowledged until it answers");
 	y->session = 0;
 	sqllog_file_close(&y->file);
-	loop_timer(y->service->control, &y->timer, REST_MS);
+	loop_timer(y->service->control, &y->timer, ms);
+}
+
+/* Something was copied, or there is nothing left to copy. */
+static void goes_well(struct standby *y)
+{
+	y->gap_ms = 0;
+	atomic_store(&y->away, false);
+}
+
+static void rest_at_gap(struct standby *y)
+{
+	y->gap_ms = y->gap_ms ? y->gap_ms * 2 : REST_MS;
+	if (y->gap_ms > GAP_REST_MS)
+		y->gap_ms = GAP_REST_MS;
+	rest(y, y->gap_ms, "its log is damaged, or a file is missing");
 }
 
 /* ---- calling -------------------------------------------------------------------------------------------------------- */
@@ -76,7 +93,7 @@ static Dbwriter__CopyAnswer *answer_of(struct standby *y, const struct rpc_answe
 		return m;
 	snprintf(why, sizeof why, "%s: %.*s", a->err ? err_text(a->err) : "its answer cannot be read",
 		 (int)a->message.n, a->message.n ? a->message.p : "");
-	rest(y, why);
+	rest(y, REST_MS, why);
 	return NULL;
 }
 
@@ -86,6 +103,7 @@ static void on_copied(void *arg, const struct rpc_answer *a)
 	Dbwriter__CopyAnswer *m = answer_of(y, a);
 	if (!m)
 		return;
+	goes_well(y);
 	sqllog_replicated(y->service->sqllog, m->epoch, m->lsn);
 	dbwriter__copy_answer__free_unpacked(m, NULL);
 	pump(y);
@@ -197,12 +215,15 @@ static void pump(struct standby *y)
 	if (y->call || !y->session)
 		return;
 	bool more = !y->gap && gather(y);
-	if (y->records.len)
+	if (y->records.len) {
 		send(y);
-	else if (y->gap)
-		rest(y, "its log is damaged, or a file is missing");
-	else
+	} else if (y->gap) {
+		rest_at_gap(y);
+	} else {
+		if (!more)
+			goes_well(y);
 		loop_timer(y->service->control, &y->timer, more ? 0 : LOOK_MS);
+	}
 }
 
 static void on_written(void *arg)
@@ -224,7 +245,6 @@ static void on_begun(void *arg, const struct rpc_answer *a)
 	y->number = 0;
 	y->leaving = y->gap = false;
 	sqllog_file_close(&y->file);
-	atomic_store(&y->away, false);
 	log_info(y->service->log, "sqllog.standby", "standby=%s epoch=%llu lsn=%llu", y->instance,
 		 (unsigned long long)m->epoch, (unsigned long long)m->lsn);
 	sqllog_replicated(y->service->sqllog, m->epoch, m->lsn);
@@ -250,7 +270,7 @@ static bool choose(struct standby *y)
 static void begin(struct standby *y)
 {
 	if (!choose(y)) {
-		rest(y, "none of them runs on another host");
+		rest(y, REST_MS, "none of them runs on another host");
 		return;
 	}
 	char path[ENV_PATH_MAX + 56], *starts = NULL;

@@ -447,6 +447,45 @@ START_TEST(behind_damage_at_the_very_beginning_nothing_is_copied)
 }
 END_TEST
 
+START_TEST(damage_that_stays_is_said_once)
+{
+	size_t n;
+	open_log(1500);
+	append_in_batches(10);
+	spoil("00000002.sql", 0);
+	on_loop(loop, copy_it, NULL);
+	while (asked < 5) /* it has begun anew a few times, each after a longer rest */
+		usleep(1000);
+	close_log();
+	log_close(lines); /* all is in the file then */
+	lines = NULL;
+	char *text = folder_read(dir, "log", &n);
+	unsigned said = 0;
+	for (const char *p = text; (p = strstr(p, "sqllog.standby_away")); p++)
+		said++;
+	free(text);
+	ck_assert_uint_eq(said, 1);
+}
+END_TEST
+
+START_TEST(damage_that_stays_does_not_fill_the_copys_folder)
+{
+	char folder[420];
+	uint32_t *numbers;
+	size_t n;
+	open_log(1500);
+	append_in_batches(10);
+	spoil("00000002.sql", 0);
+	on_loop(loop, copy_it, NULL);
+	while (asked < 6)
+		usleep(1000);
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	ck_assert_int_eq(sqllog_list(env, folder, &numbers, &n), 0);
+	free(numbers);
+	ck_assert_uint_le(n, 2);
+}
+END_TEST
+
 START_TEST(files_that_landed_and_were_removed_are_no_damage)
 {
 	char path[420];
@@ -610,6 +649,8 @@ int main(void)
 	tcase_add_test(t, behind_damage_nothing_is_copied_until_it_is_mended);
 	tcase_add_test(t, behind_damage_of_an_epoch_before_nothing_is_copied);
 	tcase_add_test(t, behind_damage_at_the_very_beginning_nothing_is_copied);
+	tcase_add_test(t, damage_that_stays_is_said_once);
+	tcase_add_test(t, damage_that_stays_does_not_fill_the_copys_folder);
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
 	tcase_add_test(t, a_copy_takes_whole_records_of_the_present_session_behind_those_it_has);
 	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
