@@ -205,18 +205,37 @@ void sqllog_later_than(struct sqllog *l, uint64_t time_us)
 	}
 }
 
-/* Makes text of what is in the ring. All records of a batch carry one time, later than the batch before. */
+/* Makes text of what is in the ring, of so many records at most; *at is behind them then. */
+static uint32_t take(struct sqllog *l, uint32_t most, uint32_t *at)
+{
+	uint64_t lsn = atomic_load_explicit(&l->ring.lsn, memory_order_relaxed);
+	struct sqllog_entry *e;
+	uint32_t n = 0;
+	*at = (uint32_t)atomic_load_explicit(&l->ring.head, memory_order_relaxed);
+	buf_clear(&l->pending);
+	while (n < most && l->pending.len < BATCH_BYTES_MAX && (e = sqllog_ring_next(&l->ring, at)))
+		add_entry(l, e, lsn + ++n);
+	return n;
+}
+
+/*
+ * All records of a batch carry one time, later than the batch before. Who names a time and then hands a record over may do so
+ * while the batch is made, so it is looked at behind the last record, too: those that were taken are made once more then.
+ */
 static bool gather(struct sqllog *l)
 {
-	uint32_t at = (uint32_t)atomic_load_explicit(&l->ring.head, memory_order_relaxed), n = 0;
-	uint64_t lsn = atomic_load_explicit(&l->ring.lsn, memory_order_relaxed), now_us = env_wall_us(l->env);
-	struct sqllog_entry *e;
+	uint32_t at, n;
+	uint64_t now_us = env_wall_us(l->env);
 	uint64_t known_us = atomic_load_explicit(&l->later_than_us, memory_order_acquire);
 	if (known_us < l->time_us)
 		known_us = l->time_us;
 	l->time_us = now_us > known_us ? now_us : known_us + 1;
-	while (l->pending.len < BATCH_BYTES_MAX && (e = sqllog_ring_next(&l->ring, &at)))
-		add_entry(l, e, lsn + ++n);
+	n = take(l, UINT32_MAX, &at);
+	known_us = atomic_load_explicit(&l->later_than_us, memory_order_acquire);
+	if (n && known_us >= l->time_us) {
+		l->time_us = known_us + 1;
+		n = take(l, n, &at);
+	}
 	if (n)
 		sqllog_ring_free_until(&l->ring, at, n);
 	return n;

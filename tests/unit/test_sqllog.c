@@ -606,6 +606,30 @@ START_TEST(records_are_later_than_what_came_before_them_elsewhere)
 }
 END_TEST
 
+START_TEST(a_record_is_later_than_what_was_named_before_it_also_when_the_log_is_busy)
+{
+	enum { RECORDS = 20000 };
+	struct sqllog_record r;
+	struct sqllog_file f = { .f = NULL };
+	uint64_t ahead_us = env_wall_us(env) + 3600000000u;
+	char path[ENV_PATH_MAX], why[80];
+	l = records_open(env, dir);
+	for (unsigned i = 1; i <= RECORDS; i++) {
+		sqllog_later_than(l, ahead_us + i * UINT64_C(1000000));
+		records_append(l, "role:1", i);
+	}
+	until_durable(RECORDS);
+	sqllog_path(path, dir, 1, "sql");
+	ck_assert_int_eq(sqllog_file_open(&f, env, path), 0);
+	for (unsigned i = 1; i <= RECORDS; i++) {
+		ck_assert_int_eq(sqllog_file_next(&f, &r, why, sizeof why), 1);
+		ck_assert_msg(r.time_us > ahead_us + i * UINT64_C(1000000), "record %u is %lld us too early", i,
+			      (long long)(ahead_us + i * UINT64_C(1000000) - r.time_us));
+	}
+	sqllog_file_close(&f);
+}
+END_TEST
+
 /* ---- last change of a key ---- */
 
 START_TEST(the_last_change_of_a_key_is_known_at_once_and_forgotten_when_it_has_landed)
@@ -679,6 +703,7 @@ int main(void)
 	tcase_add_test(t, a_disk_without_room_for_one_record_leaves_no_files_behind);
 	tcase_add_test(t, records_taken_before_a_failure_go_first_when_it_is_stopped_after_recovery);
 	tcase_add_test(t, records_are_later_than_what_came_before_them_elsewhere);
+	tcase_add_test(t, a_record_is_later_than_what_was_named_before_it_also_when_the_log_is_busy);
 	tcase_add_test(t, the_last_change_of_a_key_is_known_at_once_and_forgotten_when_it_has_landed);
 	tcase_add_test(t, a_position_covers_a_change_only_in_the_same_life_of_the_log);
 	tcase_add_test(t, keys_with_separators_in_them_are_found_again);
