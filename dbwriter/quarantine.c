@@ -16,17 +16,47 @@ static void describe(const struct quarantine_note *note, const struct sqllog_rec
 	buf_add(out, r->body + r->body_bytes - r->bytes, r->bytes);
 }
 
-/* Beside the file, which is written anew now and then. */
+/* Beside the file, which is written anew now and then: a byte longer each time. */
+static void lock_name(char name[ENV_PATH_MAX], const char *path)
+{
+	snprintf(name, ENV_PATH_MAX, "%.500s.lock", path);
+}
+
 static int lock(struct env *env, const char *path, struct env_file **out)
 {
 	char name[ENV_PATH_MAX];
-	snprintf(name, sizeof name, "%.500s.lock", path);
+	lock_name(name, path);
 	int err = env_file_open(env, name, ENV_WRITE | ENV_CREATE, out);
 	if (err < 0)
 		return err;
 	if ((err = env_file_lock(*out)) < 0)
 		env_file_close(*out);
 	return err;
+}
+
+/* ---- what was taken out ---------------------------------------------------------------------------------------- */
+
+static int64_t bytes_of(struct env *env, const char *path)
+{
+	struct env_file *f;
+	if (env_file_open(env, path, ENV_READ, &f) < 0)
+		return 0;
+	int64_t bytes = env_file_size(f);
+	env_file_close(f);
+	return bytes;
+}
+
+void quarantine_see(struct env *env, const char *path, struct quarantine_seen *out)
+{
+	char name[ENV_PATH_MAX];
+	lock_name(name, path);
+	out->taken = bytes_of(env, name);
+	out->bytes = bytes_of(env, path);
+}
+
+bool quarantine_was_taken(const struct quarantine_seen *before, const struct quarantine_seen *now)
+{
+	return now->taken != before->taken || now->bytes < before->bytes;
 }
 
 /* ---- a torn end ------------------------------------------------------------------------------------------------ */
@@ -127,29 +157,37 @@ static int sync_name(struct env *env, const char *path)
 
 /* ---- adding ---------------------------------------------------------------------------------------------------- */
 
+static int add(struct env *env, const char *path, struct buf *text, const struct quarantine_note *note,
+	       const struct sqllog_record *r)
+{
+	struct env_file *f;
+	int err = env_file_open(env, path, ENV_READ | ENV_WRITE | ENV_CREATE, &f);
+	if (err < 0)
+		return err;
+	err = mend_end(env, path, f);
+	if (env_file_size(f) == 0) {
+		buf_addstr(text, first_line);
+		err = err < 0 ? err : sync_name(env, path);
+	}
+	describe(note, r, text);
+	if (!err)
+		err = env_file_append(f, text->data, text->len);
+	if (!err)
+		err = env_file_sync(f);
+	env_file_close(f);
+	return err;
+}
+
 int quarantine_add(struct env *env, const char *path, const struct quarantine_note *note, const struct sqllog_record *r)
 {
-	struct env_file *f, *locked;
+	struct env_file *locked;
+	struct quarantine_seen now;
 	struct buf text = BUF_INIT;
 	int err = lock(env, path, &locked);
 	if (err < 0)
 		return err;
-	err = env_file_open(env, path, ENV_READ | ENV_WRITE | (note->bytes ? 0 : ENV_CREATE), &f);
-	if (err < 0) {
-		env_file_close(locked);
-		return err == ERR_NOT_FOUND && note->bytes ? ERR_BUSY : err;
-	}
-	err = env_file_size(f) < note->bytes ? ERR_BUSY : mend_end(env, path, f);
-	if (env_file_size(f) == 0) {
-		buf_addstr(&text, first_line);
-		err = err < 0 ? err : sync_name(env, path);
-	}
-	describe(note, r, &text);
-	if (!err)
-		err = env_file_append(f, text.data, text.len);
-	if (!err)
-		err = env_file_sync(f);
-	env_file_close(f);
+	quarantine_see(env, path, &now);
+	err = note->seen && quarantine_was_taken(note->seen, &now) ? ERR_BUSY : add(env, path, &text, note, r);
 	env_file_close(locked);
 	buf_release(&text);
 	return err;
@@ -241,6 +279,8 @@ int quarantine_rewrite(struct quarantine *q)
 		err = env_file_store(q->env, q->path, text.data, text.len, 0);
 	else
 		err = env_file_remove(q->env, q->path);
+	if (!err)
+		(void)env_file_append(q->lock, ".", 1); /* last: who counts first and reads then misses nothing */
 	buf_release(&text);
 	return err;
 }

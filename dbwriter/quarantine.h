@@ -18,12 +18,20 @@
  * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
  * key is let go when its records have left the file: `dbwriter --quarantine` lands them once what hindered them is mended.
  */
+/* The file as it was seen. */
+struct quarantine_seen {
+	int64_t taken; /* how often a command has taken something out: the length of the file's lock */
+	int64_t bytes; /* with less, a person has; 0: there was none */
+};
+void quarantine_see(struct env *env, const char *path, struct quarantine_seen *out);
+bool quarantine_was_taken(const struct quarantine_seen *before, const struct quarantine_seen *now);
 struct quarantine_note {
 	const char *instance;
 	uint32_t file;
 	unsigned code; /* the database's, 0: ours */
 	const char *message;
-	int64_t bytes; /* the file is known to have had so many: with less, a command has been at it since. 0: no matter */
+	const struct quarantine_seen
+		*seen; /* nothing is added when something was taken out since then; NULL: no matter */
 };
 /*
  * Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL; ERR_BUSY: a command works on the file, or has
@@ -55,7 +63,7 @@ struct quarantine {
 int quarantine_open(struct quarantine *q, struct env *env, const char *path, char *why, size_t why_size);
 /* How many records are in the file, as far as can be told without holding it up. */
 uint64_t quarantine_count(struct env *env, const char *path);
-int quarantine_rewrite(struct quarantine *q);
+int quarantine_rewrite(struct quarantine *q); /* takes out what has landed */
 void quarantine_close(struct quarantine *q);
 
 /* Keys as they are written in records. */

@@ -49,11 +49,11 @@ struct stream {
 	uint64_t look_again_ms;  /* at the last lsn, the hint, old files */
 	uint64_t stopped_ms, told_ms, try_again_ms;
 	struct position hinted;
-	bool given_up;         /* the batch's first record is passed over in the next transaction */
-	struct position kept;  /* the record that was put into quarantine last */
-	struct held_keys held; /* of refused records, where keys are held */
-	int64_t held_us;       /* when the quarantine they were read from was written */
-	int64_t held_bytes;    /* of it, as it was longest since */
+	bool given_up;                    /* the batch's first record is passed over in the next transaction */
+	struct position kept;             /* the record that was put into quarantine last */
+	struct held_keys held;            /* of refused records, where keys are held */
+	int64_t held_us;                  /* when the quarantine they were read from was written */
+	struct quarantine_seen held_seen; /* that one, or as it has grown since */
 	unsigned refusal_code;
 	char refusal[300];
 	uint64_t fenced_told;

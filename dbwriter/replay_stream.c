@@ -63,19 +63,6 @@ static void load_hint(struct stream *s)
 	free(text);
 }
 
-/* The bytes of quarantine.sql; 0: there is none. */
-static int64_t quarantine_bytes(const struct stream *s)
-{
-	char path[ENV_PATH_MAX];
-	struct env_file *f;
-	quarantine_path(s, path);
-	if (env_file_open(s->replay->loop->env, path, ENV_READ, &f) < 0)
-		return 0;
-	int64_t bytes = env_file_size(f);
-	env_file_close(f);
-	return bytes;
-}
-
 /* Keys that a command has landed the records of are let go. */
 static void load_held(struct stream *s)
 {
@@ -86,19 +73,23 @@ static void load_held(struct stream *s)
 	if (written_us == s->held_us)
 		return;
 	s->held_us = written_us;
-	s->held_bytes = quarantine_bytes(s);
+	quarantine_see(env, path, &s->held_seen);
 	held_load(&s->held, env, path, s->name);
 }
 
 /*
  * The same at once, before anything is held back: a key that always has records under way would not be let go otherwise,
- * for each that is added is one more to wait for. Who adds makes the file longer, and only the command shorter.
+ * for each that is added is one more to wait for.
  */
-static void load_held_if_shorter(struct stream *s)
+static void load_held_if_taken(struct stream *s)
 {
-	int64_t bytes = s->held.text.len ? quarantine_bytes(s) : s->held_bytes;
-	if (bytes >= s->held_bytes) {
-		s->held_bytes = bytes;
+	char path[ENV_PATH_MAX];
+	struct quarantine_seen now = s->held_seen;
+	quarantine_path(s, path);
+	if (s->held.text.len)
+		quarantine_see(s->replay->loop->env, path, &now);
+	if (!quarantine_was_taken(&s->held_seen, &now)) {
+		s->held_seen = now;
 		return;
 	}
 	s->held_us = 0; /* also where there is none any more, as there was none when it was looked at last */
@@ -507,7 +498,7 @@ int stream_quarantine(struct stream *s)
 	const struct batch_item *first = batch_first(&s->load.batch);
 	const struct sqllog_record r = batch_record(&s->load.batch, first);
 	const struct quarantine_note note = { s->name, first->file, s->refusal_code, s->refusal,
-					      s->refusal_code ? 0 : s->held_bytes };
+					      s->refusal_code ? NULL : &s->held_seen };
 	quarantine_path(s, path);
 	int err = quarantine_add(s->replay->loop->env, path, &note, &r);
 	if (!err && s->replay->o.hold_keys)
@@ -519,7 +510,7 @@ void stream_hold_back(struct stream *s)
 {
 	struct batch *b = &s->load.batch;
 	unsigned i = 0;
-	load_held_if_shorter(s);
+	load_held_if_taken(s);
 	while (s->held.text.len && i < b->n) {
 		const struct sqllog_record r = batch_record(b, &b->item[i]);
 		if (held_any(&s->held, &r))

@@ -13,7 +13,7 @@ static struct env *env;
 static char *dir, path[ENV_PATH_MAX];
 static struct buf text;
 static struct sqllog_record record[2];
-static const struct quarantine_note note = { "role-1", 3, 1062, "Duplicate entry", 0 };
+static const struct quarantine_note note = { "role-1", 3, 1062, "Duplicate entry", NULL };
 
 static void setup(void)
 {
@@ -183,17 +183,28 @@ END_TEST
 
 START_TEST(nothing_is_added_when_something_was_taken_out_meanwhile)
 {
-	struct quarantine_note waits = note;
-	waits.bytes = 1;
+	struct quarantine_seen seen = { 0, 1 };
+	struct quarantine q;
+	char why[100];
+	const struct quarantine_note waits = { "role-1", 3, 0, "its key waits", &seen };
 	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), ERR_BUSY);
 	ck_assert_int_eq(folder_size(dir, "quarantine.sql"), -1);
 	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
-	waits.bytes = folder_size(dir, "quarantine.sql") + 1;
+	seen.bytes = folder_size(dir, "quarantine.sql") + 1;
 	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), ERR_BUSY);
 	lsns_are(1, 0);
-	waits.bytes--;
+	seen.bytes--;
 	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), 0);
 	lsns_are(1, 2);
+	quarantine_see(env, path, &seen);
+	ck_assert_int_eq(quarantine_open(&q, env, path, why, sizeof why), 0);
+	q.entry[0].landed = true;
+	ck_assert_int_eq(quarantine_rewrite(&q), 0);
+	quarantine_close(&q);
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0); /* as long as before */
+	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), ERR_BUSY);
+	quarantine_see(env, path, &seen);
+	ck_assert_int_eq(quarantine_add(env, path, &waits, &record[1]), 0);
 }
 END_TEST
 

@@ -138,6 +138,37 @@ START_TEST(a_key_that_is_always_in_use_is_let_go_too)
 }
 END_TEST
 
+/* As another log's refused record does, that is longer than what the command has taken out. */
+static void add_of_another_log(void)
+{
+	static char body[20000];
+	struct buf b = BUF_INIT;
+	struct sqllog_record r;
+	char path[ENV_PATH_MAX], why[80];
+	const struct quarantine_note note = {
+		.instance = "role-2", .file = 1, .code = 1054, .message = "no such column"
+	};
+	int n = snprintf(body, sizeof body, "UPDATE role SET name = '");
+	memset(body + n, 'x', 15000);
+	snprintf(body + n + 15000, 40, "' WHERE id = 2;\n");
+	records_add(&b, (struct made){ .lsn = 1, .epoch = 1, .keys = "role:2", .statements = body });
+	ck_assert_int_gt(sqllog_read(b.data, b.len, &r, why, sizeof why), 0);
+	snprintf(path, sizeof path, "%s/quarantine.sql", here.dir);
+	ck_assert_int_eq(quarantine_add(here.env, path, &note, &r), 0);
+	buf_release(&b);
+}
+
+START_TEST(a_key_in_use_is_let_go_also_when_another_log_adds_to_the_quarantine)
+{
+	start_with_a_held_key();
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &out), 0);
+	add_of_another_log();
+	one_more_gem();
+	landing_until_landed(&here, 1, 41);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 21);
+}
+END_TEST
+
 START_TEST(what_comes_while_a_command_works_on_the_quarantine_is_judged_after_it)
 {
 	struct quarantine q;
@@ -417,6 +448,7 @@ int main(void)
 			    a_dropped_column_stops_no_other_key_and_what_was_refused_lands_after_repair,
 			    a_key_is_let_go_when_its_records_have_left_the_quarantine,
 			    a_key_that_is_always_in_use_is_let_go_too,
+			    a_key_in_use_is_let_go_also_when_another_log_adds_to_the_quarantine,
 			    what_comes_while_a_command_works_on_the_quarantine_is_judged_after_it,
 			    what_waits_for_a_record_that_stays_refused_stays_with_it,
 			    a_row_that_is_there_already_is_not_taken_for_a_record_that_landed,
