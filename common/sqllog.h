@@ -228,7 +228,8 @@ uint64_t sqllog_file_at(const struct sqllog_file *s); /* offset of the next reco
 int sqllog_file_behind(struct sqllog_file *s);
 /*
  * After these, with no such record behind: it begins neither with our first line, nor with a record, nor with zeroes that a
- * power cut may leave, so it was never ours and must not be cut. may_have_holes: nor with bytes that are no text.
+ * power cut may leave, so it was never ours and must not be cut. may_have_holes: nor with bytes that are no
+ * text, or too few to tell.
  */
 bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes);
 /* Whether an epoch of this log began with the lsn: its writer noted so before its first record. Blocking. */

@@ -122,6 +122,8 @@ bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes)
 	static const char line[] = "SET NAMES", record[] = "-- loquat";
 	char first[64] = "";
 	ssize_t n = sqllog_file_at(s) ? 0 : env_file_read(s->f, 0, first, sizeof first), known = sizeof line - 1;
+	if (may_have_holes && n < known) /* a letter or two are no text yet */
+		return false;
 	known = n < known ? n : known;
 	if (n <= 0 || !first[0] || !memcmp(first, line, (size_t)known) || !memcmp(first, record, (size_t)known))
 		return false;

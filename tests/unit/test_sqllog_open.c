@@ -498,6 +498,15 @@ START_TEST(a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut)
 }
 END_TEST
 
+START_TEST(a_letter_that_a_power_cut_left_is_cut_and_no_foreign_file)
+{
+	records_file(dir, 1, 1, 2, 1);
+	folder_write(dir, "00000002.sql", "x", 1);
+	goes_on_behind(2);
+	ck_assert_int_eq(folder_size(dir, "00000002.cut"), 1);
+}
+END_TEST
+
 START_TEST(other_files_in_the_folder_are_nobodys_business)
 {
 	records_file(dir, 1, 1, 2, 1);
@@ -577,6 +586,7 @@ int main(void)
 	tcase_add_test(t, a_file_of_a_newer_version_is_refused_and_not_cut);
 	tcase_add_test(t, a_torn_tail_before_a_newer_versions_record_is_damage);
 	tcase_add_test(t, a_foreign_file_with_a_number_of_ours_is_refused_by_name_and_not_cut);
+	tcase_add_test(t, a_letter_that_a_power_cut_left_is_cut_and_no_foreign_file);
 	tcase_add_test(t, other_files_in_the_folder_are_nobodys_business);
 	tcase_add_test(t, a_folder_that_cannot_be_made_is_refused_by_name);
 	tcase_add_test(t, what_follows_a_position_is_told_by_where_epochs_began_and_what_has_landed);
