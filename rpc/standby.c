@@ -16,6 +16,7 @@
 #define CALL_MS      5000
 #define REST_MS      300
 #define GAP_REST_MS  5000 /* at most: up to a gap a file is read whole, again and again */
+#define STUCK_MS     2000 /* what was written and cannot be read for so long is damaged */
 #define LOOK_MS      200  /* should the watch miss a change */
 #define STARTS_MAX   (64u << 10)
 
@@ -33,6 +34,7 @@ struct standby {
 	uint32_t number;     /* of the file that is read; 0: none yet */
 	bool leaving;        /* a later one is there: read once more, then leave */
 	bool gap;            /* records are missing behind what was read */
+	uint64_t stuck_ms;   /* since when what was written cannot be read; 0: it can */
 	uint32_t gap_ms;     /* the next rest before one; 0: there was none */
 	struct sqllog_file file;
 	struct buf records, body;
@@ -57,6 +59,7 @@ static void rest(struct standby *y, uint32_t ms, const char *why)
 static void goes_well(struct standby *y)
 {
 	y->gap_ms = 0;
+	y->stuck_ms = 0;
 	atomic_store(&y->away, false);
 }
 
@@ -210,19 +213,44 @@ static bool gather(struct standby *y)
 	return true;
 }
 
+/* Nothing more can be read, but more was written by then: in the last file a bad spot is no gap. */
+static bool is_behind_written(const struct standby *y, uint64_t written)
+{
+	const struct sqllog *l = y->service->sqllog;
+	struct sqllog_record next = { .lsn = 0 };
+	sqllog_position(l, &next.epoch, &next.lsn);
+	next.lsn = written + 1;
+	return y->file.f && !sqllog_failing(l) && (next.epoch != y->epoch || written > y->lsn) &&
+	       !sqllog_follows(y->service->env, y->folder, y->epoch, y->lsn, &next);
+}
+
+static void at_end(struct standby *y, uint64_t written)
+{
+	uint64_t now_ms = y->service->control->now_ms;
+	if (!is_behind_written(y, written))
+		goes_well(y);
+	else if (!y->stuck_ms)
+		y->stuck_ms = now_ms;
+	if (y->stuck_ms && now_ms - y->stuck_ms >= STUCK_MS)
+		rest_at_gap(y);
+	else
+		loop_timer(y->service->control, &y->timer, LOOK_MS);
+}
+
 static void pump(struct standby *y)
 {
 	if (y->call || !y->session)
 		return;
+	uint64_t written = sqllog_written_lsn(y->service->sqllog);
 	bool more = !y->gap && gather(y);
 	if (y->records.len) {
 		send(y);
 	} else if (y->gap) {
 		rest_at_gap(y);
+	} else if (more) {
+		loop_timer(y->service->control, &y->timer, 0);
 	} else {
-		if (!more)
-			goes_well(y);
-		loop_timer(y->service->control, &y->timer, more ? 0 : LOOK_MS);
+		at_end(y, written);
 	}
 }
 

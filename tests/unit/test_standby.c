@@ -447,6 +447,23 @@ START_TEST(behind_damage_at_the_very_beginning_nothing_is_copied)
 }
 END_TEST
 
+START_TEST(damage_in_the_last_file_is_told_and_what_is_behind_it_copied_when_it_is_mended)
+{
+	open_log(0);
+	append_in_batches(3);
+	spoil("00000001.sql", 0);
+	on_loop(loop, copy_it, NULL);
+	while (!standby_away(standby) || asked < 4)
+		usleep(1000);
+	ck_assert_uint_lt(sqllog_durable_lsn(l), 9);
+	spoil("00000001.sql", 0);
+	until_durable(9);
+	copy_has(1, 9);
+	while (standby_away(standby))
+		usleep(1000);
+}
+END_TEST
+
 START_TEST(damage_that_stays_is_said_once)
 {
 	size_t n;
@@ -649,6 +666,7 @@ int main(void)
 	tcase_add_test(t, behind_damage_nothing_is_copied_until_it_is_mended);
 	tcase_add_test(t, behind_damage_of_an_epoch_before_nothing_is_copied);
 	tcase_add_test(t, behind_damage_at_the_very_beginning_nothing_is_copied);
+	tcase_add_test(t, damage_in_the_last_file_is_told_and_what_is_behind_it_copied_when_it_is_mended);
 	tcase_add_test(t, damage_that_stays_is_said_once);
 	tcase_add_test(t, damage_that_stays_does_not_fill_the_copys_folder);
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
