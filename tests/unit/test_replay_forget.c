@@ -166,11 +166,25 @@ START_TEST(before_a_record_has_landed_nothing_is_old)
 }
 END_TEST
 
+START_TEST(to_keep_them_for_no_time_is_to_keep_them_for_ever)
+{
+	rows("scene-1/0/1700000000", 1, 5, 999999);
+	record(1, 0);
+	here.options.once_keep_s = 0;
+	landing_start(&here);
+	landing_until_landed(&here, 2, 1);
+	usleep(200000); /* ten looks */
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 5);
+}
+END_TEST
+
 int main(void)
 {
 	return landing_main(&here, "replay_forget", setup, NULL, a_clock_of_ours_that_is_ahead_takes_no_live_answer,
 			    a_record_of_a_clock_that_is_ahead_takes_no_live_answer,
-			    before_a_record_has_landed_nothing_is_old, looking_for_old_answers_reads_no_business_keys,
+			    before_a_record_has_landed_nothing_is_old,
+			    to_keep_them_for_no_time_is_to_keep_them_for_ever,
+			    looking_for_old_answers_reads_no_business_keys,
 			    answers_of_many_clients_are_found_one_after_another,
 			    an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay,
 			    while_old_answers_go_everything_lands);
