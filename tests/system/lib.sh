@@ -13,7 +13,7 @@ export LOQUAT_HOME=$PWD                # Lua, messages and schema are this tree'
 started=()
 stopped=()
 failures=0
-slow=4                                 # a machine that has much else to do takes so many times as long
+readonly times_as_long=4                # a machine that has much else to do takes so many times as long
 
 at_end() {
 	local pid
@@ -46,7 +46,7 @@ holds() {     # holds SENTENCE FILE TEXT
 gone() { ! kill -0 "$1" 2>/dev/null || [ "$(sed 's/.*) //;s/ .*//' "/proc/$1/stat" 2>/dev/null)" = Z ]; }
 
 wait_until() { # wait_until SECONDS COMMAND...: seconds of a machine that has nothing else to do
-	local deadline=$((SECONDS + slow * $1))
+	local deadline=$((SECONDS + times_as_long * $1))
 	shift
 	until "$@"; do
 		[ $SECONDS -lt "$deadline" ] || return 1
@@ -57,7 +57,7 @@ wait_for() {   # wait_for SECONDS WHAT COMMAND...: without it the test cannot go
 	local seconds=$1 what=$2
 	shift 2
 	wait_until "$seconds" "$@" && return
-	not_ok "$what" "not within $((slow * seconds)) s"
+	not_ok "$what" "not within $((times_as_long * seconds)) s"
 	exit 1
 }
 
