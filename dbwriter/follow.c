@@ -240,6 +240,9 @@ static int take(struct follow *f, const struct sqllog_record *r)
 	if (v == FOLLOW_GAP && here.epoch > f->taken.epoch && here.lsn <= f->taken.lsn &&
 	    sqllog_began(f->env, f->folder, here.epoch, here.lsn))
 		v = FOLLOW_FORK; /* its writer says so, who read all there was */
+	if (v == FOLLOW_APPLY && here.epoch > f->taken.epoch &&
+	    !sqllog_follows(f->env, f->folder, f->taken.epoch, f->taken.lsn, r))
+		v = FOLLOW_GAP; /* it uses numbers anew that had landed, and began before this one */
 	if (v == FOLLOW_GAP)
 		return gap(f, r);
 	if (v == FOLLOW_FENCED)

@@ -323,6 +323,19 @@ START_TEST(an_epoch_begins_where_its_writer_says_but_never_behind_what_is_missin
 }
 END_TEST
 
+START_TEST(of_numbers_that_are_used_anew_none_is_passed_by)
+{
+	records_file(dir, 1, 1, 20, 1);
+	records_file(dir, 2, 31, 35, 2); /* what it had before is missing */
+	folder_write(dir, "epoch", "epoch=1 lsn=0 boot=a\nepoch=2 lsn=20 boot=b\n", 43);
+	begin_at(1, 30); /* ten were lost with the machine */
+	expect(0, 0, FOLLOW_STOPPED);
+	ck_assert_msg(strstr(f.why, "records are missing"), "%s", f.why);
+	records_file(dir, 2, 21, 35, 2);
+	expect(21, 35, FOLLOW_END);
+}
+END_TEST
+
 START_TEST(files_that_vanish_when_they_have_landed_do_no_harm)
 {
 	char path[400];
@@ -485,6 +498,7 @@ int main(void)
 	tcase_add_test(t, a_later_file_without_records_yet_decides_nothing);
 	tcase_add_test(t, a_former_owners_late_records_are_refused_and_counted);
 	tcase_add_test(t, a_log_that_lost_what_had_landed_goes_on_in_its_next_epoch);
+	tcase_add_test(t, of_numbers_that_are_used_anew_none_is_passed_by);
 	tcase_add_test(t, files_that_vanish_when_they_have_landed_do_no_harm);
 	tcase_add_test(t, the_last_number_of_a_log_is_found_from_its_end);
 	tcase_add_test(t, the_last_number_is_found_before_a_long_text_and_before_a_line_that_is_cut_off);
