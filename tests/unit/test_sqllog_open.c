@@ -1,8 +1,10 @@
 /* Opening an SQL log after whatever happened to it: common/sqllog.h. */
 #include <check.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "common/err.h"
 #include "common/sqllog.h"
 #include "tests/support/folder.h"
@@ -377,6 +379,34 @@ START_TEST(the_epoch_is_above_both_the_records_and_what_was_noted)
 }
 END_TEST
 
+START_TEST(an_epoch_that_cannot_be_noted_is_given_to_nobody)
+{
+	struct rlimit was, full;
+	folder_write(dir, "epoch", "epoch=3 lsn=0 boot=\n", 20);
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &was), 0);
+	full = was;
+	full.rlim_cur = 0;
+	setrlimit(RLIMIT_FSIZE, &full);
+	int err = open_log();
+	setrlimit(RLIMIT_FSIZE, &was);
+	ck_assert_int_lt(err, 0);
+	ck_assert_msg(strstr(error, "/epoch: "), "said: %s", error);
+	ck_assert_uint_eq(epoch_given(), 4);
+}
+END_TEST
+
+START_TEST(an_epoch_that_cannot_be_read_is_not_taken_for_none)
+{
+	static char long_text[20000];
+	memset(long_text, 'x', sizeof long_text);
+	folder_write(dir, "epoch", long_text, sizeof long_text);
+	ck_assert_int_lt(open_log(), 0);
+	ck_assert_msg(strstr(error, "/epoch: "), "said: %s", error);
+	ck_assert_int_eq(folder_size(dir, "epoch"), sizeof long_text);
+}
+END_TEST
+
 START_TEST(of_the_starts_the_last_ones_are_remembered_however_many_there_were)
 {
 	struct buf b = BUF_INIT;
@@ -570,6 +600,8 @@ int main(void)
 	tcase_add_test(t, a_batch_that_stands_in_several_files_after_failed_syncs_stands_in_one_in_the_end);
 	tcase_add_test(t, that_a_log_was_stopped_in_order_once_says_nothing_of_what_came_later);
 	tcase_add_test(t, the_epoch_is_above_both_the_records_and_what_was_noted);
+	tcase_add_test(t, an_epoch_that_cannot_be_noted_is_given_to_nobody);
+	tcase_add_test(t, an_epoch_that_cannot_be_read_is_not_taken_for_none);
 	tcase_add_test(t, of_the_starts_the_last_ones_are_remembered_however_many_there_were);
 	tcase_add_test(t, what_had_landed_and_was_lost_here_with_the_machine_is_not_missed);
 	tcase_add_test(t, of_a_batch_that_was_tried_often_the_longest_copy_counts_wherever_reading_begins);
