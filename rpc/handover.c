@@ -29,73 +29,6 @@ struct handover {
 	char hello[300];
 };
 
-/* ---- fields ---------------------------------------------------------------------------------------------------- */
-
-void handover_put(struct buf *b, uint8_t key, const void *p, size_t n)
-{
-	uint32_t size = (uint32_t)n;
-
-	buf_addch(b, (char)key);
-	buf_add(b, &size, sizeof(size)); /* both are this machine's */
-	buf_add(b, p, n);
-}
-
-void handover_put_u(struct buf *b, uint8_t key, uint64_t v)
-{
-	handover_put(b, key, &v, sizeof(v));
-}
-
-bool handover_next(struct span *in, struct handover_field *out)
-{
-	uint32_t size;
-
-	if (in->n < 1 + sizeof(size))
-		return false;
-	memcpy(&size, in->p + 1, sizeof(size));
-	if (size > in->n - 1 - sizeof(size))
-		return false;
-	out->key = (uint8_t)in->p[0];
-	out->bytes = span_of(in->p + 1 + sizeof(size), size);
-	*in = span_of(out->bytes.p + size, in->n - 1 - sizeof(size) - size);
-	return true;
-}
-
-uint64_t handover_u(const struct handover_field *f)
-{
-	uint64_t v = 0;
-
-	memcpy(&v, f->bytes.p, f->bytes.n < sizeof(v) ? f->bytes.n : sizeof(v));
-	return v;
-}
-
-void handover_text(const struct handover_field *f, char *out, size_t size)
-{
-	snprintf(out, size, "%.*s", (int)f->bytes.n, f->bytes.n ? f->bytes.p : "");
-}
-
-struct handover_item *handover_add(struct handover_list *l)
-{
-	struct handover_item *item = calloc(1, sizeof(*item));
-
-	assert(item);
-	if (!l->last)
-		l->last = &l->first;
-	*l->last = item;
-	l->last = &item->next;
-	return item;
-}
-
-static void list_free(struct handover_list *l)
-{
-	for (struct handover_item *item = l->first, *next; item; item = next) {
-		next = item->next;
-		env_passed_close(item->passed);
-		buf_release(&item->bytes);
-		free(item);
-	}
-	*l = (struct handover_list){ NULL, NULL };
-}
-
 /* ---- words ------------------------------------------------------------------------------------------------------- */
 
 static int say(struct handover *h, const char *text)
@@ -165,7 +98,7 @@ static void failed(struct handover *h, const char *why)
 	env_pass_close(h->pass);
 	h->pass = NULL;
 	for (unsigned i = 0; i < s->workers; i++)
-		list_free(&h->list[i]);
+		handover_list_free(&h->list[i]);
 	if (stopped)
 		service_each(s, on_back, NULL);
 	look_later(h, REOPEN, READY_MS);
@@ -259,7 +192,7 @@ static void done(struct handover *h)
 	log_info(s->log, "handover.done", "items=%u pause_ms=%llu", h->items,
 		 (unsigned long long)(s->control->now_ms - h->stopped_ms));
 	for (unsigned i = 0; i < s->workers; i++)
-		list_free(&h->list[i]);
+		handover_list_free(&h->list[i]);
 	h->phase = GONE;
 	service_each(s, on_gone, NULL);
 	life_leave(s);
@@ -483,7 +416,7 @@ void handover_free(struct service *s)
 	struct handover *h = s->p->handover;
 
 	for (unsigned i = 0; h && i < SERVICE_WORKERS_MAX; i++)
-		list_free(&h->list[i]);
+		handover_list_free(&h->list[i]);
 	free(h);
 }
 
@@ -537,7 +470,7 @@ static void on_take(struct worker *w, void *arg)
 	struct handover *h = arg;
 
 	w->service->def->handover->take(w, &h->list[w->index]);
-	list_free(&h->list[w->index]);
+	handover_list_free(&h->list[w->index]);
 	loop_call(w->service->control, taken, h);
 }
 

@@ -50,6 +50,7 @@ struct handover_def {
 void handover_quiet(struct worker *w);
 void handover_joined(struct worker *w);
 struct handover_item *handover_add(struct handover_list *l);
+void handover_list_free(struct handover_list *l); /* what it holds; sockets that nobody took are closed */
 
 void handover_put(struct buf *b, uint8_t key, const void *p, size_t n);
 void handover_put_u(struct buf *b, uint8_t key, uint64_t v);
