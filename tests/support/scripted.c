@@ -15,6 +15,11 @@ void setup_with(unsigned threads, const char *lua)
 
 void setup_calls(void)
 {
+	setup_with(1, "sqllog = { linger_us = 0 },");
+}
+
+void setup_short_budget(void)
+{
 	setup_with(1, "sqllog = { linger_us = 0 }, lua = { budget_ms = 100 },");
 }
 

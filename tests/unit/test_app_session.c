@@ -329,25 +329,26 @@ int main(void)
 {
 	TCase *one = scripted_case("one worker", setup_calls);
 	TCase *small = scripted_case("little memory", setup_small);
+	TCase *brief = scripted_case("a budget of 100 ms", setup_short_budget);
 
-	tcase_add_test(one, a_session_without_a_uid_is_soon_forgotten);
+	tcase_add_test(brief, a_session_without_a_uid_is_soon_forgotten);
 	tcase_add_test(small, a_session_that_finds_the_memory_used_up_does_not_rest);
-	tcase_add_test(one, a_handler_s_answer_has_its_code);
-	tcase_add_test(one, requests_of_one_session_run_one_at_a_time_and_others_do_not_wait);
-	tcase_add_test(one, too_many_requests_of_one_session_are_busy);
-	tcase_add_test(one, a_request_whose_time_was_over_while_it_waited_does_not_run);
-	tcase_add_test(one, an_attribute_leaves_with_the_answer_of_the_session_s_own_request);
-	tcase_add_test(one, an_attribute_of_another_session_goes_to_that_session);
-	tcase_add_test(one, what_a_session_is_known_by_cannot_be_set);
-	tcase_add_test(one, a_push_of_a_route_that_has_a_type_is_checked);
-	tcase_add_test(one, a_push_goes_to_one_session_or_to_many_in_one_frame);
+	tcase_add_test(brief, a_handler_s_answer_has_its_code);
+	tcase_add_test(brief, requests_of_one_session_run_one_at_a_time_and_others_do_not_wait);
+	tcase_add_test(brief, too_many_requests_of_one_session_are_busy);
+	tcase_add_test(brief, a_request_whose_time_was_over_while_it_waited_does_not_run);
+	tcase_add_test(brief, an_attribute_leaves_with_the_answer_of_the_session_s_own_request);
+	tcase_add_test(brief, an_attribute_of_another_session_goes_to_that_session);
+	tcase_add_test(brief, what_a_session_is_known_by_cannot_be_set);
+	tcase_add_test(brief, a_push_of_a_route_that_has_a_type_is_checked);
+	tcase_add_test(brief, a_push_goes_to_one_session_or_to_many_in_one_frame);
 #ifndef __SANITIZE_THREAD__ /* it holds back the signal that stops a loop */
-	tcase_add_test(one, a_session_whose_requests_are_stopped_again_and_again_rests);
-	tcase_add_test(one, a_player_who_logs_in_anew_has_no_new_budget);
-	tcase_add_test(one, a_connection_without_a_login_rests_alone);
-	tcase_add_test(one, a_session_that_holds_up_the_others_within_its_budget_rests_too);
-	tcase_add_test(one, a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget);
-	tcase_add_test(one, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
+	tcase_add_test(brief, a_session_whose_requests_are_stopped_again_and_again_rests);
+	tcase_add_test(brief, a_player_who_logs_in_anew_has_no_new_budget);
+	tcase_add_test(brief, a_connection_without_a_login_rests_alone);
+	tcase_add_test(brief, a_session_that_holds_up_the_others_within_its_budget_rests_too);
+	tcase_add_test(brief, a_request_that_waited_while_its_session_was_stopped_has_the_smaller_budget);
+	tcase_add_test(brief, a_request_that_waits_while_its_session_begins_to_rest_does_not_run);
 #endif
-	return suite_run("app_session", one, small);
+	return suite_run("app_session", one, small, brief);
 }
