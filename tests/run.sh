@@ -9,10 +9,16 @@
 # A program speaks Check's line ("100%: Checks: 7, Failures: 0, Errors: 0"), or lines "ok NAME",
 # "not ok NAME", "skip NAME why"; one that says neither counts as one test by its exit status.
 # Its output is kept in build/tests/log/STAGE-NAME.log and shown when it fails.
+#
+# Under CI (the environment's CI is set) a program that failed is given a second try, alone, when its stage is over; not one
+# that crashed or that a sanitizer found fault with, and SECOND_TRIES of a whole run at most, for what fails by more than
+# chance fails twice. The last line names who needed it: each is a test to mend. The first try's log is kept as NAME.log.first.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 dir=build/tests/log
 counts=$dir/counts
+unsteady=$dir/unsteady
+SECOND_TRIES=2
 # Check's own limit of 4 s a test is too tight under a sanitizer or beside other work; a real hang still ends.
 export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-10}
 
@@ -36,8 +42,14 @@ count() {
 	}' "$1"
 }
 
-one() {        # one STAGE LIMIT PROGRAM
-	local stage=$1 limit=$2 program=$3 name log status start took passed failed skipped word=ok
+# may_try_again LOG STATUS
+may_try_again() {
+	[ -n "${CI:-}" ] && [ "$2" -le 124 ] && [ "$(wc -l <"$unsteady")" -lt $SECOND_TRIES ] &&
+		! grep -qE '[Rr]eceived signal|ended by signal (4|6|7|8|11) |(Address|Thread|Leak|UndefinedBehavior)Sanitizer|: runtime error: ' "$1"
+}
+
+one() {        # one STAGE LIMIT PROGRAM [again]
+	local stage=$1 limit=$2 program=$3 again=${4:-} name log status start took passed failed skipped word=ok
 	name=$(basename "$program")
 	log=$dir/$stage-$name.log
 	start=$(now_ms)
@@ -51,8 +63,15 @@ one() {        # one STAGE LIMIT PROGRAM
 	fi >>"$log"
 	rm -f "$log.checks"
 	read -r passed failed skipped <<<"$(count "$log" $status)"
-	record "$passed" "$failed" "$skipped"
-	[ "$failed" = 0 ] || word=FAILED
+	if [ "$failed" != 0 ] && [ -z "$again" ] && may_try_again "$log" $status; then
+		word=AGAIN
+		mv "$log" "$log.first"
+		log=$log.first
+		echo "$stage $program" >>"$unsteady"
+	else
+		[ "$failed" = 0 ] || word=FAILED
+		record "$passed" "$failed" "$skipped"
+	fi
 	{
 		printf '  %-6s %-34s %4d passed' "$word" "$stage/$name" "$passed"
 		[ "$failed" = 0 ] || printf ', %d failed (exit %d)' "$failed" "$status"
@@ -85,6 +104,9 @@ run() {
 		programs=$((programs + 1))
 	done
 	wait
+	while read -r of program; do
+		[ "$of" != "$stage" ] || one "$stage" "$limit" "$program" again
+	done <"$unsteady"
 	echo "  ($stage took $(seconds $(($(now_ms) - start))) s)"
 }
 
@@ -104,16 +126,17 @@ step() {
 }
 
 sum() {
-	awk '{ p += $1; f += $2; s += $3 }
+	awk -v again="$(awk '{ sub(".*/", "", $2); print $1 "/" $2 }' "$unsteady" | paste -sd ' ')" '
+	{ p += $1; f += $2; s += $3 }
 	END {
-		printf "%d passed, %d failed%s\n", p, f, s ? ", " s " skipped" : ""
+		printf "%d passed, %d failed%s%s\n", p, f, s ? ", " s " skipped" : "", again ? ", on a second try: " again : ""
 		exit f > 0 || p == 0
 	}' "$counts"
 }
 
 case ${1:-} in
-begin) mkdir -p $dir && : >$counts ;;
+begin) mkdir -p $dir && : >$counts && : >$unsteady ;;
 step | run) "$@" ;;
 sum) sum ;;
-*) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
