@@ -493,6 +493,8 @@ static int l_array(lua_State *L)
 		lua_newtable(L);
 	}
 	luaL_checktype(L, 1, LUA_TTABLE);
+	if (!lua_msg_is_array(L, 1) && luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+		return luaL_error(L, "json.array: the table's metatable is protected");
 	lua_settop(L, 1);
 	lua_msg_mark_array(L, 1);
 	return 1;

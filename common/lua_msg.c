@@ -123,9 +123,11 @@ static int big_text(lua_State *L)
 
 static void metatable(lua_State *L, const char *name, lua_CFunction tostring, const void *key)
 {
-	lua_createtable(L, 0, 2);
+	lua_createtable(L, 0, 3);
 	lua_pushstring(L, name);
 	lua_setfield(L, -2, "__name");
+	lua_pushboolean(L, 0); /* scripts do not get it: with a __gc it would give them finalizers */
+	lua_setfield(L, -2, "__metatable");
 	if (tostring) {
 		lua_pushcfunction(L, tostring);
 		lua_setfield(L, -2, "__tostring");

@@ -63,6 +63,10 @@ struct loop *luahost_loop(struct luahost *h);
  * Before the first load. ERR_NOMEM, ERR_FAILED (open raised; logged).
  */
 int luahost_library(struct luahost *h, const char *name, lua_CFunction open);
+/* The metatable on top is of a table that belongs to a library too: scripts cannot change that one. name: "app.rpc". */
+void luahost_guard_fields(lua_State *L, const char *name);
+/* For who writes a script's table behind its metatable. Raises, in the name of who, if it is a library's. */
+void luahost_check_changes(lua_State *L, int index, const char *who);
 
 /* ---- code: loading and reloading, all or nothing -------------------------------------------------------- */
 

@@ -513,8 +513,6 @@ int luahost_clock_lib(lua_State *L)
 	lua_setfield(L, -2, "__index");
 	lua_pushcfunction(L, forget_handle);
 	lua_setfield(L, -2, "__gc");
-	lua_pushboolean(L, 0);
-	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 	luaL_newlib(L, functions);
 	return 1;

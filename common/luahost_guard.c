@@ -128,13 +128,30 @@ static int refuse_change(lua_State *L)
 	return lua_error(L);
 }
 
+void luahost_check_changes(lua_State *L, int index, const char *who)
+{
+	int type = luaL_getmetafield(L, index, "__metatable");
+	if (type == LUA_TSTRING && !strcmp(lua_tostring(L, -1), "library"))
+		luaL_error(L, "%s: a library cannot be changed, it is all files'", who);
+	if (type != LUA_TNIL)
+		lua_pop(L, 1);
+}
+
+void luahost_guard_fields(lua_State *L, const char *name)
+{
+	lua_pushstring(L, name);
+	lua_pushcclosure(L, refuse_change, 1);
+	lua_setfield(L, -2, "__newindex");
+	lua_pushliteral(L, "library");
+	lua_setfield(L, -2, "__metatable");
+}
+
 static int l_rawset(lua_State *L)
 {
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_checkany(L, 2);
 	luaL_checkany(L, 3);
-	if (luaL_getmetafield(L, 1, "__metatable") == LUA_TSTRING && !strcmp(lua_tostring(L, -1), "library"))
-		return luaL_error(L, "rawset: a library cannot be changed, it is all files'");
+	luahost_check_changes(L, 1, "rawset");
 	lua_settop(L, 3);
 	lua_rawset(L, 1);
 	return 1;
@@ -183,14 +200,10 @@ static void guard_table(lua_State *L, int name)
 	lua_createtable(L, 0, 4);
 	lua_pushvalue(L, library + 1);
 	lua_setfield(L, -2, "__index");
-	lua_pushvalue(L, name);
-	lua_pushcclosure(L, refuse_change, 1);
-	lua_setfield(L, -2, "__newindex");
 	lua_pushvalue(L, library + 1);
 	lua_pushcclosure(L, l_pairs, 1);
 	lua_setfield(L, -2, "__pairs");
-	lua_pushliteral(L, "library");
-	lua_setfield(L, -2, "__metatable");
+	luahost_guard_fields(L, lua_tostring(L, name));
 	lua_setmetatable(L, library);
 	if (!strcmp(lua_tostring(L, name), "string")) { /* ("x"):rep() need not go through it */
 		lua_pushliteral(L, "");

@@ -22,7 +22,7 @@ static int l_setmetatable(lua_State *L)
 	int type = lua_type(L, 2);
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_argexpected(L, type == LUA_TNIL || type == LUA_TTABLE, 2, "nil or table");
-	if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+	if (!lua_msg_is_array(L, 1) && luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
 		return luaL_error(L, "cannot change a protected metatable");
 	if (type == LUA_TTABLE) {
 		lua_pushliteral(L, "__gc");
@@ -31,6 +31,19 @@ static int l_setmetatable(lua_State *L)
 	}
 	lua_settop(L, 2);
 	lua_setmetatable(L, 1);
+	return 1;
+}
+
+/* That of a userdata is C's: who has it could give what is made later a finalizer, or call the one that is there. */
+static int l_getmetatable(lua_State *L)
+{
+	luaL_checkany(L, 1);
+	if (lua_type(L, 1) == LUA_TUSERDATA)
+		lua_pushboolean(L, 0);
+	else if (!lua_getmetatable(L, 1))
+		lua_pushnil(L);
+	else
+		luaL_getmetafield(L, 1, "__metatable");
 	return 1;
 }
 
@@ -116,13 +129,15 @@ static int l_xpcall(lua_State *L)
 
 static void add_base(lua_State *L, int base)
 {
-	static const char *const kept[] = { "assert", "error",  "getmetatable", "ipairs", "next",
-					    "pairs",  "pcall",  "rawequal",     "rawget", "rawlen",
-					    "rawset", "select", "tonumber",     "type",   "_VERSION" };
-	static const luaL_Reg own[] = {
-		{ "setmetatable", l_setmetatable },     { "tostring", l_tostring }, { "load", l_load },
-		{ "collectgarbage", l_collectgarbage }, { "xpcall", l_xpcall },     { NULL, NULL }
-	};
+	static const char *const kept[] = { "assert", "error",  "ipairs", "next",   "pairs",    "pcall", "rawequal",
+					    "rawget", "rawlen", "rawset", "select", "tonumber", "type",  "_VERSION" };
+	static const luaL_Reg own[] = { { "getmetatable", l_getmetatable },
+					{ "setmetatable", l_setmetatable },
+					{ "tostring", l_tostring },
+					{ "load", l_load },
+					{ "collectgarbage", l_collectgarbage },
+					{ "xpcall", l_xpcall },
+					{ NULL, NULL } };
 	lua_pushcfunction(L, luaopen_base);
 	lua_call(L, 0, 1);
 	for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {

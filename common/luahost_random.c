@@ -118,8 +118,6 @@ int luahost_random_lib(lua_State *L)
 	luaL_newmetatable(L, random_type);
 	luaL_newlib(L, methods);
 	lua_setfield(L, -2, "__index");
-	lua_pushboolean(L, 0);
-	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 	luaL_newlib(L, functions);
 	return 1;

@@ -463,8 +463,6 @@ static void push_metatable(lua_State *L)
 					    { NULL, NULL } };
 	if (luaL_newmetatable(L, proxy_type)) {
 		luaL_setfuncs(L, methods, 0);
-		lua_pushboolean(L, 0);
-		lua_setfield(L, -2, "__metatable");
 	}
 }
 

@@ -119,6 +119,7 @@ static int db_set(lua_State *L)
 	struct app_job *j = collecting(L);
 
 	luaL_checktype(L, 1, LUA_TTABLE);
+	luahost_check_changes(L, 1, "db.set");
 	luaL_argcheck(L, !lua_isnoneornil(L, 2) && lua_rawequal(L, 2, 2), 2, "a field");
 	app_stage(L, j);
 	return 0;

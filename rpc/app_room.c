@@ -569,7 +569,5 @@ void app_room_open(lua_State *L)
 	lua_setfield(L, -2, "__index");
 	lua_pushcfunction(L, room_free);
 	lua_setfield(L, -2, "__gc");
-	lua_pushboolean(L, 0);
-	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 }

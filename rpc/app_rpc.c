@@ -292,8 +292,12 @@ static int call_of_path(lua_State *L);
 
 static void push_path(lua_State *L, const char *prefix, bool send)
 {
+	char name[140];
+
+	snprintf(name, sizeof name, "app.%s%s%s", send ? "send" : "rpc", *prefix ? "." : "", prefix);
 	lua_newtable(L);
-	lua_createtable(L, 0, 2);
+	lua_createtable(L, 0, 4);
+	luahost_guard_fields(L, name);
 	lua_pushstring(L, prefix);
 	lua_pushboolean(L, send);
 	lua_pushcclosure(L, path_index, 2);

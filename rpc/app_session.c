@@ -559,6 +559,8 @@ int app_session_open(lua_State *L)
 	luaL_newmetatable(L, SESSION_META);
 	luaL_newlib(L, methods);
 	lua_setfield(L, -2, "__index");
+	lua_pushboolean(L, 0); /* it is all sessions' */
+	lua_setfield(L, -2, "__metatable");
 	lua_pop(L, 1);
 	return 0;
 }

@@ -91,6 +91,7 @@ int app_wait(lua_State *L)
 	uint64_t task;
 
 	luaL_checktype(L, 1, LUA_TTABLE);
+	luahost_check_changes(L, 1, "app.wait");
 	app_check_may_wait(L);
 	task = luatask_wait(L);
 	struct waiting *w = lua_newuserdatauv(L, sizeof *w, 0);

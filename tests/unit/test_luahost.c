@@ -70,6 +70,29 @@ START_TEST(a_library_takes_no_new_names_and_no_other_functions)
 }
 END_TEST
 
+/* Whoever holds one could give all that is made later a finalizer, or call the one that C has. */
+START_TEST(nobody_gets_the_metatable_of_what_c_has_made)
+{
+	ck_gives("return getmetatable(json.array {}), getmetatable(json.decode '[]'), "
+		 "getmetatable(json.decode '123456789012345678901'), getmetatable(clock.after(1, function() end)), "
+		 "getmetatable(random.new(1)), getmetatable(json.null)",
+		 "false false false false false null");
+	ck_gives("local m = {} local t = setmetatable(json.array {}, m) return getmetatable(t) == m, "
+		 "getmetatable(setmetatable({}, nil)), getmetatable(setmetatable({}, {__metatable = 5}))",
+		 "true null 5");
+	ck_gives(
+		"return json.encode(json.array(json.array {})), pcall(json.array, setmetatable({}, {__metatable = 5}))",
+		"\"[]\" false \"json.array: the table's metatable is protected\"");
+}
+END_TEST
+
+START_TEST(a_library_is_not_made_an_array)
+{
+	ck_fails("json.array(string)", "init.lua:1: json.array: the table's metatable is protected");
+	ck_gives("return string.format('%d', 5)", "\"5\"");
+}
+END_TEST
+
 START_TEST(values_are_shown_without_addresses)
 {
 	ck_gives("return tostring({}), tostring(nil), tostring(json.null), tostring(12), tostring(nil)",
@@ -682,6 +705,8 @@ int main(void)
 	tcase_add_test(c, there_is_no_way_out_of_the_state);
 	tcase_add_test(c, globals_by_accident_are_errors_with_file_and_line);
 	tcase_add_test(c, a_library_takes_no_new_names_and_no_other_functions);
+	tcase_add_test(c, nobody_gets_the_metatable_of_what_c_has_made);
+	tcase_add_test(c, a_library_is_not_made_an_array);
 	tcase_add_test(c, values_are_shown_without_addresses);
 	tcase_add_test(c, time_comes_from_the_environment);
 	tcase_add_test(c, require_finds_files_of_the_service_only_and_once);
