@@ -251,34 +251,40 @@ int64_t env_file_mtime_us(struct env *env, const char *path)
 
 /* ---- folders ----------------------------------------------------------------------------------------------- */
 
+/* 1: it was made, 0: it was there */
 static int make_one(const char *path)
 {
 	struct stat st;
 	if (mkdir(path, 0755) == 0)
-		return 0;
+		return 1;
 	int number = errno;
 	if (number == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
 		return 0;
 	return env_real_errno(number);
 }
 
+/* Who made one that is there already may have died before its name was synced; not every such parent can be. */
 int env_dir_make(struct env *env, const char *path)
 {
-	(void)env;
 	char part[ENV_PATH_MAX];
-	int n = snprintf(part, sizeof part, "%s", path);
+	int n = snprintf(part, sizeof part, "%s", path), made = 0;
 	if (n < 0 || (size_t)n >= sizeof part)
 		return env_real_errno(ENAMETOOLONG);
-	for (char *p = part + 1; n > 0 && *p; p++) {
-		if (*p != '/')
+	for (char *p = part + 1; n > 0; p++) {
+		char was = *p;
+		if (was && was != '/')
 			continue;
 		*p = '\0';
-		int err = make_one(part);
-		if (err < 0)
+		if ((made = make_one(part)) < 0)
+			return made;
+		int err = made || !was ? parent_sync(env, part) : 0;
+		if (made && err < 0)
 			return err;
-		*p = '/';
+		*p = was;
+		if (!was)
+			break;
 	}
-	return make_one(part);
+	return n > 0 ? 0 : env_real_errno(ENOENT);
 }
 
 int env_dir_sync(struct env *env, const char *path)

@@ -131,8 +131,8 @@ static void name_set(struct disk *d, const char *path, struct inode *inode)
 	}
 }
 
-/* Changes a name; until its folder is synced a power cut may undo it. */
-static void rename_op(struct disk *d, const char *path, struct inode *inode)
+/* A change of a name that is about to be made; until its folder is synced a power cut may undo it. */
+static struct dirop *note_op(struct disk *d, const char *path)
 {
 	struct dirop *op = w_alloc(sizeof(*op));
 	struct name *name = *name_at(d, path);
@@ -142,6 +142,12 @@ static void rename_op(struct disk *d, const char *path, struct inode *inode)
 		inode_ref(op->was);
 	op->older = d->ops;
 	d->ops = op;
+	return op;
+}
+
+static void rename_op(struct disk *d, const char *path, struct inode *inode)
+{
+	note_op(d, path);
 	name_set(d, path, inode);
 	disk_changed(d, path);
 }
@@ -241,6 +247,7 @@ struct inode *disk_find(struct disk *d, const char *raw)
 static void make_folder(struct disk *d, const char *path)
 {
 	struct name **at = name_at(d, path);
+	note_op(d, path)->folder = true;
 	if (!*at) {
 		*at = w_alloc(sizeof(**at));
 		(*at)->path = w_strdup(path);
@@ -248,22 +255,36 @@ static void make_folder(struct disk *d, const char *path)
 	(*at)->folder = true;
 }
 
-int disk_make(struct disk *d, const char *raw)
+/* One folder. 1: it was made, 0: it was there */
+static int make_one(struct disk *d, const char *path)
 {
-	char path[ENV_PATH_MAX];
+	if (find(d, path))
+		return ERR_IO;
+	if (is_folder(d, path))
+		return 0;
+	make_folder(d, path);
+	return 1;
+}
+
+int disk_make(struct disk *d, struct env *env, const char *raw)
+{
+	char path[ENV_PATH_MAX], folder[ENV_PATH_MAX];
 	normalize(d->w, raw, path);
-	for (size_t i = 1; path[i - (i > 0)]; i++) {
+	for (size_t i = 1, n = strlen(path); i <= n; i++) {
 		char was = path[i];
 		if (was && was != '/')
 			continue;
 		path[i] = '\0';
-		if (find(d, path))
-			return ERR_IO;
-		if (!is_folder(d, path))
-			make_folder(d, path);
+		folder_of(path, folder);
+		int made = make_one(d, path);
 		path[i] = was;
-		if (!was)
-			break;
+		if (made < 0)
+			return made;
+		if (!made && was)
+			continue;
+		int err = env ? env_dir_sync(env, folder) : disk_sync_folder(d, folder);
+		if (err < 0)
+			return err;
 	}
 	return 0;
 }
@@ -355,6 +376,23 @@ int disk_list(struct disk *d, const char *raw, char ***names, size_t *n)
 
 /* ---- power off -------------------------------------------------------------------------------------------------------------- */
 
+/* A folder with all that is in it. */
+static void drop_folder(struct disk *d, const char *path)
+{
+	size_t n = strlen(path);
+	for (size_t i = 0; i < SIM_NAMES; i++)
+		for (struct name **at = &d->names[i], *name; (name = *at);) {
+			if (strncmp(name->path, path, n) != 0 || (name->path[n] && name->path[n] != '/')) {
+				at = &name->next;
+				continue;
+			}
+			*at = name->next;
+			inode_unref(name->inode);
+			w_free(name->path);
+			w_free(name);
+		}
+}
+
 struct kept {
 	struct kept *next;
 	char folder[ENV_PATH_MAX];
@@ -378,7 +416,10 @@ static void undo_names(struct disk *d)
 		}
 		if (!k) {
 			w_say(d->w, "power off undoes a change of the name %s", op->path);
-			name_set(d, op->path, op->was);
+			if (op->folder)
+				drop_folder(d, op->path);
+			else
+				name_set(d, op->path, op->was);
 		}
 		dirop_free(op);
 	}

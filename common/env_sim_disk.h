@@ -30,6 +30,7 @@ struct dirop {
 	struct dirop *older;
 	char *path;
 	struct inode *was; /* NULL: there was none */
+	bool folder;       /* it was made */
 };
 struct disk {
 	struct sim *w;
@@ -52,7 +53,7 @@ int disk_open(struct disk *d, const char *path, int flags, struct inode **out); 
 struct inode *disk_find(struct disk *d, const char *path);                      /* borrowed, NULL: none */
 int disk_rename(struct disk *d, const char *from, const char *to, bool exclusive);
 int disk_remove(struct disk *d, const char *path);
-int disk_make(struct disk *d, const char *path);
+int disk_make(struct disk *d, struct env *env, const char *path); /* env: who waits for the syncs; NULL: nobody */
 int disk_sync_folder(struct disk *d, const char *path);
 int disk_list(struct disk *d, const char *path, char ***names, size_t *n); /* malloc'ed */
 void disk_changed(struct disk *d, const char *path);                       /* normalized */

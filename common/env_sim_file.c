@@ -371,7 +371,7 @@ int64_t env_file_mtime_us(struct env *env, const char *path)
 int env_dir_make(struct env *env, const char *path)
 {
 	w_spend(env->w, 5000);
-	return disk_make(disk_of(env), path);
+	return disk_make(disk_of(env), env, path);
 }
 
 int env_dir_sync(struct env *env, const char *path)
@@ -426,7 +426,7 @@ void sim_file_store(struct sim *w, const char *host, const char *path, const voi
 	struct inode *i;
 	const char *slash = strrchr(path, '/');
 	snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) : 0, path);
-	disk_make(d, folder);
+	disk_make(d, NULL, folder);
 	int err = disk_open(d, path, ENV_CREATE | ENV_TRUNCATE, &i);
 	assert(err == 0);
 	inode_put(i, text, n);
