@@ -235,6 +235,11 @@ bool sqllog_file_foreign(struct sqllog_file *s, bool may_have_holes);
 /* Whether an epoch of this log began with the lsn: its writer noted so before its first record. Blocking. */
 bool sqllog_began(struct env *env, const char *folder, uint64_t epoch, uint64_t lsn);
 /*
+ * Whether of the epochs behind a given one, up to the record's, none began before the record, as their writers noted;
+ * unnoted: what it is where none of them was noted. Blocking.
+ */
+bool sqllog_is_first(struct env *env, const char *folder, uint64_t epoch, const struct sqllog_record *r, bool unnoted);
+/*
  * Whether nothing is missing between a position and the record that is read next behind it: it bears the next number, or
  * begins an epoch where that was noted to begin, and none in between has records; what has landed may be gone. Blocking.
  */

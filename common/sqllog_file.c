@@ -214,8 +214,7 @@ static bool is_later(uint64_t epoch, uint64_t lsn, uint64_t than_epoch, uint64_t
 	return epoch > than_epoch || (epoch == than_epoch && lsn > than_lsn);
 }
 
-/* Whether of the epochs behind a given one none began before the record; unnoted: where none of them was noted. */
-static bool is_first(struct env *env, const char *folder, uint64_t epoch, const struct sqllog_record *r, bool unnoted)
+bool sqllog_is_first(struct env *env, const char *folder, uint64_t epoch, const struct sqllog_record *r, bool unnoted)
 {
 	char *text = load_note(env, folder, "epoch");
 	bool first = unnoted;
@@ -244,5 +243,5 @@ bool sqllog_follows(struct env *env, const char *folder, uint64_t epoch, uint64_
 		return true;
 	if (r->epoch == epoch || r->lsn > lsn + 1)
 		return r->lsn == lsn + 1;
-	return is_first(env, folder, epoch, r, r->lsn == lsn + 1);
+	return sqllog_is_first(env, folder, epoch, r, r->lsn == lsn + 1);
 }

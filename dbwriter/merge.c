@@ -30,6 +30,7 @@ static struct merge_log *add(struct merge *m, const char *folder)
 	memset(l, 0, sizeof *l);
 	snprintf(l->folder, sizeof l->folder, "%.*s", (int)n, folder);
 	snprintf(l->name, sizeof l->name, "%.*s", (int)(n - (size_t)(name - folder)), name);
+	l->log = m->n - 1;
 	return l;
 }
 
@@ -63,6 +64,9 @@ static int add_instance(struct merge *m, const char *folder)
 	}
 	l->number = numbers;
 	l->n = n;
+	for (unsigned i = m->n - 1; i-- > 0;)
+		if (!m->log[i].plain && !strcmp(m->log[i].name, l->name))
+			l->log = i;
 	return 1;
 }
 
@@ -129,14 +133,18 @@ static int ended(struct merge *m, struct merge_log *l, int end, const char *why)
 	return ERR_CORRUPT;
 }
 
-static bool is_new(struct merge_log *l, const struct sqllog_record *r)
+/* Whether it comes behind what came of its log; of a file alone the first is no matter where it stands. */
+static bool is_new(struct merge *m, struct merge_log *l)
 {
-	struct position at = { r->epoch, r->lsn };
-	if (l->last.lsn && position_compare(at, l->last) <= 0)
+	const struct sqllog_record *r = &l->record;
+	struct position at = { r->epoch, r->lsn }, *last = &m->log[l->log].last;
+	if (last->lsn && position_compare(at, *last) <= 0)
 		return false;
-	uint64_t expected = l->last.lsn + 1;
-	l->missing = r->lsn > expected && !(l->plain && !l->last.lsn);
-	l->last = at;
+	l->missing = r->lsn > last->lsn + 1 || (last->lsn && r->epoch != last->epoch &&
+						!sqllog_is_first(m->env, l->folder, last->epoch, r, true));
+	if (l->plain && !last->lsn)
+		l->missing = false;
+	*last = at;
 	return true;
 }
 
@@ -153,7 +161,7 @@ static int advance(struct merge *m, struct merge_log *l)
 			continue;
 		}
 		if ((got = sqllog_file_next(&l->file, &l->record, why, sizeof why)) == 1)
-			l->there = is_new(l, &l->record);
+			l->there = true;
 		else if (got == ERR_IO)
 			return cannot(m, path, got);
 		else if ((got = ended(m, l, got, why)) < 0)
@@ -162,7 +170,8 @@ static int advance(struct merge *m, struct merge_log *l)
 	return 0;
 }
 
-int merge_next(struct merge *m, struct sqllog_record *out, const struct merge_log **where)
+/* 1: the log whose record is the next in time; 0: no more */
+static int earliest(struct merge *m, struct merge_log **out)
 {
 	struct merge_log *first = NULL;
 	for (unsigned i = 0; i < m->n; i++) {
@@ -173,12 +182,23 @@ int merge_next(struct merge *m, struct sqllog_record *out, const struct merge_lo
 		if (l->there && (!first || l->record.time_us < first->record.time_us))
 			first = l;
 	}
-	if (!first)
-		return 0;
-	first->there = false;
-	*out = first->record;
-	*where = first;
-	return 1;
+	*out = first;
+	return first != NULL;
+}
+
+int merge_next(struct merge *m, struct sqllog_record *out, const struct merge_log **where)
+{
+	struct merge_log *l;
+	int got;
+	while ((got = earliest(m, &l)) == 1) {
+		l->there = false;
+		if (!is_new(m, l))
+			continue;
+		*out = l->record;
+		*where = l;
+		return 1;
+	}
+	return got;
 }
 
 bool merge_time(const char *text, uint64_t *us)

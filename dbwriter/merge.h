@@ -8,8 +8,9 @@
 /*
  * merge: the records of several instances' logs in the order of their time, for people and for restoring.
  *
- * A source is a log file, the folder of an instance, or a folder of such folders. Records that stand in a log twice come
- * once; those of a former owner behind its successor's do not come. Records that are missing are told by `missing`.
+ * A source is a log file, the folder of an instance, or a folder of such folders; folders of one name are one log and its
+ * copies. Records that stand in a log twice come once; those of a former owner behind its successor's do not come. Records
+ * that are missing are told by `missing`, also those of an epoch that uses numbers anew, as far as its start was noted.
  *
  * Threads: one; blocking file calls.
  */
@@ -21,9 +22,10 @@ struct merge_log {
 	bool plain; /* a file alone: it may begin anywhere */
 	struct sqllog_file file;
 	struct sqllog_record record;
-	bool there; /* record is one that was not taken yet */
-	struct position last;
-	bool missing; /* before record */
+	bool there;           /* record is one that was not taken yet */
+	unsigned log;         /* the first of this name */
+	struct position last; /* of that one: what came last */
+	bool missing;         /* before record */
 };
 struct merge {
 	struct env *env;

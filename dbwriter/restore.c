@@ -287,9 +287,10 @@ int restore_replay(struct env *env, const struct restore_options *o, struct buf 
 		buf_addf(out, "%llu records of %u log%s landed, %llu refused\n", (unsigned long long)r->landed,
 			 r->merge.n, r->merge.n == 1 ? "" : "s", (unsigned long long)r->refused);
 		for (unsigned i = 0; i < r->merge.n; i++) /* a host whose logs were forgotten is seen here alone */
-			buf_addf(out, "%s: read up to lsn %llu of epoch %llu\n", r->merge.log[i].name,
-				 (unsigned long long)r->merge.log[i].last.lsn,
-				 (unsigned long long)r->merge.log[i].last.epoch);
+			if (r->merge.log[i].log == i)
+				buf_addf(out, "%s: read up to lsn %llu of epoch %llu\n", r->merge.log[i].name,
+					 (unsigned long long)r->merge.log[i].last.lsn,
+					 (unsigned long long)r->merge.log[i].last.epoch);
 	}
 	result = result < 0 ? result : r->refused > 0;
 	names_free(r);
