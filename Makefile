@@ -136,7 +136,7 @@ $(BUILD)/bin/luatest: $(call obj,$(wildcard deploy/luatest/*.c) $(foreach p,db d
 	$(foreach s,$(SCRIPTED),$(call lib,$(s))) $(CORE)
 	$(call link,$(OUTSIDE:__wrap_%=-Wl$(comma)--wrap=%))
 TEST_LIBS := $(OUR_LIBS) $(call lib,support) $(call lib,nanopb)
-$(BUILD)/tests/sim/reload: $(call obj,deploy/loquat/reload.c deploy/loquat/reload_watch.c)
+$(BUILD)/tests/sim/reload: $(call obj,$(foreach p,reload reload_passed reload_watch,deploy/loquat/$(p).c))
 $(BUILD)/tests/sim/%: $(BUILD)/obj/tests/sim/%.o $(TEST_LIBS) $(call lib,env_sim)
 	$(call link,-lcheck -lsubunit -lrt $(SIM_LDFLAGS))
 $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS) $(call lib,env_real)

@@ -35,6 +35,11 @@ struct http_face {
 		const struct schema *previous; /* what was used before service->schema; NULL: nothing */
 		uint64_t since_ms;
 	} messages;
+	/* Whose reload is under way here: until then no step of another one is taken. by: "" is whoever gave no name. */
+	struct {
+		char by[20];
+		uint64_t number, until_ms;
+	} turn;
 	struct profiling *profiling; /* http_lua.c; NULL: none */
 	bool shut;
 };

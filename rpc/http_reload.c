@@ -15,8 +15,14 @@
  * others. switch: each worker lets the files run, between two of its tasks; if the on_reload of one refuses, those that
  * had switched go back. rollback&version=V&messages=M: who runs V goes back to what ran before it, who goes by M to what it went by
  * before. what=messages: the files are left alone, as they are where there are none; what=changed: also when they are those that
- * run; what=lua: the messages are.
+ * run; what=lua: the messages are. prepare&version=V&messages=M: these; if others lie there by now, "unavailable".
+ *
+ * by=NAME&turn=N: the steps of one reload among those of all supervisors. What is prepared for one is neither taken nor given up
+ * by another's step, until the abort that ends each reload, or HOLD_MS after the last step if none comes; and of a supervisor's own
+ * steps one that was overtaken by a later turn is not taken any more.
  */
+#define HOLD_MS 90000 /* longer than a supervisor needs from one step to the next (deploy/loquat/reload.c) */
+
 enum step {
 	STEP_PREPARE = 1,
 	STEP_MESSAGES = 2,
@@ -73,7 +79,8 @@ static void reload_answer(struct reload *l)
 
 	if (l->err < 0) {
 		log_warn(s->log, "lua.reload_refused", "why=%s", l->error);
-		http_error(l->request, ERR_FAILED, EFFECT_NONE, span_of(l->error, strlen(l->error)));
+		http_error(l->request, l->err == ERR_UNAVAILABLE ? l->err : ERR_FAILED, EFFECT_NONE,
+			   span_of(l->error, strlen(l->error)));
 	} else {
 		const struct schema *prepared = l->face->messages.prepared;
 
@@ -118,6 +125,8 @@ static void part_rollback(const struct reload_part *p)
 {
 	const struct reload *l = p->reload;
 
+	if (p->worker->app)
+		app_abort(p->worker->app);
 	if (*l->version && p->worker->app && !l->refused[p->worker->index])
 		app_rollback(p->worker->app, l->version);
 	if (l->messages)
@@ -173,6 +182,11 @@ static void note_running(struct http_face *h, const char *version, const char *p
 	h->lua.since_ms = env_wall_us(h->service->env) / 1000;
 }
 
+static bool has_prepared(const struct http_face *h)
+{
+	return h->lua.prepared || h->messages.prepared;
+}
+
 static void drop_prepared(struct http_face *h)
 {
 	luasrc_unref(h->lua.prepared);
@@ -200,6 +214,7 @@ static void prepared(struct reload *l)
 	struct http_face *h = l->face;
 
 	drop_prepared(h);
+	h->turn.until_ms = 0;
 	if (l->err < 0) {
 		l->step = STEP_ABORT;
 		all_workers(l, STEP_ABORT);
@@ -207,6 +222,8 @@ static void prepared(struct reload *l)
 	}
 	h->lua.prepared = l->src ? luasrc_ref(l->src) : NULL;
 	h->messages.prepared = l->messages;
+	if (*h->turn.by && l->step == STEP_PREPARE)
+		h->turn.until_ms = h->service->control->now_ms + HOLD_MS;
 	l->step &= ~(unsigned)STEP_PREPARE;
 	go_on(l);
 }
@@ -302,6 +319,7 @@ static void part_done(void *arg)
 	} else if (step == STEP_ROLLBACK) {
 		rolled_back(l);
 	} else {
+		l->face->turn.until_ms = 0;
 		drop_prepared(l->face);
 		reload_answer(l);
 	}
@@ -339,20 +357,43 @@ static int what_of(const char *word)
 	return -1;
 }
 
-/* Nothing of it has reached a worker yet when it is refused here. */
-static int read_and_try(struct reload *l, enum what what)
+static int read_messages(struct reload *l, const char *wanted, const struct schema **next)
 {
 	struct service *s = l->face->service;
-	const char *folders[] = { s->p->lua_folder, NULL };
-	const struct schema *next = s->schema;
-	int err = what == WHAT_LUA ? 0 : messages_read(s, l->error, sizeof l->error, &next);
+	int err;
 
-	if (err == 0 && next != s->schema)
-		l->messages = next;
-	if (err < 0 || !s->lua_src || what == WHAT_MESSAGES)
+	if (wanted && !strcmp(wanted, version_of(s->schema)))
+		return 0;
+	err = messages_read(s, l->error, sizeof l->error, next);
+	if (err == 0 && wanted && strcmp(wanted, version_of(*next)) != 0) {
+		snprintf(l->error, sizeof l->error,
+			 "build/loquat.desc is version %s, the others go by %s: it has changed since",
+			 version_of(*next), wanted);
+		err = ERR_UNAVAILABLE;
+	}
+	if (err == 0 && *next != s->schema)
+		l->messages = *next;
+	return err;
+}
+
+/* Nothing of it has reached a worker yet when it is refused here. */
+static int read_and_try(struct reload *l, enum what what, const char *messages)
+{
+	struct service *s = l->face->service;
+	const char *folders[] = { s->p->lua_folder, NULL }, *running = l->face->lua.version;
+	const struct schema *next = s->schema;
+	int err = what == WHAT_LUA ? 0 : read_messages(l, messages, &next);
+
+	if (err < 0 || !s->lua_src || what == WHAT_MESSAGES || (what == WHAT_CHANGED && !strcmp(l->version, running)))
 		return err;
 	err = luasrc_read(s->env, folders, l->error, sizeof l->error, &l->src);
-	if (err == 0 && what == WHAT_CHANGED && !strcmp(luasrc_version(l->src), l->face->lua.version)) {
+	if (err == 0 && *l->version && strcmp(luasrc_version(l->src), l->version) != 0) {
+		snprintf(l->error, sizeof l->error,
+			 "the files are version %s, the others run %s: they have changed since", luasrc_version(l->src),
+			 l->version);
+		return ERR_UNAVAILABLE;
+	}
+	if (err == 0 && what == WHAT_CHANGED && !strcmp(luasrc_version(l->src), running)) {
 		luasrc_unref(l->src);
 		l->src = NULL;
 		return 0;
@@ -360,9 +401,9 @@ static int read_and_try(struct reload *l, enum what what)
 	return err < 0 ? err : app_check(&s->p->control_worker, l->src, next, l->error, sizeof l->error);
 }
 
-static void begin_prepare(struct reload *l, enum what what)
+static void begin_prepare(struct reload *l, enum what what, const char *messages)
 {
-	l->err = read_and_try(l, what);
+	l->err = read_and_try(l, what, messages);
 	if (l->err < 0) {
 		reload_answer(l);
 	} else if (l->messages || l->src) {
@@ -378,14 +419,42 @@ static void begin_rollback(struct reload *l, const char *messages)
 {
 	struct http_face *h = l->face;
 
+	drop_prepared(h);
 	if (messages && !strcmp(messages, version_of(h->service->schema)))
 		l->messages = h->messages.previous;
 	all_workers(l, STEP_ROLLBACK);
 }
 
+/* ---- of several supervisors ------------------------------------------------------------------------------------------------ */
+
+static const char *not_its_turn(const struct http_face *h, enum step step, const char *by, uint64_t number)
+{
+	bool takes = !(step & STEP_PREPARE) && step & (STEP_MESSAGES | STEP_SWITCH);
+
+	if (h->reloading)
+		return "another reload is under way here";
+	if (!strcmp(by, h->turn.by))
+		return number < h->turn.number ? "a later step of this supervisor was here before" : NULL;
+	if (h->service->control->now_ms < h->turn.until_ms)
+		return "another reload is under way here, of another supervisor";
+	return takes && has_prepared(h) ? "another reload has prepared what is here" : NULL;
+}
+
+static void take_turn(struct http_face *h, enum step step, const char *by, uint64_t number)
+{
+	if (step == STEP_ABORT || strcmp(by, h->turn.by) != 0)
+		h->turn.until_ms = 0;
+	else if (h->turn.until_ms)
+		h->turn.until_ms = h->service->control->now_ms + HOLD_MS;
+	snprintf(h->turn.by, sizeof h->turn.by, "%s", by);
+	h->turn.number = number;
+}
+
 void http_reload(struct http_face *h, struct env_http_request *r)
 {
 	const char *version = env_http_query(r, "version"), *messages = env_http_query(r, "messages");
+	const char *by = env_http_query(r, "by"), *turn = env_http_query(r, "turn"), *why;
+	uint64_t number = turn ? strtoull(turn, NULL, 10) : 0;
 	int what = what_of(env_http_query(r, "what"));
 	enum step step = step_of(env_http_query(r, "step"));
 	struct reload *l;
@@ -396,10 +465,17 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 			    "what: messages, lua, changed or nothing");
 		return;
 	}
-	if (h->reloading) {
-		http_refuse(r, ERR_BUSY, "a reload is under way here");
+	by = by ? by : "";
+	if (strlen(by) >= sizeof h->turn.by) {
+		http_refuse(r, ERR_BAD_REQUEST, "by: expected at most 19 bytes");
 		return;
 	}
+	why = not_its_turn(h, step, by, number);
+	if (why) {
+		http_refuse(r, ERR_BUSY, why);
+		return;
+	}
+	take_turn(h, step, by, number);
 	l = calloc(1, sizeof *l);
 	assert(l);
 	l->face = h;
@@ -408,7 +484,7 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 	snprintf(l->version, sizeof l->version, "%s", version ? version : "");
 	h->reloading++;
 	if (step & STEP_PREPARE)
-		begin_prepare(l, (enum what)what);
+		begin_prepare(l, (enum what)what, messages);
 	else if (step == STEP_ROLLBACK)
 		begin_rollback(l, messages);
 	else if (step == STEP_ABORT)

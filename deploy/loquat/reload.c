@@ -14,8 +14,13 @@
  *
  * New messages are everybody's: connectors tell their clients of them, callers write them. So the others prepare them too,
  * and all go by them before the first one switches its Lua: nobody is sent what it does not know.
+ *
+ * Each host has a supervisor, and somebody may reload at another one at the same time. What one has prepared an instance keeps for
+ * it until an abort ends that reload, and refuses the others' steps (rpc/http_reload.c). One instance prepares first, the same
+ * for all supervisors: who comes second is refused there, and does not stand in the way of the first at the rest.
  */
 #define STEP_MS  15000
+#define BRIEF_MS 2000
 #define AGAIN_MS 200
 
 struct reload {
@@ -27,6 +32,7 @@ struct reload {
 	char messages[16]; /* the version all have read */
 	bool differ;       /* they have not */
 	bool taking;       /* somebody goes by others than those */
+	json_t *first;     /* {instance: true}, that prepares before the others */
 	json_t *took;      /* {instance: true} */
 	int other_err;     /* of an instance of another service; it counts if there are messages to take */
 	char other_error[1200];
@@ -47,7 +53,7 @@ struct part {
 	struct timer again;
 	uint64_t until_ms;
 	unsigned asked;
-	char path[96];
+	char path[160];
 };
 
 bool reload_takes_part(const char *service, const struct instance *i)
@@ -60,7 +66,7 @@ static bool is_asked(const struct reload_steps *s, const struct instance *i)
 	bool of_service = !strcmp(i->row->service, s->service);
 
 	return reload_takes_part(i->row->service, i) && !json_object_get(s->but, i->row->id) &&
-	       (s->whom == RELOAD_ALL || of_service == (s->whom == RELOAD_OF_SERVICE));
+	       (!s->only || s->only == i) && (s->whom == RELOAD_ALL || of_service == (s->whom == RELOAD_OF_SERVICE));
 }
 
 static void whole_done(struct whole *w)
@@ -71,8 +77,7 @@ static void whole_done(struct whole *w)
 	free(w);
 }
 
-/* Whether what it has done with a step is of any account. */
-static bool lives(const struct instance *i)
+bool reload_lives(const struct instance *i)
 {
 	return i->child.state == CHILD_READY;
 }
@@ -82,7 +87,7 @@ static bool asks_again(const struct part *p, const struct env_http_answer *a)
 {
 	bool busy = p->asked > 1 && a->err == 0 && a->status == err_http(ERR_BUSY);
 
-	return ((a->err < 0 && a->err != ERR_TIMEOUT) || busy) && lives(p->instance) &&
+	return ((a->err < 0 && a->err != ERR_TIMEOUT) || busy) && !p->whole->s.brief && reload_lives(p->instance) &&
 	       p->pid == p->instance->child.pid && p->whole->s.up->loop->now_ms < p->until_ms;
 }
 
@@ -110,8 +115,8 @@ static void part_ask(struct part *p)
 
 	p->asked++;
 	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", up->c->key);
-	if (env_http_call(up->loop->ev, row->host, row->http_port, "POST", p->path, headers, "", 0, STEP_MS, on_part,
-			  p) < 0)
+	if (env_http_call(up->loop->ev, row->host, row->http_port, "POST", p->path, headers, "", 0,
+			  p->whole->s.brief ? BRIEF_MS : STEP_MS, on_part, p) < 0)
 		on_part(p, &(struct env_http_answer){ .err = ERR_UNAVAILABLE });
 }
 
@@ -121,12 +126,26 @@ static void on_again(struct timer *t, uint64_t now_ms)
 	part_ask((struct part *)((char *)t - offsetof(struct part, again)));
 }
 
+void reload_path(struct supervisor *up, const char *step, char *out, size_t size)
+{
+	uint64_t name;
+
+	if (!*up->name) {
+		env_random(up->loop->env, &name, sizeof name);
+		snprintf(up->name, sizeof up->name, "%016llx", (unsigned long long)name);
+	}
+	snprintf(out, size, "/admin/reload?%s&by=%s&turn=%llu", step, up->name, (unsigned long long)up->turn);
+}
+
 void reload_step_all(const struct reload_steps *s, const char *step)
 {
+	char query[96];
+
 	struct whole *w = malloc(sizeof *w);
 
 	assert(w);
 	*w = (struct whole){ *s, 1 };
+	snprintf(query, sizeof query, "step=%s", step);
 	for (size_t i = 0; i < s->up->instances; i++) {
 		struct instance *k = &s->up->instance[i];
 		struct part *p;
@@ -137,7 +156,7 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 		assert(p);
 		*p = (struct part){ .whole = w, .instance = k, .pid = k->child.pid, .again.fire = on_again };
 		p->until_ms = s->up->loop->now_ms + STEP_MS;
-		snprintf(p->path, sizeof p->path, "/admin/reload?step=%s", step);
+		reload_path(s->up, query, p->path, sizeof p->path);
 		w->left++;
 		part_ask(p);
 	}
@@ -145,13 +164,6 @@ void reload_step_all(const struct reload_steps *s, const char *step)
 }
 
 /* ---- who was not ready ------------------------------------------------------------------------------------------------ */
-
-void reload_forget_passed(struct supervisor *up, const char *service)
-{
-	for (size_t i = 0; i < up->instances; i++)
-		if (!strcmp(up->instance[i].row->service, service) && up->instance[i].passed_by == RELOAD_PASSED_FILES)
-			up->instance[i].passed_by = RELOAD_PASSED_MESSAGES;
-}
 
 static bool has_switched(const struct reload *l, const char *id)
 {
@@ -166,78 +178,35 @@ static bool has_switched(const struct reload *l, const char *id)
 	return false;
 }
 
-/* All that live and have not switched. Who is not alive will read the files as they are; of another host nobody here knows. */
+static void note_one_passed(const struct reload *l, struct instance *i)
+{
+	bool may_live = !i->here || i->child.state == CHILD_STARTING || i->child.state == CHILD_READY;
+	bool of_service = !strcmp(i->row->service, l->service), took = json_object_get(l->took, i->row->id);
+
+	may_live = may_live && i->row->http_port;
+	if (of_service || json_object_size(l->took))
+		snprintf(i->messages, sizeof i->messages, "%s", l->messages);
+	if (of_service) {
+		snprintf(i->version, sizeof i->version, "%s", l->version);
+		i->passed_by = may_live && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
+	} else if (took && i->passed_by == RELOAD_PASSED_MESSAGES) {
+		i->passed_by = RELOAD_PASSED_NOT;
+	} else if (may_live && !took && json_object_size(l->took)) {
+		if (!i->passed_by)
+			i->passed_by = RELOAD_PASSED_MESSAGES;
+		if (i->passed_by == RELOAD_PASSED_BACK && !i->then)
+			i->then = RELOAD_PASSED_MESSAGES;
+	}
+}
+
+/*
+ * All that live and have not switched are given what the others have now, and nothing that was put in its place since. Who is not
+ * alive will read the files as they are; of another host nobody here knows.
+ */
 static void note_passed_by(const struct reload *l)
 {
-	for (size_t k = 0; k < l->up->instances; k++) {
-		struct instance *i = &l->up->instance[k];
-		bool may_live = !i->here || i->child.state == CHILD_STARTING || i->child.state == CHILD_READY;
-
-		may_live = may_live && i->row->http_port;
-		if (!strcmp(i->row->service, l->service))
-			i->passed_by =
-				may_live && !has_switched(l, i->row->id) ? RELOAD_PASSED_FILES : RELOAD_PASSED_NOT;
-		else if (json_object_size(l->took) && json_object_get(l->took, i->row->id))
-			i->passed_by = RELOAD_PASSED_NOT;
-		else if (may_live && !i->passed_by && json_object_size(l->took))
-			i->passed_by = RELOAD_PASSED_MESSAGES;
-	}
-}
-
-static void on_caught_up(void *arg, const struct env_http_answer *a)
-{
-	struct instance *i = arg;
-	bool again = a->err < 0 || a->status == err_http(ERR_BUSY);
-	json_t *answer = !again ? json_loadb(a->body, a->n, 0, NULL) : NULL;
-	const char *running = json_string_value(json_object_get(answer, "running"));
-	const char *message = json_string_value(json_object_get(answer, "message"));
-	bool files = i->catching_up == RELOAD_PASSED_FILES, back = i->catching_up == RELOAD_PASSED_BACK;
-
-	if (again)
-		i->passed_by = i->catching_up; /* at a later look */
-	i->catching_up = RELOAD_PASSED_NOT;
-	if (again)
-		return;
-	if (running && files)
-		screen_say(i->up, "%s: was not ready when its service was reloaded: it runs version %s now", i->row->id,
-			   running);
-	else if (running && back)
-		screen_say(i->up, "%s: did not answer when all went back: it has now", i->row->id);
-	else if (!running)
-		screen_say(i->up, "%s: was not ready when its service was reloaded, and cannot be now: %s", i->row->id,
-			   message ? message : "nobody knows why");
-	json_decref(answer);
-}
-
-bool reload_catching_up(const struct supervisor *up, const char *service)
-{
-	for (size_t k = 0; k < up->instances; k++)
-		if (up->instance[k].catching_up && !strcmp(up->instance[k].row->service, service))
-			return true;
-	return false;
-}
-
-void reload_catch_up(struct instance *i)
-{
-	char bearer[KEY_HEX + 32];
-	const char *const headers[] = { bearer, NULL };
-	char path[128];
-
-	if (!i->passed_by || i->catching_up || i->child.state != CHILD_READY || i->up->reload ||
-	    watch_leaves(i->up, i->row->service))
-		return;
-	i->catching_up = i->passed_by;
-	i->passed_by = RELOAD_PASSED_NOT;
-	snprintf(bearer, sizeof bearer, "Authorization: Bearer %s", i->up->c->key);
-	snprintf(path, sizeof path, "/admin/reload?%s",
-		 i->catching_up == RELOAD_PASSED_BACK    ? i->back
-		 : i->catching_up == RELOAD_PASSED_FILES ? "what=changed"
-							 : "what=messages");
-	if (env_http_call(i->up->loop->ev, i->row->host, i->row->http_port, "POST", path, headers, "", 0, STEP_MS,
-			  on_caught_up, i) < 0) {
-		i->passed_by = i->catching_up;
-		i->catching_up = RELOAD_PASSED_NOT;
-	}
+	for (size_t k = 0; k < l->up->instances; k++)
+		note_one_passed(l, &l->up->instance[k]);
 }
 
 /* ---- prepare, look at the figures, switch ---------------------------------------------------------------------------- */
@@ -261,13 +230,32 @@ static void finish(void *arg)
 	json_decref(l->list);
 	json_decref(l->refused);
 	json_decref(l->took);
+	json_decref(l->first);
 	free(l);
 }
 
 static void step(struct reload *l, enum reload_whom whom, const char *word,
 		 void (*part)(void *arg, struct instance *i, const struct env_http_answer *a), void (*done)(void *arg))
 {
-	reload_step_all(&(struct reload_steps){ l->up, l->service, whom, part, done, l, NULL }, word);
+	reload_step_all(
+		&(struct reload_steps){
+			.up = l->up, .service = l->service, .whom = whom, .on_part = part, .done = done, .arg = l },
+		word);
+}
+
+/* What is prepared nowhere needs no end: of the others only if they were given messages. */
+static void let_go(void *arg)
+{
+	struct reload *l = arg;
+
+	l->up->turn++;
+	reload_step_all(&(struct reload_steps){ .up = l->up,
+						.service = l->service,
+						.whom = l->taking || l->differ ? RELOAD_ALL : RELOAD_OF_SERVICE,
+						.done = finish,
+						.arg = l,
+						.brief = true },
+			"abort");
 }
 
 static int failure_of(const struct instance *i, const struct env_http_answer *a, char *error, size_t size)
@@ -344,16 +332,28 @@ static void on_other_prepared(void *arg, struct instance *i, const struct env_ht
 	}
 }
 
+static bool goes_by(const struct env_http_answer *a, const char *messages)
+{
+	json_t *answer = json_loadb(a->body, a->n, 0, NULL);
+	const char *running = json_string_value(json_object_get(json_object_get(answer, "messages"), "running"));
+	bool same = running && !strcmp(running, messages);
+
+	json_decref(answer);
+	return same;
+}
+
 static void on_taken(void *arg, struct instance *i, const struct env_http_answer *a)
 {
 	struct reload *l = arg;
 
-	if (a->err < 0 && !lives(i))
+	if (a->err < 0 && !reload_lives(i))
 		return;
 	if (a->err < 0 || a->status != 200)
 		note_failure(l, i, a);
 	if (a->err < 0 || a->status == 200) /* perhaps */
 		json_object_set_new(l->took, i->row->id, json_true());
+	if (a->err == 0 && a->status == 200 && !goes_by(a, l->messages))
+		note_error(l, i->row->id, "it does not go by the messages that were prepared: see its log");
 }
 
 /* One that died since has nothing prepared: it comes back with the files as they are. */
@@ -362,7 +362,7 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 	struct reload *l = arg;
 	json_t *answer;
 
-	if (a->err < 0 && lives(i))
+	if (a->err < 0 && reload_lives(i))
 		note_failure(l, i, a);
 	if (a->err == 0 && a->status != 200) {
 		note_failure(l, i, a);
@@ -385,27 +385,6 @@ static void on_switched(void *arg, struct instance *i, const struct env_http_ans
 	json_decref(answer);
 }
 
-void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages)
-{
-	if ((a->err == 0 && a->status == 200) || (i->here && !lives(i)))
-		return;
-	i->passed_by = RELOAD_PASSED_BACK;
-	snprintf(i->back, sizeof i->back, "step=rollback&version=%s&messages=%s", version, messages);
-}
-
-void reload_back_elsewhere(struct supervisor *up, const char *version, const char *messages)
-{
-	const struct env_http_answer none = { .err = ERR_UNAVAILABLE };
-
-	for (size_t k = 0; k < up->instances; k++) {
-		struct instance *i = &up->instance[k];
-		bool passed = i->passed_by && i->passed_by != RELOAD_PASSED_BACK; /* it has nothing to leave */
-
-		if (!i->here && !lives(i) && i->row->http_port && !passed)
-			reload_note_back(i, &none, version, messages);
-	}
-}
-
 static void on_back(void *arg, struct instance *i, const struct env_http_answer *a)
 {
 	const struct reload *l = arg;
@@ -420,10 +399,11 @@ static void messages_back(void *arg)
 
 	snprintf(back, sizeof back, "rollback&messages=%s", l->messages);
 	if (json_object_size(l->took)) {
+		l->up->turn++; /* what was asked for before and comes late is too late */
 		reload_back_elsewhere(l->up, l->version, l->messages);
-		step(l, RELOAD_ALL, back, on_back, finish);
+		step(l, RELOAD_ALL, back, on_back, let_go);
 	} else {
-		finish(l);
+		let_go(l);
 	}
 }
 
@@ -433,9 +413,10 @@ static void all_switched(void *arg)
 	char back[64];
 
 	if (l->err == 0) {
-		finish(l);
+		let_go(l);
 		return;
 	}
+	l->up->turn++;
 	snprintf(back, sizeof back, "rollback&version=%s", l->version);
 	reload_back_elsewhere(l->up, l->version, "");
 	reload_step_all(&(struct reload_steps){ .up = l->up,
@@ -447,17 +428,12 @@ static void all_switched(void *arg)
 			back);
 }
 
-static void drop(struct reload *l)
-{
-	step(l, RELOAD_ALL, "abort", NULL, messages_back);
-}
-
 static void all_taken(void *arg)
 {
 	struct reload *l = arg;
 
 	if (l->err < 0)
-		drop(l);
+		messages_back(l);
 	else
 		step(l, RELOAD_OF_SERVICE, "switch", on_switched, all_switched);
 }
@@ -483,7 +459,7 @@ static void all_prepared(void *arg)
 	if (l->taking && l->differ)
 		note_error(l, "build/loquat.desc", "it is not the same on all hosts, or changed during the reload");
 	if (l->err < 0)
-		drop(l);
+		messages_back(l);
 	else
 		watch_baseline(l->up, l->service, take_all, l);
 }
@@ -493,11 +469,32 @@ static void service_prepared(void *arg)
 	struct reload *l = arg;
 
 	if (l->err < 0)
-		drop(l);
+		messages_back(l);
 	else if (l->lua_only)
 		all_prepared(l);
 	else
 		step(l, RELOAD_OTHERS, "prepare&what=messages", on_other_prepared, all_prepared);
+}
+
+static const char *prepare_of(const struct reload *l)
+{
+	return l->lua_only ? "prepare&what=lua" : "prepare";
+}
+
+static void first_prepared(void *arg)
+{
+	struct reload *l = arg;
+
+	if (l->err < 0)
+		messages_back(l);
+	else
+		reload_step_all(&(struct reload_steps){ .up = l->up,
+							.service = l->service,
+							.on_part = on_prepared,
+							.done = service_prepared,
+							.arg = l,
+							.but = l->first },
+				prepare_of(l));
 }
 
 void reload_begin(struct supervisor *up, const char *service, struct env_http_request *r)
@@ -505,18 +502,22 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 	struct reload *l;
 	char text[160];
 	const char *what = env_http_query(r, "what");
-	bool any = false;
+	const struct instance *first = NULL;
 
 	if (what && strcmp(what, "lua") != 0) {
 		face_refuse(r, ERR_BAD_REQUEST, "what: expected lua, or nothing");
 		return;
 	}
-	for (size_t i = 0; i < up->instances; i++)
-		any |= reload_takes_part(service, &up->instance[i]);
-	if (!any || up->reload) {
-		snprintf(text, sizeof text,
-			 any ? "another reload is under way" : "no instance of service \"%.40s\" is ready", service);
-		face_refuse(r, any ? ERR_BUSY : ERR_NOT_FOUND, text);
+	for (size_t i = up->instances; i-- > 0;)
+		first = reload_takes_part(service, &up->instance[i]) ? &up->instance[i] : first;
+	if (!first) {
+		snprintf(text, sizeof text, "no instance of service \"%.40s\" is ready", service);
+		face_refuse(r, ERR_NOT_FOUND, text);
+		return;
+	}
+	if (up->reload || watch_leaves(up, service)) {
+		face_refuse(r, ERR_BUSY,
+			    up->reload ? "another reload is under way" : "all go back to the version before");
 		return;
 	}
 	l = calloc(1, sizeof *l);
@@ -528,8 +529,17 @@ void reload_begin(struct supervisor *up, const char *service, struct env_http_re
 	l->list = json_array();
 	l->refused = json_object();
 	l->took = json_object();
+	l->first = json_object();
+	json_object_set_new(l->first, first->row->id, json_true());
 	up->reload = l;
-	step(l, RELOAD_OF_SERVICE, l->lua_only ? "prepare&what=lua" : "prepare", on_prepared, service_prepared);
+	up->turn++;
+	reload_step_all(&(struct reload_steps){ .up = up,
+						.service = l->service,
+						.on_part = on_prepared,
+						.done = first_prepared,
+						.arg = l,
+						.only = first },
+			prepare_of(l));
 }
 
 /* ---- who runs what ------------------------------------------------------------------------------------------------------ */

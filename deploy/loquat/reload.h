@@ -2,8 +2,9 @@
 #include <jansson.h>
 #include "deploy/loquat/supervisor.h"
 /*
- * reload: new Lua for all instances of a service, and new messages for all instances of the cluster, all or none (reload.c); and
- * a look at their errors afterwards, which takes the Lua back when they jump (reload_watch.c).
+ * reload: new Lua for all instances of a service, and new messages for all instances of the cluster, all or none (reload.c), also
+ * those that could not be asked meanwhile (reload_passed.c); and a look at their errors afterwards, which takes the Lua back when
+ * they jump (reload_watch.c).
  *
  * Threads: the supervisor's loop.
  */
@@ -19,10 +20,15 @@ struct reload_steps {
 	void (*on_part)(void *arg, struct instance *i, const struct env_http_answer *a); /* may be NULL */
 	void (*done)(void *arg);
 	void *arg;
-	const json_t *but; /* {instance: …} of which none takes part; may be NULL */
+	const json_t *but;           /* {instance: …} of which none takes part; may be NULL */
+	const struct instance *only; /* may be NULL */
+	bool brief;                  /* nothing hangs on it: who does not answer soon is not waited for */
 };
 void reload_step_all(const struct reload_steps *s, const char *step);
 bool reload_takes_part(const char *service, const struct instance *i);
+bool reload_lives(const struct instance *i); /* whether what it has done with a step is of any account */
+/* The path of a step, {name}={value}&…, as one of ours. */
+void reload_path(struct supervisor *up, const char *query, char *out, size_t size);
 /* For on_part of a rollback: one that lives and has not answered, or was busy, goes back when it can be reached. */
 void reload_note_back(struct instance *i, const struct env_http_answer *a, const char *version, const char *messages);
 /* So do those of other hosts that cannot be reached now, wherever they run that version or go by those messages. */

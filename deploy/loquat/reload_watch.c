@@ -146,7 +146,8 @@ static void on_collected(void *arg)
 	w->asking = false;
 	if (w->state != WATCH_LOOKING || !w->up->http)
 		return;
-	if (reload_catching_up(w->up, w->service)) { /* it would stay behind on what all others leave */
+	/* Who is being reloaded would stay behind on what all others leave. */
+	if (w->up->reload || reload_catching_up(w->up, w->service)) {
 		loop_timer(w->up->loop, &w->tick, LOOK_MS);
 	} else if (any_has_jumped(w)) {
 		snprintf(step, sizeof step, "rollback&version=%s", w->version);

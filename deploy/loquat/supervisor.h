@@ -45,12 +45,15 @@ struct instance {
 		RELOAD_PASSED_FILES,
 		RELOAD_PASSED_BACK
 	} passed_by,
-		catching_up;
-	char back[64];    /* BACK: from what */
-	json_t *stats;    /* its last /stats; NULL: none yet */
-	uint64_t cpu_us;  /* at the last sample, which was … */
-	double sampled_s; /* … at this uptime of the instance */
-	double cpu;       /* cores, between the last two samples */
+		catching_up, then;      /* then: when it has gone BACK */
+	char version[16], messages[16]; /* FILES, MESSAGES: that it is given, and no others; "": there are none */
+	char back_version[16], back_messages[16]; /* BACK: from these */
+	uint64_t later_ms;                        /* what it is to be given was not there: not before this */
+	bool told;                                /* of that */
+	json_t *stats;                            /* its last /stats; NULL: none yet */
+	uint64_t cpu_us;                          /* at the last sample, which was … */
+	double sampled_s;                         /* … at this uptime of the instance */
+	double cpu;                               /* cores, between the last two samples */
 };
 struct sample { /* of the whole cluster */
 	double requests, errors, p99_us, lag, sessions;
@@ -90,6 +93,8 @@ struct supervisor {
 	double errors; /* at the last sample */
 	uint64_t sampled_ms;
 	struct reload *reload;
+	char name[17]; /* reload.c: what instances know us by; and our steps' order */
+	uint64_t turn;
 	struct watch *watches; /* of the services that were reloaded */
 };
 

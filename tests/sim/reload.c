@@ -6,7 +6,8 @@
 /*
  * Reloads of messages and Lua by the supervisor's own code (deploy/loquat/reload.c), while somebody asks and processes die, stand
  * still or lose their connections in the middle: at the end all go by the new messages and the new Lua, or all by the old; on the
- * way nobody's new Lua runs before everybody knows its messages; and no request is refused for what it says.
+ * way nobody's new Lua runs before everybody knows its messages; and no request is refused for what it says. Of two
+ * supervisors that reload at once one is refused, and never is the code of both switched.
  */
 #define ROUNDS 6
 
@@ -287,10 +288,231 @@ static void all_reload_or_none(struct sim *w)
 		one_round(x);
 }
 
+/* ---- who was passed by ----------------------------------------------------------------------------------------------------- */
+
+/* One comes up with the old files while all others are given new ones, and can be asked only when others yet, refused, lie there. */
+static void who_was_passed_by_is_not_given_what_was_refused(struct sim *w)
+{
+	struct world *x = sim_user(w);
+	struct seat *late = &x->seat[sim_chance(w, 500000) ? 0 : 2];
+	char old[16], refused[16];
+
+	x->settling = true;
+	x->troubles = 1;
+	x->kind = GOOD;
+	sim_link_refuse(w, "up", late->id, true);
+	sim_restart(late->process);
+	sim_run_ms(w, 60);
+	sim_check(w, sim_until(w, 10000, sim_reload_all_ready, x), "who was started anew does not get ready");
+	snprintf(old, sizeof old, "%s", sim_reload_lua(late, 0));
+	sim_reload_files(x, 2, GOOD);
+	sim_check(w, reload(x), "what is good is refused");
+	sim_reload_files(x, 3, REFUSES);
+	x->kind = REFUSES;
+	reload(x);
+	snprintf(refused, sizeof refused, "%s", x->messages[1]);
+	heal(late);
+	sim_run_ms(w, 5000);
+	sim_check(w, !strcmp(sim_reload_lua(late, 0), old), "%s runs what was refused", late->id);
+	sim_check(w, !sim_reload_goes_by(late, refused), "%s goes by the refused messages", late->id);
+	sim_reload_files(x, 2, GOOD);
+	sim_run_ms(w, 40000);
+	look_same(x);
+}
+
+/* ---- two operators --------------------------------------------------------------------------------------------------------- */
+
+#define OTHER_HOST  "10.0.0.2"
+#define GIVEN_UP_MS 95000 /* after which nothing is held for a supervisor that is not heard of */
+
+struct two {
+	struct world x;
+	struct loop *loop; /* of the second one's process */
+	struct timer tick;
+	bool asks, answered;
+	int status[2];
+	char body[2][2000];
+};
+
+static struct two *two(void)
+{
+	return sim_user(sim_current());
+}
+
+static void note_answer(struct two *t, unsigned which, int status, const char *body)
+{
+	t->status[which] = status;
+	snprintf(t->body[which], sizeof t->body[which], "%s", body ? body : "");
+}
+
+static void on_second(void *arg, const struct env_http_answer *a)
+{
+	struct two *t = arg;
+
+	note_answer(t, 1, a->err < 0 ? a->err : a->status, a->err < 0 ? NULL : a->body);
+	t->answered = true;
+}
+
+static void on_second_tick(struct timer *tick, uint64_t now_ms)
+{
+	struct two *t = two();
+
+	(void)now_ms;
+	if (t->asks && env_http_call(t->loop->ev, OTHER_HOST, RELOAD_FACE, "POST", "/admin/reload?id=calls", NULL, "",
+				     0, 120000, on_second, t) < 0)
+		env_abort(t->loop->env, "the second supervisor cannot be asked");
+	t->asks = false;
+	loop_timer(t->loop, tick, 1);
+}
+
+static void second_start(struct loop *loop, void *arg)
+{
+	struct two *t = arg;
+
+	t->loop = loop;
+	t->tick = (struct timer){ .fire = on_second_tick };
+	loop_timer(loop, &t->tick, 1);
+}
+
+static void second_main(struct env *env, void *arg)
+{
+	struct loop *loop;
+
+	if (loop_start(env, "second", 0, second_start, NULL, arg, &loop) < 0)
+		env_abort(env, "no loop");
+}
+
+static void two_start(struct sim *w)
+{
+	struct two *t = calloc(1, sizeof *t);
+
+	sim_reload_start(&t->x, w);
+	sim_reload_supervisor(&t->x, "up", RELOAD_HOST);
+	sim_reload_supervisor(&t->x, "up2", OTHER_HOST);
+	sim_process(w, "second", OTHER_HOST, second_main, t);
+	sim_run_ms(w, 300);
+}
+
+static void second_asks(void *arg)
+{
+	struct two *t = arg;
+
+	sim_reload_files(&t->x, t->x.version + 2, GOOD);
+	t->asks = true;
+}
+
+static void heal_second(void *arg)
+{
+	const struct seat *seat = arg;
+
+	sim_link_stall(sim_current(), "up2", seat->id, false);
+	heal(arg);
+}
+
+static void trouble_of_two(void *arg)
+{
+	struct two *t = arg;
+	struct world *x = &t->x;
+	struct seat *seat = &x->seat[sim_random(x->w, SEATS)];
+
+	if (sim_chance(x->w, 300000)) {
+		sim_pause(seat->process, (uint32_t)sim_random(x->w, 4000));
+	} else {
+		sim_link_stall(x->w, sim_chance(x->w, 500000) ? "up" : "up2", seat->id, true);
+		sim_at(x->w, sim_between(x->w, 1000, 30000) * 1000, heal_second, seat);
+	}
+	x->troubles++;
+}
+
+static bool second_answered(void *arg)
+{
+	return ((const struct two *)arg)->answered;
+}
+
+static void first_reloads(struct two *t)
+{
+	struct sim_http_answer a;
+	int status = sim_http(t->x.w, "up", RELOAD_FACE, "POST", "/admin/reload?id=calls", NULL, "", 0, 120000, &a);
+
+	note_answer(t, 0, status, a.body);
+	sim_http_release(&a);
+}
+
+/* What all run is what somebody was told, or what ran before; and who is refused is told why. */
+static void check_two(struct two *t, const char *before)
+{
+	struct world *x = &t->x;
+	const char *now = sim_reload_lua(&x->seat[0], 0), *messages = schema_version(x->seat[0].service->schema);
+	bool told = false, changed = strstr(t->body[0], "files changed during") || strstr(t->body[0], "not the same");
+
+	for (unsigned i = 0; i < SEATS; i++) {
+		const struct seat *seat = &x->seat[i];
+
+		sim_check(x->w, sim_reload_goes_by(seat, messages), "%s goes by other messages", seat->id);
+		for (unsigned k = 0; i < CALLS && k < seat->service->workers; k++)
+			sim_check(x->w, !strcmp(sim_reload_lua(seat, k), now), "%s runs other Lua", seat->id);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		told |= t->status[i] == 200 && strstr(t->body[i], now);
+		sim_check(x->w,
+			  x->troubles || t->status[i] == 200 || (i == 0 && changed) ||
+				  (t->status[i] == 429 && strstr(t->body[i], "another reload")),
+			  "%s is told: %d %s", i ? "the second" : "the first", t->status[i], t->body[i]);
+	}
+	sim_check(x->w, t->status[0] == 200 || t->status[1] == 200 ? told : !strcmp(before, now),
+		  "all run %s, which nobody was told: %s %s", now, t->body[0], t->body[1]);
+	sim_check(x->w, x->troubles || changed || t->status[0] == 200 || t->status[1] == 200, "both are refused: %s %s",
+		  t->body[0], t->body[1]);
+}
+
+static void round_of_two(struct two *t)
+{
+	struct world *x = &t->x;
+	char before[16];
+
+	snprintf(before, sizeof before, "%s", sim_reload_lua(&x->seat[0], 0));
+	x->troubles = 0;
+	t->answered = false;
+	sim_reload_files(x, x->version + 1, GOOD);
+	sim_at(x->w, sim_random(x->w, sim_chance(x->w, 500000) ? 300000 : 30000), second_asks, t);
+	if (sim_chance(x->w, 500000))
+		sim_at(x->w, sim_random(x->w, 100000), trouble_of_two, t);
+	first_reloads(t);
+	sim_check(x->w, sim_until(x->w, 120000, second_answered, t), "the second operator is not answered");
+	sim_trace(x->w, "%u troubles; first: %d %s; second: %d %s", x->troubles, t->status[0], t->body[0], t->status[1],
+		  t->body[1]);
+	for (unsigned i = 0; i < SEATS; i++)
+		heal_second(&x->seat[i]);
+	sim_run_ms(x->w, 8000);
+	check_two(t, before);
+	sim_run_ms(x->w, GIVEN_UP_MS);
+	first_reloads(t);
+	sim_check(x->w, t->status[0] == 200, "what is good is refused: %s", t->body[0]);
+	x->version += 2;
+	sim_run_ms(x->w, 3000);
+	check_two(t, sim_reload_lua(&x->seat[0], 0));
+}
+
+static void one_of_two_reloads_at_once_is_refused(struct sim *w)
+{
+	struct two *t = sim_user(w);
+
+	for (unsigned i = 0; i < ROUNDS && !sim_failure(w); i++)
+		round_of_two(t);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct sim_scenario list[] = {
 		{ .name = "all_reload_or_none", .prepare = start, .run = all_reload_or_none, .seeds = 40 },
+		{ .name = "who_was_passed_by_is_not_given_what_was_refused",
+		  .prepare = start,
+		  .run = who_was_passed_by_is_not_given_what_was_refused,
+		  .seeds = 20 },
+		{ .name = "one_of_two_reloads_at_once_is_refused",
+		  .prepare = two_start,
+		  .run = one_of_two_reloads_at_once_is_refused,
+		  .seeds = 40 },
 		{ .name = NULL },
 	};
 	return sim_main(argc, argv, list);

@@ -180,6 +180,86 @@ START_TEST(who_runs_a_version_can_be_sent_back_to_the_one_before)
 }
 END_TEST
 
+static void ck_busy(const char *path)
+{
+	post(path, "");
+	ck_http_error(&http, 429, "busy", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "another reload is under way"));
+}
+
+/* What is prepared, and what may have to be taken back after the switch, is one operator's until the abort that ends it. */
+START_TEST(who_has_prepared_for_one_operator_refuses_the_steps_of_another)
+{
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	ck_assert_int_eq(post("/admin/reload?step=prepare&by=a&turn=1", ""), 200);
+	version_is("'three'");
+	ck_busy("/admin/reload?step=prepare&by=b&turn=9");
+	ck_busy("/admin/reload?step=switch&by=b&turn=9");
+	ck_busy("/admin/reload?step=abort&by=b&turn=9");
+	ck_busy("/admin/reload");
+	ck_assert_int_eq(post("/admin/reload?step=switch&by=a&turn=1", ""), 200);
+	ck_version("two", 1);
+	ck_busy("/admin/reload?step=prepare&by=b&turn=9");
+	ck_assert_int_eq(post("/admin/reload?step=abort&by=a&turn=2", ""), 200);
+	ck_assert_int_eq(post("/admin/reload?step=prepare&by=b&turn=9", ""), 200);
+	ck_busy("/admin/reload?step=rollback&version=00000000&by=a&turn=3");
+	ck_assert_int_eq(post("/admin/reload?step=switch&by=b&turn=9", ""), 200);
+	ck_version("three", 2);
+}
+END_TEST
+
+START_TEST(a_step_that_comes_after_a_later_one_of_its_operator_is_refused)
+{
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	ck_assert_int_eq(post("/admin/reload?step=prepare&by=a&turn=1", ""), 200);
+	ck_assert_int_eq(post("/admin/reload?step=rollback&version=00000000&by=a&turn=2", ""), 200);
+	post("/admin/reload?step=switch&by=a&turn=1", "");
+	ck_http_error(&http, 429, "busy", "none");
+	ck_version("one", 1);
+	ck_assert_int_eq(post("/admin/reload?step=switch&by=a&turn=2", ""), 200); /* it was dropped on the way back */
+	ck_version("one", 2);
+	json_t *o = http_body_json(&http);
+	ck_assert_str_eq(http_body_word(o, "running"), http_body_word(o, "version"));
+	json_decref(o);
+	ck_assert_int_eq(post("/admin/reload?step=prepare&by=a&turn=3", ""), 200);
+	ck_assert_int_eq(post("/admin/reload?step=abort&by=a&turn=4", ""), 200);
+	post("/admin/reload?step=prepare&by=a&turn=3", "");
+	ck_http_error(&http, 429, "busy", "none");
+	post("/admin/reload?step=prepare&by=12345678901234567890&turn=1", "");
+	ck_http_error(&http, 400, "bad_request", "none");
+}
+END_TEST
+
+/* Who catches up is given what the others have, not what was written since. */
+START_TEST(files_of_another_version_than_is_wanted_are_not_taken)
+{
+	char path[100];
+
+	version_is("'one'");
+	calls_begin(&c, CALLS, &calls_lua);
+	version_is("'two'");
+	ck_assert_int_eq(post("/admin/reload?step=prepare", ""), 200);
+	json_t *o = http_body_json(&http);
+	snprintf(path, sizeof path, "/admin/reload?what=changed&version=%s", http_body_word(o, "version"));
+	json_decref(o);
+	version_is("'three'");
+	post(path, "");
+	ck_http_error(&http, 503, "unavailable", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "have changed since"));
+	ck_version("one", 1);
+	version_is("'two'");
+	ck_assert_int_eq(post(path, ""), 200);
+	ck_version("two", 2);
+	version_is("'three'");
+	ck_assert_int_eq(post(path, ""), 200); /* it runs them */
+	ck_version("two", 3);
+}
+END_TEST
+
 static int price_list_is(const char *table)
 {
 	calls_file(&c, "tables/prices.lua", table);
@@ -362,6 +442,9 @@ int main(void)
 	tcase_add_test(one, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
 	tcase_add_test(one, files_that_run_already_are_not_switched_to_if_only_changed_ones_are_wanted);
 	tcase_add_test(one, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(one, who_has_prepared_for_one_operator_refuses_the_steps_of_another);
+	tcase_add_test(one, a_step_that_comes_after_a_later_one_of_its_operator_is_refused);
+	tcase_add_test(one, files_of_another_version_than_is_wanted_are_not_taken);
 	tcase_add_test(one, shared_tables_are_reloaded_with_the_code_or_not_at_all);
 	tcase_add_test(one, figures_of_scripts_are_metrics_summed_over_the_workers);
 	tcase_add_test(one, an_operator_s_line_runs_in_a_worker);
@@ -377,6 +460,9 @@ int main(void)
 	tcase_add_test(three, a_reload_of_the_same_files_that_one_worker_refuses_changes_nothing);
 	tcase_add_test(three, files_that_run_already_are_not_switched_to_if_only_changed_ones_are_wanted);
 	tcase_add_test(three, who_runs_a_version_can_be_sent_back_to_the_one_before);
+	tcase_add_test(three, who_has_prepared_for_one_operator_refuses_the_steps_of_another);
+	tcase_add_test(three, a_step_that_comes_after_a_later_one_of_its_operator_is_refused);
+	tcase_add_test(three, files_of_another_version_than_is_wanted_are_not_taken);
 	tcase_add_test(three, an_operator_s_line_runs_in_a_worker);
 	tcase_add_test(three, a_profile_of_all_workers_is_folded_stacks);
 	tcase_add_test(three, broken_code_changes_nothing_and_the_error_names_file_and_line);

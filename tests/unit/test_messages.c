@@ -269,6 +269,34 @@ START_TEST(sets_that_were_only_prepared_are_kept_too_and_the_refusal_says_so)
 }
 END_TEST
 
+static void add_other(pb_set *set)
+{
+	changed_add_field(set, "calls.Text", "other", 9);
+}
+
+/* Who catches up is given what the others go by, not what was made since. */
+START_TEST(messages_of_another_version_than_is_wanted_are_not_taken)
+{
+	char before[16], path[80];
+
+	begin(OLD);
+	snprintf(before, sizeof before, "%s", reload(CALLER, "?step=prepare&what=messages"));
+	messages_are(add_mood);
+	snprintf(path, sizeof path, "?what=changed&messages=%s", reload(CALLER, ""));
+	messages_are(add_other);
+	char whole[120];
+	snprintf(whole, sizeof whole, "/admin/reload%s", path);
+	calls_http(&c, CALLS, "POST", whole, true, "", &http);
+	ck_http_error(&http, 503, "unavailable", "none");
+	ck_assert_ptr_nonnull(strstr(http.body, "it has changed since"));
+	snprintf(whole, sizeof whole, "?what=changed&messages=%s", before);
+	ck_assert_str_eq(reload(CALLS, whole), before); /* it goes by them, whatever lies there */
+	ck_old();
+	messages_are(add_mood);
+	ck_assert_str_eq(reload(CALLS, path), strstr(path, "&messages=") + strlen("&messages="));
+}
+END_TEST
+
 /* The request was read by the old message; by the time it is answered the code is new. */
 static bool waits(void)
 {
@@ -327,6 +355,7 @@ static TCase *cases(const char *name, void (*set_up)(void))
 	tcase_add_test(t, code_that_refuses_the_switch_takes_the_messages_back);
 	tcase_add_test(t, messages_that_others_would_not_understand_are_refused_by_name);
 	tcase_add_test(t, sets_that_were_only_prepared_are_kept_too_and_the_refusal_says_so);
+	tcase_add_test(t, messages_of_another_version_than_is_wanted_are_not_taken);
 	tcase_add_test(t, who_waits_meanwhile_is_answered_by_the_new_message);
 	tcase_add_test(t, files_name_new_methods_at_their_top_and_kept_functions_learn_new_fields);
 	return t;

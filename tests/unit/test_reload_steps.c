@@ -1,4 +1,4 @@
-/* deploy/loquat/reload.c alone: what its steps come to when an instance does not answer one of them, or is not ready. */
+/* deploy/loquat/reload.c and reload_passed.c alone: what its steps come to when an instance does not answer one of them, or is not ready. */
 #include <check.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -8,6 +8,7 @@
 #define env_https_call fake_https_call
 #define env_http_query fake_http_query
 #include "deploy/loquat/reload.c"
+#include "deploy/loquat/reload_passed.c"
 #include "tests/support/suite.h"
 
 enum { CHAT_1, CHAT_2, CONNECTOR, INSTANCES };
@@ -54,6 +55,8 @@ static void act(struct process *p, const char *step, bool files)
 		take(p);
 	else if (!strcmp(step, "switch"))
 		change(p);
+	else if (!strcmp(step, "abort"))
+		p->lua_prepared = p->messages_prepared = NULL;
 	else if (!strcmp(step, "all")) {
 		prepare(p, files);
 		take(p);
@@ -73,7 +76,7 @@ int fake_https_call(struct env_loop *ev, struct env_tls *tls, const char *host, 
 	char step[64], text[300];
 
 	(void)ev, (void)tls, (void)host, (void)method, (void)headers, (void)body, (void)n, (void)timeout_ms;
-	snprintf(step, sizeof step, "%s", at ? at + 5 : "all");
+	snprintf(step, sizeof step, "%.*s", at ? (int)(strstr(at, "&by=") - at - 5) : 3, at ? at + 5 : "all");
 	bool files = !strstr(path, "what=messages") && port - 1 != CONNECTOR;
 	if (strstr(step, "&what="))
 		*strstr(step, "&what=") = '\0';
@@ -156,7 +159,9 @@ static void setup(void)
 {
 	static const char *const ids[] = { "chat-1", "chat-2", "connector-1" };
 
-	up = (struct supervisor){ .c = &cluster, .loop = &loop, .instance = instance, .instances = INSTANCES };
+	up = (struct supervisor){
+		.c = &cluster, .loop = &loop, .instance = instance, .instances = INSTANCES, .name = "up"
+	};
 	up.http = (struct env_http *)&up;
 	refused = answered = 0;
 	for (unsigned i = 0; i < INSTANCES; i++) {
@@ -322,6 +327,24 @@ START_TEST(a_step_that_only_its_answer_got_lost_of_is_taken_back_too)
 }
 END_TEST
 
+/* It comes back with messages that all had left, and all have taken again meanwhile. */
+START_TEST(who_goes_back_late_takes_what_was_taken_since)
+{
+	instance[CONNECTOR].here = false;
+	process[CONNECTOR].late = "messages";
+	process[CHAT_1].busy = "switch";
+	reload_begin(&up, "chat", NULL);
+	ck_assert_int_lt(refused, 0);
+	process[CONNECTOR].late = process[CHAT_1].busy = NULL;
+	reload_begin(&up, "chat", NULL);
+	ck_assert_int_eq(answered, 200);
+	instance[CONNECTOR].child.state = CHILD_READY;
+	looks();
+	looks();
+	ck_all("new", "new");
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("reload steps");
@@ -337,5 +360,6 @@ int main(void)
 	tcase_add_test(t, who_could_not_be_reached_on_its_host_at_all_takes_the_messages_that_stay);
 	tcase_add_test(t, who_is_busy_when_it_may_catch_up_does_so_at_a_later_look);
 	tcase_add_test(t, a_step_that_only_its_answer_got_lost_of_is_taken_back_too);
+	tcase_add_test(t, who_goes_back_late_takes_what_was_taken_since);
 	return suite_run("reload_steps", t);
 }
