@@ -290,6 +290,7 @@ static int invoke(lua_State *L)
 static int path_index(lua_State *L);
 static int call_of_path(lua_State *L);
 
+/* What scripts see is an empty table: what has been made is kept in one behind it, so that no assignment finds it there. */
 static void push_path(lua_State *L, const char *prefix, bool send)
 {
 	char name[140];
@@ -298,9 +299,13 @@ static void push_path(lua_State *L, const char *prefix, bool send)
 	lua_newtable(L);
 	lua_createtable(L, 0, 4);
 	luahost_guard_fields(L, name);
+	lua_newtable(L);
+	lua_createtable(L, 0, 1);
 	lua_pushstring(L, prefix);
 	lua_pushboolean(L, send);
 	lua_pushcclosure(L, path_index, 2);
+	lua_setfield(L, -2, "__index");
+	lua_setmetatable(L, -2);
 	lua_setfield(L, -2, "__index");
 	lua_pushstring(L, prefix);
 	lua_pushboolean(L, send);
@@ -316,7 +321,7 @@ static int call_of_path(lua_State *L)
 			  lua_toboolean(L, lua_upvalueindex(2)) ? "send" : "rpc");
 }
 
-/* Names become tables, the third a function; each is made once. */
+/* Names become tables, the third a function; each is made once, and set in the table that was asked, the one behind. */
 static int path_index(lua_State *L)
 {
 	struct app *a = app_of(L);
