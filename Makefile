@@ -168,21 +168,21 @@ test: ## install what is missing, build, lint and run every test
 	@$(RUN) begin
 	@deploy/install-deps --test || true # what is truly absent is then skipped, or fails by its name
 	@$(RUN) step build $(MAKE) -k all tests
-	@$(RUN) run lint -t 300 $(call SCRIPTS,lint)
-	@$(RUN) run unit -t 300 $(UNIT)
+	@$(RUN) run lint -t 900 $(call SCRIPTS,lint)
+	@$(RUN) run unit -t 900 $(UNIT)
 	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
-	@$(RUN) run asan -t 400 $(UNIT:$(BUILD)/%=build/asan/%)
-	@$(RUN) run sim -t 500 $(SIM)
-	@$(RUN) run lua -t 300 $(call SCRIPTS,lua)
-	@$(RUN) run model -t 300 $(call SCRIPTS,model)
-	@$(RUN) run system -1 -t 400 $(SYSTEM) $(call SCRIPTS,system)
-	@$(RUN) run compat -1 -t 300 $(call SCRIPTS,compat)
-	@$(RUN) run browser -1 -t 300 $(call SCRIPTS,browser)
+	@$(RUN) run asan -t 1200 $(UNIT:$(BUILD)/%=build/asan/%)
+	@$(RUN) run sim -t 1500 $(SIM)
+	@$(RUN) run lua -t 900 $(call SCRIPTS,lua)
+	@$(RUN) run model -t 900 $(call SCRIPTS,model)
+	@$(RUN) run system -1 -t 1200 $(SYSTEM) $(call SCRIPTS,system)
+	@$(RUN) run compat -1 -t 900 $(call SCRIPTS,compat)
+	@$(RUN) run browser -1 -t 900 $(call SCRIPTS,browser)
 	@$(RUN) sum
 
 lint: $(OUR_LIBS) $(NANOPB) $(SERVICES:%=$(BUILD)/obj/%/main.o) ## layers, seam, format, static checks, Lua
 	@$(RUN) begin
-	@$(RUN) run lint -t 300 $(call SCRIPTS,lint)
+	@$(RUN) run lint -t 900 $(call SCRIPTS,lint)
 	@$(RUN) sum
 
 reference: all ## write docs/configuration.md anew, from what the programs know
@@ -208,9 +208,9 @@ sanitize: ## the unit tests under ASan+UBSan, then under TSan
 	@deploy/install-deps --test
 	@$(RUN) begin
 	@$(RUN) step build-asan $(MAKE) -k BUILD=build/asan SAN=address,undefined unit_programs
-	@$(RUN) run asan -t 400 $(UNIT:$(BUILD)/%=build/asan/%)
+	@$(RUN) run asan -t 1200 $(UNIT:$(BUILD)/%=build/asan/%)
 	@$(RUN) step build-tsan $(MAKE) -k BUILD=build/tsan SAN=thread unit_programs
-	@$(RUN) run tsan -t 600 $(UNIT:$(BUILD)/%=build/tsan/%)
+	@$(RUN) run tsan -t 1500 $(UNIT:$(BUILD)/%=build/tsan/%)
 	@$(RUN) sum
 
 SOAK_S ?= 1800
