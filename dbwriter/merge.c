@@ -1,4 +1,5 @@
 #include "dbwriter/merge.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,12 @@ static int cannot(struct merge *m, const char *path, int err)
 		 : err == ERR_NOT_FOUND ? "there is no such file or folder"
 					: err_text(err));
 	return err;
+}
+
+static int wrong(struct merge *m, const char *path, const char *why)
+{
+	snprintf(m->why, sizeof m->why, "%s: %s", path, why);
+	return ERR_BAD_REQUEST;
 }
 
 /* ---- sources ------------------------------------------------------------------------------------------------------ */
@@ -30,23 +37,36 @@ static struct merge_log *add(struct merge *m, const char *folder)
 	memset(l, 0, sizeof *l);
 	snprintf(l->folder, sizeof l->folder, "%.*s", (int)n, folder);
 	snprintf(l->name, sizeof l->name, "%.*s", (int)(n - (size_t)(name - folder)), name);
-	l->log = m->n - 1;
+	while (l->log < m->n - 1 && strcmp(m->log[l->log].name, l->name))
+		l->log++;
 	return l;
+}
+
+/* Whose positions would these be? */
+static int has_name(struct merge *m, const struct merge_log *l, const char *path)
+{
+	return strcmp(l->name, ".") && strcmp(l->name, "..")
+		       ? 0
+		       : wrong(m, path, "name it by the instance's own folder: var/sqllog/role-1");
 }
 
 static int add_file(struct merge *m, const char *path)
 {
-	const char *slash = strrchr(path, '/');
-	char folder[ENV_PATH_MAX] = ".";
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	char folder[ENV_PATH_MAX] = ".", ours[32];
 	if (slash)
 		snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
+	uint32_t number = (uint32_t)strtoul(name, NULL, 10);
+	snprintf(ours, sizeof ours, "%08u.sql", number);
+	if (!number || strcmp(name, ours))
+		return wrong(m, path, "no name of a log's file: NNNNNNNN.sql");
 	struct merge_log *l = add(m, folder);
 	if (!l || !(l->number = malloc(sizeof *l->number)))
 		return ERR_NOMEM;
-	l->number[0] = (uint32_t)strtoul(slash ? slash + 1 : path, NULL, 10);
+	l->number[0] = number;
 	l->n = 1;
 	l->plain = true;
-	return 0;
+	return has_name(m, l, path);
 }
 
 /* 1: it is the folder of an instance */
@@ -64,10 +84,7 @@ static int add_instance(struct merge *m, const char *folder)
 	}
 	l->number = numbers;
 	l->n = n;
-	for (unsigned i = m->n - 1; i-- > 0;)
-		if (!m->log[i].plain && !strcmp(m->log[i].name, l->name))
-			l->log = i;
-	return 1;
+	return (err = has_name(m, l, folder)) < 0 ? err : 1;
 }
 
 static int add_source(struct merge *m, const char *path)
@@ -78,7 +95,7 @@ static int add_source(struct merge *m, const char *path)
 		return add_file(m, path);
 	int err = add_instance(m, path);
 	if (err)
-		return err < 0 ? cannot(m, path, err) : 0;
+		return err == ERR_BAD_REQUEST ? err : err < 0 ? cannot(m, path, err) : 0;
 	if ((err = env_dir_list(m->env, path, &names, &count)) < 0)
 		return cannot(m, path, err);
 	for (size_t i = 0; i < count; i++) {
@@ -123,14 +140,23 @@ void merge_release(struct merge *m)
 static int ended(struct merge *m, struct merge_log *l, int end, const char *why)
 {
 	int behind = end ? sqllog_file_behind(&l->file) : 0;
+	bool foreign = end && !behind && sqllog_file_foreign(&l->file, true);
 	unsigned long long at = sqllog_file_at(&l->file);
+	uint32_t number = l->number[l->next];
 	sqllog_file_close(&l->file);
 	l->next++;
-	if (behind <= 0 || l->next < l->n)
+	if (end == ERR_NEWER)
+		snprintf(m->why, sizeof m->why, "%s/%08u.sql: offset %llu: %s: this program is too old", l->folder,
+			 number, at, why);
+	else if (foreign)
+		snprintf(m->why, sizeof m->why, "%s/%08u.sql is no file of a log (%s): move it away", l->folder, number,
+			 why);
+	else if (behind > 0 && l->next == l->n)
+		snprintf(m->why, sizeof m->why, "%s/%08u.sql is damaged at offset %llu: %s", l->folder, number, at,
+			 end == ERR_INCOMPLETE ? "the record is cut off" : why);
+	else
 		return 0;
-	snprintf(m->why, sizeof m->why, "%s/%08u.sql is damaged at offset %llu: %s", l->folder, l->number[l->next - 1],
-		 at, end == ERR_INCOMPLETE ? "the record is cut off" : why);
-	return ERR_CORRUPT;
+	return end == ERR_NEWER ? end : ERR_CORRUPT;
 }
 
 /* Whether it comes behind what came of its log; of a file alone the first is no matter where it stands. */
@@ -170,6 +196,13 @@ static int advance(struct merge *m, struct merge_log *l)
 	return 0;
 }
 
+/* Of one time, a log's and its copies' in their order. */
+static bool is_earlier(const struct merge_log *l, const struct merge_log *than)
+{
+	const struct sqllog_record *a = &l->record, *b = &than->record;
+	return a->time_us < b->time_us || (a->time_us == b->time_us && l->log == than->log && a->lsn < b->lsn);
+}
+
 /* 1: the log whose record is the next in time; 0: no more */
 static int earliest(struct merge *m, struct merge_log **out)
 {
@@ -179,7 +212,7 @@ static int earliest(struct merge *m, struct merge_log **out)
 		int err = advance(m, l);
 		if (err < 0)
 			return err;
-		if (l->there && (!first || l->record.time_us < first->record.time_us))
+		if (l->there && (!first || is_earlier(l, first)))
 			first = l;
 	}
 	*out = first;
@@ -205,10 +238,13 @@ bool merge_time(const char *text, uint64_t *us)
 {
 	struct tm t = { 0 };
 	char *end;
+	if (*text < '0' || *text > '9')
+		return false;
+	errno = 0;
 	unsigned long long plain = strtoull(text, &end, 10);
-	if (end > text && !*end) {
-		*us = plain;
-		return true;
+	if (!*end) {
+		*us = errno ? *us : plain;
+		return !errno;
 	}
 	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &t);
 	if (!rest)
@@ -217,8 +253,10 @@ bool merge_time(const char *text, uint64_t *us)
 	if (*rest == '.')
 		for (rest++; *rest >= '0' && *rest <= '9'; rest++, unit /= 10)
 			part += (uint64_t)(*rest - '0') * unit;
-	if (*rest && strcmp(rest, "Z"))
+	const int day = t.tm_mday;
+	time_t s = timegm(&t);
+	if ((*rest && strcmp(rest, "Z")) || s < 0 || t.tm_mday != day) /* there is no February 30 */
 		return false;
-	*us = (uint64_t)timegm(&t) * 1000000 + part;
+	*us = (uint64_t)s * 1000000 + part;
 	return true;
 }

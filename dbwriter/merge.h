@@ -8,9 +8,10 @@
 /*
  * merge: the records of several instances' logs in the order of their time, for people and for restoring.
  *
- * A source is a log file, the folder of an instance, or a folder of such folders; folders of one name are one log and its
- * copies. Records that stand in a log twice come once; those of a former owner behind its successor's do not come. Records
- * that are missing are told by `missing`, also those of an epoch that uses numbers anew, as far as its start was noted.
+ * A source is a log file, the folder of an instance, or a folder of such folders; folders of one name, and files
+ * in such, are one log and its copies. Records that stand in a log twice come once; those of a former owner behind its
+ * successor's do not come. Records that are missing are told by `missing`, also those of an epoch that uses numbers anew, as
+ * far as its start was noted. A file that is no log's, or a newer version's, is an error.
  *
  * Threads: one; blocking file calls.
  */

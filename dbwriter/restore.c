@@ -188,31 +188,56 @@ static int look_at_next(struct restore *r, struct buf *sql)
 	return 1;
 }
 
+/* A file, and that it is applied: as `loquat up` does, which would apply it once more otherwise. */
 static int schema_next(struct restore *r, struct buf *sql)
 {
-	char path[ENV_PATH_MAX], *text;
+	char path[ENV_PATH_MAX], sum[16], *text;
 	size_t n;
 	if (r->at == r->tables) {
 		names_free(r);
 		return next_chunk(r, sql);
 	}
-	snprintf(path, sizeof path, "%.400s/%s", r->o->schema, r->table[r->at++]);
+	const char *name = r->table[r->at++];
+	snprintf(path, sizeof path, "%.400s/%s", r->o->schema, name);
 	int err = env_file_load(r->env, path, 4 << 20, &text, &n);
 	if (err < 0)
 		return say(r, err, "cannot be read: ", path);
+	snprintf(sum, sizeof sum, "%08x", crc32c(0, text, n));
+	struct sql_value v[] = { int_value(strtoul(name, NULL, 10)), text_value(name), text_value(sum) };
+	buf_addstr(sql,
+		   "CREATE TABLE IF NOT EXISTS loquat_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(200) NOT "
+		   "NULL, applied_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, checksum CHAR(8)) ENGINE=InnoDB;\n");
 	buf_add(sql, text, n);
+	buf_addch(sql, '\n');
+	format(sql, "INSERT INTO loquat_schema (version, name, checksum) VALUES (?, ?, ?)", v, 3);
 	free(text);
 	r->state = SCHEMA;
 	return 1;
 }
 
+/* The migrations' names, in their order. */
+static int list_schema(struct restore *r)
+{
+	char **names;
+	size_t n;
+	if (env_dir_list(r->env, r->o->schema, &names, &n) < 0)
+		return say(r, ERR_NOT_FOUND, "the database has no tables, and there is no schema in ", r->o->schema);
+	for (size_t i = 0; i < n; i++) {
+		const char *dot = strrchr(names[i], '.');
+		if (*names[i] != '.' && dot && !strcmp(dot, ".sql"))
+			names[r->tables++] = names[i];
+		else
+			free(names[i]);
+	}
+	r->table = names;
+	return 0;
+}
+
 static int on_tables(struct restore *r, const struct env_db_result *last, struct buf *sql)
 {
 	if (!last->rows) {
-		if (env_dir_list(r->env, r->o->schema, &r->table, &r->tables) < 0)
-			return say(r, ERR_NOT_FOUND, "the database has no tables, and there is no schema in ",
-				   r->o->schema);
-		return schema_next(r, sql);
+		int err = list_schema(r);
+		return err < 0 ? err : schema_next(r, sql);
 	}
 	r->table = calloc(last->rows, sizeof *r->table);
 	assert(r->table);

@@ -126,8 +126,16 @@ struct line { /* of the command */
 	bool status, quarantine, replay, help;
 	const char *from[FROM_MAX];
 	unsigned from_n;
-	const char *wrong; /* an option without its value */
+	const char *wrong, *why; /* the first word that does not fit */
 };
+
+static void wrong(struct line *l, const char *word, const char *why)
+{
+	if (!l->wrong) {
+		l->wrong = word;
+		l->why = why;
+	}
+}
 
 static void line_read(struct line *l, int argc, char **argv)
 {
@@ -147,20 +155,27 @@ static void line_read(struct line *l, int argc, char **argv)
 		      { "--replay", &l->replay },
 		      { "--help", &l->help } };
 	for (int i = 1; i < argc; i++) {
-		if (l->replay && *argv[i] != '-' && l->from_n < FROM_MAX)
+		bool known = l->replay && *argv[i] != '-';
+		if (known && l->from_n == FROM_MAX)
+			wrong(l, argv[i], "is one log too many: name the folder that they are in");
+		else if (known)
 			l->from[l->from_n++] = argv[i];
-		for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
-			*flags[k].flag |= !strcmp(argv[i], flags[k].name);
-		for (size_t k = 0; k < sizeof valued / sizeof *valued; k++) {
-			if (strcmp(argv[i], valued[k].name))
+		for (size_t k = 0; !known && k < sizeof flags / sizeof *flags; k++)
+			if ((known = !strcmp(argv[i], flags[k].name)))
+				*flags[k].flag = true;
+		for (size_t k = 0; !known && k < sizeof valued / sizeof *valued; k++) {
+			if (!(known = !strcmp(argv[i], valued[k].name)))
 				continue;
 			if (i + 1 == argc)
-				l->wrong = argv[i];
+				wrong(l, argv[i], "needs a value");
 			else
 				*valued[k].value = argv[++i];
-			break;
 		}
+		if (!known)
+			wrong(l, argv[i], "is not understood: see --help");
 	}
+	if (!!l->dump + !!l->verify + l->status + l->quarantine + l->replay > 1)
+		wrong(l, "--dump, --verify, --status, --quarantine, --replay:", "one at a time");
 }
 
 static int replay_of(struct env *env, struct place *p, const struct line *l, struct buf *out)
@@ -205,7 +220,7 @@ bool show_main(int argc, char **argv, int *status)
 		return false;
 	*status = 2;
 	if (l.wrong) {
-		fprintf(stderr, "dbwriter: %s needs a value\n", l.wrong);
+		fprintf(stderr, "dbwriter: %s %s\n", l.wrong, l.why);
 		return true;
 	}
 	struct env *env = env_new();

@@ -100,15 +100,21 @@ START_TEST(what_neither_a_log_nor_its_copy_has_is_told)
 }
 END_TEST
 
-START_TEST(files_alone_are_no_copies_of_each_other)
+/* As after a sync that failed; and a file may begin anywhere. */
+START_TEST(files_of_one_folder_are_one_log)
 {
 	char a[500], b[500];
 
 	records_file(own, 1, 8, 9, 1);
-	records_file(own, 2, 8, 9, 1);
+	records_file(own, 2, 9, 11, 1);
+	records_file(own, 4, 13, 13, 1);
 	snprintf(a, sizeof a, "%s/00000001.sql", own);
 	snprintf(b, sizeof b, "%s/00000002.sql", own);
-	ck_assert_str_eq(merged(a, b), "1.8 1.8 1.9 1.9");
+	ck_assert_str_eq(merged(a, b), "1.8 1.9 1.10 1.11");
+	ck_assert_str_eq(merged(b, a), "1.8 1.9 1.10 1.11");
+	ck_assert_str_eq(merged(a, a), "1.8 1.9");
+	snprintf(a, sizeof a, "%s/00000004.sql", own);
+	ck_assert_str_eq(merged(a, b), "1.9 1.10 1.11 ?1.13");
 }
 END_TEST
 
@@ -122,6 +128,6 @@ int main(void)
 	tcase_add_test(t, an_epoch_that_is_missing_whole_is_told);
 	tcase_add_test(t, a_log_and_its_copy_come_once);
 	tcase_add_test(t, what_neither_a_log_nor_its_copy_has_is_told);
-	tcase_add_test(t, files_alone_are_no_copies_of_each_other);
+	tcase_add_test(t, files_of_one_folder_are_one_log);
 	return suite_run("merge", t);
 }

@@ -287,6 +287,29 @@ START_TEST(logs_are_restored_as_of_a_moment)
 }
 END_TEST
 
+/* Else `loquat up` would apply it once more on what was restored, and fail where a column is there already. */
+START_TEST(the_schema_that_is_applied_is_noted_as_such)
+{
+	size_t n;
+	static const char vip[] = "ALTER TABLE role ADD COLUMN vip INT NOT NULL DEFAULT 0;\n";
+	char *dir = folder_new(), *base = folder_read("deploy/schema", "001-base.sql", &n);
+	struct restore_options o = {
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = dir, .db = here.options.db
+	};
+	folder_write(dir, "001-base.sql", base, n);
+	folder_write(dir, "500-vip.sql", vip, sizeof vip - 1);
+	folder_write(dir, "README", "no SQL", 6);
+	records_file(here.folder[0], 1, 1, 2, 1);
+	ck_assert_msg(restore_replay(here.env, &o, &out) == 0, "%s", buf_cstr(&out));
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_schema WHERE (version = 1 AND name = "
+					 "'001-base.sql') OR (version = 500 AND name = '500-vip.sql')"),
+			 2);
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_schema WHERE CHAR_LENGTH(checksum) = 8"), 2);
+	folder_free(dir);
+	free(base);
+}
+END_TEST
+
 START_TEST(a_log_with_records_missing_is_not_restored)
 {
 	struct restore_options o = {
@@ -367,6 +390,92 @@ START_TEST(records_are_refused_wherever_they_stand_and_all_others_restored)
 }
 END_TEST
 
+/* Each record adds its number to what role 1 has of item 1. */
+static void collecting(unsigned number, uint64_t first, uint64_t last)
+{
+	struct buf b = BUF_INIT;
+	char text[160], name[32];
+	records_begin(&b);
+	for (uint64_t lsn = first; lsn <= last; lsn++) {
+		snprintf(text, sizeof text,
+			 "INSERT INTO bag (role_id, item, count) VALUES (1, 1, %u) ON DUPLICATE KEY UPDATE count = "
+			 "count + %u;\n",
+			 (unsigned)lsn, (unsigned)lsn);
+		records_add(&b, (struct made){ .lsn = lsn, .epoch = number, .keys = "bag:1", .statements = text });
+	}
+	snprintf(name, sizeof name, "%08u.sql", number);
+	folder_write(here.folder[0], name, b.data, b.len);
+	buf_release(&b);
+}
+
+static int collected(const struct restore_options *o)
+{
+	buf_clear(&out);
+	int result = restore_replay(here.env, o, &out);
+	ck_assert_msg(result == 0, "%d: %s", result, buf_cstr(&out));
+	int64_t count = sql_int(here.q, "SELECT count FROM bag");
+	sql_run(here.q, "DELETE FROM bag");
+	sql_run(here.q, "DELETE FROM loquat_replay");
+	return (int)count;
+}
+
+START_TEST(a_log_that_is_named_twice_is_restored_once)
+{
+	char path[3][420];
+	const char *twice[] = { here.dir, here.folder[0] };
+	const char *files[] = { path[2], path[0], path[1], path[2] };
+	struct restore_options o = {
+		.from = twice, .from_n = 2, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
+	};
+	landing_tables(&here);
+	sql_run(here.q, "DELETE FROM role");
+	collecting(1, 1, 10);
+	collecting(2, 11, 12);
+	collecting(3, 13, 15);
+	for (int i = 0; i < 3; i++)
+		snprintf(path[i], sizeof path[i], "%s/%08d.sql", here.folder[0], i + 1);
+	ck_assert_int_eq(collected(&o), landing_sum_to(15));
+	o.from = files;
+	o.from_n = 4;
+	ck_assert_int_eq(collected(&o), landing_sum_to(15));
+	files[1] = path[2]; /* a file may begin anywhere */
+	ck_assert_int_eq(collected(&o), landing_sum_to(15) - landing_sum_to(10));
+	files[1] = files[2] = path[0]; /* but none is left out in between */
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_CORRUPT);
+	says("role-1: records before lsn 13 are missing");
+}
+END_TEST
+
+START_TEST(what_is_no_log_of_ours_is_refused_and_never_left_out)
+{
+	static const char *const wrong[] = { "role-1/.", "role-1/quarantine.sql", "role-1/1.sql" };
+	static const char foreign[] = "-- MariaDB dump 10.19\nDROP TABLE role;\n";
+	struct buf b = BUF_INIT;
+	char path[420];
+	const char *one[] = { path };
+	struct restore_options o = {
+		.from = from, .from_n = 1, .until_us = UINT64_MAX, .schema = "deploy/schema", .db = here.options.db
+	};
+	landing_adding(here.folder[0], 1, 1, 3, 1);
+	records_begin(&b);
+	records_add_newer(&b, (struct made){ 4, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
+	buf_release(&b);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_NEWER);
+	says("role-1/00000002.sql: offset 19: a newer version wrote it: this program is too old");
+	folder_write(here.folder[0], "00000002.sql", foreign, sizeof foreign - 1);
+	ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_CORRUPT);
+	says("role-1/00000002.sql is no file of a log (");
+	o.from = one;
+	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+		snprintf(path, sizeof path, "%s/%s", here.dir, wrong[i]);
+		buf_clear(&out);
+		ck_assert_int_eq(restore_replay(here.env, &o, &out), ERR_BAD_REQUEST);
+		says(i ? "no name of a log's file: NNNNNNNN.sql" : "name it by the instance's own folder");
+	}
+}
+END_TEST
+
 START_TEST(what_was_refused_is_told_and_the_rest_is_restored)
 {
 	static const char file[] = "00000001.sql";
@@ -439,6 +548,12 @@ START_TEST(moments_are_read_in_two_ways)
 	ck_assert_uint_eq(us, 17);
 	ck_assert(!merge_time("yesterday", &us));
 	ck_assert(!merge_time("2023-11-14T22:30:00+01:00", &us));
+	ck_assert(!merge_time("2023-02-29T00:00:00Z", &us));
+	ck_assert(!merge_time("1969-12-31T23:59:59Z", &us));
+	ck_assert(!merge_time("-5", &us));
+	ck_assert(!merge_time(" 17", &us));
+	ck_assert(!merge_time("99999999999999999999", &us));
+	ck_assert_uint_eq(us, 17);
 }
 END_TEST
 
@@ -455,7 +570,9 @@ int main(void)
 			    what_stands_in_a_log_twice_is_restored_once_and_the_position_names_its_file,
 			    records_are_refused_wherever_they_stand_and_all_others_restored,
 			    a_damaged_log_is_not_restored_in_part, a_quarantine_that_was_edited_is_refused,
-			    logs_are_restored_as_of_a_moment, a_log_with_records_missing_is_not_restored,
+			    logs_are_restored_as_of_a_moment, the_schema_that_is_applied_is_noted_as_such,
+			    a_log_with_records_missing_is_not_restored, a_log_that_is_named_twice_is_restored_once,
+			    what_is_no_log_of_ours_is_refused_and_never_left_out,
 			    what_was_refused_is_told_and_the_rest_is_restored,
 			    the_history_of_a_key_is_every_change_of_it_in_order, moments_are_read_in_two_ways);
 }
