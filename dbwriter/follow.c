@@ -113,7 +113,21 @@ uint32_t follow_file_of(struct env *env, const char *folder, struct position at)
 	return found == 1 ? number : 0;
 }
 
-/* The file to read after the present one; 0: none yet. */
+/* Whether a file holds nothing, or the first line alone. */
+static bool is_empty(struct follow *f, uint32_t number)
+{
+	char path[ENV_PATH_MAX], why[80];
+	struct sqllog_file file;
+	struct sqllog_record r;
+	sqllog_path(path, f->folder, number, "sql");
+	if (sqllog_file_open(&file, f->env, path) < 0)
+		return false;
+	bool empty = sqllog_file_next(&file, &r, why, sizeof why) == 0;
+	sqllog_file_close(&file);
+	return empty;
+}
+
+/* The file to read after the present one; 0: none yet. An empty one may be nobody's, and the writer still in this one. */
 static int next_file(struct follow *f, uint32_t *out)
 {
 	uint32_t *numbers;
@@ -127,7 +141,7 @@ static int next_file(struct follow *f, uint32_t *out)
 	if (!f->number) /* so that the record behind what has landed is seen to follow it */
 		err = file_of(f, numbers, n, f->taken, out);
 	for (size_t i = 0; f->number && i < n && !*out; i++)
-		if (numbers[i] > f->number)
+		if (numbers[i] > f->number && !is_empty(f, numbers[i]))
 			*out = numbers[i];
 	free(numbers);
 	return err < 0 ? err : 0;

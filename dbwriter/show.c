@@ -87,15 +87,24 @@ static int walk(struct env *env, const char *file, struct buf *out, bool print, 
 {
 	struct sqllog_record r;
 	char why[80] = "";
-	int err = sqllog_file_open(f, env, file);
+	uint64_t last = 0;
+	int err = sqllog_file_open(f, env, file), missing = 0;
 	if (err < 0)
 		return cannot(out, file, err);
 	while ((err = sqllog_file_next(f, &r, why, sizeof why)) == 1) {
 		++*records;
+		if (last && r.lsn > last + 1) {
+			missing = 1;
+			buf_addf(out, "%s: lsn %llu follows lsn %llu before offset %llu: records are missing\n", file,
+				 (unsigned long long)r.lsn, (unsigned long long)last,
+				 (unsigned long long)sqllog_file_at(f));
+		}
+		last = r.lsn;
 		if (print)
 			show_record(out, NULL, &r);
 	}
-	return add_end(out, file, f, err, why);
+	err = add_end(out, file, f, err, why);
+	return err ? err : missing;
 }
 
 int show_dump(struct env *env, const char *file, struct buf *out)
@@ -125,18 +134,23 @@ int show_verify(struct env *env, const char *file, struct buf *out)
 /* ---- all of them ------------------------------------------------------------------------------------------------ */
 
 /* What dbwriter noted in the folder; 0: nothing. */
-static uint64_t noted_lsn(struct env *env, const char *folder)
+static struct position noted(struct env *env, const char *folder)
 {
 	char path[ENV_PATH_MAX], *text;
-	unsigned long long lsn = 0;
+	unsigned long long lsn = 0, epoch = 0;
 	size_t n;
 	snprintf(path, sizeof path, "%s/replayed", folder);
 	if (env_file_load(env, path, 4096, &text, &n) < 0)
-		return 0;
-	if (sscanf(text, "lsn=%llu", &lsn) != 1)
-		lsn = 0;
+		return (struct position){ 0 };
+	bool known = sscanf(text, "lsn=%llu epoch=%llu", &lsn, &epoch) == 2;
 	free(text);
-	return lsn;
+	return known ? (struct position){ epoch, lsn } : (struct position){ 0 };
+}
+
+/* A later epoch at numbers that have landed uses them anew, after a power cut: then there is one at least. */
+static uint64_t lag_of(struct position last, struct position landed)
+{
+	return last.lsn > landed.lsn ? last.lsn - landed.lsn : last.epoch > landed.epoch;
 }
 
 static int add_status(struct env *env, const char *folder, const char *name, const struct show_position *positions,
@@ -146,14 +160,17 @@ static int add_status(struct env *env, const char *folder, const char *name, con
 	const struct show_position *p = NULL;
 	if ((size_t)snprintf(path, sizeof path, "%s/%s", folder, name) >= sizeof path)
 		return 0;
-	uint64_t last = follow_last_lsn(env, path);
+	struct position last = follow_last(env, path), landed = { 0 };
 	for (size_t i = 0; positions && i < n; i++)
 		if (!strcmp(positions[i].instance, name))
 			p = &positions[i];
-	uint64_t landed = positions ? (p ? p->lsn : 0) : noted_lsn(env, path);
-	uint64_t lag = last > landed ? last - landed : 0;
-	buf_addf(out, "%-20s %12llu %12llu %10llu\n", name, (unsigned long long)last, (unsigned long long)landed,
-		 (unsigned long long)lag);
+	if (!positions)
+		landed = noted(env, path);
+	else if (p)
+		landed = (struct position){ p->epoch, p->lsn };
+	uint64_t lag = lag_of(last, landed);
+	buf_addf(out, "%-20s %12llu %12llu %10llu\n", name, (unsigned long long)last.lsn,
+		 (unsigned long long)landed.lsn, (unsigned long long)lag);
 	return lag > 0;
 }
 

@@ -227,6 +227,21 @@ START_TEST(a_foreign_file_stops_the_stream_until_it_is_moved_away)
 }
 END_TEST
 
+START_TEST(an_empty_file_with_a_later_number_hides_nothing)
+{
+	records_file(dir, 1, 1, 3, 1);
+	folder_write(dir, "00000007.sql", "", 0);
+	expect(1, 3, FOLLOW_END);
+	records_file(dir, 1, 1, 5, 1);
+	expect(4, 5, FOLLOW_END);
+	records_file(dir, 2, 6, 7, 1);
+	folder_write(dir, "00000008.sql", "SET NAMES utf8mb4;\n", 19);
+	expect(6, 7, FOLLOW_END);
+	records_file(dir, 8, 8, 9, 1);
+	expect(8, 9, FOLLOW_END);
+}
+END_TEST
+
 START_TEST(a_missing_record_stops_the_stream_and_stays_so)
 {
 	records_file(dir, 1, 1, 3, 1);
@@ -493,6 +508,7 @@ int main(void)
 	tcase_add_test(t, damage_stops_the_stream_until_it_is_mended);
 	tcase_add_test(t, what_a_newer_version_wrote_stops_the_stream_even_if_a_later_file_goes_on);
 	tcase_add_test(t, a_foreign_file_stops_the_stream_until_it_is_moved_away);
+	tcase_add_test(t, an_empty_file_with_a_later_number_hides_nothing);
 	tcase_add_test(t, a_missing_record_stops_the_stream_and_stays_so);
 	tcase_add_test(t, a_damaged_file_is_left_only_for_one_that_goes_on_without_a_gap);
 	tcase_add_test(t, a_later_file_without_records_yet_decides_nothing);

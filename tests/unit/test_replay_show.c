@@ -66,6 +66,22 @@ START_TEST(a_torn_or_damaged_file_is_not)
 }
 END_TEST
 
+/* Each record verifies, and dbwriter would stop there all the same. */
+START_TEST(a_file_that_a_record_was_taken_out_of_is_not_sound)
+{
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 4; lsn++)
+		if (lsn != 3)
+			records_add(&b, (struct made){ lsn, 1, "role:1", "DELETE FROM bag WHERE role_id = 1;\n", 0 });
+	folder_write(dir, "00000001.sql", b.data, b.len);
+	buf_release(&b);
+	ck_assert_int_eq(show_verify(env, file, &out), 1);
+	says("00000001.sql: lsn 4 follows lsn 2 before offset ");
+	says("records are missing");
+}
+END_TEST
+
 START_TEST(a_foreign_file_is_no_torn_one)
 {
 	static const char text[] = "-- MariaDB dump 10.19\nDROP TABLE role;\n";
@@ -98,7 +114,7 @@ END_TEST
 START_TEST(the_status_tells_the_lag_of_every_log)
 {
 	char folder[300];
-	struct show_position at[] = { { .instance = "role-1", .lsn = 2, .known = true } };
+	struct show_position at[] = { { .instance = "role-1", .epoch = 7, .lsn = 2, .known = true } };
 	snprintf(folder, sizeof folder, "%s/role-1", dir);
 	mkdir(folder, 0755);
 	records_file(folder, 1, 1, 30, 7);
@@ -116,6 +132,24 @@ START_TEST(the_status_tells_the_lag_of_every_log)
 }
 END_TEST
 
+/* After a power cut a log uses numbers anew that had landed: what stands there then has not. */
+START_TEST(a_log_in_a_later_epoch_than_what_has_landed_has_a_lag)
+{
+	char folder[300];
+	struct show_position at[] = { { .instance = "role-1", .epoch = 7, .lsn = 30, .known = true } };
+	snprintf(folder, sizeof folder, "%s/role-1", dir);
+	mkdir(folder, 0755);
+	records_file(folder, 1, 1, 20, 7);
+	records_file(folder, 2, 21, 23, 8);
+	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 1);
+	says("role-1                         23           30          1\n");
+	folder_write(folder, "replayed", "lsn=30 epoch=7\n", 15);
+	ck_assert_int_eq(show_status(env, dir, NULL, 0, &out), 1);
+	at[0] = (struct show_position){ .instance = "role-1", .epoch = 8, .lsn = 23, .known = true };
+	ck_assert_int_eq(show_status(env, dir, at, 1, &out), 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("show");
@@ -123,9 +157,11 @@ int main(void)
 	tcase_add_test(t, a_dump_tells_who_changed_what_and_when);
 	tcase_add_test(t, a_sound_file_is_sound);
 	tcase_add_test(t, a_torn_or_damaged_file_is_not);
+	tcase_add_test(t, a_file_that_a_record_was_taken_out_of_is_not_sound);
 	tcase_add_test(t, a_foreign_file_is_no_torn_one);
 	tcase_add_test(t, a_newer_versions_file_is_named_with_the_place);
 	tcase_add_test(t, a_file_that_is_not_there_is_named);
 	tcase_add_test(t, the_status_tells_the_lag_of_every_log);
+	tcase_add_test(t, a_log_in_a_later_epoch_than_what_has_landed_has_a_lag);
 	return suite_run("replay_show", t);
 }
