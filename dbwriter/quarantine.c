@@ -4,7 +4,8 @@
 #include <string.h>
 #include "common/err.h"
 
-#define FILE_BYTES_MAX (256u << 20)
+#define FILE_BYTES_MAX (SIZE_MAX / 4) /* a night of refusals is kept, and landed again */
+#define READ_BYTES     (1u << 20)
 
 static void describe(const struct quarantine_note *note, const struct sqllog_record *r, struct buf *out)
 {
@@ -252,16 +253,54 @@ int quarantine_open(struct quarantine *q, struct env *env, const char *path, cha
 	return err;
 }
 
+/* ---- a look at it, however large it has become -------------------------------------------------------------------- */
+
+/* text: an entry from its mark on, n bytes of what follows it. False: more of that is wanted, if there is. */
+typedef bool entry_fn(void *arg, const char *text, size_t n, bool begins_a_line);
+
+static void each_entry(struct env *env, const char *path, entry_fn *fn, void *arg)
+{
+	const size_t part = sizeof entry_mark - 2; /* of a mark, whose rest is not read yet */
+	struct env_file *f;
+	struct buf b = BUF_INIT;
+	uint64_t offset = 0; /* of b in the file */
+	size_t from = 0;     /* in b: what is not looked at */
+	ssize_t got;
+	if (env_file_open(env, path, ENV_READ, &f) < 0)
+		return;
+	do {
+		got = env_file_read(f, offset + b.len, buf_reserve(&b, READ_BYTES), READ_BYTES);
+		b.len += got > 0 ? (size_t)got : 0;
+		const char *p, *end = b.data + b.len;
+		while ((p = find(b.data + from, end, entry_mark))) {
+			from = (size_t)(p - b.data);
+			if (!fn(arg, p, (size_t)(end - p), p == b.data || p[-1] == '\n') && got > 0)
+				break;
+			from++;
+		}
+		if (!p && b.len > from + part)
+			from = b.len - part;
+		size_t drop = from ? from - 1 : 0; /* the byte before it tells whether a line begins */
+		buf_consume(&b, drop);
+		offset += drop;
+		from -= drop;
+	} while (got > 0);
+	env_file_close(f);
+	buf_release(&b);
+}
+
+static bool count_one(void *arg, const char *text, size_t n, bool begins_a_line)
+{
+	(void)text;
+	(void)n;
+	*(uint64_t *)arg += begins_a_line;
+	return true;
+}
+
 uint64_t quarantine_count(struct env *env, const char *path)
 {
 	uint64_t count = 0;
-	char *text;
-	size_t n;
-	if (env_file_load(env, path, FILE_BYTES_MAX, &text, &n) < 0)
-		return 0;
-	for (const char *p = text; (p = find(p, text + n, entry_mark)); p++)
-		count += p == text || p[-1] == '\n';
-	free(text);
+	each_entry(env, path, count_one, &count);
 	return count;
 }
 
@@ -334,17 +373,32 @@ bool held_any(const struct held_keys *h, const struct sqllog_record *r)
 	return false;
 }
 
+struct loading {
+	struct held_keys *held;
+	const char *instance;
+};
+
+static bool hold_one(void *arg, const char *text, size_t n, bool begins_a_line)
+{
+	const struct loading *l = arg;
+	const char *name = text + sizeof entry_mark - 1, *newline = memchr(text, '\n', n);
+	size_t known = strlen(l->instance);
+	struct sqllog_record r;
+	char why[80];
+	(void)begins_a_line;
+	if (!newline)
+		return n > READ_BYTES; /* no line of ours is so long */
+	if ((size_t)(newline - name) <= known || memcmp(name, l->instance, known) || name[known] != ' ')
+		return true;
+	ssize_t got = sqllog_read(newline + 1, n - (size_t)(newline + 1 - text), &r, why, sizeof why);
+	if (got > 0 && r.lsn)
+		held_add(l->held, &r);
+	return got != ERR_INCOMPLETE;
+}
+
 void held_load(struct held_keys *h, struct env *env, const char *path, const char *instance)
 {
-	char mark[120], why[80], *text;
-	struct sqllog_record r;
-	size_t n;
+	struct loading l = { h, instance };
 	buf_clear(&h->text);
-	if (env_file_load(env, path, FILE_BYTES_MAX, &text, &n) < 0)
-		return;
-	snprintf(mark, sizeof mark, "-- quarantine instance=%s ", instance);
-	for (const char *p = text; (p = find(p, text + n, mark)) && (p = find(p, text + n, "\n")); p++)
-		if (sqllog_read(p + 1, n - (size_t)(p + 1 - text), &r, why, sizeof why) > 0 && r.lsn)
-			held_add(h, &r);
-	free(text);
+	each_entry(env, path, hold_one, &l);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/err.h"
 #include "dbwriter/quarantine.h"
 #include "tests/support/folder.h"
@@ -148,6 +149,61 @@ START_TEST(a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end)
 }
 END_TEST
 
+/* A database that refuses everything for a night. What lies between the two here are zeroes, which cost no room. */
+START_TEST(a_file_of_any_size_is_counted_and_holds_its_keys)
+{
+	const off_t far = (257 << 20) + 5;
+	struct held_keys held = { .text = BUF_INIT };
+	struct quarantine q;
+	char why[200] = "";
+	size_t n;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	char *one = kept(&n), *entry = strchr(one, '\n') + 1;
+	ck_assert_int_eq(truncate(path, far), 0);
+	FILE *f = fopen(path, "a");
+	ck_assert_ptr_nonnull(f);
+	entry[strcspn(entry, "\n")] = '\0';
+	fprintf(f, "\n%s\n", entry);
+	buf_clear(&text);
+	records_add(&text, (struct made){ .lsn = 3, .epoch = 1, .keys = "role:3", .statements = "SELECT 1;\n" });
+	ck_assert_uint_eq(fwrite(text.data, 1, text.len, f), text.len);
+	fclose(f);
+	ck_assert_uint_eq(quarantine_count(env, path), 2);
+	held_load(&held, env, path, "role-1");
+	ck_assert_int_gt(sqllog_read(text.data, text.len, &record[1], why, sizeof why), 0);
+	ck_assert(held_any(&held, &record[1]));
+	held_load(&held, env, path, "role-2");
+	ck_assert(!held_any(&held, &record[1]));
+	held_release(&held);
+	ck_assert_int_eq(quarantine_open(&q, env, path, why, sizeof why), ERR_CORRUPT);
+	ck_assert_msg(strstr(why, "zeroes") != NULL, "%s", why);
+	free(one);
+}
+END_TEST
+
+/* Wherever a read of the file ends: in the mark, in the line behind it, in the record. */
+START_TEST(an_entry_is_found_wherever_it_stands)
+{
+	struct held_keys held = { .text = BUF_INIT };
+	size_t n;
+	ck_assert_int_eq(quarantine_add(env, path, &note, &record[0]), 0);
+	char *whole = kept(&n), *filled = malloc((1 << 20) + n + 1);
+	ck_assert_ptr_nonnull(filled);
+	for (size_t before = (1 << 20) - n - 1; before <= (1 << 20) + 1; before++) {
+		memset(filled, '-', before);
+		filled[before - 1] = '\n';
+		memcpy(filled + before, whole, n);
+		folder_write(dir, "quarantine.sql", filled, before + n);
+		ck_assert_uint_eq(quarantine_count(env, path), 1);
+		held_load(&held, env, path, "role-1");
+		ck_assert_msg(held_any(&held, &record[0]), "%zu bytes before", before);
+	}
+	held_release(&held);
+	free(filled);
+	free(whole);
+}
+END_TEST
+
 START_TEST(what_was_cut_off_is_put_aside)
 {
 	size_t n;
@@ -217,6 +273,8 @@ int main(void)
 	tcase_add_test(t, an_entry_that_ends_in_zeroes_is_cut_off_as_well);
 	tcase_add_test(t, zeroes_between_entries_hide_none_and_are_named);
 	tcase_add_test(t, a_whole_entry_behind_zeroes_is_not_put_aside_with_a_torn_end);
+	tcase_add_test(t, a_file_of_any_size_is_counted_and_holds_its_keys);
+	tcase_add_test(t, an_entry_is_found_wherever_it_stands);
 	tcase_add_test(t, what_was_cut_off_is_put_aside);
 	tcase_add_test(t, what_a_person_wrote_stays);
 	tcase_add_test(t, nothing_is_added_when_something_was_taken_out_meanwhile);
