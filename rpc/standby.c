@@ -220,7 +220,7 @@ static bool is_behind_written(const struct standby *y, uint64_t written)
 	struct sqllog_record next = { .lsn = 0 };
 	sqllog_position(l, &next.epoch, &next.lsn);
 	next.lsn = written + 1;
-	return y->file.f && !sqllog_failing(l) && (next.epoch != y->epoch || written > y->lsn) &&
+	return !sqllog_failing(l) && (next.epoch != y->epoch || written > y->lsn) &&
 	       !sqllog_follows(y->service->env, y->folder, y->epoch, y->lsn, &next);
 }
 

@@ -464,6 +464,27 @@ START_TEST(damage_in_the_last_file_is_told_and_what_is_behind_it_copied_when_it_
 }
 END_TEST
 
+START_TEST(a_file_that_cannot_be_opened_is_told_and_copied_when_it_can)
+{
+	char path[420], away[420];
+	open_log(1500);
+	append_in_batches(10);
+	snprintf(path, sizeof path, "%s/00000002.sql", log_dir);
+	snprintf(away, sizeof away, "%s/away", log_dir);
+	ck_assert_int_eq(rename(path, away), 0);
+	ck_assert_int_eq(symlink(path, path), 0); /* which leads to itself */
+	on_loop(loop, copy_it, NULL);
+	while (!standby_away(standby) || asked < 4)
+		usleep(1000);
+	ck_assert_uint_lt(sqllog_durable_lsn(l), 15);
+	ck_assert_int_eq(rename(away, path), 0);
+	until_durable(30);
+	copy_has(1, 30);
+	while (standby_away(standby))
+		usleep(1000);
+}
+END_TEST
+
 START_TEST(damage_that_stays_is_said_once)
 {
 	size_t n;
@@ -667,6 +688,7 @@ int main(void)
 	tcase_add_test(t, behind_damage_of_an_epoch_before_nothing_is_copied);
 	tcase_add_test(t, behind_damage_at_the_very_beginning_nothing_is_copied);
 	tcase_add_test(t, damage_in_the_last_file_is_told_and_what_is_behind_it_copied_when_it_is_mended);
+	tcase_add_test(t, a_file_that_cannot_be_opened_is_told_and_copied_when_it_can);
 	tcase_add_test(t, damage_that_stays_is_said_once);
 	tcase_add_test(t, damage_that_stays_does_not_fill_the_copys_folder);
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
