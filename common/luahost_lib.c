@@ -11,8 +11,9 @@
 #include "common/lua_msg.h"
 #include "common/luahost_private.h"
 
-#define LOAD_MAX  (1 << 20)
-#define PAIRS_MAX 16 /* of a log line */
+#define LOAD_MAX   (1 << 20)
+#define LOAD_PIECE 1024
+#define PAIRS_MAX  16 /* of a log line */
 
 /* ---- base ------------------------------------------------------------------------------------------------- */
 
@@ -63,15 +64,33 @@ static int l_tostring(lua_State *L)
 	return 1;
 }
 
+struct source {
+	const char *at;
+	size_t left;
+};
+
+/* In pieces: no hook reaches the compiler, and there are sources that keep it busy for minutes. */
+static const char *read_source(lua_State *L, void *arg, size_t *size)
+{
+	struct source *s = arg;
+	const char *piece = s->at;
+	*size = s->left < LOAD_PIECE ? s->left : LOAD_PIECE;
+	luahost_spend(L, (uint32_t)*size);
+	s->at += *size;
+	s->left -= *size;
+	return piece;
+}
+
 /* load(text, name, "t", env): text only, since nobody verifies bytecode; without env a fresh one. */
 static int l_load(lua_State *L)
 {
 	size_t n;
 	const char *text = luaL_checklstring(L, 1, &n), *name = luaL_optstring(L, 2, "=load");
 	bool has_env = !lua_isnoneornil(L, 4);
-	if (n > LOAD_MAX) /* no hook reaches the compiler */
+	if (n > LOAD_MAX)
 		return luaL_error(L, "load: more than %d bytes", LOAD_MAX);
-	if (luaL_loadbufferx(L, text, n, name, "t") != LUA_OK) {
+	if (lua_load(L, read_source, &(struct source){ text, n }, name, "t") != LUA_OK) {
+		luahost_spend(L, 0); /* over the budget it goes no further */
 		lua_pushnil(L);
 		lua_insert(L, -2);
 		return 2;

@@ -236,6 +236,7 @@ START_TEST(an_endless_loop_is_stopped)
 		"local s = ('x'):rep(1 << 20) while true do s = s:gsub('x', 'x') end",
 		"local t = {} for i = 1, 300000 do t[i] = -i end while true do table.sort(t) end",
 		"table.sort({1, 2, 3}, function() while true do end end)",
+		"load('if a then ' .. ('elseif a then '):rep(70000) .. 'end')", /* each goes through the jumps of all before it */
 	};
 	for (size_t i = 0; i < sizeof loops / sizeof *loops; i++) {
 		static struct run r;
@@ -271,6 +272,8 @@ START_TEST(where_instructions_are_counted_an_endless_loop_is_stopped_too)
 		ck_gives("return ('x'):rep(300):match('x-y') or 'goes on'", "\"goes on\"");
 	}
 	ck_assert_uint_eq(stats()->over_budget, 4);
+	ck_has(fails("local source = ('x = 1 '):rep(170000) for _ = 1, 10 do load(source) end"), "budget of 50 ms");
+	ck_has(fails("for _ = 1, 10 do pcall(load, ('x = 1 '):rep(170000)) end"), "budget of 50 ms");
 }
 END_TEST
 
