@@ -277,6 +277,5 @@ void http_face_stop(struct http_face *h)
 		return;
 	env_http_close(h->http);
 	stats_stop(h);
-	luasrc_unref(h->lua.prepared);
 	free(h);
 }

@@ -21,4 +21,5 @@ int http_face_start(struct service *s, struct http_face **out); /* ERR_EXISTS: t
 bool http_face_quiet(const struct http_face *h);                /* no request waits for a worker; NULL is fine */
 /* The instance stops: calls that wait are answered unavailable, new ones refused; figures can still be read. NULL is fine. */
 void http_face_shut(struct http_face *h);
-void http_face_stop(struct http_face *h); /* NULL is fine */
+void http_face_stop(struct http_face *h); /* NULL is fine; one that is started again knows what was reloaded */
+void http_loaded_free(struct service *s); /* when no face will be started any more */

@@ -17,14 +17,8 @@ struct stats_method {
 	struct hist hist; /* filled while a report is made */
 	uint64_t count, error[9];
 };
-struct http_face {
-	struct service *service;
-	struct env_http *http;
-	struct timer second;
-	struct stats_method *methods;
-	struct http_call *calls; /* that wait for their answer */
-	unsigned pending;        /* calls, and requests that a worker is answering */
-	unsigned reloading;
+/* Of a reload; it outlives the face, which a hand-over that comes to nothing opens anew. */
+struct http_loaded {
 	struct {
 		struct luasrc *prepared; /* by all workers; NULL: nothing */
 		char version[9], previous[9];
@@ -40,6 +34,16 @@ struct http_face {
 		char by[20];
 		uint64_t number, until_ms;
 	} turn;
+};
+struct http_face {
+	struct service *service;
+	struct http_loaded *loaded; /* the service's */
+	struct env_http *http;
+	struct timer second;
+	struct stats_method *methods;
+	struct http_call *calls; /* that wait for their answer */
+	unsigned pending;        /* calls, and requests that a worker is answering */
+	unsigned reloading;
 	struct profiling *profiling; /* http_lua.c; NULL: none */
 	bool shut;
 };

@@ -61,10 +61,23 @@ struct reload_part {
 void http_reload_open(struct http_face *h)
 {
 	struct service *s = h->service;
+	struct http_loaded *l = s->p->http_loaded;
 
-	if (s->lua_src)
-		snprintf(h->lua.version, sizeof h->lua.version, "%s", luasrc_version(s->lua_src));
-	h->lua.since_ms = h->messages.since_ms = env_wall_us(s->env) / 1000;
+	if (!l) {
+		l = s->p->http_loaded = calloc(1, sizeof *l);
+		assert(l);
+		snprintf(l->lua.version, sizeof l->lua.version, "%s", s->lua_src ? luasrc_version(s->lua_src) : "");
+		l->lua.since_ms = l->messages.since_ms = env_wall_us(s->env) / 1000;
+	}
+	h->loaded = l;
+}
+
+void http_loaded_free(struct service *s)
+{
+	if (s->p->http_loaded)
+		luasrc_unref(s->p->http_loaded->lua.prepared);
+	free(s->p->http_loaded);
+	s->p->http_loaded = NULL;
 }
 
 static const char *version_of(const struct schema *messages)
@@ -82,14 +95,14 @@ static void reload_answer(struct reload *l)
 		http_error(l->request, l->err == ERR_UNAVAILABLE ? l->err : ERR_FAILED, EFFECT_NONE,
 			   span_of(l->error, strlen(l->error)));
 	} else {
-		const struct schema *prepared = l->face->messages.prepared;
+		const struct schema *prepared = l->face->loaded->messages.prepared;
 
 		buf_addf(&b, "{\"instance\":\"%s\",\"version\":\"%s\",\"running\":\"%s\",\"previous\":\"%s\"", s->id,
-			 l->src ? luasrc_version(l->src) : l->face->lua.version, l->face->lua.version,
-			 l->face->lua.previous);
+			 l->src ? luasrc_version(l->src) : l->face->loaded->lua.version, l->face->loaded->lua.version,
+			 l->face->loaded->lua.previous);
 		buf_addf(&b, ",\"messages\":{\"version\":\"%s\",\"running\":\"%s\",\"previous\":\"%s\"}}\n",
 			 version_of(prepared ? prepared : s->schema), version_of(s->schema),
-			 version_of(l->face->messages.previous));
+			 version_of(l->face->loaded->messages.previous));
 		http_json(l->request, 200, &b);
 	}
 	buf_release(&b);
@@ -158,6 +171,13 @@ static void all_workers(struct reload *l, enum step step)
 {
 	struct service *s = l->face->service;
 
+	if (l->face->shut) { /* they may be gone, and what is prepared with them */
+		if (l->err == 0)
+			snprintf(l->error, sizeof l->error, "this instance stops");
+		l->err = l->err < 0 ? l->err : ERR_UNAVAILABLE;
+		reload_answer(l);
+		return;
+	}
 	l->left = s->workers;
 	for (unsigned i = 0; i < s->workers; i++) {
 		struct reload_part *p = calloc(1, sizeof *p);
@@ -177,21 +197,21 @@ static void note_running(struct http_face *h, const char *version, const char *p
 	char old[9];
 
 	snprintf(old, sizeof old, "%s", previous);
-	snprintf(h->lua.version, sizeof h->lua.version, "%s", version);
-	snprintf(h->lua.previous, sizeof h->lua.previous, "%s", old);
-	h->lua.since_ms = env_wall_us(h->service->env) / 1000;
+	snprintf(h->loaded->lua.version, sizeof h->loaded->lua.version, "%s", version);
+	snprintf(h->loaded->lua.previous, sizeof h->loaded->lua.previous, "%s", old);
+	h->loaded->lua.since_ms = env_wall_us(h->service->env) / 1000;
 }
 
 static bool has_prepared(const struct http_face *h)
 {
-	return h->lua.prepared || h->messages.prepared;
+	return h->loaded->lua.prepared || h->loaded->messages.prepared;
 }
 
 static void drop_prepared(struct http_face *h)
 {
-	luasrc_unref(h->lua.prepared);
-	h->lua.prepared = NULL;
-	h->messages.prepared = NULL;
+	luasrc_unref(h->loaded->lua.prepared);
+	h->loaded->lua.prepared = NULL;
+	h->loaded->messages.prepared = NULL;
 }
 
 /* The next of the steps that are wanted. */
@@ -199,8 +219,8 @@ static void go_on(struct reload *l)
 {
 	struct http_face *h = l->face;
 
-	if (l->step & STEP_MESSAGES && h->messages.prepared) {
-		l->messages = h->messages.prepared;
+	if (l->step & STEP_MESSAGES && h->loaded->messages.prepared) {
+		l->messages = h->loaded->messages.prepared;
 		all_workers(l, STEP_MESSAGES);
 	} else if (l->step & STEP_SWITCH) {
 		all_workers(l, STEP_SWITCH);
@@ -214,16 +234,16 @@ static void prepared(struct reload *l)
 	struct http_face *h = l->face;
 
 	drop_prepared(h);
-	h->turn.until_ms = 0;
+	h->loaded->turn.until_ms = 0;
 	if (l->err < 0) {
 		l->step = STEP_ABORT;
 		all_workers(l, STEP_ABORT);
 		return;
 	}
-	h->lua.prepared = l->src ? luasrc_ref(l->src) : NULL;
-	h->messages.prepared = l->messages;
-	if (*h->turn.by && l->step == STEP_PREPARE)
-		h->turn.until_ms = h->service->control->now_ms + HOLD_MS;
+	h->loaded->lua.prepared = l->src ? luasrc_ref(l->src) : NULL;
+	h->loaded->messages.prepared = l->messages;
+	if (*h->loaded->turn.by && l->step == STEP_PREPARE)
+		h->loaded->turn.until_ms = h->service->control->now_ms + HOLD_MS;
 	l->step &= ~(unsigned)STEP_PREPARE;
 	go_on(l);
 }
@@ -233,8 +253,8 @@ static void note_messages(struct reload *l, const struct schema *next, const str
 	struct http_face *h = l->face;
 
 	messages_taken(h->service, next);
-	h->messages.previous = previous;
-	h->messages.since_ms = env_wall_us(h->service->env) / 1000;
+	h->loaded->messages.previous = previous;
+	h->loaded->messages.since_ms = env_wall_us(h->service->env) / 1000;
 	metric_add(metric(h->service->metrics, SERVICE_CONTROL_WORKER, METRIC_COUNTER, "loquat_messages_taken_total",
 			  "Times other messages were taken, or gone back to, while the process ran.", NULL, NULL),
 		   1);
@@ -245,7 +265,7 @@ static void taken(struct reload *l)
 	struct http_face *h = l->face;
 	const struct schema *before = h->service->schema;
 
-	h->messages.prepared = NULL;
+	h->loaded->messages.prepared = NULL;
 	note_messages(l, l->messages, before);
 	log_info(h->service->log, "messages.taken", "version=%s previous=%s", version_of(l->messages),
 		 version_of(before));
@@ -257,18 +277,18 @@ static void taken(struct reload *l)
 static void switched(struct reload *l)
 {
 	struct http_face *h = l->face;
-	const char *version = h->lua.prepared ? luasrc_version(h->lua.prepared) : "";
+	const char *version = h->loaded->lua.prepared ? luasrc_version(h->loaded->lua.prepared) : "";
 
 	if (l->err < 0 && (l->switched || l->taken)) {
 		snprintf(l->version, sizeof l->version, "%s", l->switched ? version : "");
-		l->messages = l->taken ? h->messages.previous : NULL;
+		l->messages = l->taken ? h->loaded->messages.previous : NULL;
 		drop_prepared(h);
 		all_workers(l, STEP_ROLLBACK); /* the versions of the files stay as they were noted */
 		return;
 	}
-	if (l->err == 0 && h->lua.prepared) {
-		log_info(h->service->log, "lua.reloaded", "version=%s previous=%s", version, h->lua.version);
-		note_running(h, version, h->lua.version);
+	if (l->err == 0 && h->loaded->lua.prepared) {
+		log_info(h->service->log, "lua.reloaded", "version=%s previous=%s", version, h->loaded->lua.version);
+		note_running(h, version, h->loaded->lua.version);
 	}
 	drop_prepared(h);
 	reload_answer(l);
@@ -278,9 +298,10 @@ static void rolled_back(struct reload *l)
 {
 	struct http_face *h = l->face;
 
-	if (l->step == STEP_ROLLBACK && !strcmp(h->lua.version, l->version) && *h->lua.previous) {
-		log_warn(h->service->log, "lua.rolled_back", "version=%s previous=%s", h->lua.previous, l->version);
-		note_running(h, h->lua.previous, "");
+	if (l->step == STEP_ROLLBACK && !strcmp(h->loaded->lua.version, l->version) && *h->loaded->lua.previous) {
+		log_warn(h->service->log, "lua.rolled_back", "version=%s previous=%s", h->loaded->lua.previous,
+			 l->version);
+		note_running(h, h->loaded->lua.previous, "");
 	}
 	if (l->messages) {
 		log_warn(h->service->log, "messages.rolled_back", "version=%s previous=%s", version_of(l->messages),
@@ -305,12 +326,7 @@ static void part_done(void *arg)
 	free(p);
 	if (--l->left)
 		return;
-	if (l->face->shut) { /* the workers may be gone: what is prepared goes with them */
-		if (l->err == 0)
-			snprintf(l->error, sizeof l->error, "this instance stops");
-		l->err = l->err < 0 ? l->err : ERR_UNAVAILABLE;
-		reload_answer(l);
-	} else if (step == STEP_PREPARE) {
+	if (step == STEP_PREPARE) {
 		prepared(l);
 	} else if (step == STEP_MESSAGES) {
 		taken(l);
@@ -319,7 +335,7 @@ static void part_done(void *arg)
 	} else if (step == STEP_ROLLBACK) {
 		rolled_back(l);
 	} else {
-		l->face->turn.until_ms = 0;
+		l->face->loaded->turn.until_ms = 0;
 		drop_prepared(l->face);
 		reload_answer(l);
 	}
@@ -380,7 +396,7 @@ static int read_messages(struct reload *l, const char *wanted, const struct sche
 static int read_and_try(struct reload *l, enum what what, const char *messages)
 {
 	struct service *s = l->face->service;
-	const char *folders[] = { s->p->lua_folder, NULL }, *running = l->face->lua.version;
+	const char *folders[] = { s->p->lua_folder, NULL }, *running = l->face->loaded->lua.version;
 	const struct schema *next = s->schema;
 	int err = what == WHAT_LUA ? 0 : read_messages(l, messages, &next);
 
@@ -421,7 +437,7 @@ static void begin_rollback(struct reload *l, const char *messages)
 
 	drop_prepared(h);
 	if (messages && !strcmp(messages, version_of(h->service->schema)))
-		l->messages = h->messages.previous;
+		l->messages = h->loaded->messages.previous;
 	all_workers(l, STEP_ROLLBACK);
 }
 
@@ -433,21 +449,21 @@ static const char *not_its_turn(const struct http_face *h, enum step step, const
 
 	if (h->reloading)
 		return "another reload is under way here";
-	if (!strcmp(by, h->turn.by))
-		return number < h->turn.number ? "a later step of this supervisor was here before" : NULL;
-	if (h->service->control->now_ms < h->turn.until_ms)
+	if (!strcmp(by, h->loaded->turn.by))
+		return number < h->loaded->turn.number ? "a later step of this supervisor was here before" : NULL;
+	if (h->service->control->now_ms < h->loaded->turn.until_ms)
 		return "another reload is under way here, of another supervisor";
 	return takes && has_prepared(h) ? "another reload has prepared what is here" : NULL;
 }
 
 static void take_turn(struct http_face *h, enum step step, const char *by, uint64_t number)
 {
-	if (step == STEP_ABORT || strcmp(by, h->turn.by) != 0)
-		h->turn.until_ms = 0;
-	else if (h->turn.until_ms)
-		h->turn.until_ms = h->service->control->now_ms + HOLD_MS;
-	snprintf(h->turn.by, sizeof h->turn.by, "%s", by);
-	h->turn.number = number;
+	if (step == STEP_ABORT || strcmp(by, h->loaded->turn.by) != 0)
+		h->loaded->turn.until_ms = 0;
+	else if (h->loaded->turn.until_ms)
+		h->loaded->turn.until_ms = h->service->control->now_ms + HOLD_MS;
+	snprintf(h->loaded->turn.by, sizeof h->loaded->turn.by, "%s", by);
+	h->loaded->turn.number = number;
 }
 
 void http_reload(struct http_face *h, struct env_http_request *r)
@@ -466,7 +482,7 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 		return;
 	}
 	by = by ? by : "";
-	if (strlen(by) >= sizeof h->turn.by) {
+	if (strlen(by) >= sizeof h->loaded->turn.by) {
 		http_refuse(r, ERR_BAD_REQUEST, "by: expected at most 19 bytes");
 		return;
 	}

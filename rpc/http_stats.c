@@ -168,8 +168,8 @@ static void add_lua(struct buf *out, struct http_face *h)
 	struct service *s = h->service;
 	struct hist pauses;
 
-	buf_addf(out, ",\"lua\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu", h->lua.version,
-		 h->lua.previous, (unsigned long long)h->lua.since_ms);
+	buf_addf(out, ",\"lua\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu", h->loaded->lua.version,
+		 h->loaded->lua.previous, (unsigned long long)h->loaded->lua.since_ms);
 	add_total(out, s, "tasks_total", "loquat_lua_tasks_total");
 	add_total(out, s, "errors_total", "loquat_lua_errors_total");
 	add_total(out, s, "memory_bytes", "loquat_lua_memory_bytes");
@@ -181,11 +181,11 @@ static void add_lua(struct buf *out, struct http_face *h)
 
 static void add_messages(struct buf *out, struct http_face *h)
 {
-	const struct schema *previous = h->messages.previous;
+	const struct schema *previous = h->loaded->messages.previous;
 
 	buf_addf(out, ",\"messages\":{\"version\":\"%s\",\"previous\":\"%s\",\"since_ms\":%llu}",
 		 schema_version(h->service->schema), previous ? schema_version(previous) : "",
-		 (unsigned long long)h->messages.since_ms);
+		 (unsigned long long)h->loaded->messages.since_ms);
 }
 
 void stats_json(struct http_face *h, struct buf *out)

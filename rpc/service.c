@@ -5,6 +5,7 @@
 #include <string.h>
 #include "rpc/app.h"
 #include "rpc/keys.h"
+#include "rpc/http.h"
 #include "rpc/messages.h"
 #include "rpc/service_config.h"
 #include "rpc/service_private.h"
@@ -248,6 +249,7 @@ void service_free(struct service *s)
 	moves_free(s->p->moves);
 	route_unref(s->p->routes);
 	luasrc_unref(s->lua_src);
+	http_loaded_free(s);
 	messages_close(s);
 	env_tls_free(s->tls);
 	env_tls_free(s->client_tls);

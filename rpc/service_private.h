@@ -20,15 +20,16 @@ struct service_private {
 	struct service_options options;
 	struct acceptor *acceptor;
 	struct http_face *http;
-	struct handover *handover;    /* NULL: none was thought of */
-	struct worker control_worker; /* makes the calls that come by HTTP */
-	struct route_source *source;  /* of the route table */
-	struct env_tls *etcd_tls;     /* for it; NULL: none */
-	struct moves *moves;          /* of keys; NULL: its keys do not move */
-	struct standby *standby;      /* copies the SQL log to another host; NULL: it does not */
-	bool replicated;              /* it is to */
-	struct timer life_timer;      /* looks whether draining, then closing, has come to its end */
-	struct timer lua_watch;       /* looks whether a worker's Lua holds its thread too long */
+	struct http_loaded *http_loaded; /* http_reload.c */
+	struct handover *handover;       /* NULL: none was thought of */
+	struct worker control_worker;    /* makes the calls that come by HTTP */
+	struct route_source *source;     /* of the route table */
+	struct env_tls *etcd_tls;        /* for it; NULL: none */
+	struct moves *moves;             /* of keys; NULL: its keys do not move */
+	struct standby *standby;         /* copies the SQL log to another host; NULL: it does not */
+	bool replicated;                 /* it is to */
+	struct timer life_timer;         /* looks whether draining, then closing, has come to its end */
+	struct timer lua_watch;          /* looks whether a worker's Lua holds its thread too long */
 	uint64_t until_ms;
 	unsigned workers_up, workers_said, workers_down;
 	bool stopping, reg_done;

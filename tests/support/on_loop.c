@@ -1,6 +1,5 @@
 #include "tests/support/on_loop.h"
 #include <check.h>
-#include "tests/support/flag.h"
 
 static void started(struct loop *loop, void *arg)
 {
@@ -46,4 +45,24 @@ void on_loop_turns(struct loop *loop)
 {
 	on_loop(loop, NULL, NULL); /* wakes up in some turn: what was deferred before it ran at that turn's end */
 	on_loop(loop, NULL, NULL);
+}
+
+static void hold(void *arg)
+{
+	struct loop_hold *h = arg;
+	flag_raise(&h->held);
+	flag_wait(&h->go_on, 1);
+}
+
+void loop_hold(struct loop *loop, struct loop_hold *h)
+{
+	flag_init(&h->held);
+	flag_init(&h->go_on);
+	loop_call(loop, hold, h);
+	ck_assert(flag_wait(&h->held, 1));
+}
+
+void loop_let_go(struct loop_hold *h)
+{
+	flag_raise(&h->go_on);
 }

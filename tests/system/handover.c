@@ -398,17 +398,6 @@ END_TEST
 
 /* ---- a reload under way -------------------------------------------------------------------------------------------- */
 
-static struct {
-	struct flag held, go_on;
-} busy;
-
-static void be_busy(void *arg)
-{
-	(void)arg;
-	flag_raise(&busy.held);
-	flag_wait(&busy.go_on, 1);
-}
-
 static void look_quiet(void *arg)
 {
 	*(bool *)arg = http_face_quiet(cluster.connector[0]->p->http);
@@ -416,6 +405,7 @@ static void look_quiet(void *arg)
 
 START_TEST(a_reload_that_is_under_way_ends_before_the_hand_over)
 {
+	static struct loop_hold busy;
 	struct service *s;
 	struct http_reply reply;
 	struct env_pass *pass;
@@ -427,10 +417,7 @@ START_TEST(a_reload_that_is_under_way_ends_before_the_hand_over)
 	edge_begin(_i, NULL);
 	enter(&c, false, "stays");
 	s = cluster.connector[0];
-	flag_init(&busy.held);
-	flag_init(&busy.go_on);
-	loop_call(s->worker[0]->loop, be_busy, NULL);
-	flag_wait(&busy.held, 1);
+	loop_hold(s->worker[0]->loop, &busy);
 	struct calls operator= { .s = { s }, .http = { s->row->http_port } };
 	int fd = calls_http_send(&operator, 0, "POST", "/admin/reload?step=abort", true, "");
 	while (quiet)
@@ -441,9 +428,9 @@ START_TEST(a_reload_that_is_under_way_ends_before_the_hand_over)
 	ck_assert_int_eq(env_pass_connect(cluster.env, path, &pass), 0);
 	ck_assert_int_eq(env_pass_send(pass, hello, strlen(hello), NULL, NULL), 0);
 	ck_assert_int_eq((int)env_pass_receive(pass, text, sizeof(text), 300, &passed), ERR_TIMEOUT);
-	flag_raise(&busy.go_on);
+	loop_let_go(&busy);
 	calls_http_take(fd, &reply);
-	expect(reply.body, "this instance stops"); /* so it goes no further */
+	expect(reply.body, "\"running\"");
 	ck_assert_int_eq((int)env_pass_receive(pass, text, sizeof(text), 8000, &passed), 2);
 	ck_assert_int_eq(memcmp(text, "go", 2), 0);
 	env_pass_close(pass);

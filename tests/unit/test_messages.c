@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "rpc/http.h"
 #include "rpc/messages.h"
+#include "rpc/service_private.h"
 #include "tests/support/changed.h"
 #include "tests/support/folder.h"
+#include "tests/support/on_loop.h"
 #include "tests/support/scripted.h"
 #include "tests/support/suite.h"
 
@@ -343,6 +346,81 @@ START_TEST(files_name_new_methods_at_their_top_and_kept_functions_learn_new_fiel
 }
 END_TEST
 
+/* ---- a hand-over that comes to nothing: the face is closed meanwhile --------------------------------------------------- */
+
+static void close_face(void *arg)
+{
+	struct service *s = arg;
+
+	http_face_shut(s->p->http);
+	http_face_stop(s->p->http);
+	s->p->http = NULL;
+}
+
+static void open_face(void *arg)
+{
+	struct service *s = arg;
+
+	if (!s->p->http)
+		http_face_start(s, &s->p->http);
+}
+
+static void face_anew(struct service *s)
+{
+	on_loop(s->control, close_face, s);
+	while (!s->p->http)
+		on_loop(s->control, open_face, s);
+}
+
+START_TEST(a_reload_goes_on_when_the_face_is_opened_anew)
+{
+	begin(OLD);
+	char before[16], back[80];
+	snprintf(before, sizeof before, "%s", reload(CALLS, "?step=abort"));
+	messages_are(add_mood);
+	remotes(NEW);
+	reload(CALLER, "");
+	reload(CALLS, "?step=prepare");
+	face_anew(c.s[CALLS]);
+	ck_assert_str_ne(reload(CALLS, "?step=messages"), before);
+	reload(CALLS, "?step=switch");
+	ck_new();
+	face_anew(c.s[CALLS]);
+	snprintf(back, sizeof back, "?step=rollback&messages=%s", schema_version(c.s[CALLS]->schema));
+	ck_assert_str_eq(reload(CALLS, back), before);
+}
+END_TEST
+
+static void shut_when_asked(void *arg)
+{
+	struct service *s = c.s[CALLS];
+	bool *shut = arg;
+
+	*shut = !http_face_quiet(s->p->http);
+	if (*shut)
+		http_face_shut(s->p->http);
+}
+
+START_TEST(a_step_that_the_workers_are_at_is_noted_when_the_face_is_shut)
+{
+	begin(OLD);
+	static struct loop_hold busy;
+	char before[16];
+	bool shut = false;
+	snprintf(before, sizeof before, "%s", reload(CALLS, "?step=abort"));
+	messages_are(add_mood);
+	reload(CALLS, "?step=prepare&what=messages");
+	loop_hold(c.s[CALLS]->worker[0]->loop, &busy);
+	int fd = calls_http_send(&c, CALLS, "POST", "/admin/reload?step=messages", true, "");
+	while (!shut)
+		on_loop(c.s[CALLS]->control, shut_when_asked, &shut);
+	loop_let_go(&busy);
+	ck_assert_int_eq(calls_http_take(fd, &http), 200);
+	face_anew(c.s[CALLS]);
+	ck_assert_str_ne(reload(CALLS, "?step=abort"), before);
+}
+END_TEST
+
 static TCase *cases(const char *name, void (*set_up)(void))
 {
 	TCase *t = scripted_case(name, set_up);
@@ -358,6 +436,8 @@ static TCase *cases(const char *name, void (*set_up)(void))
 	tcase_add_test(t, messages_of_another_version_than_is_wanted_are_not_taken);
 	tcase_add_test(t, who_waits_meanwhile_is_answered_by_the_new_message);
 	tcase_add_test(t, files_name_new_methods_at_their_top_and_kept_functions_learn_new_fields);
+	tcase_add_test(t, a_reload_goes_on_when_the_face_is_opened_anew);
+	tcase_add_test(t, a_step_that_the_workers_are_at_is_noted_when_the_face_is_shut);
 	return t;
 }
 
