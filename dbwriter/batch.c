@@ -153,7 +153,9 @@ enum batch_fault batch_fault(unsigned code)
 	case 1020: /* record has changed since last read */
 	case 1021: /* disk full */
 	case 1026: /* a file could not be written */
-	case 1030: /* the storage engine's trouble: "Got error 28" is a full disk */
+	case 1030: /* the storage engine's trouble: 28 is a full disk, 194 a table whose file is gone */
+	case 1034: /* a table or an index is damaged: its records are sound, and land when it was repaired … */
+	case 1035:
 	case 1037: /* out of memory */
 	case 1038: /* out of sort memory */
 	case 1040: /* too many connections */
@@ -172,6 +174,8 @@ enum batch_fault batch_fault(unsigned code)
 	case 1153: /* packet larger than the server takes */
 	case 1180: /* error during COMMIT */
 	case 1181:
+	case 1194:
+	case 1195:
 	case 1203: /* too many connections of this user */
 	case 1205: /* lock wait timeout */
 	case 1206: /* lock table full */
@@ -181,9 +185,13 @@ enum batch_fault batch_fault(unsigned code)
 	case 1290: /* the server runs with an option: read only */
 	case 1317: /* interrupted */
 	case 1598: /* nothing can be written to the binary log */
+	case 1712: /* … an index is damaged */
 	case 1792: /* transaction is read only */
+	case 1814: /* … or a table's file is not there */
 	case 1836: /* read only mode */
+	case 1877: /* … a table is damaged */
 	case 1878: /* a temporary file could not be written */
+	case 1932: /* … the engine knows no such table, though the server does */
 	case 1969: /* statement timeout */
 	case 3024: return BATCH_AGAIN;
 	default: return code >= 8000 ? BATCH_AGAIN : BATCH_REFUSED; /* 8000 and 9000: TiDB's, all of a moment */

@@ -175,6 +175,50 @@ START_TEST(what_somebody_else_has_landed_meanwhile_is_refused_no_more)
 }
 END_TEST
 
+/* Its engine has no file of the table any more: the record is sound, and so are all that come behind it. */
+static void start_with_a_broken_table(void)
+{
+	struct buf b = BUF_INIT;
+	sql_run(here.q, "CREATE TABLE extra (id INT PRIMARY KEY); ALTER TABLE extra DISCARD TABLESPACE");
+	landing_adding(here.folder[0], 1, 1, 10, 1);
+	records_begin(&b);
+	records_add(&b, (struct made){ .lsn = 11,
+				       .epoch = 1,
+				       .keys = "extra:1",
+				       .statements = "INSERT INTO extra (id) VALUES (1);\n" });
+	folder_write(here.folder[0], "00000002.sql", b.data, b.len);
+	landing_adding(here.folder[0], 3, 12, 20, 1);
+	buf_release(&b);
+	landing_start(&here);
+	landing_until_logged(&here, "error=1814");
+	landing_until(&here, refused_is, &(unsigned){ 1 }, "told that it takes nothing");
+	ck_assert_uint_eq(landing_now(&here).quarantined, 0);
+	sql_run(here.q, "DROP TABLE extra");
+}
+
+START_TEST(a_broken_table_is_waited_for)
+{
+	start_with_a_broken_table();
+	landing_end(&here); /* so that nothing comes between dropping and making it */
+	sql_run(here.q, "CREATE TABLE extra (id INT PRIMARY KEY)");
+	landing_start(&here);
+	landing_until_landed(&here, 1, 20);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 0);
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM extra"), 1);
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(20) - 11);
+}
+END_TEST
+
+START_TEST(who_drops_a_broken_table_lets_the_rest_land)
+{
+	start_with_a_broken_table();
+	landing_until_landed(&here, 1, 20);
+	ck_assert_uint_eq(landing_now(&here).quarantined, 1);
+	ck_assert_int_eq(landing_gold(&here), landing_sum_to(20) - 11);
+	landing_until(&here, refused_is, &(unsigned){ 0 }, "it takes all again");
+}
+END_TEST
+
 START_TEST(an_older_schema_than_the_builds_is_waited_out)
 {
 	sql_run(here.q,
@@ -234,7 +278,8 @@ int main(void)
 			    a_transaction_that_is_tried_again_takes_no_more_records_in,
 			    the_lag_grows_also_behind_a_record_that_says_it_is_of_tomorrow,
 			    without_the_positions_table_nothing_lands_until_it_is_there,
-			    what_somebody_else_has_landed_meanwhile_is_refused_no_more,
-			    an_older_schema_than_the_builds_is_waited_out, an_older_schema_of_the_games_is_waited_out,
+			    what_somebody_else_has_landed_meanwhile_is_refused_no_more, a_broken_table_is_waited_for,
+			    who_drops_a_broken_table_lets_the_rest_land, an_older_schema_than_the_builds_is_waited_out,
+			    an_older_schema_of_the_games_is_waited_out,
 			    a_killed_database_loses_nothing_and_lands_nothing_twice);
 }
