@@ -228,10 +228,11 @@ int env_file_load(struct env *env, const char *path, size_t max, char **text, si
 /* Whole or not at all, and synced, its name too. flags: ENV_PRIVATE, ENV_EXCLUSIVE (ERR_EXISTS: another was first). */
 int env_file_store(struct env *env, const char *path, const void *text, size_t n, int flags);
 int env_file_remove(struct env *env, const char *path);
-int64_t env_file_mtime_us(struct env *env, const char *path); /* negative ERR_NOT_FOUND */
-int env_dir_make(struct env *env, const char *path);          /* with parents, names synced; there already is fine */
-int env_dir_sync(struct env *env, const char *path);          /* new names in it survive the machine */
-int64_t env_disk_free(struct env *env, const char *path);     /* bytes that still fit below a folder, or an error */
+int env_file_rename(struct env *env, const char *from, const char *to); /* replaces; both names are env_dir_sync's */
+int64_t env_file_mtime_us(struct env *env, const char *path);           /* negative ERR_NOT_FOUND */
+int env_dir_make(struct env *env, const char *path);      /* with parents, names synced; there already is fine */
+int env_dir_sync(struct env *env, const char *path);      /* new names in it survive the machine */
+int64_t env_disk_free(struct env *env, const char *path); /* bytes that still fit below a folder, or an error */
 /* Names in byte order without "." and "..": names[0..n); free() each and the array. ERR_NOT_FOUND */
 int env_dir_list(struct env *env, const char *path, char ***names, size_t *n);
 /* fn(arg) when something was written, made or removed in the folder; calls may be merged. */

@@ -240,6 +240,12 @@ int env_file_remove(struct env *env, const char *path)
 	return unlink(path) < 0 ? env_real_errno(errno) : 0;
 }
 
+int env_file_rename(struct env *env, const char *from, const char *to)
+{
+	(void)env;
+	return rename(from, to) < 0 ? env_real_errno(errno) : 0;
+}
+
 int64_t env_file_mtime_us(struct env *env, const char *path)
 {
 	(void)env;

@@ -362,6 +362,13 @@ int env_file_remove(struct env *env, const char *path)
 	return disk_remove(disk_of(env), path);
 }
 
+int env_file_rename(struct env *env, const char *from, const char *to)
+{
+	w_spend(env->w, 5000);
+	w_say(env->w, "rename %s to %s", from, to);
+	return disk_rename(disk_of(env), from, to, false);
+}
+
 int64_t env_file_mtime_us(struct env *env, const char *path)
 {
 	struct inode *i = disk_find(disk_of(env), path);

@@ -23,6 +23,9 @@ struct copy {
 	uint32_t number;
 	struct env_file *file;
 	uint64_t bytes;
+	uint32_t bad;           /* this file and those behind it are set aside at the next beginning; 0: none */
+	struct position landed; /* when that was found */
+	struct position whole;  /* when this is here again, what was set aside goes; lsn 0: nothing was */
 };
 struct copies {
 	struct worker *worker;
@@ -105,6 +108,7 @@ static int look(struct env *env, struct copy *c)
 	while (n-- && !c->last.lsn && !err)
 		err = look_into(env, c, numbers[n]);
 	free(numbers);
+	(void)copies_aside(env, c->folder, &c->whole);
 	c->known = !err;
 	return err ? err : env_dir_sync(env, c->folder);
 }
@@ -138,8 +142,6 @@ static int store(struct env *env, struct copy *c, const void *records, size_t n)
 	return err;
 }
 
-/* ---- copyBegin ---------------------------------------------------------------------------------------------------------- */
-
 static struct copy *find(struct copies *all, const char *instance)
 {
 	for (struct copy *c = all->first; c; c = c->next)
@@ -147,6 +149,101 @@ static struct copy *find(struct copies *all, const char *instance)
 			return c;
 	return NULL;
 }
+
+/* ---- damage ------------------------------------------------------------------------------------------------------------- */
+
+static const char aside_suffix[] = ".sql.damaged";
+
+/* Tells the last record that is aside, and removes the files if that is wanted. */
+static unsigned aside(struct env *env, const char *folder, bool removes, struct position *last)
+{
+	char path[ENV_PATH_MAX], **names;
+	size_t n;
+	unsigned found = 0;
+	*last = (struct position){ 0 };
+	if (env_dir_list(env, folder, &names, &n) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		size_t bytes = strlen(names[i]), suffix = sizeof aside_suffix - 1;
+		if (bytes > suffix && !strcmp(names[i] + bytes - suffix, aside_suffix) &&
+		    (size_t)snprintf(path, sizeof path, "%s/%s", folder, names[i]) < sizeof path) {
+			struct position here = follow_last_of(env, path);
+			*last = position_compare(here, *last) > 0 ? here : *last;
+			found += !removes || env_file_remove(env, path) < 0;
+		}
+		free(names[i]);
+	}
+	free(names);
+	return found;
+}
+
+unsigned copies_aside(struct env *env, const char *folder, struct position *last)
+{
+	return aside(env, folder, false, last);
+}
+
+/* Whether its writer, as it began last, has the log of this epoch: else nobody can send it again. */
+static bool knows(struct env *env, const struct copy *c, struct position at)
+{
+	char path[ENV_PATH_MAX + 8], line[40], *starts;
+	size_t n;
+	snprintf(path, sizeof path, "%s/epoch", c->folder);
+	if (!at.lsn)
+		return true;
+	if (env_file_load(env, path, STARTS_MAX, &starts, &n) < 0)
+		return false;
+	snprintf(line, sizeof line, "epoch=%llu ", (unsigned long long)at.epoch);
+	bool known = strstr(starts, line);
+	free(starts);
+	return known;
+}
+
+static bool can_come_again(struct env *env, const struct copy *c, struct position landed)
+{
+	return knows(env, c, landed) && knows(env, c, c->last);
+}
+
+void copies_damaged(struct copies *all, const char *instance, uint32_t file, struct position landed)
+{
+	struct copy *c = find(all, instance);
+	if (!c || !c->session || !can_come_again(all->worker->service->env, c, landed))
+		return;
+	c->bad = file;
+	c->landed = landed;
+	c->session = 0;
+	env_file_close(c->file);
+	c->file = NULL;
+}
+
+static int set_aside(const struct copies *all, struct copy *c)
+{
+	struct env *env = all->worker->service->env;
+	char from[ENV_PATH_MAX], to[ENV_PATH_MAX + 16];
+	uint32_t *numbers, last = c->number;
+	size_t n;
+	int err = sqllog_list(env, c->folder, &numbers, &n);
+	if (err < 0)
+		return err;
+	for (size_t i = n; i-- > 0 && !err && numbers[i] >= c->bad;) {
+		sqllog_path(from, c->folder, numbers[i], "sql");
+		snprintf(to, sizeof to, "%s.damaged", from);
+		err = env_file_rename(env, from, to);
+	}
+	free(numbers);
+	c->known = false;
+	if (!err)
+		err = look(env, c);
+	if (err < 0)
+		return err;
+	c->number = last; /* a number is not used twice */
+	c->last = position_compare(c->landed, c->last) > 0 ? c->landed : c->last;
+	c->bad = 0;
+	log_warn(all->worker->service->log, "dbwriter.copy_again", "instance=%s epoch=%llu lsn=%llu", c->instance,
+		 (unsigned long long)c->last.epoch, (unsigned long long)c->last.lsn);
+	return 0;
+}
+
+/* ---- copyBegin ---------------------------------------------------------------------------------------------------------- */
 
 static struct copy *find_or_add(struct copies *all, const char *instance)
 {
@@ -172,11 +269,13 @@ static int open_copy(struct copies *all, struct copy *c, const Dbwriter__CopyBeg
 	int err = env_dir_make(env, c->folder);
 	if (!err)
 		err = look(env, c);
-	if (!err && c->last.epoch > m->epoch)
+	if (!err && (c->last.epoch > m->epoch || c->whole.epoch > m->epoch))
 		return ERR_DENIED;
 	snprintf(path, sizeof path, "%s/epoch", c->folder);
 	if (!err && m->has_starts)
 		err = env_file_store(env, path, m->starts.data, m->starts.len, 0);
+	if (!err && c->bad && can_come_again(env, c, c->landed))
+		err = set_aside(all, c);
 	return err || has_file ? err : begin_file(env, c);
 }
 
@@ -240,6 +339,9 @@ static void take(struct copies *all, struct rpc_request *r, const Dbwriter__Copy
 		fail(all, c, r, "writing", err);
 	else {
 		c->last = last;
+		if (c->whole.lsn && position_compare(last, c->whole) >= 0 &&
+		    !aside(all->worker->service->env, c->folder, true, &last))
+			c->whole = (struct position){ 0 };
 		answer(r, c);
 	}
 }

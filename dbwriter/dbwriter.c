@@ -76,6 +76,11 @@ static void set_options(struct service *s, struct replay_options *o)
 	service_database(s, &o->db);
 }
 
+static void on_damaged(void *arg, const char *instance, uint32_t file, struct position landed)
+{
+	copies_damaged(((struct dbwriter *)arg)->copies, instance, file, landed);
+}
+
 /* The first copy came, or one is there since before: from now on somebody looks whether it lands. */
 static void on_first_copy(void *arg)
 {
@@ -85,6 +90,8 @@ static void on_first_copy(void *arg)
 		return;
 	o.folder = d->copies_folder;
 	o.connections = 1;
+	o.on_damaged = on_damaged;
+	o.on_damaged_arg = d;
 	o.standby_ms = (uint32_t)config_int(d->service->config, "dbwriter.standby_s", 5) * 1000;
 	atomic_store(&d->standby, replay_new(d->worker->loop, d->service->log, &o));
 }
@@ -206,6 +213,11 @@ static int64_t copies_landed(void *arg)
 	return (int64_t)copied(arg).records;
 }
 
+static int64_t copies_damaged_now(void *arg)
+{
+	return copied(arg).stopped;
+}
+
 static int64_t connected(void *arg)
 {
 	return figures(arg).connected;
@@ -231,6 +243,9 @@ static int on_init(struct service *s)
 	metrics_gauge_fn(m, "loquat_standby_logs", "Logs of other hosts that are kept here.", copies, s);
 	metrics_counter_fn(m, "loquat_standby_records_total",
 			   "Records of them landed here since the start, for nobody else did.", copies_landed, s);
+	metrics_gauge_fn(m, "loquat_standby_damaged",
+			 "Of these logs, those that could not be landed whole: damaged, or not whole again.",
+			 copies_damaged_now, s);
 	metrics_gauge_fn(m, "loquat_replay_database_connected", "1 while the database answers.", connected, s);
 	return 0;
 }
@@ -281,7 +296,9 @@ static const char *on_not_ready(struct service *s)
 
 	if (!f.connected)
 		return "the database is away";
-	return f.refused ? "the database takes nothing: dbwriter.again in the log says why" : NULL;
+	if (f.refused)
+		return "the database takes nothing: dbwriter.again in the log says why";
+	return copied(s).stopped ? "the copy of a log is damaged: dbwriter.copy_damaged in the log says which" : NULL;
 }
 
 const struct service_def dbwriter_service = {

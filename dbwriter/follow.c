@@ -231,6 +231,7 @@ static int at_end(struct follow *f, int end, const char *why)
 	if (err != FOLLOW_STOPPED && !behind)
 		return say(f, FOLLOW_WAITING, "%s/%08u.sql ends inside a record at offset %llu", f->folder, f->number,
 			   (unsigned long long)sqllog_file_at(&f->file));
+	f->bad = f->number;
 	return say(f, FOLLOW_STOPPED, "%s/%08u.sql is damaged at offset %llu: %s", f->folder, f->number,
 		   (unsigned long long)sqllog_file_at(&f->file), end == ERR_INCOMPLETE ? "the record is cut off" : why);
 }
@@ -239,6 +240,7 @@ static int at_end(struct follow *f, int end, const char *why)
 
 static int gap(struct follow *f, const struct sqllog_record *r)
 {
+	f->bad = f->number;
 	return say(f, FOLLOW_STOPPED,
 		   "%s/%08u.sql holds lsn %llu of epoch %llu, but lsn %llu of epoch %llu was the last: "
 		   "records are missing",
@@ -281,6 +283,8 @@ static int find_again(struct follow *f, int result)
 int follow_next(struct follow *f, struct sqllog_record *out)
 {
 	char why[80] = "";
+	unsigned passed = 0;
+	f->bad = 0;
 	for (;;) {
 		int err = !f->file.f && f->number ? open_file(f, f->number) : 0;
 		if (err < 0)
@@ -299,6 +303,8 @@ int follow_next(struct follow *f, struct sqllog_record *out)
 			return find_again(f, result);
 		if (got != 1 && result != 1)
 			return result;
+		if (got == 1 && ++passed == f->most)
+			return FOLLOW_PASSED;
 	}
 }
 
@@ -322,7 +328,7 @@ static struct position last_within(struct env_file *f, size_t most)
 	return last;
 }
 
-static struct position last_of_file(struct env *env, const char *path)
+struct position follow_last_of(struct env *env, const char *path)
 {
 	struct env_file *f;
 	struct position last = { 0 };
@@ -345,7 +351,7 @@ struct position follow_last(struct env *env, const char *folder)
 		return last;
 	while (n-- && !last.lsn) {
 		sqllog_path(path, folder, numbers[n], "sql");
-		last = last_of_file(env, path);
+		last = follow_last_of(env, path);
 	}
 	free(numbers);
 	return last;

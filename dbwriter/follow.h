@@ -33,7 +33,8 @@ enum follow_state {
 	FOLLOW_END,     /* everything there is was read */
 	FOLLOW_RECORD,  /* a record is to be applied */
 	FOLLOW_WAITING, /* the log ends inside a record */
-	FOLLOW_STOPPED  /* damage or missing records: why says where and what */
+	FOLLOW_STOPPED, /* damage or missing records: why says where and what */
+	FOLLOW_PASSED   /* `most` records were passed over: there may be more */
 };
 struct follow {
 	struct env *env;
@@ -45,6 +46,8 @@ struct follow {
 	struct position taken; /* record returned last, or the position it began at */
 	uint64_t fenced;       /* records refused so far */
 	bool forked;           /* the record returned last was a FOLLOW_FORK */
+	unsigned most;         /* the caller's: so many are passed over in one call; 0: any number */
+	uint32_t bad; /* FOLLOW_STOPPED: the file that is damaged, or before which records are missing; 0: neither */
 	char why[300];
 };
 /* Begins behind a position; opens nothing yet. */
@@ -56,4 +59,5 @@ int follow_next(struct follow *f, struct sqllog_record *out);
 uint32_t follow_file_of(struct env *env, const char *folder, struct position at);
 /* The last record in the folder, by a look at its end; lsn 0: none found. */
 struct position follow_last(struct env *env, const char *folder);
+struct position follow_last_of(struct env *env, const char *path); /* of one file */
 uint64_t follow_last_lsn(struct env *env, const char *folder);

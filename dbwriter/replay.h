@@ -4,6 +4,7 @@
 #include "common/env.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "dbwriter/follow.h"
 /*
  * replay: lands the SQL logs of this host in the database, exactly once.
  *
@@ -43,10 +44,13 @@ struct replay_options {
 	bool one_by_one;            /* no plans: the records' own text */
 	uint32_t poll_ms;           /* folders are watched; this often they are looked at all the same. 0: 500 */
 	uint64_t keep_s;
-	uint64_t low_bytes;      /* with less room than this on their disk, files that have landed go at once */
-	bool hold_keys;          /* later records of a refused record's keys are kept aside too, not landed */
-	uint32_t standby_ms;     /* the logs are copies: a log's records land when its position has not moved for so
+	uint64_t low_bytes;  /* with less room than this on their disk, files that have landed go at once */
+	bool hold_keys;      /* later records of a refused record's keys are kept aside too, not landed */
+	uint32_t standby_ms; /* the logs are copies: a log's records land when its position has not moved for so
 				  * long, that is when the dbwriter of its host does not land them; 0: at once */
+	/* Of such a copy this file, and so all behind it, cannot be landed: it is asked for as long as it is so. NULL: nobody */
+	void (*on_damaged)(void *arg, const char *instance, uint32_t file, struct position landed);
+	void *on_damaged_arg;
 	uint64_t once_keep_s;    /* answers of once-calls without a business key go from the database after it, by the
 				  * time of the newest record that landed or our clock, whichever is less; 0: never */
 	uint32_t forget_each_ms; /* how often they are looked for; the first time after as long. 0: an hour */
@@ -61,7 +65,7 @@ struct replay_figures {
 	uint64_t records, transactions, quarantined, fenced, retries; /* since the start */
 	uint64_t folded;           /* statements that another took in, since the start */
 	uint64_t epoch, lsn;       /* of one instance: its position */
-	unsigned streams, stopped; /* stopped: by damage or a gap */
+	unsigned streams, stopped; /* stopped: by damage or a gap; of copies: damaged, or not whole again */
 	unsigned refused; /* the database answers, and has taken nothing of it for a second: full, read only, locked */
 	uint64_t kept;    /* records in quarantine.sql: somebody has to look at them; of all instances only */
 	uint64_t forgotten; /* rows of loquat_once taken out for their age; of all instances only */

@@ -10,7 +10,7 @@
 #include "dbwriter/replay.h"
 /*
  * replay_private: what replay.c (whose turn it is), replay_lane.c (a connection), replay_land.c (a transaction),
- * replay_stream.c (one instance's log) and replay_figures.c share.
+ * replay_stream.c (one instance's log), replay_scrub.c and replay_figures.c share.
  */
 
 /* Written by the loop, read by anybody. */
@@ -58,6 +58,10 @@ struct stream {
 	char refusal[300];
 	uint64_t fenced_told;
 	uint64_t moved_ms, ask_ms; /* of a copy: its position moved, or it landed last; it is asked again */
+	bool asked;                /* … it was told once */
+	struct follow scrub;       /* … read through while nobody needs it */
+	bool scrubs;               /* … in the middle of it */
+	uint64_t scrub_ms;         /* … the next time */
 	struct replay_counts counts;
 };
 
@@ -150,6 +154,8 @@ void streams_discover(struct replay *r);
 void stream_release(struct stream *s);
 /* The position is known: reads from there. */
 void stream_begin(struct stream *s, struct position landed);
+/* Of a copy that is not landed here: reads on in it, for damage. replay_scrub.c */
+void stream_scrub(struct stream *s, uint64_t now_ms);
 /* Of a copy: whether it is time to ask for its position; and, knowing that, to land what is behind it. */
 bool stream_asks(struct stream *s);
 bool stream_takes_over(struct stream *s, struct position landed);

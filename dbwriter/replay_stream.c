@@ -166,6 +166,7 @@ void stream_release(struct stream *s)
 {
 	env_watch_close(s->watch);
 	follow_release(&s->follow);
+	follow_release(&s->scrub);
 	load_release(&s->load);
 	load_release(&s->ahead);
 	held_release(&s->held);
@@ -224,6 +225,7 @@ bool stream_takes_over(struct stream *s, struct position landed)
 	if (!s->moved_ms || position_compare(landed, s->landed) || position_compare(last, landed) <= 0)
 		s->moved_ms = now_ms;
 	s->landed = landed;
+	s->asked = true;
 	atomic_store_explicit(&s->counts.epoch, landed.epoch, memory_order_relaxed);
 	atomic_store_explicit(&s->counts.lsn, landed.lsn, memory_order_relaxed);
 	if (now_ms - s->moved_ms < s->replay->o.standby_ms)
@@ -477,6 +479,7 @@ void stream_look(struct stream *s, uint64_t now_ms)
 		s->dirty = true;
 	if (!s->known || s->load.batch.n || s->counts.stopped)
 		look_behind(s);
+	stream_scrub(s, now_ms);
 	if (now_ms < s->look_again_ms)
 		return;
 	s->look_again_ms = now_ms + LOOK_MS;

@@ -675,6 +675,130 @@ START_TEST(what_cannot_be_written_is_not_answered_for_and_ends_the_session)
 }
 END_TEST
 
+/* ---- a copy that has rotted ------------------------------------------------------------------------------------------- */
+
+static struct {
+	uint32_t file;
+	struct position landed;
+} damage;
+
+static void tell_damage(void *arg)
+{
+	(void)arg;
+	copies_damaged(copies, "role-1", damage.file, damage.landed);
+}
+
+static void damaged(uint32_t file, uint64_t epoch, uint64_t lsn)
+{
+	damage.file = file;
+	damage.landed = (struct position){ epoch, lsn };
+	on_loop(loop, tell_damage, NULL);
+}
+
+static const char *copy_folder(void)
+{
+	static char folder[420];
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	return folder;
+}
+
+static void rot(const char *name, uint64_t lsn)
+{
+	char line[40];
+	size_t n;
+	char *bytes = folder_read(copy_folder(), name, &n);
+	snprintf(line, sizeof line, "-- loquat lsn=%d ", (int)lsn);
+	char *at = strstr(bytes, line);
+	ck_assert_ptr_nonnull(at);
+	at[60] ^= 1;
+	folder_write(copy_folder(), name, bytes, n);
+	free(bytes);
+}
+
+static void copy_begins_at(uint64_t lsn)
+{
+	size_t n;
+	char line[40], *bytes = folder_read(copy_folder(), "00000002.sql", &n);
+	snprintf(line, sizeof line, "SET NAMES utf8mb4;\n-- loquat lsn=%d ", (int)lsn);
+	ck_assert_msg(!strncmp(bytes, line, strlen(line)), "%.60s", bytes);
+	free(bytes);
+}
+
+START_TEST(what_is_damaged_in_the_copy_is_sent_again_and_goes_when_all_of_it_is_there)
+{
+	open_log(0);
+	append(30);
+	on_loop(loop, copy_it, NULL);
+	until_durable(30);
+	rot("00000001.sql", 12);
+	damaged(1, 0, 0);
+	append(1);
+	until_durable(31);
+	copy_has(1, 31);
+	ck_assert_int_eq(folder_size(copy_folder(), "00000001.sql"), -1);
+	ck_assert_int_eq(folder_size(copy_folder(), "00000001.sql.damaged"), -1);
+}
+END_TEST
+
+START_TEST(only_what_has_not_landed_is_sent_again)
+{
+	open_log(0);
+	append(30);
+	on_loop(loop, copy_it, NULL);
+	until_durable(30);
+	rot("00000001.sql", 25);
+	damaged(1, sqllog_epoch(l), 20);
+	append(1);
+	until_durable(31);
+	copy_begins_at(21);
+}
+END_TEST
+
+START_TEST(a_copy_that_nobody_can_send_again_is_left_as_it_is)
+{
+	struct asking a = begins(7);
+	ck_assert_uint_eq(sends(a.session, 7, 1, 5, 1).lsn, 5);
+	damaged(1, 7, 2); /* its writer has told no epochs */
+	ck_assert_uint_eq(sends(a.session, 7, 6, 6, 1).lsn, 6);
+	folder_write(copy_folder(), "epoch", "epoch=8 lsn=0 boot=a\n", 21); /* another log's */
+	damaged(1, 7, 2);
+	damaged(1, 0, 0);
+	ck_assert_uint_eq(sends(a.session, 7, 7, 7, 1).lsn, 7);
+	folder_write(copy_folder(), "epoch", "epoch=7 lsn=0 boot=a\n", 21);
+	damaged(1, 7, 2);
+	ck_assert_int_eq(sends(a.session, 7, 8, 8, 1).err, ERR_DENIED);
+	folder_write(copy_folder(), "epoch", "epoch=8 lsn=0 boot=a\n", 21); /* who begins is not who was there */
+	ck_assert_uint_eq(begins(8).lsn, 7);
+	copy_has(1, 7);
+}
+END_TEST
+
+START_TEST(what_was_set_aside_stays_until_it_is_there_again_whoever_restarts)
+{
+	struct position last;
+	ck_assert_uint_eq(sends(begins(7).session, 7, 1, 5, 1).lsn, 5);
+	folder_write(copy_folder(), "epoch", "epoch=6 lsn=0 boot=a\nepoch=7 lsn=0 boot=a\n", 42);
+	damaged(1, 0, 0);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED);
+	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 0); /* a former owner moves nothing */
+	struct asking a = begins(7);
+	ck_assert(!a.err && !a.lsn);
+	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 1);
+	ck_assert_uint_eq(last.lsn, 5);
+	ck_assert_uint_eq(sends(a.session, 7, 1, 3, 1).lsn, 3);
+	on_loop(loop, keep_no_more, NULL);
+	on_loop(loop, keep, NULL);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED);
+	a = begins(7);
+	ck_assert_uint_eq(a.lsn, 3);
+	ck_assert_uint_eq(sends(a.session, 7, 4, 4, 1).lsn, 4);
+	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 1);
+	ck_assert_uint_eq(sends(a.session, 7, 5, 5, 1).lsn, 5);
+	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 0);
+	copy_has(1, 5);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("standby");
@@ -696,5 +820,9 @@ int main(void)
 	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
 	tcase_add_test(t, what_another_process_wrote_here_is_synced_before_it_is_answered_for);
 	tcase_add_test(t, what_cannot_be_written_is_not_answered_for_and_ends_the_session);
+	tcase_add_test(t, what_is_damaged_in_the_copy_is_sent_again_and_goes_when_all_of_it_is_there);
+	tcase_add_test(t, only_what_has_not_landed_is_sent_again);
+	tcase_add_test(t, a_copy_that_nobody_can_send_again_is_left_as_it_is);
+	tcase_add_test(t, what_was_set_aside_stays_until_it_is_there_again_whoever_restarts);
 	return suite_run("standby", t);
 }
