@@ -144,6 +144,9 @@ function Online.login(args)
     if answer.resumed then player.resume = args.resume end
     return Online.login(args)
   end
+  -- The player was forgotten, or its key moved, after the name may have been claimed: its connector asks again, by then
+  -- the next owner, instead of refusing somebody who has used the token.
+  if err == "unavailable" then return nil, err, why, "unknown" end
   return answer, err, why
 end
 

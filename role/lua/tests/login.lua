@@ -151,9 +151,10 @@ test("who is forgotten while its role is made gets none, and one at the next log
     Players.forget_key("uid:ann")
     return { taken = false }
   end)
-  local answer, err = login(test.session("ann"))
+  local answer, err, _, effect = login(test.session("ann"))
   test.equal(answer, nil)
   test.equal(err, "unavailable")
+  test.equal(effect, "unknown")   -- the name is its own already; and so the connector asks again
   test.equal(#test.rows("SELECT id FROM role"), 0)
   test.fake("role.nameRemote.claim", { taken = false })
   test.holds(login(test.session("ann")).role)
