@@ -170,9 +170,11 @@ struct gate {
 };
 
 /* ---- place.c */
+/* Not too many, in all or of that address or subnet. */
+bool place_fits(struct gate *g, const char *addr);
 /*
- * A new place by its age, for who asks from addr; NULL: too many, in all or of that address or subnet. origin and nonce NULL: one
- * of our own, at the end of its class.
+ * A new place by its age, for who asks from addr. origin and nonce NULL: one of our own, at the end of its class; NULL: it does not
+ * fit. Others are of tickets, given up where they were: they have fitted before they were asked for.
  */
 struct place *place_new(struct gate *g, const char *addr, const char *uid, bool guest, unsigned rank,
 			const char *origin, const char *nonce, uint64_t since_us);

@@ -112,28 +112,28 @@ static uint64_t key_of(const struct place *p)
 }
 
 /* An admission that nobody uses keeps a player out as well: so an address has no more of them than connections. */
-static bool fits(struct gate *g, const char *addr, struct addrplace from)
+bool place_fits(struct gate *g, const char *addr)
 {
+	struct addrplace from = addrcount_place(&g->held, addr);
 	struct addrcounted before = addrcount_add(&g->held, from, 1);
 
-	if (balancers_trust(g->face.balancers, addr) ||
-	    (before.address < g->per_address_max && (!g->per_subnet_max || before.subnet < g->per_subnet_max)))
-		return true;
 	addrcount_add(&g->held, from, -1);
-	return false;
+	return g->places < GATE_PLACES_MAX &&
+	       (balancers_trust(g->face.balancers, addr) ||
+		(before.address < g->per_address_max && (!g->per_subnet_max || before.subnet < g->per_subnet_max)));
 }
 
 struct place *place_new(struct gate *g, const char *addr, const char *uid, bool guest, unsigned rank,
 			const char *origin, const char *nonce, uint64_t since_us)
 {
-	struct addrplace from = addrcount_place(&g->held, addr);
 	uint8_t raw[8];
 
-	if (g->places >= GATE_PLACES_MAX || !fits(g, addr, from))
+	if (!nonce && !place_fits(g, addr))
 		return NULL;
 	struct place *p = calloc(1, sizeof(*p));
 	assert(p);
-	p->from = from;
+	p->from = addrcount_place(&g->held, addr);
+	addrcount_add(&g->held, p->from, 1);
 	env_random(g->service->env, raw, sizeof(raw));
 	token_nonce(raw, p->nonce);
 	if (nonce)

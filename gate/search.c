@@ -91,8 +91,6 @@ static void heard(struct search *s)
 		place_attach(p, v);
 		visitor_answer(v, was.id, p, was.start_ns);
 		queue_pump(was.gate);
-	} else if (was.there || was.forgotten) {
-		visitor_refuse(v, was.id, was.start_ns, ERR_BUSY, PLACES_FULL);
 	} else {
 		visitor_refuse(v, was.id, was.start_ns, ERR_NOT_FOUND,
 			       "this ticket's place is given up: ask without it");
@@ -136,8 +134,13 @@ static void ask(struct search *s, const struct peer *p)
 void search_start(struct visitor *v, uint32_t id, const struct token *t, uint64_t start_ns)
 {
 	struct gate *g = v->gate;
-	struct search *s = calloc(1, sizeof(*s));
+	struct search *s;
 
+	if (!place_fits(g, v->conn.addr)) { /* before the gate that has it gives it up */
+		visitor_refuse(v, id, start_ns, ERR_BUSY, PLACES_FULL);
+		return;
+	}
+	s = calloc(1, sizeof(*s));
 	assert(s);
 	*s = (struct search){ .gate = g, .visitor = v, .id = id, .start_ns = start_ns, .asked = 1 };
 	s->next = g->searches;

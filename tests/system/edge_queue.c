@@ -291,6 +291,39 @@ START_TEST(guests_without_token_take_all_places_and_not_one_more)
 }
 END_TEST
 
+static void open_from_elsewhere(struct wireclient *c, unsigned gate)
+{
+	wireclient_open_from(c, cluster.gate_port[gate], "127.0.0.9");
+	wireclient_package(c, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
+	ck_assert_int_eq(wireclient_next(c, false).type, POMELO_HANDSHAKE);
+	wireclient_package(c, POMELO_ACK, NULL, 0);
+}
+
+START_TEST(a_ticket_that_a_gate_has_no_room_for_keeps_its_place_at_another)
+{
+	struct wireclient gate, full, asks, in;
+	char body[GIVE_BACK_MAX];
+	edgecluster_start(&cluster,
+			  &(struct edgecluster_options){ .threads = threads[_i],
+							 .lua = "gate = { players_max = 1, per_address_max = 2 },",
+							 .two_gates = true });
+	enter_by_gate(&in, "{\"uid\":\"in\"}");
+	open_from_elsewhere(&gate, 0);
+	give_back(body, wireclient_ask(&gate, QUERY, "{\"uid\":\"moves\"}"), "ticket");
+	wireclient_close(&gate);
+	expect(query(&full, 1, "{\"uid\":\"a\"}"), "\"code\":202");
+	expect(wireclient_ask(&full, QUERY, "{\"uid\":\"b\"}"), "\"code\":202");
+	expect(query(&asks, 1, body), "\"error\":\"busy\"");
+	open_from_elsewhere(&gate, 0);
+	expect(wireclient_ask(&gate, QUERY, body), "\"position\":1");
+	wireclient_close(&gate);
+	wireclient_close(&asks);
+	wireclient_close(&full);
+	wireclient_close(&in);
+	edge_end();
+}
+END_TEST
+
 /* Who takes admissions under many names and uses none of them keeps nobody else out. */
 START_TEST(an_address_holds_no_more_places_than_connections)
 {
@@ -304,10 +337,7 @@ START_TEST(an_address_holds_no_more_places_than_connections)
 		expect(wireclient_ask(&gate, QUERY, body), "\"code\":200");
 	}
 	expect(wireclient_ask(&gate, QUERY, "{\"uid\":\"n3\"}"), "\"error\":\"busy\"");
-	wireclient_open_from(&other, cluster.gate_port[0], "127.0.0.9");
-	wireclient_package(&other, POMELO_HANDSHAKE, "{\"sys\":{}}", 10);
-	ck_assert_int_eq(wireclient_next(&other, false).type, POMELO_HANDSHAKE);
-	wireclient_package(&other, POMELO_ACK, NULL, 0);
+	open_from_elsewhere(&other, 0);
 	expect(wireclient_ask(&other, QUERY, "{\"uid\":\"other\"}"), "\"code\":200");
 	/* a place that was used is free again */
 	enter_admitted(&in, way, "n0");
@@ -369,6 +399,7 @@ int main(void)
 	BOTH(who_does_not_fit_waits_and_is_admitted_when_somebody_leaves);
 	BOTH(a_ticket_keeps_the_place_of_who_comes_again);
 	BOTH(a_ticket_is_good_at_any_gate);
+	BOTH(a_ticket_that_a_gate_has_no_room_for_keeps_its_place_at_another);
 	BOTH(a_gate_that_starts_anew_believes_the_tickets_in_their_order);
 	BOTH(an_account_has_one_place_and_a_class_stands_before_those_below_it);
 	BOTH(a_connector_takes_no_more_than_its_own_limit);
