@@ -30,9 +30,20 @@ static void compile(lua_State *L, const struct luasrc_file *f)
 		err = luaL_loadbufferx(L, f->code, f->code_bytes, lua_tostring(L, -1), "b");
 	else
 		err = luaL_loadbufferx(L, f->text, f->bytes, lua_tostring(L, -1), "t");
+	if (err == LUA_ERRSYNTAX && f->bytes && f->text[0] == LUA_SIGNATURE[0]) /* that alone names no place */
+		luaL_error(L, "%s: %s", f->path, lua_tostring(L, -1));
 	if (err != LUA_OK)
 		lua_error(L);
 	lua_remove(L, -2);
+}
+
+void luahost_name_file(const struct luasrc_file *f, char *error, size_t size)
+{
+	char why[LUAHOST_MESSAGE_MAX];
+	if (!f || strstr(error, ".lua"))
+		return;
+	snprintf(why, sizeof why, "%s", error);
+	snprintf(error, size, "%s: %s", f->path, why);
 }
 
 static int l_require(lua_State *L);
@@ -55,6 +66,7 @@ static void push_compiled(lua_State *L, int code_index, const struct luasrc_file
 static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
 {
 	struct luahost *h = luahost_of(L);
+	struct luacode *code = lua_touserdata(L, code_index);
 	push_compiled(L, code_index, f);
 	luahost_push_env(L, h);
 	lua_pushliteral(L, "require");
@@ -64,8 +76,11 @@ static void run_file(lua_State *L, int code_index, const struct luasrc_file *f)
 	if (!lua_setupvalue(L, -2, 1))
 		lua_pop(L, 1); /* a file without a single global name */
 	lua_pushstring(L, f->name);
+	code->failed = NULL;
 	if (lua_pcall(L, 1, 1, 0) == LUA_OK)
 		return;
+	if (!code->failed)
+		code->failed = f;
 	lua_getiuservalue(L, code_index, 1);
 	lua_pushnil(L);
 	lua_setfield(L, -2, f->name); /* may be tried again */
@@ -325,8 +340,10 @@ int luahost_prepare_step(struct luahost *h, char *error, size_t error_size)
 		err = run_beside(h, luasrc_at(code->src, code->at - files), error, error_size);
 	else
 		err = luahost_try(h, complete, code, error, error_size);
-	if (err < 0)
+	if (err < 0) {
+		luahost_name_file(code->failed, error, error_size);
 		return refuse(h, err);
+	}
 	return code->at++ < 2 * files;
 }
 
@@ -387,8 +404,11 @@ int luahost_check(struct luahost *h, struct luasrc *src, char *error, size_t err
 	buf_release(&c.out);
 	if (err == 0)
 		err = luahost_prepare(h, src, error, error_size);
-	if (err == 0)
-		err = luahost_try(h, run_check, h->next, error, error_size);
+	if (err < 0)
+		return err;
+	err = luahost_try(h, run_check, h->next, error, error_size);
+	if (err < 0)
+		luahost_name_file(luasrc_find(src, "init"), error, error_size);
 	return err;
 }
 

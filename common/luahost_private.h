@@ -76,6 +76,8 @@ struct luacode { /* one generation of code: a userdata whose user value is the t
 	int staged;  /* registry: what its files change in `state`: a list of key, old, new; itself stands for nil */
 	size_t at;   /* the next file to look at, while it is prepared */
 	int self;    /* registry: the userdata itself */
+	/* the innermost whose top raised */
+	const struct luasrc_file *failed;
 };
 
 struct luatimer;
@@ -235,6 +237,8 @@ int luahost_state_enter(lua_State *L, void *code);
 int luahost_state_stage(lua_State *L, void *code);
 int luahost_state_restore(lua_State *L, void *unused);
 bool luahost_push_module_function(lua_State *L, const char *name, size_t n); /* "module.function" of the running code */
+/* Where an error says no place by itself, as a table or the end of the memory: that file. NULL: nowhere. */
+void luahost_name_file(const struct luasrc_file *f, char *error, size_t size);
 /* What is wrong with such a name, as far as can be known before it is called; NULL: nothing. Leaves values on the stack. */
 const char *luahost_function_trouble(lua_State *L, const char *name);
 

@@ -88,6 +88,10 @@ static int read_file(struct reading *r, const char *name, const char *path)
 		return ERR_FULL;
 	}
 	int err = env_file_load(r->env, path, LUASRC_BYTES, &text, &n);
+	if (err == ERR_FULL) {
+		snprintf(r->error, r->error_size, "%s: more than %u bytes", path, LUASRC_BYTES);
+		return err;
+	}
 	if (err < 0) {
 		snprintf(r->error, r->error_size, "%s: %s", path, err == ERR_IO ? env_last_error() : err_text(err));
 		return err;
@@ -151,6 +155,10 @@ static int read_folders(struct env *env, const char *const *folders, bool tests,
 		if (err < 0 && !*error)
 			snprintf(error, error_size, "%s: %s", *folders,
 				 err == ERR_IO ? env_last_error() : err_text(err));
+	}
+	if (err == 0 && !r.src->files) { /* as in the middle of a copy: nothing would be found any more */
+		snprintf(error, error_size, "%s: there is no Lua file", folders[-1]);
+		err = ERR_NOT_FOUND;
 	}
 	if (err == 0)
 		err = make_tables(r.src, error, error_size);

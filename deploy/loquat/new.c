@@ -211,11 +211,15 @@ static const char *path_of(struct cluster *c, const struct blank *t, const struc
 	return out;
 }
 
-/* Folders that every service would collide with. */
+/* What every service would collide with: folders, a file that each has (main.c), words that Lua does not take for a name. */
 static bool is_ours(const char *name)
 {
-	static const char *const taken[] = { "common", "rpc",    "proto",   "deploy",     "tests",   "build", "docs",
-					     "var",    "loquat", "luatest", "luaservice", "unknown", NULL };
+	static const char *const taken[] = { "common", "rpc",   "proto",  "deploy",   "tests",      "build",
+					     "docs",   "var",   "loquat", "luatest",  "luaservice", "unknown",
+					     "main",   "and",   "break",  "do",       "else",       "elseif",
+					     "end",    "false", "for",    "function", "goto",       "if",
+					     "in",     "local", "nil",    "not",      "or",         "repeat",
+					     "return", "then",  "true",   "until",    "while",      NULL };
 
 	for (const char *const *t = taken; *t; t++)
 		if (!strcmp(*t, name))

@@ -174,7 +174,7 @@ START_TEST(errors_that_are_no_text_are_failures_too)
 	ck_fails("error()", "an error that is a nil");
 	ck_fails("error('two\\nlines', 0)", "two");
 	on_loop(loop, load, SRC("init", "error({code = 5})"));
-	ck_assert_str_eq(why, "an error that is a table: {code = 5}");
+	ck_assert_str_eq(why, "init.lua: an error that is a table: {code = 5}");
 }
 END_TEST
 

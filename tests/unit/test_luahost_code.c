@@ -135,11 +135,14 @@ START_TEST(sources_are_read_from_folders)
 	snprintf(dir, sizeof dir, "build/test_luahost-%d", (int)getpid());
 	snprintf(path, sizeof path, "%s/lib", dir);
 	ck_assert_int_eq(env_dir_make(env, path), 0);
+	struct luasrc *src = NULL;
+	ck_assert_int_eq(luasrc_read(env, (const char *const[]){ dir, NULL }, error, sizeof error, &src),
+			 ERR_NOT_FOUND);
+	ck_has(error, ": there is no Lua file");
 	snprintf(path, sizeof path, "%s/aHandler.lua", dir);
 	ck_assert_int_eq(env_file_store(env, path, "return {}", 9, ENV_CREATE), 0);
 	snprintf(path, sizeof path, "%s/lib/grid.lua", dir);
 	ck_assert_int_eq(env_file_store(env, path, "return 5", 8, ENV_CREATE), 0);
-	struct luasrc *src = NULL;
 	ck_assert_int_eq(luasrc_read(env, (const char *const[]){ dir, NULL }, error, sizeof error, &src), 0);
 	ck_assert_uint_eq(luasrc_files(src), 2);
 	ck_assert_str_eq(luasrc_at(src, 0)->name, "aHandler");
@@ -161,6 +164,14 @@ START_TEST(sources_are_read_from_folders)
 				     &src),
 			 ERR_NOT_FOUND);
 	ck_has(error, "build/no such folder");
+	env_file_remove(env, path);
+	char *large = calloc(1, LUASRC_BYTES + 1);
+	ck_assert_ptr_nonnull(large);
+	ck_assert_int_eq(env_file_store(env, path, large, LUASRC_BYTES + 1, ENV_CREATE), 0);
+	free(large);
+	ck_assert_int_eq(luasrc_read_tests(env, (const char *const[]){ dir, NULL }, error, sizeof error, &src),
+			 ERR_FULL);
+	ck_has(error, "tests/a.lua: more than 4194304 bytes");
 	env_file_remove(env, path);
 	snprintf(path, sizeof path, "%s/aHandler.lua", dir);
 	env_file_remove(env, path);

@@ -81,6 +81,16 @@ ON_LOOP(code_that_does_not_compile_raises_or_fails_its_check_is_found_in_a_state
 		       "return {check = function() return nil, 'the table is empty' end}");
 	ck_check_fails("init.lua:1: stopped: it ran for more than its budget", "while true do end");
 	ck_check_fails("cannot wait", "return {check = function() clock.sleep(1) end}");
+	ck_check_fails("init.lua: an error that is a table: {code = 5}", "error({code = 5})");
+	ck_check_fails("init.lua: an error that is a nil", "return {check = function() error() end}");
+	ck_check_fails("init.lua: attempt to load a binary chunk", "\x1bLua");
+	struct luasrc *two =
+		SRC("init", "pcall(require, 'other') require 'm'", "m", "error(false)", "other", "error()");
+	ck_assert_int_eq(check(two), ERR_FAILED);
+	ck_has(why, "m.lua: an error that is a boolean");
+	luasrc_unref(two);
+	ck_assert_int_eq(prepare(SRC("init", "local s = 'x' while true do s = s .. s end")), ERR_NOMEM);
+	ck_has(why, "init.lua: not enough memory");
 	ck_check_fails("timers are started by what runs", "clock.every(5, function() end)");
 	ck_assert_str_eq(go(), "\"one\" 5 null");
 }
