@@ -10,6 +10,7 @@
  * they are already full when a page opens. Nobody watching, it is asked rarely: an idle cluster is idle.
  */
 #define ANSWER_MS      1000
+#define SILENT_MS      3000  /* without an answer: its figures are of before. One late answer is a busy machine */
 #define WATCHED_MS     10000 /* how long after the last look somebody counts as watching */
 #define SAMPLE_MS      1000
 #define SAMPLE_IDLE_MS 10000
@@ -54,9 +55,12 @@ static void on_stats(void *arg, const struct env_http_answer *a)
 	json_t *stats =
 		a->err == 0 && a->status == 200 && i->child.pid == p->pid ? json_loadb(a->body, a->n, 0, NULL) : NULL;
 
+	if (i->child.pid == p->pid)
+		i->unheard = !stats;
 	if (stats) {
 		json_decref(i->stats);
 		i->stats = stats;
+		i->heard_ms = i->up->loop->now_ms;
 		note_process(i);
 	}
 	part_done(p->whole);
@@ -94,6 +98,13 @@ void collect(struct supervisor *up, void (*done)(void *arg), void *arg)
 		if (can_be_asked(&up->instance[i]))
 			ask_instance(k, &up->instance[i]);
 	part_done(k);
+}
+
+double collect_silent_s(const struct instance *i)
+{
+	uint64_t ms = i->stats && i->unheard ? i->up->loop->now_ms - i->heard_ms : 0;
+
+	return ms >= SILENT_MS ? (double)ms / 1000 : 0;
 }
 
 /* ---- the sum: counts and rates add up; the middle is weighted by the counts, the tail is the worst one's ------------ */
@@ -175,6 +186,15 @@ static void merge_told(json_t *methods, const struct instance *i)
 	}
 }
 
+/* How fast it was says nothing of now; what it has counted so far stays counted. */
+static void forget_rates(json_t *method)
+{
+	static const char *const rates[] = { "rate_1s", "rate_10s", "rate_60s" };
+
+	for (size_t i = 0; i < sizeof rates / sizeof *rates; i++)
+		json_object_set_new(method, rates[i], json_real(0));
+}
+
 /* own: of what an instance says only the methods of its own service, for connectors count what they pass on too. */
 static void merge_methods(json_t *to, const struct instance *i, bool own)
 {
@@ -184,14 +204,18 @@ static void merge_methods(json_t *to, const struct instance *i, bool own)
 
 	json_object_foreach(json_object_get(i->stats, "methods"), name, m)
 	{
-		json_t *mine = json_object_get(to, name);
+		json_t *mine = json_object_get(to, name), *its;
 
 		if (own && (strncmp(name, i->row->service, n) != 0 || name[n] != '.'))
 			continue;
+		its = json_deep_copy(m);
+		if (collect_silent_s(i) > 0)
+			forget_rates(its);
 		if (mine)
-			merge_method(mine, m);
+			merge_method(mine, its);
 		else
-			json_object_set_new(to, name, mine = json_deep_copy(m));
+			json_object_set(to, name, mine = its);
+		json_decref(its);
 		if (own && is_players(name) && strcmp(i->row->service, "connector") && strcmp(i->row->service, "gate"))
 			json_object_clear(json_object_get(mine, "errors")); /* merge_told knows */
 	}
@@ -222,16 +246,33 @@ static void merge_value(json_t *to, const char *name, json_t *v)
 	}
 }
 
+/* How far a silent dbwriter is behind nobody knows. */
+static void forget_lag(const struct supervisor *up, json_t *sum)
+{
+	json_t *replay = json_object_get(sum, "replay");
+
+	for (size_t i = 0; i < up->instances; i++) {
+		if (!collect_silent_s(&up->instance[i]) || !json_object_get(up->instance[i].stats, "replay"))
+			continue;
+		json_object_del(replay, "lag_records");
+		json_object_del(replay, "lag_ms");
+	}
+}
+
 json_t *collect_sum(struct supervisor *up, bool own_methods)
 {
 	static const char *const own[] = { "uptime_s", "epoch", "instance", "service", "methods" };
-	json_t *sum = json_object(), *methods = json_object(), *v;
+	json_t *sum = json_object(), *methods = json_object(), *silent = json_object(), *v;
 	const char *name;
 
 	json_object_set_new(sum, "instance", json_string("supervisor"));
 	json_object_set_new(sum, "uptime_s", json_real((double)(up->loop->now_ms - up->started_ms) / 1000));
 	json_object_set_new(sum, "methods", methods);
+	json_object_set_new(sum, "silent_s", silent);
 	for (size_t i = 0; i < up->instances; i++) {
+		if (collect_silent_s(&up->instance[i]) > 0)
+			json_object_set_new(silent, up->instance[i].row->id,
+					    json_real(collect_silent_s(&up->instance[i])));
 		json_object_foreach(up->instance[i].stats, name, v)
 		{
 			bool special = false;
@@ -245,6 +286,7 @@ json_t *collect_sum(struct supervisor *up, bool own_methods)
 	}
 	for (size_t i = 0; i < up->instances && own_methods; i++)
 		merge_told(methods, &up->instance[i]);
+	forget_lag(up, sum);
 	return sum;
 }
 
@@ -284,7 +326,8 @@ static void sample_take(struct supervisor *up)
 		if (number(m, "rate_10s") > 0 && number(m, "p99_us") > s.p99_us)
 			s.p99_us = number(m, "p99_us");
 	}
-	s.lag = number(json_object_get(sum, "replay"), "lag_records");
+	m = json_object_get(json_object_get(sum, "replay"), "lag_records");
+	s.lag = m || !up->samples ? json_number_value(m) : up->history[(up->samples - 1) % HISTORY].lag;
 	s.sessions = number(sum, "sessions");
 	up->history[up->samples++ % HISTORY] = s;
 	json_decref(sum);

@@ -93,6 +93,8 @@ static json_t *instance_json(const struct instance *i)
 		json_object_set_new(o, "rss_bytes", json_integer((json_int_t)usage_rss(c->pid)));
 	else
 		json_object_set(o, "rss_bytes", json_object_get(i->stats, "rss_bytes"));
+	if (collect_silent_s(i) > 0)
+		json_object_set_new(o, "silent_s", json_real(collect_silent_s(i)));
 	json_object_set_new(o, "cpu", json_real(i->stats ? i->cpu : 0));
 	json_object_set(o, "sessions", json_object_get(i->stats, "sessions"));
 	json_object_set(o, "code", json_object_get(json_object_get(i->stats, "lua"), "version"));

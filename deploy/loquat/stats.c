@@ -59,11 +59,21 @@ static void print_methods(json_t *methods)
 static void print(const json_t *stats)
 {
 	const json_t *replay = json_object_get(stats, "replay"), *log = json_object_get(stats, "sqllog");
+	const char *id;
+	char behind[80] = "not known";
+	json_t *age;
 
-	printf("sessions %lld · SQL log %lld records, %lld not yet synced · replay %lld records behind (%lld ms) · memory %.0f MiB\n\n",
-	       integer(stats, "sessions"), integer(log, "records"), integer(log, "unsynced"),
-	       integer(replay, "lag_records"), integer(replay, "lag_ms"),
+	if (json_object_get(replay, "lag_records"))
+		snprintf(behind, sizeof behind, "%lld records behind (%lld ms)", integer(replay, "lag_records"),
+			 integer(replay, "lag_ms"));
+	printf("sessions %lld · SQL log %lld records, %lld not yet synced · replay %s · memory %.0f MiB\n\n",
+	       integer(stats, "sessions"), integer(log, "records"), integer(log, "unsynced"), behind,
 	       json_number_value(json_object_get(stats, "rss_bytes")) / 1048576);
+	json_object_foreach(json_object_get(stats, "silent_s"), id, age)
+		printf("%s does not answer: its figures are %.0f s old, its rates are left out\n", id,
+		       json_number_value(age));
+	if (json_object_size(json_object_get(stats, "silent_s")))
+		printf("\n");
 	print_methods(json_object_get(stats, "methods"));
 }
 

@@ -51,6 +51,8 @@ struct instance {
 	uint64_t later_ms;                        /* what it is to be given was not there: not before this */
 	bool told;                                /* of that */
 	json_t *stats;                            /* its last /stats; NULL: none yet */
+	uint64_t heard_ms;                        /* when that came */
+	bool unheard;                             /* it did not answer when it was asked last */
 	uint64_t cpu_us;                          /* at the last sample, which was … */
 	double sampled_s;                         /* … at this uptime of the instance */
 	double cpu;                               /* cores, between the last two samples */
@@ -133,6 +135,8 @@ void face_json(struct env_http_request *r, int status, json_t *take);
 void face_refuse(struct env_http_request *r, int err, const char *message);
 /* Asks every ready instance for /stats; done(arg) when all have answered or a second has passed. */
 void collect(struct supervisor *up, void (*done)(void *arg), void *arg);
+/* How old its figures are, if it does not answer any more; 0: it does. Its rates, and how far it is behind, are not known then. */
+double collect_silent_s(const struct instance *i);
 /* All of them as one /stats; own_methods: each method as the service that it belongs to counts it. */
 json_t *collect_sum(struct supervisor *up, bool own_methods);
 void collect_start(struct supervisor *up);

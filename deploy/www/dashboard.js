@@ -79,7 +79,8 @@ function plot(canvas, values) {
 function showHead(status) {
   document.title = `${status.cluster} · Loquat`;
   byId("cluster").textContent = status.cluster === "loquat" ? "" : status.cluster;
-  const wanted = status.instances.filter((i) => i.wanted), missing = wanted.filter((i) => i.state !== "ready").length;
+  const wanted = status.instances.filter((i) => i.wanted);
+  const missing = wanted.filter((i) => i.state !== "ready" || i.silent_s).length;
   const short = status.phase === "ready" && missing > 0;
   byId("phase").textContent = short ? `${missing} of ${wanted.length} not ready` : status.phase;
   byId("phase").className = `pill ${short ? "failed" : status.phase}`;
@@ -93,7 +94,8 @@ function slowestMethod(methods) {
   return called.sort(([, a], [, b]) => b.p99_us - a.p99_us)[0]?.[0];
 }
 
-function showCards(live) {
+function showCards(live, status) {
+  const silent = (service) => status.instances.filter((i) => i.silent_s && i.service === service).map((i) => i.id).join(", ");
   const stats = live.stats, h = live.history, last = (list) => list[list.length - 1] ?? 0;
   big("requests", amount(last(h.requests)), "per second");
   const slowest = slowestMethod(stats.methods);
@@ -101,11 +103,13 @@ function showCards(live) {
   byId("slowest-method").title = slowest ?? "";
   big("p99", duration(last(h.p99_us)), "p99");
   big("errors", amount(last(h.errors)), "per second");
-  big("sessions", amount(stats.sessions ?? 0), "connected");
+  const unheard = silent("connector");
+  big("sessions", amount(stats.sessions ?? 0), unheard ? `connected, as far as known: ${unheard} is silent` : "connected");
   const lag = stats.replay?.lag_records;
   const refused = stats.replay?.in_quarantine ?? 0;
   big("lag", lag === undefined ? "–" : lag ? amount(lag) : "up to date",
     [lag ? `records, ${duration(stats.replay.lag_ms * 1000)}` : "",
+      silent("dbwriter") ? `${silent("dbwriter")} is silent` : "",
       refused ? `${amount(refused)} in quarantine: build/bin/dbwriter --quarantine` : ""].filter(Boolean).join(" · "));
   byId("lag").querySelector("small").className = refused ? "bad" : "";
   for (const canvas of document.querySelectorAll("canvas[data-plot]")) plot(canvas, h[canvas.dataset.plot]);
@@ -116,20 +120,21 @@ function processRow(i) {
   const missing = i.wanted && i.state === "stopped", runs = i.pid || i.state === "ready"; // no pid is known of other hosts
   if (i.state === "stopped" && !missing) row.className = "idle";
   cell(row, i.id);
-  const state = cell(row, missing ? "unreachable" : i.state, `left state ${missing ? "failed" : i.state}`);
+  const silent = i.silent_s ? `silent for ${age(i.silent_s)}` : ""; // its figures are of then
+  const state = cell(row, missing ? "unreachable" : silent || i.state, `left state ${missing || silent ? "failed" : i.state}`);
   if (i.why) state.append(document.createTextNode(`: ${i.why}`));
   cell(row, runs && i.code || "–", "left mono"); // the version of its Lua: who runs what, also after a reload
   cell(row, i.pid ?? "–");
-  cell(row, age(runs ? i.uptime_s : null));
+  cell(row, age(runs && !silent ? i.uptime_s : null));
   cell(row, i.restarts || "–", i.restarts ? "bad" : "");
-  cell(row, i.sessions || "–");
+  cell(row, !silent && i.sessions || "–");
   cell(row, i.rss_bytes ? `${(i.rss_bytes / 1048576).toFixed(1)} MiB` : "–");
   const cpu = document.createElement("span"), bar = document.createElement("span"), fill = document.createElement("i");
   bar.className = "bar";
   fill.style.width = `${Math.min(100, 100 * (i.cpu ?? 0))}%`;
   bar.append(fill);
   cpu.append(bar, `${(100 * (i.cpu ?? 0)).toFixed(1)} %`);
-  cell(row, runs && i.cpu !== undefined ? cpu : "–");
+  cell(row, runs && !silent && i.cpu !== undefined ? cpu : "–");
   cell(row, i.client ?? "–", "left mono");
   const link = document.createElement("a");
   link.textContent = i.http;
@@ -210,7 +215,7 @@ async function refresh() {
     const [status, live] = await Promise.all([get("status"), get("live")]);
     showHead(status);
     showProcesses(status);
-    showCards(live);
+    showCards(live, status);
     showMethods(live.stats);
     await showSlow();
     document.querySelector("main").className = "";

@@ -135,6 +135,19 @@ try {
     await dark.wait(`${at("methods")}.innerText.includes('move')`);
     await dark.shot(`${shots}/dashboard-dark.png`);
   }
+  const status = await (await fetch(`${base}/status`)).json();
+  const dbwriter = status.instances.find((i) => i.id === "dbwriter-1").pid;
+  process.kill(dbwriter, "SIGSTOP");
+  try {
+    await test("a process that stands still is told as silent, and its figures are not shown as if they were of now", () =>
+      dashboard.wait(`/dbwriter-1\\s+silent for/.test(${at("processes")}.innerText) && ${at("lag")}.textContent.includes('dbwriter-1 is silent')
+        && ${at("phase")}.textContent.startsWith('1 of ')`));
+    if (shots) await dashboard.shot(`${shots}/dashboard-silent.png`);
+  } finally {
+    process.kill(dbwriter, "SIGCONT");
+  }
+  await test("and not any more when it goes on", () =>
+    dashboard.wait(`/dbwriter-1\\s+ready/.test(${at("processes")}.innerText) && ${at("phase")}.textContent === 'ready'`));
   await test("no page has anything to complain of", () => {
     const all = [...browser.pages.values()].flatMap((p) => p.errors);
     if (all.length) throw new Error(all.join("; "));
