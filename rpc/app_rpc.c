@@ -321,7 +321,24 @@ static int call_of_path(lua_State *L)
 			  lua_toboolean(L, lua_upvalueindex(2)) ? "send" : "rpc");
 }
 
-/* Names become tables, the third a function; each is made once, and set in the table that was asked, the one behind. */
+/* Whether a method's name begins so: a service's, or a remote's. */
+static bool leads_somewhere(const struct schema *schema, const char *path)
+{
+	size_t n = strlen(path);
+
+	for (size_t i = 0; i < schema_methods(schema); i++) {
+		const char *full = schema_method_at(schema, i)->full;
+
+		if (!strncmp(full, path, n) && full[n] == '.')
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Names become tables, the third a function; each that leads somewhere is made once, and set in the table that was asked, the one
+ * behind.
+ */
 static int path_index(lua_State *L)
 {
 	struct app *a = app_of(L);
@@ -333,6 +350,8 @@ static int path_index(lua_State *L)
 	snprintf(full, sizeof full, "%s%s%s", prefix, *prefix ? "." : "", name);
 	if (!dot) {
 		push_path(L, full, send);
+		if (!leads_somewhere(a->schema, full))
+			return 1;
 	} else {
 		const struct msg_method *m = schema_method(a->schema, full, strlen(full));
 

@@ -64,6 +64,20 @@ START_TEST(keys_that_are_asked_for_once_take_no_room_for_good)
 }
 END_TEST
 
+START_TEST(services_and_remotes_that_are_not_there_take_no_room_for_good)
+{
+	begin("local asked, first = 0, nil\n"
+	      "function Remote.put()\n"
+	      "  for i = 1, 1000 do local _ = app.rpc['none' .. asked + i], app.send.calls['none' .. asked + i] end\n"
+	      "  asked = asked + 1000\n"
+	      "  first = first or collectgarbage()\n"
+	      "  return { words = { collectgarbage() < 3 * first and 'bounded' or first .. ' ' .. collectgarbage() } }\n"
+	      "end");
+	for (int i = 0; i < 20; i++)
+		ck_put("{}", "{\"words\":[\"bounded\"]}");
+}
+END_TEST
+
 START_TEST(a_script_has_keys_and_signatures)
 {
 	char hex[TOKEN_HMAC_HEX], expected[200];
@@ -213,6 +227,7 @@ int main(void)
 	tcase_add_test(one, a_script_knows_its_instance_and_the_others);
 	tcase_add_test(one, a_script_may_ask_for_the_same_key_of_the_file_again);
 	tcase_add_test(one, keys_that_are_asked_for_once_take_no_room_for_good);
+	tcase_add_test(one, services_and_remotes_that_are_not_there_take_no_room_for_good);
 	tcase_add_test(one, a_script_has_keys_and_signatures);
 	tcase_add_test(three, each_worker_has_a_state_of_its_own);
 	tcase_add_test(one, code_that_does_not_compile_or_raises_ends_the_start_with_file_and_line);
