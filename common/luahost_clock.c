@@ -261,7 +261,7 @@ static uint64_t check_ms(lua_State *L, int index, int64_t least)
 {
 	lua_Number ms = luaL_checknumber(L, index);
 	if (!(ms >= (double)least && ms <= (double)MS_MAX))
-		luaL_argerror(L, index, least ? "milliseconds from 1" : "milliseconds from 0");
+		luaL_argerror(L, index, least ? "milliseconds from 1 to a year" : "milliseconds from 0 to a year");
 	return (uint64_t)ms + ((double)(uint64_t)ms < ms);
 }
 

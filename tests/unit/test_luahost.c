@@ -515,9 +515,13 @@ END_TEST
 
 START_TEST(timers_are_checked)
 {
-	ck_fails("clock.after(-1, function() end)", "init.lua:1: bad argument #1 to 'after' (milliseconds from 0)");
-	ck_fails("clock.every(0, function() end)", "init.lua:1: bad argument #1 to 'every' (milliseconds from 1)");
-	ck_fails("clock.after(0/0, function() end)", "init.lua:1: bad argument #1 to 'after' (milliseconds from 0)");
+	ck_fails("clock.after(-1, function() end)",
+		 "init.lua:1: bad argument #1 to 'after' (milliseconds from 0 to a year)");
+	ck_fails("clock.every(0, function() end)",
+		 "init.lua:1: bad argument #1 to 'every' (milliseconds from 1 to a year)");
+	ck_fails("clock.after(0/0, function() end)",
+		 "init.lua:1: bad argument #1 to 'after' (milliseconds from 0 to a year)");
+	ck_fails("clock.sleep(1e12)", "init.lua:1: bad argument #1 to 'sleep' (milliseconds from 0 to a year)");
 	ck_has(fails("clock.after(1, 5)"), "function expected, got number");
 	ck_refused("init", "clock.after(1, function() end)",
 		   "init.lua:1: timers are started by what runs, such as init_service, not while a file is loaded");
