@@ -223,6 +223,8 @@ static void on_open(void *arg, int err)
 		return;
 	}
 	c->open = true;
+	d->looked = false; /* another server may be there, with a copy of an earlier hour */
+	d->epoch = d->lsn = 0;
 	d->backoff_ms = 0;
 	set_away(d, false, NULL);
 	pool_work(d);

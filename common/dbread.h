@@ -15,7 +15,8 @@
  *          or late), ERR_FAILED (it refused; message says why) or ERR_BUSY. Reads lost with a connection are repeated.
  * After:   a read may name a key of this instance's log: it waits until the replay has passed that key's last change, as
  *          the position in the database tells, which was committed together with the change. Who reads a key owns it, so
- *          nothing else changes it between the look at the position and the read.
+ *          nothing else changes it between the look at the position and the read. With each connection that is made the
+ *          position is asked anew: the server behind it may be another, with a copy that the replay has to go over again.
  * Memory:  sql is copied; rows are valid inside the callback only.
  */
 struct dbread;

@@ -238,6 +238,35 @@ START_TEST(a_read_that_is_lost_with_its_connection_is_asked_again)
 }
 END_TEST
 
+/* Another server is in its place, with a copy of an earlier hour, and what came after is landed anew. */
+START_TEST(a_database_that_comes_back_behind_is_waited_for)
+{
+	static const char others[] = "SELECT IFNULL(MAX(id), 0) FROM information_schema.processlist"
+				     " WHERE db = 'loquat' AND id != CONNECTION_ID()";
+	char kill[40];
+	uint64_t lsn = records_append(l, "role:1", 1);
+	position(sqllog_epoch(l), lsn);
+	ask("role:1", 60000);
+	ck_assert(flag_wait(&ended, 1));
+	ck_assert_str_eq(answers[0].text, "70");
+	position(sqllog_epoch(l), lsn - 1);
+	sql_run(q, "UPDATE role SET gold = 7 WHERE id = 1");
+	for (int64_t id; (id = sql_int(q, others));) {
+		snprintf(kill, sizeof kill, "KILL %lld", (long long)id);
+		sql_run(q, kill);
+		while (sql_int(q, others) == id)
+			usleep(1000);
+	}
+	ask("role:1", 60000);
+	usleep(500000);
+	ck_assert_uint_eq(flag_count(&ended), 1);
+	sql_run(q, "UPDATE role SET gold = 70 WHERE id = 1");
+	position(sqllog_epoch(l), lsn);
+	ck_assert(flag_wait(&ended, 2));
+	ck_assert_str_eq(answers[1].text, "70");
+}
+END_TEST
+
 START_TEST(a_database_that_does_not_answer_ends_the_read_at_its_deadline)
 {
 	ask(NULL, 60000);
@@ -315,6 +344,7 @@ int main(void)
 	tcase_add_test(t, a_database_that_does_not_answer_ends_the_read_at_its_deadline);
 	tcase_add_test(t, a_connection_that_did_not_answer_in_time_is_not_waited_for);
 	tcase_add_test(t, a_pool_counts_as_missing_the_database_until_it_is_there_or_the_pool_has_gone);
+	tcase_add_test(t, a_database_that_comes_back_behind_is_waited_for);
 	tcase_add_test(t, a_read_that_is_lost_with_its_connection_is_asked_again); /* its server dies with it */
 	int failed = suite_run("dbread", t);
 	mariadb_end(&server);
