@@ -20,7 +20,7 @@ counts=$dir/counts
 unsteady=$dir/unsteady
 SECOND_TRIES=2
 # Check's own limit of 4 s a test is too tight under a sanitizer or beside other work; a real hang still ends.
-export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-10}
+export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-30}
 
 now_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 seconds() { printf '%d.%02d' $(($1 / 1000)) $(($1 % 1000 / 10)); }

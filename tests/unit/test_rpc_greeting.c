@@ -54,7 +54,7 @@ static void send_frame(enum frame_type type, const void *payload, size_t n)
 	char head[FRAME_HEADER];
 
 	frame_put_header(head, type, n);
-	ck_assert_int_eq(send(fd, head, sizeof(head), MSG_NOSIGNAL | MSG_MORE), (ssize_t)sizeof(head));
+	ck_assert_int_eq(send(fd, head, sizeof(head), MSG_NOSIGNAL | (n ? MSG_MORE : 0)), (ssize_t)sizeof(head));
 	if (n)
 		ck_assert_int_eq(send(fd, payload, n, MSG_NOSIGNAL), (ssize_t)n);
 }
