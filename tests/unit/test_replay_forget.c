@@ -92,6 +92,52 @@ static bool ten_are_gone(void *arg)
 	return landing_now(&here).forgotten == 10;
 }
 
+static bool one_is_gone(void *arg)
+{
+	(void)arg;
+	return landing_now(&here).forgotten == 1;
+}
+
+static void row(const char *owner, const char *client, const char *method, const char *key, unsigned age_s)
+{
+	char text[300];
+	snprintf(text, sizeof text,
+		 "INSERT INTO loquat_once VALUES ('%s', '%s', '%s', '%s', 1, 1, 1, 0, 'x',"
+		 " UNIX_TIMESTAMP() * 1000000 - %u000000)",
+		 owner, client, method, key, age_s);
+	sql_run(here.q, text);
+}
+
+START_TEST(an_old_answer_takes_no_live_one_along_that_differs_in_one_part_of_its_key)
+{
+	row("m", "m", "m", "m", 7200);
+	for (const char *other = "az"; *other; other++) {
+		const char name[] = { *other, '\0' };
+		row(name, "m", "m", "m", 60);
+		row("m", name, "m", "m", 60);
+		row("m", "m", name, "m", 60);
+		row("m", "m", "m", name, 60);
+	}
+	record(1, 0);
+	landing_start(&here);
+	landing_until(&here, one_is_gone, NULL, "the old one gone");
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 8);
+}
+END_TEST
+
+START_TEST(before_it_is_time_nothing_is_looked_for)
+{
+	rows("scene-1/0/1700000000", 1, 5, 7200);
+	here.options.forget_each_ms = 3600000;
+	landing_start(&here);
+	for (uint64_t lsn = 1; lsn <= 5; lsn++) {
+		record(lsn, 0);
+		landing_until_landed(&here, 2, (int64_t)lsn);
+	}
+	ck_assert_int_eq(sql_int(here.q, "SELECT COUNT(*) FROM loquat_once"), 5);
+}
+END_TEST
+
 START_TEST(looking_for_old_answers_reads_no_business_keys)
 {
 	sql_run(here.q, "INSERT INTO loquat_once SELECT CONCAT('role/p', seq), '', 'm', seq, 0, 1, 1, 0, 'x', 0"
@@ -187,5 +233,6 @@ int main(void)
 			    looking_for_old_answers_reads_no_business_keys,
 			    answers_of_many_clients_are_found_one_after_another,
 			    an_old_answer_that_nobody_acknowledged_goes_business_keys_and_young_ones_stay,
-			    while_old_answers_go_everything_lands);
+			    an_old_answer_takes_no_live_one_along_that_differs_in_one_part_of_its_key,
+			    before_it_is_time_nothing_is_looked_for, while_old_answers_go_everything_lands);
 }
