@@ -129,7 +129,7 @@ static void trouble(struct world *x)
 	struct sim *w = x->w;
 	const char *one = instances[sim_random(w, INSTANCES)].id;
 
-	switch (sim_random(w, 9)) {
+	switch (sim_random(w, 11)) {
 	case 0: sim_kill(sim_find(w, "role-1")); break;
 	case 1: sim_kill(sim_find(w, "dbwriter-2")); break;
 	case 2: sim_kill(sim_find(w, one)); break;
@@ -141,7 +141,10 @@ static void trouble(struct world *x)
 	case 5: sim_db_down(w, sim_chance(w, 400000)); break;
 	case 6: sim_failpoint(w, NULL, NULL, 1 + (unsigned)sim_random(w, 20)); break;
 	case 7: sim_disk_fail(w, OTHER, (unsigned)sim_random(w, 2), 1); break;
-	default: sim_crash_host(w, OTHER); break;
+	case 8: sim_crash_host(w, OTHER); break;
+	default: /* its end may be lost, and stand in the copy */
+		if (!x->lost)
+			sim_crash_host(w, MONEY);
 	}
 	supervise(x);
 }

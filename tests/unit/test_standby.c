@@ -637,6 +637,10 @@ START_TEST(a_former_owner_is_denied_also_by_who_only_finds_the_copy)
 	ck_assert_int_eq(begins(6).err, ERR_DENIED);
 	struct asking a = begins(8);
 	ck_assert(!a.err && a.epoch == 7 && a.lsn == 5);
+	on_loop(loop, keep_no_more, NULL); /* the last file has no record yet */
+	on_loop(loop, keep, NULL);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED);
+	ck_assert_uint_eq(begins(8).lsn, 5);
 }
 END_TEST
 
