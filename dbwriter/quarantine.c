@@ -332,6 +332,52 @@ void quarantine_close(struct quarantine *q)
 	*q = (struct quarantine){ .n = 0 };
 }
 
+/* ---- what is read from the log again --------------------------------------------------------------------------- */
+
+struct behind {
+	const char *instance;
+	uint64_t epoch, lsn;
+	bool any;
+};
+
+static bool is_behind(const struct behind *b, const char *instance, uint64_t epoch, uint64_t lsn)
+{
+	return !strcmp(instance, b->instance) && (epoch > b->epoch || (epoch == b->epoch && lsn > b->lsn));
+}
+
+static bool look_behind(void *arg, const char *text, size_t n, bool begins_a_line)
+{
+	struct behind *b = arg;
+	char line[200], instance[64];
+	unsigned long long epoch, lsn;
+	(void)begins_a_line;
+	if (n < sizeof line && !memchr(text, '\n', n))
+		return false;
+	snprintf(line, sizeof line, "%.*s", (int)(n < sizeof line ? n : sizeof line - 1), text);
+	if (sscanf(line, "-- quarantine instance=%63s epoch=%llu lsn=%llu ", instance, &epoch, &lsn) == 3)
+		b->any |= is_behind(b, instance, epoch, lsn);
+	return true;
+}
+
+int quarantine_take_behind(struct env *env, const char *path, const char *instance, uint64_t epoch, uint64_t lsn)
+{
+	struct behind b = { instance, epoch, lsn, false };
+	struct quarantine q;
+	char why[300];
+	each_entry(env, path, look_behind, &b);
+	int err = b.any ? quarantine_open(&q, env, path, why, sizeof why) : 0;
+	if (!b.any || err < 0)
+		return err;
+	for (size_t i = 0; i < q.n && !err; i++) {
+		struct quarantine_entry *e = &q.entry[i];
+		e->landed = is_behind(&b, e->instance, e->record.epoch, e->record.lsn);
+		err = e->landed ? put_aside(env, path, e->text, e->bytes) : 0;
+	}
+	err = err < 0 ? err : quarantine_rewrite(&q);
+	quarantine_close(&q);
+	return err;
+}
+
 /* ---- held keys ------------------------------------------------------------------------------------------------ */
 
 void held_release(struct held_keys *h)

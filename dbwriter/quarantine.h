@@ -34,6 +34,11 @@ struct quarantine_note {
 		*seen; /* nothing is added when something was taken out since then; NULL: no matter */
 };
 /*
+ * Takes out an instance's records behind a position, and puts them aside: they are read from its log again, and land or are
+ * refused from there. ERR_BUSY: a command works on the file, which may land them just now; ERR_CORRUPT, ERR_IO, ERR_FULL.
+ */
+int quarantine_take_behind(struct env *env, const char *path, const char *instance, uint64_t epoch, uint64_t lsn);
+/*
  * Appends the record (raw: comment line and body) and syncs. ERR_IO, ERR_FULL; ERR_BUSY: a command works on the file, or has
  * taken something out of it.
  */

@@ -58,6 +58,14 @@ static void on_position(void *arg, const struct env_db_result *res)
 		lane_step(l);
 		return;
 	}
+	int err = stream_take_back(s, landed);
+	if (err < 0) {
+		log_error(l->replay->log, "dbwriter.quarantine", "instance=%s lsn=%llu why=%s", s->name,
+			  (unsigned long long)landed.lsn, err == ERR_IO ? env_last_error() : err_text(err));
+		l->current = NULL;
+		lane_rest(l);
+		return;
+	}
 	log_info(l->replay->log, "dbwriter.position", "instance=%s epoch=%llu lsn=%llu file=%s", s->name,
 		 (unsigned long long)landed.epoch, (unsigned long long)landed.lsn, res->cells[2]);
 	stream_begin(s, landed);

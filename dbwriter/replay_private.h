@@ -152,6 +152,8 @@ void forget_begin(struct lane *l);
 /* Finds the folders that are new. */
 void streams_discover(struct replay *r);
 void stream_release(struct stream *s);
+/* Takes out of quarantine.sql what is read from the log again from this position on. */
+int stream_take_back(struct stream *s, struct position landed);
 /* The position is known: reads from there. */
 void stream_begin(struct stream *s, struct position landed);
 /* Of a copy that is not landed here: reads on in it, for damage. replay_scrub.c */

@@ -495,6 +495,20 @@ static void quarantine_path(const struct stream *s, char out[ENV_PATH_MAX])
 	snprintf(out, ENV_PATH_MAX, "%s/quarantine.sql", s->replay->o.folder);
 }
 
+/*
+ * What was kept before its transaction was lost, or behind a copy of the database that was put in its place. The log has it:
+ * in the quarantine it would land a second time.
+ */
+int stream_take_back(struct stream *s, struct position landed)
+{
+	char path[ENV_PATH_MAX];
+	quarantine_path(s, path);
+	int err = quarantine_take_behind(s->replay->loop->env, path, s->name, landed.epoch, landed.lsn);
+	if (!err)
+		s->kept = (struct position){ 0 };
+	return err;
+}
+
 int stream_quarantine(struct stream *s)
 {
 	char path[ENV_PATH_MAX];

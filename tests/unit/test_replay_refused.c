@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "dbwriter/restore.h"
 #include "tests/support/folder.h"
 #include "tests/support/landing.h"
 #include "tests/support/records.h"
@@ -64,6 +65,66 @@ START_TEST(what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands)
 	landing_until_landed(&here, 1, 10);
 	ck_assert_int_eq(landing_gold(&here), 15);
 	ck_assert_uint_eq(landing_now(&here).quarantined, 0);
+}
+END_TEST
+
+/* Or a dbwriter that was killed when it had kept a record and its transaction was not committed. */
+START_TEST(what_a_copy_of_the_database_has_before_it_lands_once)
+{
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	for (uint64_t lsn = 1; lsn <= 20; lsn++)
+		records_add(&b, (struct made){ .lsn = lsn,
+					       .epoch = 1,
+					       .keys = "role:1",
+					       .statements = "UPDATE role SET gems = gems + 1 WHERE id = 1;\n" });
+	folder_write(here.folder[0], "00000001.sql", b.data, b.len);
+	buf_clear(&b);
+	sql_run(here.q, "ALTER TABLE role DROP COLUMN gems");
+	landing_start(&here);
+	landing_until_landed(&here, 1, 20);
+	landing_end(&here);
+	sql_run(here.q, "ALTER TABLE role ADD COLUMN gems BIGINT NOT NULL DEFAULT 0");
+	sql_run(here.q, "UPDATE loquat_replay SET lsn = 12");
+	landing_start(&here);
+	landing_until_landed(&here, 1, 20);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 8);
+	ck_assert_int_eq(restore_quarantine(here.env, here.dir, &here.options.db, &b), 0);
+	ck_assert_msg(strstr(buf_cstr(&b), "12 records landed, 0 stay") != NULL, "%s", buf_cstr(&b));
+	ck_assert_int_eq(sql_int(here.q, "SELECT gems FROM role WHERE id = 1"), 20);
+	buf_release(&b);
+}
+END_TEST
+
+static bool is_kept(void *arg)
+{
+	(void)arg;
+	return folder_size(here.dir, "quarantine.sql") > 0;
+}
+
+/* Its transaction is cut off behind that: the position's UPDATE takes its time, and its connection ends. */
+START_TEST(a_record_that_was_kept_and_not_passed_over_is_kept_again)
+{
+	char text[200];
+	int64_t id = 0;
+	with_refusals();
+	sql_run(here.q, "CREATE TRIGGER slow BEFORE UPDATE ON loquat_replay FOR EACH ROW SET NEW.file = "
+			"IF(NEW.lsn = 3, SLEEP(1), NEW.file)");
+	landing_start(&here);
+	landing_until(&here, is_kept, NULL, "kept");
+	do {
+		snprintf(text, sizeof text,
+			 "SELECT IFNULL(MIN(id), 0) FROM information_schema.processlist WHERE db = 'loquat'"
+			 " AND id != CONNECTION_ID() AND id > %lld",
+			 (long long)id);
+		id = sql_int(here.q, text);
+		snprintf(text, sizeof text, "KILL %lld", (long long)id);
+		if (id)
+			sql_run(here.q, text);
+	} while (id);
+	sql_run(here.q, "DROP TRIGGER slow");
+	landing_until_landed(&here, 1, 9);
+	landing_until(&here, four_are_kept, NULL, "each refused record is in the file once");
 }
 END_TEST
 
@@ -170,5 +231,7 @@ int main(void)
 	return landing_main(&here, "replay_refused", NULL, NULL,
 			    what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands,
 			    where_keys_are_held_later_records_of_a_refused_one_wait_with_it,
-			    a_held_key_slows_nobody_down, one_bad_record_among_thousands_costs_a_few_transactions);
+			    what_a_copy_of_the_database_has_before_it_lands_once,
+			    a_record_that_was_kept_and_not_passed_over_is_kept_again, a_held_key_slows_nobody_down,
+			    one_bad_record_among_thousands_costs_a_few_transactions);
 }
