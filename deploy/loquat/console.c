@@ -50,6 +50,9 @@ static char *post(struct cluster *c, const char *command, const struct route_row
 		return text;
 	if (unfinished && status == 400 && strstr(text, "near <eof>: the code ends too early")) {
 		*unfinished = true;
+	} else if (status < 0 && reaches(row->host, row->http_port)) {
+		complain("%s: %s took it and does not answer: it may be done yet: %s status%s", command, row->id,
+			 c->typed, c->option);
 	} else if (status < 0) {
 		complain("%s: %s does not answer: %s status%s", command, row->id, c->typed, c->option);
 	} else {
