@@ -211,6 +211,20 @@ static void note_passed_by(const struct reload *l)
 
 /* ---- prepare, look at the figures, switch ---------------------------------------------------------------------------- */
 
+/* Whom a reload, or the way back from one, has passed by, and who is not there yet. */
+static json_t *who_follows(const struct supervisor *up)
+{
+	json_t *list = json_array();
+
+	for (size_t k = 0; k < up->instances; k++) {
+		const struct instance *i = &up->instance[k];
+
+		if ((i->passed_by || i->catching_up) && (i->here || i->starts))
+			json_array_append_new(list, json_string(i->row->id));
+	}
+	return list;
+}
+
 static void finish(void *arg)
 {
 	struct reload *l = arg;
@@ -223,8 +237,9 @@ static void finish(void *arg)
 		if (*l->version)
 			watch_begin(l->up, l->service, l->version);
 		face_json(l->request, 200,
-			  json_pack("{s:s, s:O, s:{s:s, s:i}}", "service", l->service, "instances", l->list, "messages",
-				    "version", l->messages, "taken", (int)json_object_size(l->took)));
+			  json_pack("{s:s, s:O, s:o, s:{s:s, s:i}}", "service", l->service, "instances", l->list,
+				    "follow", who_follows(l->up), "messages", "version", l->messages, "taken",
+				    (int)json_object_size(l->took)));
 	}
 	l->up->reload = NULL;
 	json_decref(l->list);
@@ -570,5 +585,6 @@ void reload_versions(struct supervisor *up, struct env_http_request *r)
 		if ((row = row_of(i, "messages")))
 			json_array_append_new(messages, row);
 	}
-	face_json(r, 200, json_pack("{s:o, s:o}", "instances", lua, "messages", messages));
+	face_json(r, 200,
+		  json_pack("{s:o, s:o, s:o}", "instances", lua, "follow", who_follows(up), "messages", messages));
 }

@@ -64,6 +64,15 @@ static void print_messages(const json_t *list)
 	json_decref(by_version);
 }
 
+static void print_followers(const json_t *answer)
+{
+	json_t *id;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "follow"), i, id)
+		printf("%s: was not ready: it follows when it is\n", json_string_value(id));
+}
+
 static int show(struct cluster *c)
 {
 	json_t *answer, *o;
@@ -72,6 +81,7 @@ static int show(struct cluster *c)
 	if (supervisor_ask(c, "GET", "/lua", &answer) < 0)
 		return 1;
 	json_array_foreach(json_object_get(answer, "instances"), i, o) print_row(o);
+	print_followers(answer);
 	print_messages(json_object_get(answer, "messages"));
 	json_decref(answer);
 	return 0;
@@ -123,6 +133,7 @@ static int reload(struct cluster *c, const char *service, bool lua_only)
 		       (int)json_integer_value(json_object_get(messages, "taken")));
 	json_array_foreach(json_object_get(answer, "instances"), i, o)
 		printf("%s: runs version %s\n", text_of(o, "instance"), text_of(o, "version"));
+	print_followers(answer);
 	json_decref(answer);
 	return 0;
 }
