@@ -425,6 +425,7 @@ static void config_write(struct edgecluster *c, const struct edgecluster_options
 	buf_addf(&b, "log = { level = \"%s\" },\n", getenv("TEST_LOG") ? getenv("TEST_LOG") : "error");
 	buf_addf(&b, "%s\n", o->lua ? o->lua : "");
 	buf_addstr(&b, "}\nfor _, name in ipairs { \"gate\", \"connector\" } do\n  c[name] = c[name] or {}\n");
+	buf_addstr(&b, "  c[name].heartbeat_s = 60 -- the tests' clients send none\n");
 	buf_addf(&b, "  c[name].threads = %u\nend\nreturn c\n", o->threads ? o->threads : 1);
 	folder_write(c->dir, "cluster.lua", b.data, b.len);
 	buf_release(&b);
