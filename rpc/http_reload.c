@@ -503,6 +503,8 @@ void http_reload(struct http_face *h, struct env_http_request *r)
 		begin_prepare(l, (enum what)what, messages);
 	else if (step == STEP_ROLLBACK)
 		begin_rollback(l, messages);
+	else if (step == STEP_ABORT && !has_prepared(h))
+		reload_answer(l); /* nor do the workers have anything: who was refused here is in nobody's way */
 	else if (step == STEP_ABORT)
 		all_workers(l, STEP_ABORT);
 	else
