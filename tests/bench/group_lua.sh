@@ -12,7 +12,7 @@ lua_one() {        # lua_one COMMAND...: sets answer
 
 lua_round() {
 	local key
-	lua_one "$PROGRAMS/lua_codec" --rounds 200000
+	lua_one "$PROGRAMS/lua_codec" --rounds 70000
 	for key in request_protobuf_ns request_by_hand_ns protobuf_to_table_ns unpacked_to_table_ns json_to_table_ns \
 		task_empty_ns resume_pooled_ns; do
 		sample "$key" "$(of "$answer" "$key")"
