@@ -419,7 +419,7 @@ START_TEST(a_reload_that_is_under_way_ends_before_the_hand_over)
 	s = cluster.connector[0];
 	loop_hold(s->worker[0]->loop, &busy);
 	struct calls operator= { .s = { s }, .http = { s->row->http_port } };
-	int fd = calls_http_send(&operator, 0, "POST", "/admin/reload?step=abort", true, "");
+	int fd = calls_http_send(&operator, 0, "POST", "/admin/reload?step=rollback&version=00000000", true, "");
 	while (quiet)
 		on_loop(s->control, look_quiet, &quiet);
 	snprintf(path, sizeof(path), "%s/var/connector-1.door", cluster.dir);
