@@ -20,7 +20,7 @@ void setup_calls(void)
 
 void setup_short_budget(void)
 {
-	setup_with(1, "sqllog = { linger_us = 0 }, lua = { budget_ms = 100 },");
+	setup_with(1, "sqllog = { linger_us = 0 }, lua = { budget_ms = 40 },");
 }
 
 static void teardown_calls(void)

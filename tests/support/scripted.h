@@ -14,7 +14,7 @@ extern struct reply reply, second, third;
 
 void setup_with(unsigned threads, const char *lua); /* of calls_options */
 void setup_calls(void);                             /* one worker */
-/* Its scripts have 100 ms: for tests of that alone. A slow processor may need more for others; and much more would break links. */
+/* Its scripts have 40 ms: for tests of that alone. A slow processor may need more for others; and much more would break links. */
 void setup_short_budget(void);
 TCase *scripted_case(const char *name, void (*set_up)(void)); /* with teardown_calls, and a minute for each test */
 

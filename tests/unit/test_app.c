@@ -288,7 +288,7 @@ int main(void)
 {
 	TCase *one = scripted_case("one worker", setup_calls);
 	TCase *hasty = scripted_case("hasty", setup_hasty);
-	TCase *brief = scripted_case("a budget of 100 ms", setup_short_budget);
+	TCase *brief = scripted_case("a budget of 40 ms", setup_short_budget);
 
 	tcase_add_test(one, a_remote_answers_with_its_value);
 	tcase_add_test(one, a_remote_is_told_of_its_call_if_it_takes_that);
