@@ -2,6 +2,7 @@
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "dbwriter/replay_private.h"
@@ -40,6 +41,7 @@ static void setup(void)
 static void teardown(void)
 {
 	follow_release(&s.follow);
+	follow_release(&s.scrub);
 	log_close(r.log);
 	folder_free(dir);
 	env_free(env);
@@ -164,6 +166,95 @@ START_TEST(what_has_landed_stays_while_that_cannot_be_noted)
 }
 END_TEST
 
+/* ---- reading it through -------------------------------------------------------------------------------------------- */
+
+static unsigned told;
+
+static void on_damaged(void *arg, const char *instance, uint32_t file, struct position landed)
+{
+	(void)arg, (void)landed;
+	ck_assert_str_eq(instance, "role-1");
+	ck_assert_uint_eq(file, 1);
+	told++;
+}
+
+/* Record 2,500 of the first file is damaged; what has landed is told to be up to an lsn. */
+static void rotten(uint64_t landed)
+{
+	size_t n;
+	records_file(s.folder, 1, 1, 3000, 1);
+	records_file(s.folder, 2, 3001, 3100, 1);
+	char *bytes = folder_read(s.folder, "00000001.sql", &n);
+	strstr(bytes, "gold = 2500 ")[7] ^= 1;
+	folder_write(s.folder, "00000001.sql", bytes, n);
+	free(bytes);
+	r.o.on_damaged = on_damaged;
+	told = 0;
+	ck_assert(!takes_over(0, landed));
+}
+
+static void scrub(unsigned looks)
+{
+	for (; looks; looks--, loop.now_ms += 500)
+		stream_scrub(&s, loop.now_ms);
+}
+
+START_TEST(damage_is_told_as_long_as_it_is_there)
+{
+	rotten(100);
+	scrub(1); /* it reads slowly */
+	ck_assert_uint_eq(told, 0);
+	scrub(1);
+	ck_assert(told == 1 && s.counts.stopped);
+	scrub(100);
+	ck_assert_uint_gt(told, 1);
+	records_file(s.folder, 1, 1, 3000, 1);
+	scrub(100);
+	ck_assert(!s.counts.stopped);
+	told = 0;
+	scrub(200); /* of a sound one nobody is told */
+	ck_assert(!told && !s.counts.stopped);
+}
+END_TEST
+
+START_TEST(what_lands_while_it_is_read_is_no_damage)
+{
+	rotten(100);
+	scrub(1);
+	ck_assert(!takes_over(0, 3050)); /* the next file has it */
+	scrub(200);
+	ck_assert(!told && !s.counts.stopped);
+}
+END_TEST
+
+START_TEST(damage_before_the_position_counts_while_its_file_is_the_one_that_would_be_read)
+{
+	rotten(100);
+	scrub(1);
+	ck_assert(!takes_over(0, 2800));
+	scrub(1);
+	ck_assert(told && s.counts.stopped);
+}
+END_TEST
+
+START_TEST(before_its_position_is_known_nothing_is_read)
+{
+	rotten(100);
+	s.asked = false; /* the database is away since the start, say: what is there may have landed */
+	scrub(10);
+	ck_assert(!told && !s.counts.stopped);
+}
+END_TEST
+
+START_TEST(while_it_lands_here_nothing_else_reads_it)
+{
+	rotten(100);
+	s.known = true;
+	scrub(10);
+	ck_assert(!told && !s.counts.stopped);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *t = tcase_create("replay_standby");
@@ -175,5 +266,10 @@ int main(void)
 	tcase_add_test(t, a_position_is_asked_for_now_and_then);
 	tcase_add_test(t, of_a_copy_what_others_have_landed_goes_and_what_has_not_stays);
 	tcase_add_test(t, what_has_landed_stays_while_that_cannot_be_noted);
+	tcase_add_test(t, damage_is_told_as_long_as_it_is_there);
+	tcase_add_test(t, what_lands_while_it_is_read_is_no_damage);
+	tcase_add_test(t, damage_before_the_position_counts_while_its_file_is_the_one_that_would_be_read);
+	tcase_add_test(t, before_its_position_is_known_nothing_is_read);
+	tcase_add_test(t, while_it_lands_here_nothing_else_reads_it);
 	return suite_run("replay_standby", t);
 }

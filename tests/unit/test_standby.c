@@ -284,6 +284,13 @@ static void copy_has(uint64_t first, uint64_t last)
 	follow_release(&f);
 }
 
+static const char *copy_folder(void)
+{
+	static char folder[420];
+	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
+	return folder;
+}
+
 /* ---- together --------------------------------------------------------------------------------------------------------- */
 
 START_TEST(what_is_appended_is_durable_when_the_copy_has_it)
@@ -644,6 +651,23 @@ START_TEST(a_former_owner_is_denied_also_by_who_only_finds_the_copy)
 }
 END_TEST
 
+START_TEST(a_keeper_that_starts_anew_goes_on_behind_its_last_file_and_in_another_session)
+{
+	ck_assert_int_eq(env_dir_make(env, copy_folder()), 0);
+	records_file(copy_folder(), 5, 1, 5, 7); /* those before have landed and gone */
+	struct asking a = begins(7);
+	ck_assert_uint_eq(sends(a.session, 7, 6, 7, 1).lsn, 7);
+	copy_has(1, 7);
+	on_loop(loop, keep_no_more, NULL);
+	on_loop(loop, keep, NULL);
+	struct asking again = begins(7);
+	ck_assert_uint_ne(again.session, a.session);
+	ck_assert_int_eq(sends(a.session, 7, 9, 9, 1).err, ERR_DENIED); /* one that was long under way */
+	ck_assert_uint_eq(sends(again.session, 7, 8, 8, 1).lsn, 8);
+	copy_has(1, 8);
+}
+END_TEST
+
 /* It may have died between the write and the sync. */
 START_TEST(what_another_process_wrote_here_is_synced_before_it_is_answered_for)
 {
@@ -672,6 +696,7 @@ START_TEST(what_cannot_be_written_is_not_answered_for_and_ends_the_session)
 	setrlimit(RLIMIT_FSIZE, &r);
 	ck_assert_int_eq(refused.err, ERR_UNAVAILABLE);
 	ck_assert_int_eq(sends(a.session, 7, 3, 3, 1).err, ERR_DENIED);
+	ck_assert_int_eq(sends(0, 7, 3, 3, 1).err, ERR_DENIED); /* there is none */
 	a = begins(7);
 	ck_assert_uint_eq(a.lsn, 2);
 	ck_assert_uint_eq(sends(a.session, 7, 3, 4, 1).lsn, 4);
@@ -697,13 +722,6 @@ static void damaged(uint32_t file, uint64_t epoch, uint64_t lsn)
 	damage.file = file;
 	damage.landed = (struct position){ epoch, lsn };
 	on_loop(loop, tell_damage, NULL);
-}
-
-static const char *copy_folder(void)
-{
-	static char folder[420];
-	snprintf(folder, sizeof folder, "%s/role-1", copy_dir);
-	return folder;
 }
 
 static void rot(const char *name, uint64_t lsn)
@@ -787,6 +805,8 @@ START_TEST(what_was_set_aside_stays_until_it_is_there_again_whoever_restarts)
 	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 0); /* a former owner moves nothing */
 	struct asking a = begins(7);
 	ck_assert(!a.err && !a.lsn);
+	ck_assert_int_eq(begins(6).err, ERR_DENIED); /* the newer epoch's records are here all the same */
+	a = begins(7);
 	ck_assert_uint_eq(copies_aside(env, copy_folder(), &last), 1);
 	ck_assert_uint_eq(last.lsn, 5);
 	ck_assert_uint_eq(sends(a.session, 7, 1, 3, 1).lsn, 3);
@@ -822,6 +842,7 @@ int main(void)
 	tcase_add_test(t, files_that_landed_and_were_removed_are_no_damage);
 	tcase_add_test(t, a_copy_takes_whole_records_of_the_present_session_behind_those_it_has);
 	tcase_add_test(t, a_former_owner_is_denied_also_by_who_only_finds_the_copy);
+	tcase_add_test(t, a_keeper_that_starts_anew_goes_on_behind_its_last_file_and_in_another_session);
 	tcase_add_test(t, what_another_process_wrote_here_is_synced_before_it_is_answered_for);
 	tcase_add_test(t, what_cannot_be_written_is_not_answered_for_and_ends_the_session);
 	tcase_add_test(t, what_is_damaged_in_the_copy_is_sent_again_and_goes_when_all_of_it_is_there);
