@@ -419,32 +419,22 @@ bool held_any(const struct held_keys *h, const struct sqllog_record *r)
 	return false;
 }
 
-struct loading {
-	struct held_keys *held;
-	const char *instance;
-};
-
 static bool hold_one(void *arg, const char *text, size_t n, bool begins_a_line)
 {
-	const struct loading *l = arg;
-	const char *name = text + sizeof entry_mark - 1, *newline = memchr(text, '\n', n);
-	size_t known = strlen(l->instance);
+	const char *newline = memchr(text, '\n', n);
 	struct sqllog_record r;
 	char why[80];
 	(void)begins_a_line;
 	if (!newline)
 		return n > READ_BYTES; /* no line of ours is so long */
-	if ((size_t)(newline - name) <= known || memcmp(name, l->instance, known) || name[known] != ' ')
-		return true;
 	ssize_t got = sqllog_read(newline + 1, n - (size_t)(newline + 1 - text), &r, why, sizeof why);
 	if (got > 0 && r.lsn)
-		held_add(l->held, &r);
+		held_add(arg, &r);
 	return got != ERR_INCOMPLETE;
 }
 
-void held_load(struct held_keys *h, struct env *env, const char *path, const char *instance)
+void held_load(struct held_keys *h, struct env *env, const char *path)
 {
-	struct loading l = { h, instance };
 	buf_clear(&h->text);
-	each_entry(env, path, hold_one, &l);
+	each_entry(env, path, hold_one, h);
 }

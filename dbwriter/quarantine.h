@@ -14,8 +14,8 @@
  * An entry that a power cut or a full disk has cut off, or filled up with zeroes, is moved to quarantine.sql.torn when the
  * next one comes (its record is refused again); what a person has written stays.
  *
- * Threads: owner only; blocking file calls. Held keys: those of the refused records of one instance; where keys are held,
- * what comes later for one of them is kept aside as well, so that nothing lands on a state its record did not expect. A
+ * Threads: owner only; blocking file calls. Held keys: those of the refused records, whichever log they stood in, for a key
+ * may have moved; where keys are held, what comes later for one of them is kept aside as well, so that it lands behind. A
  * key is let go when its records have left the file: `dbwriter --quarantine` lands them once what hindered them is mended.
  */
 /* The file as it was seen. */
@@ -78,4 +78,4 @@ struct held_keys {
 void held_release(struct held_keys *h);
 void held_add(struct held_keys *h, const struct sqllog_record *r);
 bool held_any(const struct held_keys *h, const struct sqllog_record *r); /* one of the record's keys is held */
-void held_load(struct held_keys *h, struct env *env, const char *path, const char *instance);
+void held_load(struct held_keys *h, struct env *env, const char *path);  /* of all that is in the file */

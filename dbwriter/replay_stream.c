@@ -74,7 +74,7 @@ static void load_held(struct stream *s)
 		return;
 	s->held_us = written_us;
 	quarantine_see(env, path, &s->held_seen);
-	held_load(&s->held, env, path, s->name);
+	held_load(&s->held, env, path);
 }
 
 /*
@@ -518,8 +518,8 @@ int stream_quarantine(struct stream *s)
 					      s->refusal_code ? NULL : &s->held_seen };
 	quarantine_path(s, path);
 	int err = quarantine_add(s->replay->loop->env, path, &note, &r);
-	if (!err && s->replay->o.hold_keys)
-		held_add(&s->held, &r);
+	for (struct stream *each = s->replay->streams; !err && s->replay->o.hold_keys && each; each = each->next)
+		held_add(&each->held, &r);
 	return err;
 }
 

@@ -168,6 +168,40 @@ START_TEST(where_keys_are_held_later_records_of_a_refused_one_wait_with_it)
 }
 END_TEST
 
+/* It has moved: its former owner's record was refused. */
+START_TEST(a_held_key_waits_in_the_log_of_its_next_owner_too)
+{
+	static const struct made first = { 1, 1, "role:1", "UPDATE role SET nosuch = 1 WHERE id = 1;\n", 0 };
+	static const struct made then[] = {
+		{ 1, 1, "role:1", "UPDATE role SET gold = gold + 7 WHERE id = 1;\n", 0 },
+		{ 2, 1, "role:2", "UPDATE role SET gold = gold + 5 WHERE id = 2;\n", 0 },
+		{ 3, 1, "role:1", "UPDATE role SET gold = gold + 7 WHERE id = 1;\n", 0 },
+	};
+	const char *names[] = { "00000001.sql", "00000002.sql", "00000003.sql" };
+	struct buf b = BUF_INIT;
+	records_begin(&b);
+	records_add(&b, first);
+	folder_write(here.folder[0], names[0], b.data, b.len);
+	here.options.hold_keys = true;
+	landing_start(&here);
+	landing_until_landed(&here, 1, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		buf_clear(&b);
+		records_begin(&b);
+		records_add(&b, then[i]);
+		folder_write(here.folder[1], names[i], b.data, b.len);
+		landing_until_landed(&here, 2, i + 1);
+		if (i == 1) { /* and it is known after a restart */
+			landing_end(&here);
+			landing_start(&here);
+		}
+	}
+	ck_assert_int_eq(landing_gold(&here), 0);
+	ck_assert_int_eq(sql_int(here.q, "SELECT gold FROM role WHERE id = 2"), 5);
+	buf_release(&b);
+}
+END_TEST
+
 /* While a key is held the others land as fast as ever: what is written over is not written. */
 START_TEST(a_held_key_slows_nobody_down)
 {
@@ -232,6 +266,7 @@ int main(void)
 			    what_the_database_refuses_for_good_is_kept_aside_and_the_rest_lands,
 			    where_keys_are_held_later_records_of_a_refused_one_wait_with_it,
 			    what_a_copy_of_the_database_has_before_it_lands_once,
-			    a_record_that_was_kept_and_not_passed_over_is_kept_again, a_held_key_slows_nobody_down,
+			    a_record_that_was_kept_and_not_passed_over_is_kept_again,
+			    a_held_key_waits_in_the_log_of_its_next_owner_too, a_held_key_slows_nobody_down,
 			    one_bad_record_among_thousands_costs_a_few_transactions);
 }
